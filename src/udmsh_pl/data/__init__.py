@@ -1,0 +1,1 @@
+"""Benchmarks as Lightning data modules, and the lists of images under them."""
