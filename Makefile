@@ -1,0 +1,43 @@
+# Everything runs in ./.venv, made from pyproject.toml and constraints.txt. A fresh machine needs Python, make and a compiler.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help install reproduce test test-all check lint bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,app,extract]"
+	@touch $@
+
+install: $(VENV)/installed ## make the virtual environment
+
+reproduce: install ## train and score every method on the embedded sample, offline -> runs/sample/
+	$(BIN)/udmsh reproduce experiments/sample.yaml $(ARGS)
+
+reproduce-%: install ## a benchmark or the comparison: cifar10, nuswide, mirflickr, coco, compare -> runs/
+	$(BIN)/udmsh reproduce experiments/$*.yaml $(ARGS)
+
+test: install ## run the tests (under 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: install ## run the slow tests too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: install ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## what CI runs
+
+bench: install ## time and memory, side by side with others -> benchmarks/results/
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the virtual environment and caches (runs/ stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

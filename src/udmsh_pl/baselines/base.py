@@ -1,0 +1,44 @@
+"""What the shallow baselines share: fitted on an array of features, applied to an array of features."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udmsh_pl.errors import InputError
+
+Floats = NDArray[np.float32]
+
+
+class ShallowHash(ABC):
+    """A closed-form method on trunk features.
+
+    Args:
+        bits: code length K
+        seed: decides every random choice
+    """
+
+    def __init__(self, bits: int = 64, seed: int = 0) -> None:
+        if bits < 1:
+            raise InputError(f"code length is {bits} bits; give a number of at least 1")
+        self.bits, self.seed = bits, seed
+
+    @abstractmethod
+    def fit(self, features: Floats) -> None:
+        """Learn from train features ``[N, D]``."""
+
+    @abstractmethod
+    def project(self, features: Floats) -> Floats:
+        """Features ``[N, D]`` -> real values ``[N, K]`` whose signs are the code."""
+
+
+def principal_directions(centred: Floats, count: int) -> Floats:
+    """Leading eigenvectors of the covariance of centred features ``[N, D]``, as columns ``[D, count]``.
+
+    Raises:
+        InputError: more directions are asked for than the features have dimensions.
+    """
+    if count > centred.shape[1]:
+        raise InputError(f"{count} bits need {count} principal directions, the trunk's features have {centred.shape[1]}")
+    _, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
+    return vectors[:, ::-1][:, :count].astype(np.float32)

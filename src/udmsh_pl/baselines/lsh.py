@@ -1,0 +1,19 @@
+"""LSH: signs of random projections (Charikar, STOC 2002), on centred features."""
+
+import numpy as np
+
+from udmsh_pl.baselines.base import Floats, ShallowHash
+
+
+class LSH(ShallowHash):
+    """Random hyperplanes through the mean of the train features."""
+
+    def fit(self, features: Floats) -> None:
+        """Draw K Gaussian directions; only the mean is learned."""
+        self.mean = features.mean(0)
+        generator = np.random.default_rng(self.seed)
+        self.directions = generator.standard_normal((features.shape[1], self.bits)).astype(np.float32)
+
+    def project(self, features: Floats) -> Floats:
+        """``(x - mean) W``."""
+        return (features - self.mean) @ self.directions

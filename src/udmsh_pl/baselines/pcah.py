@@ -1,0 +1,16 @@
+"""PCAH: signs of the leading principal components (Wang et al., TPAMI 2012)."""
+
+from udmsh_pl.baselines.base import Floats, ShallowHash, principal_directions
+
+
+class PCAH(ShallowHash):
+    """Principal component hashing; no random choice, so every seed gives the same codes."""
+
+    def fit(self, features: Floats) -> None:
+        """Learn the mean and K principal directions."""
+        self.mean = features.mean(0)
+        self.directions = principal_directions(features - self.mean, self.bits)
+
+    def project(self, features: Floats) -> Floats:
+        """``(x - mean) W``."""
+        return (features - self.mean) @ self.directions

@@ -1,0 +1,158 @@
+"""The command ``udmsh``: Lightning's subcommands on our base classes, and our own beside them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
+from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.errors import InputError
+from udmsh_pl.models import HashingModule
+
+SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")  # the cache must hold the features of the model's trunk
+LIGHTNING = ("fit", "validate", "test", "predict")
+
+
+@dataclass(frozen=True)
+class ReproducePlan:
+    """What ``udmsh reproduce`` runs; the Lightning subcommands ignore it.
+
+    Args:
+        bits: code lengths
+        seeds: seeds; a table shows mean and spread over them
+        ks: cut-offs of mAP; null is the whole database
+        methods: name in the table -> ``class_path`` and ``init_args`` of a method; null is the configuration's own model
+    """
+
+    bits: list[int] = field(default_factory=lambda: [16, 32, 64])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    ks: list[int | None] = field(default_factory=lambda: [1000, None])
+    methods: dict[str, dict[str, Any] | None] = field(default_factory=lambda: {"udmsh": None})
+
+
+class UdmshCLI(LightningCLI):
+    """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
+
+    def __init__(self, args: Sequence[str], run: bool = True) -> None:
+        super().__init__(
+            HashingModule,
+            RetrievalDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [EncodeCodes(), EvaluateRetrieval(), Figures()]},
+            args=list(args),
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Give the data module the model's trunk, and let a configuration carry a plan for ``reproduce``."""
+        for name in SHARED_WITH_DATA:
+            parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
+        parser.add_class_arguments(ReproducePlan, "reproduce")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; a mistake of the user ends with one line on stderr and status 2."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    command = arguments[0] if arguments else "--help"
+    try:
+        status = _OWN[command](arguments[1:]) if command in _OWN else _lightning(arguments)
+    except InputError as error:
+        print(f"udmsh: error: {error}", file=sys.stderr)
+        status = 2
+    except BrokenPipeError:  # `udmsh table runs/x | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def _lightning(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP)
+        return 0
+    if arguments[0] == "--version":
+        from udmsh_pl import __version__
+
+        print(f"udmsh {__version__}")
+        return 0
+    if arguments[0] not in LIGHTNING:
+        raise InputError(f"no command {arguments[0]!r}; there are {', '.join([*LIGHTNING, *_OWN])}")
+    UdmshCLI(arguments)
+    return 0
+
+
+def _reproduce(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("udmsh reproduce", description="Train, score and report every method of a plan.")
+    parser.add_argument("config", type=Path, help="a yaml of experiments/")
+    parser.add_argument("--bits", type=int, nargs="+", help="code lengths instead of the plan's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
+    parser.add_argument("--methods", nargs="+", help="only these methods of the plan")
+    parser.add_argument("--out", type=Path, help="run directory (default: runs/<name of the yaml>)")
+    own, overrides = parser.parse_known_args(arguments)
+    from udmsh_pl.reproduce import reproduce
+
+    out = own.out or Path("runs") / own.config.stem
+    reproduce(own.config, out, own.bits, own.seeds, own.methods, overrides)
+    return 0
+
+
+def _table(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("udmsh table", description="Print the table of a run directory.")
+    parser.add_argument("run", type=Path, help="a directory with results.csv")
+    parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
+    own = parser.parse_args(arguments)
+    from udmsh_pl.reports.table import read_results, render_table
+
+    print(render_table(read_results(own.run / "results.csv"), own.format))
+    return 0
+
+
+def _data(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("udmsh data", description="Check a benchmark's images and lists, or export its split.")
+    parser.add_argument("action", choices=("check", "split"))
+    parser.add_argument("config", type=Path, help="a yaml of experiments/; --data.* overrides go after it")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="check: processes that decode")
+    parser.add_argument("--write", type=Path, help="split: directory for query.txt, train.txt and database.txt")
+    own, overrides = parser.parse_known_args(arguments)
+    from udmsh_pl.data.commands import run_check, run_split
+
+    datamodule = UdmshCLI(["--config", str(own.config), *overrides], run=False).datamodule
+    datamodule.download()
+    if own.action == "check":
+        return run_check(datamodule.splits, own.workers)
+    if own.write is None:
+        raise InputError("udmsh data split needs --write DIRECTORY")
+    return run_split(datamodule.splits, own.write)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from udmsh_pl import evaluate
+
+    parser = argparse.ArgumentParser("udmsh evaluate", description="Score codes that come from anywhere.")
+    evaluate.add_arguments(parser)
+    return evaluate.run(parser.parse_args(arguments))
+
+
+_OWN: dict[str, Callable[[list[str]], int]] = {
+    "reproduce": _reproduce,
+    "table": _table,
+    "data": _data,
+    "evaluate": _evaluate,
+}
+
+_HELP = """usage: udmsh COMMAND ...
+
+  reproduce experiments/X.yaml   train, score and report every method of a plan (--bits, --seeds, --methods, --out)
+  table runs/X                   print a run's table (--format markdown|csv|latex)
+  data check|split X.yaml        check a benchmark's images and lists; export its split
+  evaluate                       score codes that come from anywhere
+  fit|validate|test|predict      Lightning's subcommands: --config experiments/X.yaml and any --trainer.*, --model.*, --data.*
+
+Each command has --help."""

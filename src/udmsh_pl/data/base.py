@@ -1,0 +1,218 @@
+"""What every benchmark's data module shares: splits, loaders, and the cache of frozen features."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from udmsh_pl.data.extract import FeatureExtractor, Runner
+from udmsh_pl.data.features import Arrays
+from udmsh_pl.data.images import ImageDataset, ImageList, Splits
+from udmsh_pl.data.transforms import eval_transform, view_transform
+from udmsh_pl.errors import InputError
+from udmsh_pl.models.backbones import OFFLINE_TRUNK, trunk_info
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class RetrievalDataModule(LightningDataModule):
+    """Query, train and database images of one protocol, as batches of images or of cached trunk features.
+
+    With a frozen trunk (``finetune`` false) batches hold ``global_feature`` float [B, D] and ``feature_map`` float
+    [B, C, g, g] from the cache instead of ``image``; train batches hold ``views`` float [B, 2, D] when there are any.
+    When fine-tuning, train batches hold ``image`` beside the frozen features, which then serve the teacher. All hold
+    ``labels`` bool [B, L] and ``index`` long [B], the row in the split.
+
+    Args:
+        batch_size: images a batch (a process, under DDP)
+        num_workers: processes that decode images
+        val_queries: this many train images, drawn with a fixed seed, are the queries of ``validate`` against the rest of
+            the train list; test queries are never used for a choice. 0 for no validation
+        image_size: side of the square input in pixels; None for the trunk's own
+        cache_dir: folder of the feature cache
+        grid: side of the cached feature map; set by the model
+        views: random views of each train image in the cache, two of which go into each train batch
+        extractor: what runs the frozen trunk: ``torch``, or ``openvino`` (extra ``udmsh-pl[extract]``)
+        backbone: trunk; set by the model
+        weights: the trunk's weights; set by the model
+        finetune: train the trunk too, on images; set by the model
+    """
+
+    batch_size: int = 128
+    num_workers: int = 2
+    val_queries: int = 500
+    image_size: int | None = None
+    cache_dir: Path = Path("~/.cache/udmsh-pl")
+    grid: int = 2
+    views: int = 0
+    extractor: Runner = "torch"
+    backbone: str = OFFLINE_TRUNK
+    weights: str | None = None
+    finetune: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        if self.batch_size < 1:
+            raise InputError(f"batch size is {self.batch_size}; give --data.batch_size a number of at least 1")
+        if self.views == 1 or self.views < 0:
+            raise InputError(f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least 2")
+        self._splits: Splits | None = None
+        self._features: dict[str, Arrays] = {}
+
+    @abstractmethod
+    def load_splits(self) -> Splits:
+        """Read the lists of the three splits; must give the same rows in every process."""
+
+    def download(self) -> None:
+        """Fetch what can be fetched; called once a machine. Benchmarks without a download leave it as it is."""
+
+    @property
+    def splits(self) -> Splits:
+        """The splits, read once a process."""
+        if self._splits is None:
+            self._splits = self.load_splits()
+        return self._splits
+
+    @property
+    def feature_extractor(self) -> FeatureExtractor:
+        """The frozen trunk and the cache of its features."""
+        return FeatureExtractor(
+            cache_dir=self.cache_dir,
+            backbone=self.backbone,
+            weights=self.weights,
+            image_size=self.image_size,
+            grid=self.grid,
+            runner=self.extractor,
+            workers=self.num_workers,
+        )
+
+    def prepare_data(self) -> None:
+        """Download and extract, on one process a machine; the others find the cache filled."""
+        self.download()
+        self._open_features()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open lists and features in each process."""
+        self._open_features()
+
+    def features(self, split: str) -> Arrays:
+        """Cached arrays of ``query``, ``train`` or ``database`` (see :class:`FeatureExtractor`)."""
+        if split not in self._features:
+            self._open_features()
+        return self._features[split]
+
+    def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the train split that validate as (query, database); at most a fifth of them are queries."""
+        order = np.random.default_rng(0).permutation(len(self.splits.train))
+        count = min(self.val_queries, len(order) // 5)
+        return np.sort(order[:count]), np.sort(order[count:])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled train batches of equal size; rows that do not fill the last batch wait for another epoch."""
+        images = self.splits.train
+        batch_size = min(self.batch_size, len(images))
+        if not self.finetune:
+            return self._loader(FeatureRows(images.labels, self.features("train")), batch_size, shuffle=True)
+        info = trunk_info(self.backbone, self.weights)
+        pixels = ImageDataset(images, view_transform(self.image_size or info.image_size, info.mean, info.std))
+        return self._loader(_Both(pixels, FeatureRows(images.labels, self.features("train"))), batch_size, shuffle=True)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Two loaders, query and database, both rows of the train split; none when there is nothing to validate with."""
+        query, database = self.val_rows()
+        if not len(query) or not self.splits.train.labels.shape[1]:
+            return []
+        return [self._eval_loader("train", query), self._eval_loader("train", database)]
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """Two loaders: the query split, then the database.
+
+        Raises:
+            InputError: the data has no queries or no labels to score with.
+        """
+        if self.splits.query is None or not self.splits.query.labels.shape[1]:
+            raise InputError("this data has no labelled queries to score; use `udmsh predict` for codes")
+        return [self._eval_loader("query"), self._eval_loader("database")]
+
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
+        """Query and database, or the database alone when there are no queries."""
+        return [self._eval_loader(name) for name in ("query", "database") if name in self.splits.by_name()]
+
+    def _eval_loader(self, split: str, rows: NDArray[np.int64] | None = None) -> DataLoader[Batch]:
+        images: ImageList = self.splits.by_name()[split]
+        if self.finetune:
+            info = trunk_info(self.backbone, self.weights)
+            pixels = ImageDataset(images, eval_transform(self.image_size or info.image_size, info.mean, info.std))
+            subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
+            return DataLoader(subset, self.batch_size, num_workers=self.num_workers)
+        stored = self.features(split)
+        return self._loader(FeatureRows(images.labels, stored, rows), max(self.batch_size, 512), shuffle=False)
+
+    def _loader(self, dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Batch]:
+        workers = self.num_workers if isinstance(dataset, _Both) else 0  # copying cached rows needs no processes
+        collate = None if isinstance(dataset, _Both) else _whole_batch
+        return DataLoader(
+            dataset, batch_size, shuffle=shuffle, drop_last=shuffle, num_workers=workers, collate_fn=collate
+        )
+
+    def _open_features(self) -> None:
+        extractor, splits = self.feature_extractor, self.splits
+        wanted = ("train",) if self.finetune else tuple(splits.by_name())
+        for name in wanted:
+            images = splits.by_name()[name]
+            if name == "database" and images.names == splits.train.names and images.root == splits.train.root:
+                self._features[name] = self._features["train"]
+            elif name not in self._features:
+                self._features[name] = extractor.clean(images)
+        if self.views:
+            self._features["train"] = self._features["train"] | extractor.views(splits.train, self.views)
+
+
+class FeatureRows(Dataset[Batch]):
+    """Rows of cached features, fetched a whole batch at a time (torch calls ``__getitems__`` with a batch's rows)."""
+
+    def __init__(self, labels: NDArray[np.bool_], arrays: Arrays, rows: NDArray[np.int64] | None = None) -> None:
+        self.labels, self.arrays = labels, arrays
+        self.rows = np.arange(len(labels)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int) -> Batch:
+        return {name: values[0] for name, values in self.__getitems__([item]).items()}
+
+    def __getitems__(self, items: list[int]) -> Batch:
+        rows = self.rows[items]
+        batch = {name: torch.from_numpy(array[rows]).float() for name, array in self.arrays.items() if name != "views"}
+        if "views" in self.arrays:
+            count = self.arrays["views"].shape[1]
+            pair = torch.rand(len(rows), count).topk(2).indices.numpy()  # two different views of each image
+            batch["views"] = torch.from_numpy(self.arrays["views"][rows[:, None], pair]).float()
+        batch["labels"] = torch.from_numpy(self.labels[rows])
+        batch["index"] = torch.from_numpy(rows)
+        return batch
+
+
+class _Both(Dataset[dict[str, Any]]):
+    """An augmented image together with the cached features of the clean one, for fine-tuning under a frozen teacher."""
+
+    def __init__(self, pixels: ImageDataset, features: FeatureRows) -> None:
+        self.pixels, self.features = pixels, features
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.features[row] | self.pixels[row]
+
+
+def _whole_batch(batch: Batch) -> Batch:
+    return batch

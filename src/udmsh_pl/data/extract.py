@@ -1,0 +1,181 @@
+"""Run a frozen trunk over a list of images once, and keep what it says on disk."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from udmsh_pl.data.features import Arrays, FeatureWriter, open_features
+from udmsh_pl.data.images import ImageList
+from udmsh_pl.data.transforms import eval_transform, view_transform
+from udmsh_pl.errors import InputError
+from udmsh_pl.models.backbones import build_trunk, trunk_info, weights_id
+
+Runner = Literal["torch", "openvino"]
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+FORMAT = 1  # raise it when the meaning of stored features changes, so that old stores are left alone
+BLOCK = 8  # batches between two safe points
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """What decides frozen features, and where they are kept.
+
+    Args:
+        cache_dir: folder of all feature stores
+        backbone: trunk name
+        weights: see :func:`udmsh_pl.models.backbones.build_trunk`
+        image_size: side of the square input in pixels; None for the trunk's own
+        grid: the feature map is averaged to grid x grid places
+        runner: ``torch``, or ``openvino`` (extra ``udmsh-pl[extract]``), which is faster on CPUs
+        batch_size: images a forward pass
+        workers: processes that decode images
+    """
+
+    cache_dir: Path
+    backbone: str
+    weights: str | None = None
+    image_size: int | None = None
+    grid: int = 2
+    runner: Runner = "torch"
+    batch_size: int = 64
+    workers: int = 2
+
+    def clean(self, images: ImageList) -> Arrays:
+        """``global_feature [N, D]`` and ``feature_map [N, C, grid, grid]``, float16, of the images as they are."""
+        info = trunk_info(self.backbone, self.weights)
+        shapes = {"global_feature": (info.global_dim,), "feature_map": (info.map_channels, self.grid, self.grid)}
+        return self._cached(images, shapes, views=0, seed=0)
+
+    def views(self, images: ImageList, count: int, seed: int = 0) -> Arrays:
+        """``views [N, count, D]``, float16: global features of ``count`` random views of each image."""
+        info = trunk_info(self.backbone, self.weights)
+        return self._cached(images, {"views": (count, info.global_dim)}, views=count, seed=seed)
+
+    def key(self, images: ImageList, views: int, seed: int) -> dict[str, Any]:
+        """Everything that decides the features of ``images``, in a form that JSON can hold."""
+        facts = asdict(self) | {"weights": weights_id(self.backbone, self.weights), "images": _content_id(images)}
+        for speed_only in ("cache_dir", "batch_size", "workers"):
+            del facts[speed_only]
+        return facts | {"rows": len(images), "views": views, "seed": seed, "format": FORMAT}
+
+    def _cached(self, images: ImageList, shapes: dict[str, tuple[int, ...]], views: int, seed: int) -> Arrays:
+        key = self.key(images, views, seed)
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        directory = self.cache_dir.expanduser() / f"{self.backbone}-{'views' if views else 'clean'}-{digest}"
+        found = open_features(directory)
+        if found is None:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(directory.with_suffix(".lock")):  # a second run waits for the first instead of repeating it
+                found = open_features(directory) or self._extract(images, directory, key, shapes, views, seed)
+        return found
+
+    def _extract(
+        self, images: ImageList, directory: Path, key: dict[str, Any], shapes: dict[str, tuple[int, ...]], views: int, seed: int
+    ) -> Arrays:
+        info = trunk_info(self.backbone, self.weights)
+        size = self.image_size or info.image_size
+        writer = FeatureWriter(directory, key, len(images), shapes)
+        if views:
+            dataset = _Rows(images, view_transform(size, info.mean, info.std), writer.done, views, seed)
+        else:
+            dataset = _Rows(images, eval_transform(size, info.mean, info.std), writer.done)
+        batch = max(1, self.batch_size // max(views, 1))
+        workers = self.workers if len(dataset) > 8 * batch else 0  # starting processes takes longer than a few batches
+        loader = DataLoader(dataset, batch, num_workers=workers)
+        forward = self._forward(size)
+        what = f"{views} views" if views else "features"
+        bar = tqdm(total=len(images), initial=writer.done, unit="img", desc=f"{what}, {writer.bytes_needed / 1e6:.0f} MB")
+        pending: list[dict[str, np.ndarray[Any, Any]]] = []
+        with bar:
+            for number, pixels in enumerate(loader, 1):
+                feature_map, global_feature = forward(pixels.flatten(0, 1))
+                block = {
+                    "views": global_feature.unflatten(0, (-1, max(views, 1))),
+                    "global_feature": global_feature,
+                    "feature_map": torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid),
+                }
+                pending.append({name: block[name].float().cpu().numpy() for name in shapes})
+                bar.update(len(pixels))
+                if number % BLOCK == 0 or number == len(loader):
+                    writer.append({name: np.concatenate([part[name] for part in pending]) for name in shapes})
+                    pending.clear()
+        return writer.finish()
+
+    def _forward(self, size: int) -> Forward:
+        trunk = build_trunk(self.backbone, self.weights)
+        if self.runner == "openvino":
+            return _openvino_forward(trunk, size)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        trunk = trunk.to(device, memory_format=torch.channels_last)
+
+        def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode():
+                return trunk(pixels.to(device, memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+        return forward
+
+
+class _Rows(Dataset[Tensor]):
+    """Pixels ``[V, 3, H, W]`` of each row from ``start`` on; random views depend on (seed, row) alone."""
+
+    def __init__(
+        self, images: ImageList, transform: Callable[[Image.Image], Tensor], start: int, views: int = 0, seed: int = 0
+    ) -> None:
+        self.images, self.transform, self.start, self.views, self.seed = images, transform, start, views, seed
+
+    def __len__(self) -> int:
+        return len(self.images) - self.start
+
+    def __getitem__(self, item: int) -> Tensor:
+        row = self.start + item
+        image = self.images.load(row)
+        if not self.views:
+            return self.transform(image)[None]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 1_000_003 + row)
+            return torch.stack([self.transform(image) for _ in range(self.views)])
+
+
+def _openvino_forward(trunk: torch.nn.Module, size: int) -> Forward:
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError("--data.extractor openvino needs the extra: pip install 'udmsh-pl[extract]'") from error
+    model = openvino.convert_model(trunk, example_input=torch.zeros(1, 3, size, size))
+    model.reshape([-1, 3, size, size])
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        answer = compiled(pixels.numpy())
+        return torch.from_numpy(answer[0].copy()), torch.from_numpy(answer[1].copy())
+
+    return forward
+
+
+def _content_id(images: ImageList) -> str:
+    """SHA-256 over the pixels, or over name, size and time of change of each file: stale features are never used."""
+    digest = hashlib.sha256()
+    for name in images.names:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+    if images.pixels is not None:
+        digest.update(np.ascontiguousarray(images.pixels).data)
+        return digest.hexdigest()
+    for row in range(len(images)):
+        try:
+            facts = images.path(row).stat()
+        except OSError:
+            images.load(row)  # raises the error that names the list line and the mend
+            raise
+        digest.update(f"{facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""What every learned method shares: trunk, encoder, optimiser, the global batch and the way to codes."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from udmsh_pl.data.base import Batch, RetrievalDataModule
+from udmsh_pl.errors import InputError
+from udmsh_pl.models.backbones import OFFLINE_TRUNK, Trunk, build_trunk, trunk_info
+from udmsh_pl.models.encoder import Branches, DualBranchEncoder, Pooling
+from udmsh_pl.retrieval import pack_codes
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class HashingModule(LightningModule):
+    """A trunk, an encoder and an objective; subclasses give the objective, and a teacher where they need one.
+
+    Args:
+        bits: code length K, 1 to 1024
+        backbone: trunk, ``vgg16``, ``alexnet`` or any timm name
+        weights: None for published ImageNet weights, ``random``, or a ``.safetensors``/``.pth`` file
+        finetune: train the trunk too; otherwise it is frozen and its features are read from the cache
+        branches: ``dual``, ``global`` or ``spatial``
+        pooling: how the spatial branch pools its map
+        hidden: width of the global branch
+        spatial_hidden: width of the spatial branch
+        grid: a frozen trunk's feature map is averaged to grid x grid places
+        batch_norm: normalise hidden layers over the batch
+        learning_rate: Adam's, for the encoder
+        trunk_learning_rate: Adam's, for a trunk that is fine-tuned
+        weight_decay: Adam's (decoupled), 0 for none
+        warmup_steps: steps over which the learning rate rises to its value
+        cosine_decay: let the learning rate fall to 0 along half a cosine over the training
+        gather_batch: under DDP, compare the images of all processes with each other instead of each process's own
+        gradient_checkpointing: recompute the trunk's activations in the backward pass to save memory
+    """
+
+    bits: int = 64
+    backbone: str = OFFLINE_TRUNK
+    weights: str | None = None
+    finetune: bool = False
+    branches: Branches = "dual"
+    pooling: Pooling = "average"
+    hidden: int = 1024
+    spatial_hidden: int = 512
+    grid: int = 2
+    batch_norm: bool = False
+    learning_rate: float = 1e-3
+    trunk_learning_rate: float = 1e-5
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    cosine_decay: bool = False
+    gather_batch: bool = True
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        info = self.trunk_info = trunk_info(self.backbone, self.weights)
+        self.encoder = DualBranchEncoder(
+            global_dim=info.global_dim,
+            map_channels=info.map_channels,
+            bits=self.bits,
+            hidden=self.hidden,
+            spatial_hidden=self.spatial_hidden,
+            branches=self.branches,
+            pooling=self.pooling,
+            batch_norm=self.batch_norm,
+        )
+        self.trunk: Trunk | None = build_trunk(self.backbone, self.weights) if self.finetune else None
+        self._frozen_trunk: list[Trunk] = []  # in a list, so that it is neither trained nor saved
+
+    @abstractmethod
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss on a train batch, by name, already weighted; their sum is minimised."""
+
+    def fit_teacher(self, datamodule: RetrievalDataModule) -> dict[str, Tensor]:
+        """Learn from the train features what the objective needs; runs on one process, before training."""
+        return {}
+
+    def load_teacher(self, state: dict[str, Tensor]) -> None:
+        """Take over what :meth:`fit_teacher` gave, in every process."""
+
+    def on_fit_start(self) -> None:
+        """Fit the teacher once and hand it to every process."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if not isinstance(datamodule, RetrievalDataModule):
+            raise InputError("training needs a data module of udmsh_pl.data (trainer.fit(model, datamodule=...))")
+        state = self.fit_teacher(datamodule) if self.trainer.is_global_zero else {}
+        self.load_teacher(self.trainer.strategy.broadcast(state))
+
+    def trunk_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """``image [B, 3, H, W] -> (global feature [B, D], feature map [B, C, h, w])``; no gradient when frozen."""
+        if self.trunk is not None:
+            if self.gradient_checkpointing and self.training:
+                feature_map, feature = torch.utils.checkpoint.checkpoint(self.trunk, image, use_reentrant=False)
+            else:
+                feature_map, feature = self.trunk(image)
+            return feature, feature_map
+        if not self._frozen_trunk:
+            self._frozen_trunk.append(build_trunk(self.backbone, self.weights).requires_grad_(False).to(self.device))
+        with torch.no_grad():
+            feature_map, feature = self._frozen_trunk[0](image)
+        return feature, feature_map
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Encoder output before tanh, ``[B, K]``, from a batch of images or of cached features."""
+        if "image" in batch and (self.finetune or "global_feature" not in batch):
+            feature, feature_map = self.trunk_features(batch["image"])
+            if not self.finetune:
+                feature_map = torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
+            return self.encoder.logits(feature, feature_map)
+        return self.encoder.logits(batch["global_feature"], batch.get("feature_map"))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Relaxed codes u in (-1, 1), ``[B, K]``; the code is their sign, with sign(0) = +1."""
+        return torch.tanh(self.logits(batch))
+
+    def gather(self, values: Tensor) -> Tensor:
+        """``[B, ...]`` of this process -> the global batch of all processes, with gradients."""
+        if not self.gather_batch or self.trainer.world_size == 1:
+            return values
+        everyone = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
+        return everyone.flatten(0, 1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum of the objective's terms; logs each."""
+        terms = self.objective(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        size = len(batch["index"])
+        for name, value in {**terms, "total": loss}.items():
+            self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "total", batch_size=size)
+        return loss
+
+    def codes(self, batch: Batch) -> dict[str, Any]:
+        """Packed codes uint8 ``[B, ceil(K/8)]`` and the rows ``index`` long [B] that they belong to."""
+        return {"codes": pack_codes(self(batch)), "index": batch["index"]}
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Codes for the callbacks; loader 0 is the query split, loader 1 the database."""
+        return self.codes(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """As :meth:`validation_step`."""
+        return self.codes(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """As :meth:`validation_step`."""
+        return self.codes(batch)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with one learning rate for the trunk and one for the rest, warm-up and decay by step."""
+        trunk = list(self.trunk.parameters()) if self.trunk is not None else []
+        own = {id(parameter) for parameter in trunk}
+        head = [parameter for parameter in self.parameters() if id(parameter) not in own]
+        groups = [{"params": head, "lr": self.learning_rate}]
+        if trunk:
+            groups.append({"params": trunk, "lr": self.trunk_learning_rate})
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True)
+        if not self.warmup_steps and not self.cosine_decay:
+            return {"optimizer": optimizer}
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+            fall = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * step / max(total, 1)))))
+            return rise * (fall if self.cosine_decay else 1.0)
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

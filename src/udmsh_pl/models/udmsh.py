@@ -1,0 +1,131 @@
+"""UDMSH as read from its abstract, every *read* part open to configuration."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from udmsh_pl.data.base import Batch, RetrievalDataModule
+from udmsh_pl.losses import (
+    Isometry,
+    best_rotation,
+    bit_balance_loss,
+    decorrelation_loss,
+    isometric_loss,
+    multilevel_pairwise_loss,
+)
+from udmsh_pl.models.base import HashingModule
+from udmsh_pl.structure import Levels, SemanticStructure
+
+Teacher = Literal["global", "spatial", "both"]
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class UDMSH(HashingModule):
+    """Unsupervised Deep Multi-Similarity Hashing with semantic structure (Qin et al., IEEE TCSVT 2021).
+
+    ``L = L_pair + lambda * L_iso``. *Stated* in the abstract: dual branches, cosine distances of deep features as
+    semantic structure, a multi-level pairwise loss, a Hamming-isometric mapping. *Read*: the form of each.
+
+    Args:
+        teacher: features whose distances are the structure; ``both`` averages the two cosine distances
+        alpha: pairs nearer than ``m - alpha sigma_left`` are surely similar
+        beta: pairs farther than ``m + beta sigma_right`` are surely dissimilar
+        levels: ``graded``, ``hard`` (SSDH) or ``cosine``
+        confidence: weight pairs by CIMON's confidence
+        centre: subtract the train mean from the teacher's features
+        structure_sample: rows for the structure's fit on larger train sets; None for all
+        isometry: which reading of the Hamming-isometric mapping
+        isometry_weight: lambda
+        balance_weight: weight of the bit balance (*ours*, off)
+        decorrelation_weight: weight of the bit decorrelation (*ours*, off)
+    """
+
+    teacher: Teacher = "global"
+    alpha: float = 2.0
+    beta: float = 2.0
+    levels: Levels = "graded"
+    confidence: bool = False
+    centre: bool = True
+    structure_sample: int | None = 20_000
+    isometry: Isometry = "pairwise"
+    isometry_weight: float = 0.1
+    balance_weight: float = 0.0
+    decorrelation_weight: float = 0.0
+
+    rotation: Tensor
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        spatial = self.trunk_info.map_channels * self.grid**2
+        dims = {"global": [self.trunk_info.global_dim], "spatial": [spatial]}
+        dims["both"] = dims["global"] + dims["spatial"]
+        self.structure = SemanticStructure(
+            dims[self.teacher], self.alpha, self.beta, self.levels, self.confidence, self.centre, self.structure_sample
+        )
+        self.histogram: Tensor | None = None  # of the train set's distances, for the picture
+        self.register_buffer("rotation", torch.eye(self.bits))
+        self._epoch_u: list[Tensor] = []
+
+    def teacher_features(self, batch: Batch) -> Tensor:
+        """Teacher features ``[B, D']`` of cached ``global_feature`` and ``feature_map`` (flattened: layout counts)."""
+        parts = []
+        if self.teacher != "spatial":
+            parts.append(batch["global_feature"].float())
+        if self.teacher != "global":
+            parts.append(batch["feature_map"].float().flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def fit_teacher(self, datamodule: RetrievalDataModule) -> dict[str, Tensor]:
+        """Fit the mean and the two half-Gaussians on the train split."""
+        stored = datamodule.features("train")
+        batch = {name: torch.from_numpy(np.asarray(stored[name])) for name in ("global_feature", "feature_map")}
+        self.histogram = self.structure.cpu().fit(self.teacher_features(batch))
+        return dict(self.structure.state_dict())
+
+    def load_teacher(self, state: dict[str, Tensor]) -> None:
+        """Take over the fitted structure."""
+        self.structure.load_state_dict(state)
+        self.structure.to(self.device)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Relaxed codes u in (-1, 1), ``[B, K]``, turned by the isometric rotation where there is one."""
+        u = super().forward(batch)
+        return u @ self.rotation if self.isometry == "rotation" and not self.training else u
+
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """Multi-level pairwise loss and isometric mapping over the global batch."""
+        u = self.gather(self(batch))
+        distances = self.structure.distances(self.gather(self.teacher_features(batch)))
+        similarity = self.structure.similarity(distances)
+        terms = {"pairwise": multilevel_pairwise_loss(u, similarity, self.structure.weight(distances))}
+        if self.isometry_weight:
+            if self.isometry == "rotation":
+                self._epoch_u.append(u.detach())
+            terms["isometry"] = self.isometry_weight * isometric_loss(u, self.isometry, self.rotation)
+        if self.balance_weight:
+            terms["balance"] = self.balance_weight * bit_balance_loss(u)
+        if self.decorrelation_weight:
+            terms["decorrelation"] = self.decorrelation_weight * decorrelation_loss(u)
+        self.log_similarity(similarity, u)
+        return terms
+
+    def log_similarity(self, similarity: Tensor, u: Tensor) -> None:
+        """Log what share of pairs is surely similar or dissimilar, and how balanced the bits are."""
+        values = {
+            "similarity/mean": similarity.mean(),
+            "similarity/share_similar": (similarity >= 1).float().mean(),
+            "similarity/share_dissimilar": (similarity <= -1).float().mean(),
+            "codes/bit_balance": (u >= 0).float().mean(0).sub(0.5).abs().mean(),
+            "codes/quantisation_error": (1 - u.abs()).mean(),
+        }
+        for name, value in values.items():
+            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=len(u))
+
+    def on_train_epoch_end(self) -> None:
+        """Solve the rotation anew on the epoch's relaxed codes (isometry ``rotation``)."""
+        if self._epoch_u:
+            self.rotation.copy_(best_rotation(torch.cat(self._epoch_u)))
+            self._epoch_u.clear()

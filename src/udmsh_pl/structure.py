@@ -1,0 +1,182 @@
+"""Semantic structure: what the distances of teacher features say about which images are alike.
+
+Source: the cosine distance of deep features is *stated* (UDMSH, abstract); two half-Gaussians around the mode of all
+pair distances and the thresholds are *read* from SSDH (Yang et al., IJCAI 2018); graded levels are our *reading* of
+"multi-similarity", confidence weights of CIMON (Luo et al., IJCAI 2021). Centring the teacher's features is *ours*.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Levels = Literal["graded", "hard", "cosine"]
+
+BINS = 20_000  # over [0, 2]: a width of 1e-4, so that moments taken from bin centres err by less than 1e-8
+BINS_PER_BAR = 100  # the mode is the centre of the fullest bar of width 0.01, as in SSDH's 100 bins on [0, 1]
+
+
+@dataclass(frozen=True)
+class HalfGaussians:
+    """Two half-Gaussians that meet at the mode of the distances d = 1 - cos in [0, 2].
+
+    Args:
+        mode: most frequent distance m
+        sigma_left: root mean square of d - m over d <= m
+        sigma_right: the same over d > m
+    """
+
+    mode: float
+    sigma_left: float
+    sigma_right: float
+
+
+def distance_histogram(features: Tensor, block: int = 2048, sample: int | None = None) -> Tensor:
+    """Count the cosine distances of all pairs i < j, block by block: memory grows with N, never with N squared.
+
+    Args:
+        features: float [N, D]; rows need not be normalised
+        block: rows of a block; ``block * block`` distances are alive at once
+        sample: use this many rows, drawn with a fixed seed, when N is larger (the error of a share p of pairs is about
+            ``sqrt(2 p (1 - p) / sample)``); None uses all rows
+
+    Returns:
+        int64 [20000], pairs in each bin of width 1e-4 over [0, 2].
+    """
+    if sample is not None and sample < len(features):
+        rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:sample]
+        features = features[rows.sort().values]
+    unit = nn.functional.normalize(features.float(), dim=1)
+    counts = torch.zeros(BINS, dtype=torch.int64)
+    for start in range(0, len(unit), block):
+        rows = unit[start : start + block]
+        for other in range(start, len(unit), block):
+            cosine = rows @ unit[other : other + block].T
+            if other == start:
+                cosine = cosine[tuple(torch.triu_indices(len(rows), len(rows), offset=1))]
+            bins = ((1 - cosine.flatten()) * (BINS / 2)).clamp_(0, BINS - 1).int()
+            counts += torch.bincount(bins, minlength=BINS).cpu()
+    return counts
+
+
+def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
+    """Mode and one-sided spreads of a histogram from :func:`distance_histogram`.
+
+    Raises:
+        ValueError: the histogram is empty (fewer than two images).
+    """
+    if not int(counts.sum()):
+        raise ValueError("the semantic structure needs at least two train images")
+    width = 2 / BINS
+    fullest = int(counts.view(-1, BINS_PER_BAR).sum(1).argmax())
+    edge = fullest * BINS_PER_BAR + BINS_PER_BAR // 2  # the bar's centre is an edge of fine bins: an exact split
+    mode = edge * width
+    squares = counts.double() * ((torch.arange(BINS) + 0.5) * width - mode).square()
+    left, right = counts[:edge].sum().clamp_min(1), counts[edge:].sum().clamp_min(1)
+    return HalfGaussians(
+        mode=mode,
+        sigma_left=max(math.sqrt(float(squares[:edge].sum() / left)), width),
+        sigma_right=max(math.sqrt(float(squares[edge:].sum() / right)), width),
+    )
+
+
+def fit_half_gaussians(features: Tensor, block: int = 2048, sample: int | None = None) -> HalfGaussians:
+    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows (see :func:`distance_histogram`).
+
+    Args:
+        features: float [N, D]
+        block: rows of a block
+        sample: number of rows to use when N is larger, or None for all
+    """
+    return half_gaussians_of_histogram(distance_histogram(features, block, sample))
+
+
+class SemanticStructure(nn.Module):
+    """Thresholds fitted on the train set; gives the similarity S and the confidence w of a batch's distances.
+
+    Everything fitted is a buffer, so that a checkpoint holds it.
+
+    Args:
+        dims: length of each teacher's features; several teachers' cosine distances are averaged
+        alpha: surely similar below ``d_s = m - alpha * sigma_left`` (2 in SSDH)
+        beta: surely dissimilar above ``d_d = m + beta * sigma_right`` (2 in SSDH)
+        levels: ``graded`` (a line from +1 at d_s to -1 at d_d), ``hard`` (SSDH: +1, 0, -1) or ``cosine`` (2 cos - 1)
+        confidence: weight pairs by CIMON's confidence instead of 1 (with ``hard`` levels, undecided pairs weigh 0)
+        centre: subtract the train mean from the teacher's features
+        sample: rows used for the fit when the train set is larger; None uses every pair
+    """
+
+    mean: Tensor
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        alpha: float = 2.0,
+        beta: float = 2.0,
+        levels: Levels = "graded",
+        confidence: bool = False,
+        centre: bool = True,
+        sample: int | None = 20_000,
+    ) -> None:
+        super().__init__()
+        self.alpha, self.beta, self.levels, self.confidence = alpha, beta, levels, confidence
+        self.dims, self.centre, self.sample = tuple(dims), centre, sample
+        self.register_buffer("mean", torch.zeros(sum(dims)))
+        self.register_buffer("thresholds", torch.tensor([0.5, 0.1, 0.1], dtype=torch.float64))
+
+    @property
+    def half_gaussians(self) -> HalfGaussians:
+        """The fitted (mode, sigma_left, sigma_right)."""
+        mode, left, right = self.thresholds.tolist()
+        return HalfGaussians(mode, left, right)
+
+    @property
+    def similar_below(self) -> float:
+        """d_s: pairs nearer than this are surely similar."""
+        return self.half_gaussians.mode - self.alpha * self.half_gaussians.sigma_left
+
+    @property
+    def dissimilar_above(self) -> float:
+        """d_d: pairs farther than this are surely dissimilar."""
+        return self.half_gaussians.mode + self.beta * self.half_gaussians.sigma_right
+
+    def fit(self, features: Tensor) -> Tensor:
+        """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram for plotting."""
+        if self.centre:
+            self.mean.copy_(features.float().mean(0))
+        histogram = distance_histogram(self.unit(features), sample=self.sample)
+        fitted = half_gaussians_of_histogram(histogram)
+        self.thresholds.copy_(torch.tensor([fitted.mode, fitted.sigma_left, fitted.sigma_right], dtype=torch.float64))
+        return histogram
+
+    def unit(self, features: Tensor) -> Tensor:
+        """Teacher features ``[B, D]``, centred and scaled so that dot products are cosines averaged over teachers."""
+        parts = (features.float() - self.mean).split(self.dims, dim=1)
+        return torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1) / math.sqrt(len(parts))
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Cosine distances ``[B, B]`` of teacher features ``[B, D]``."""
+        unit = self.unit(features)
+        return 1 - unit @ unit.T
+
+    def similarity(self, distances: Tensor) -> Tensor:
+        """S in [-1, 1], same shape as ``distances``; equal order in d is equal order in S."""
+        near, far = self.similar_below, self.dissimilar_above
+        if self.levels == "cosine":
+            return 1 - 2 * distances
+        if self.levels == "hard":
+            return (distances <= near).float() - (distances >= far).float()
+        return (1 - 2 * (distances - near) / (far - near)).clamp(-1, 1)
+
+    def weight(self, distances: Tensor) -> Tensor:
+        """Confidence w in [0, 1]: 0 at the mode, 1 at the ends; all ones unless ``confidence`` is set."""
+        if not self.confidence:
+            return self.similarity(distances).abs() if self.levels == "hard" else torch.ones_like(distances)
+        fitted = self.half_gaussians
+        spread = torch.where(distances <= fitted.mode, fitted.sigma_left, fitted.sigma_right)
+        # both sides of CIMON's formula are the half-Gaussian's mass between the mode and d over the side's whole mass
+        return torch.erf((distances - fitted.mode).abs() / (spread * math.sqrt(2)))
