@@ -135,6 +135,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def one_hot(classes: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:
+    """Class numbers, integers [N] in 0..count-1, as bool labels [N, count]."""
+    labels: NDArray[np.bool_] = np.asarray(classes)[:, None] == np.arange(count)
+    return labels
+
+
 @dataclass(frozen=True, eq=False)
 class Splits:
     """The query, training and database images of a benchmark under one protocol.
