@@ -1,0 +1,112 @@
+"""CIFAR-10: 60,000 images of 32 x 32 pixels in 10 classes, under the two splits that hashing papers use."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torchvision import datasets
+
+from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.data.fetch import refuse_failed_download
+from udmsh_pl.data.images import ImageList, Splits, one_hot
+from udmsh_pl.data.protocol import Protocol, named
+from udmsh_pl.data.split import draw_per_label
+from udmsh_pl.errors import InputError
+
+HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_OFFICIAL = Protocol(
+    dataset="cifar10",
+    name="10k-50k",
+    queries=10_000,
+    train=50_000,
+    database=50_000,
+    labels=10,
+    map_at=1000,
+    licence="none stated; cite Krizhevsky 2009",
+    home=HOME,
+    paper="the official test and training images; SSDH (Yang et al., IJCAI 2018) and its successors",
+)
+PROTOCOLS = {
+    "10k-50k": _OFFICIAL,
+    "10k-50k-5k": replace(_OFFICIAL, name="10k-50k-5k", train=5_000),
+    "1k-59k": replace(
+        _OFFICIAL,
+        name="1k-59k",
+        queries=1_000,
+        train=5_000,
+        database=59_000,
+        map_at=5000,
+        paper="Xia et al., CNNH, AAAI 2014; the random draw is ours, since theirs is not published",
+    ),
+}
+
+
+def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
+    """Read the official batches under ``root/cifar-10-batches-py`` and split them.
+
+    Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official batches in their order.
+
+    Args:
+        root: folder that holds ``cifar-10-batches-py``.
+        protocol: one of ``PROTOCOLS``.
+        split_seed: decides what ``1k-59k`` and ``10k-50k-5k`` draw.
+
+    Raises:
+        InputError: the files are not there, or not the official ones by their MD5.
+    """
+    parts: list[ImageList] = []
+    for part in ("test", "train"):
+        try:
+            official = datasets.CIFAR10(str(root), train=part == "train")
+        except RuntimeError as error:
+            raise InputError(
+                f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the official ones; "
+                f"let the machine download them, or unpack cifar-10-python.tar.gz of {HOME} in {root}"
+            ) from error
+        parts.append(
+            ImageList(
+                names=[f"{part}/{row:05d}" for row in range(len(official))],
+                labels=one_hot(np.asarray(official.targets), 10),
+                pixels=official.data,
+                source="CIFAR-10",
+            )
+        )
+    test, train = parts
+    if protocol.name == "10k-50k":
+        return Splits(protocol, query=test, train=train, database=train)
+    if protocol.name == "10k-50k-5k":
+        rows = draw_per_label(train.labels, {"train": 500}, split_seed)
+        return Splits(protocol, query=test, train=train.select(rows["train"]), database=train)
+    labels, pixels = np.concatenate([test.labels, train.labels]), np.concatenate([test.pixels, train.pixels])
+    both = ImageList([*test.names, *train.names], labels, pixels=pixels, source="CIFAR-10")
+    rows = draw_per_label(labels, {"query": 100, "train": 500}, split_seed)
+    database = np.union1d(rows["train"], rows["rest"])
+    return Splits(protocol, both.select(rows["query"]), both.select(rows["train"]), both.select(database))
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class CIFAR10(RetrievalDataModule):
+    """CIFAR-10, downloaded through torchvision.
+
+    The default is ``10k-50k``: its split is official, so nobody's random draw stands between two numbers.
+
+    Args:
+        root: folder of the download; an unpacked ``cifar-10-batches-py`` in it is used
+        protocol: ``10k-50k`` (official test images are the queries, 50,000 database = train images), ``10k-50k-5k``
+            (the same with 500 train images a class), or ``1k-59k`` (100 queries and 500 train images a class drawn
+            from all 60,000; the database is all but the queries)
+        split_seed: decides what the last two draw
+    """
+
+    root: Path = Path("datasets")
+    protocol: str = "10k-50k"
+    split_seed: int = 0
+
+    def download(self) -> None:
+        """Fetch what is not there yet, through torchvision."""
+        with refuse_failed_download("CIFAR-10", HOME, self.root / "cifar-10-batches-py"):
+            datasets.CIFAR10(str(self.root), download=True)
+
+    def load_splits(self) -> Splits:
+        """Read and split the official files, see :func:`load_cifar10`."""
+        return load_cifar10(self.root, named(PROTOCOLS, self.protocol), self.split_seed)
