@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.data.base import RetrievalDataModule
@@ -36,6 +37,20 @@ class ReproducePlan:
     methods: dict[str, dict[str, Any] | None] = field(default_factory=lambda: {"udmsh": None})
 
 
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser, but a mistake is one line instead of two screens of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message, cut to the part that names the option."""
+        cause = _input_error(ex)
+        if cause is not None:
+            raise cause
+        key = re.search(r'Parser key "([^"]+)"', message)
+        problem = re.search(r"Errors:\s*- (.*?)(\n\s*- Expected|\n\s*Given|$)", message, re.DOTALL)
+        text = f"{key[1]}: {problem[1]}" if key and problem else message
+        raise InputError(f"{' '.join(text.split())}; `--help` lists what there is") from ex
+
+
 class UdmshCLI(LightningCLI):
     """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
 
@@ -47,9 +62,15 @@ class UdmshCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [EncodeCodes(), EvaluateRetrieval(), Figures()]},
+            parser_class=OneLineParser,
+            auto_configure_optimizers=False,
             args=list(args),
             run=run,
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
+        self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's trunk, and let a configuration carry a plan for ``reproduce``."""
@@ -64,13 +85,23 @@ def main(args: Sequence[str] | None = None) -> None:
     command = arguments[0] if arguments else "--help"
     try:
         status = _OWN[command](arguments[1:]) if command in _OWN else _lightning(arguments)
-    except InputError as error:
-        print(f"udmsh: error: {error}", file=sys.stderr)
+    except ValueError as error:
+        cause = _input_error(error)
+        if cause is None:
+            raise
+        print(f"udmsh: error: {cause}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # `udmsh table runs/x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The user's mistake behind an exception, if there is one: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _lightning(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ class Figures(Callback):
         if not trainer.is_global_zero or not isinstance(pl_module, UDMSH) or pl_module.histogram is None:
             return
         figure = structure_figure(pl_module.histogram, pl_module.structure)
-        save_figure(figure, Path(trainer.default_root_dir) / "structure.png")
+        save_figure(figure, Path(trainer.log_dir or trainer.default_root_dir) / "structure.png")
         log_figure(trainer, "structure", figure)
 
 

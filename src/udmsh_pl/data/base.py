@@ -9,17 +9,14 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from udmsh_pl.data.extract import FeatureExtractor, Runner
-from udmsh_pl.data.features import Arrays
+from udmsh_pl.data.features import Arrays, Batch
 from udmsh_pl.data.images import ImageDataset, ImageList, Splits
 from udmsh_pl.data.transforms import eval_transform, view_transform
 from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import OFFLINE_TRUNK, trunk_info
-
-Batch = dict[str, Tensor]
 
 
 @dataclass(eq=False, kw_only=True, repr=False)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sha256_file, write_text
 
+Batch = dict[str, Tensor]
 Arrays = dict[str, NDArray[np.float16]]
 DTYPE = np.dtype("<f2")
 

@@ -2,18 +2,21 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from udmsh_pl.data.base import Batch, RetrievalDataModule
+from udmsh_pl.data.features import Batch
 from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import OFFLINE_TRUNK, Trunk, build_trunk, trunk_info
 from udmsh_pl.models.encoder import Branches, DualBranchEncoder, Pooling
 from udmsh_pl.retrieval import pack_codes
+
+if TYPE_CHECKING:  # the data modules extract features with our trunks, so at run time data/ imports models/
+    from udmsh_pl.data.base import RetrievalDataModule
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -79,7 +82,7 @@ class HashingModule(LightningModule):
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss on a train batch, by name, already weighted; their sum is minimised."""
 
-    def fit_teacher(self, datamodule: RetrievalDataModule) -> dict[str, Tensor]:
+    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Learn from the train features what the objective needs; runs on one process, before training."""
         return {}
 
@@ -89,7 +92,7 @@ class HashingModule(LightningModule):
     def on_fit_start(self) -> None:
         """Fit the teacher once and hand it to every process."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        if not isinstance(datamodule, RetrievalDataModule):
+        if not hasattr(datamodule, "features"):
             raise InputError("training needs a data module of udmsh_pl.data (trainer.fit(model, datamodule=...))")
         state = self.fit_teacher(datamodule) if self.trainer.is_global_zero else {}
         self.load_teacher(self.trainer.strategy.broadcast(state))

@@ -1,13 +1,13 @@
 """UDMSH as read from its abstract, every *read* part open to configuration."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from udmsh_pl.data.base import Batch, RetrievalDataModule
+from udmsh_pl.data.features import Batch
 from udmsh_pl.losses import (
     Isometry,
     best_rotation,
@@ -18,6 +18,9 @@ from udmsh_pl.losses import (
 )
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.structure import Levels, SemanticStructure
+
+if TYPE_CHECKING:
+    from udmsh_pl.data.base import RetrievalDataModule
 
 Teacher = Literal["global", "spatial", "both"]
 
@@ -55,7 +58,8 @@ class UDMSH(HashingModule):
     balance_weight: float = 0.0
     decorrelation_weight: float = 0.0
 
-    rotation: Tensor
+    if TYPE_CHECKING:  # a buffer; as a plain annotation it would become an argument
+        rotation: Tensor
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,10 +82,10 @@ class UDMSH(HashingModule):
             parts.append(batch["feature_map"].float().flatten(1))
         return torch.cat(parts, dim=1)
 
-    def fit_teacher(self, datamodule: RetrievalDataModule) -> dict[str, Tensor]:
+    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fit the mean and the two half-Gaussians on the train split."""
         stored = datamodule.features("train")
-        batch = {name: torch.from_numpy(np.asarray(stored[name])) for name in ("global_feature", "feature_map")}
+        batch = {name: torch.from_numpy(np.array(stored[name])) for name in ("global_feature", "feature_map")}
         self.histogram = self.structure.cpu().fit(self.teacher_features(batch))
         return dict(self.structure.state_dict())
 
