@@ -5,7 +5,7 @@ from pathlib import Path
 
 from udmsh_pl.data.check import check_splits
 from udmsh_pl.data.images import Splits
-from udmsh_pl.data.lists import write_list
+from udmsh_pl.data.lists import check_names, write_list
 from udmsh_pl.files import write_text
 
 
@@ -42,9 +42,11 @@ def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
         Path of each list by the split's name.
 
     Raises:
-        InputError: a name cannot stand in a list, see :func:`udmsh_pl.data.lists.write_list`.
+        InputError: a name cannot stand in a list, see :func:`udmsh_pl.data.lists.check_names`.
     """
     paths = {name: directory / f"{name}.txt" for name in splits.by_name()}
+    for name, images in splits.by_name().items():
+        check_names(images, paths[name])  # all before the first is written
     for name, images in splits.by_name().items():
         write_list(images, paths[name])
     protocol = splits.protocol

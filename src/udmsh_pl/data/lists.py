@@ -81,16 +81,28 @@ def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
     query = folder / "query.txt"
     if not query.is_file():
         query = folder / "test.txt"
-    train, database = (read_list(folder / f"{name}.txt", root, protocol.labels) for name in ("train", "database"))
-    return Splits(protocol, read_list(query, root, protocol.labels), train, database)
+    paths = (query, folder / "train.txt", folder / "database.txt")
+    queries, train, database = (read_list(path, root, protocol.labels) for path in paths)
+    return Splits(protocol, queries, train, database)
 
 
 def write_list(images: ImageList, path: Path) -> None:
     """Write a list file that :func:`read_list` reads back to the same rows and fingerprint, whole or not at all.
 
     Raises:
-        InputError: a name cannot stand in a list: a line break or blanks at its ends, bytes that are not UTF-8, or a
-            bare number as the last word of several.
+        InputError: as :func:`check_names`.
+    """
+    check_names(images, path)
+    with atomic_path(path) as partial:
+        partial.write_bytes(b"".join(line + b"\n" for line in images.lines()))
+
+
+def check_names(images: ImageList, path: Path) -> None:
+    """Refuse names that cannot stand in the list file ``path``.
+
+    Raises:
+        InputError: a name has a line break, blanks at its ends, bytes that are not UTF-8, or (where labels follow) a
+            bare number as its last word.
     """
     for name in images.names:
         try:
@@ -100,8 +112,6 @@ def write_list(images: ImageList, path: Path) -> None:
         broken = not name or encoded != encoded.strip(_BLANK) or any(mark in name for mark in "\n\r\0\ufeff")
         if broken or (images.labels.shape[1] and _NUMBER.search(encoded)):
             raise InputError(f"{path}: the name {name!r} cannot stand in a list file; rename that image")
-    with atomic_path(path) as partial:
-        partial.write_bytes(b"".join(line + b"\n" for line in images.lines()))
 
 
 def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, bytes]:

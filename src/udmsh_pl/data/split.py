@@ -8,6 +8,12 @@ from udmsh_pl.errors import InputError
 Rows = NDArray[np.int64]
 
 
+def _shuffled(generator: np.random.PCG64, rows: Rows) -> Rows:
+    # NumPy promises the raw stream of a bit generator for ever, but not what permutation() makes of it.
+    shuffled: Rows = rows[np.argsort(generator.random_raw(len(rows)), kind="stable")]
+    return shuffled
+
+
 def draw(rows: Rows, counts: dict[str, int], seed: int) -> dict[str, Rows]:
     """Disjoint random subsets of ``rows``, each in ascending order; ``rest`` holds what is left.
 
@@ -23,7 +29,7 @@ def draw(rows: Rows, counts: dict[str, int], seed: int) -> dict[str, Rows]:
     if needed > len(rows):
         wanted = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise InputError(f"the protocol draws {wanted} images, but only {len(rows)} are there; complete the data set")
-    order = np.random.default_rng(seed).permutation(rows)
+    order = _shuffled(np.random.PCG64(seed), np.asarray(rows, dtype=np.int64))
     ends = np.cumsum([0, *counts.values()])
     parts = {name: np.sort(order[ends[i] : ends[i + 1]]) for i, name in enumerate(counts)}
     return parts | {"rest": np.sort(order[needed:])}
@@ -46,7 +52,7 @@ def draw_per_label(labels: NDArray[np.bool_], counts: dict[str, int], seed: int)
     Raises:
         InputError: a label has fewer images left than a subset needs.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.PCG64(seed)
     free = np.ones(len(labels), dtype=np.bool_)
     parts: dict[str, Rows] = {}
     for name, count in counts.items():
@@ -58,7 +64,7 @@ def draw_per_label(labels: NDArray[np.bool_], counts: dict[str, int], seed: int)
                     f"the protocol draws {count} {name} images for each label, but only {len(candidates)} images "
                     f"of label {label} are left; complete the data set or take another protocol"
                 )
-            drawn.append(generator.choice(candidates, count, replace=False))
+            drawn.append(_shuffled(generator, candidates)[:count])
             free[drawn[-1]] = False
         parts[name] = np.sort(np.concatenate(drawn))
     return parts | {"rest": np.flatnonzero(free)}

@@ -1,0 +1,77 @@
+"""The user's own pictures."""
+
+from pathlib import Path
+
+import pytest
+
+from udmsh_pl.data.folder import ImageFolders, find_images
+from udmsh_pl.errors import InputError
+
+
+def test_class_folders_with_given_splits(tmp_path: Path, place_images) -> None:
+    place_images(tmp_path, ["query/cat/1.jpg", "query/dog/2.PNG", "database/cat/3.jpg", "database/cow/deep/4.jpg"])
+    splits = ImageFolders(root=tmp_path).splits
+    assert list(splits.query.names) == ["query/cat/1.jpg", "query/dog/2.PNG"]
+    assert splits.query.labels.tolist() == [[True, False, False], [False, False, True]]  # cat, cow, dog
+    assert splits.database.labels.tolist() == [[True, False, False], [False, True, False]]
+    assert splits.train is splits.database
+    place_images(tmp_path, ["train/cow/5.jpg"])
+    assert list(ImageFolders(root=tmp_path).splits.train.names) == ["train/cow/5.jpg"]
+
+
+def test_class_folders_with_drawn_queries(tmp_path: Path, place_images) -> None:
+    place_images(tmp_path, [f"{kind}/{number}.jpg" for kind in ("cat", "dog") for number in range(10)])
+    splits = ImageFolders(root=tmp_path, query_share=0.2).splits
+    assert (len(splits.query), len(splits.database)) == (4, 16)
+    assert splits.protocol.name == "folders-0.2-seed0"
+    assert splits.fingerprint() == ImageFolders(root=tmp_path, query_share=0.2).splits.fingerprint()
+    with pytest.raises(InputError, match=r"--data.query_share is 1"):
+        ImageFolders(root=tmp_path, query_share=1.0).load_splits()
+
+
+def test_bare_directory_is_for_training_and_indexing(tmp_path: Path, place_images) -> None:
+    place_images(tmp_path, ["b.jpg", "a.webp", ".hidden.jpg", ".cache/c.jpg"])
+    (tmp_path / "notes.txt").write_text("no image")
+    splits = ImageFolders(root=tmp_path).splits
+    assert splits.query is None
+    assert list(splits.database.names) == ["a.webp", "b.jpg"]
+    assert splits.database.labels.shape == (2, 0)
+    assert find_images(tmp_path) == ["a.webp", "b.jpg"]
+
+
+def test_folders_that_cannot_be_read_as_classes(tmp_path: Path, place_images) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        ImageFolders(root=tmp_path / "none").load_splits()
+    with pytest.raises(InputError, match="no images here"):
+        ImageFolders(root=tmp_path).load_splits()
+    place_images(tmp_path, ["cat/1.jpg", "stray.jpg"])
+    with pytest.raises(InputError, match=r"stray.jpg: expected in a folder named after its class"):
+        ImageFolders(root=tmp_path).load_splits()
+
+
+def test_manifest_with_splits(tmp_path: Path, place_images) -> None:
+    place_images(tmp_path, ["q.jpg", "a.jpg", "b.jpg"])
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,split,labels\nq.jpg,query,sea|sky\na.jpg,train|database,sky\nb.jpg,database,\n")
+    splits = ImageFolders(root=tmp_path, manifest=manifest).splits
+    assert splits.query.labels.tolist() == [[True, True]]
+    assert splits.database.labels.tolist() == [[False, True], [False, False]]
+    assert list(splits.train.names) == ["a.jpg"]
+    (tmp_path / "b.jpg").unlink()
+    with pytest.raises(InputError, match="1 of 2 database images are missing"):
+        ImageFolders(root=tmp_path, manifest=manifest).load_splits()
+    part = ImageFolders(root=tmp_path, manifest=manifest, allow_missing=True).load_splits()
+    assert part.missing["database"] == 1
+
+
+def test_manifest_without_splits_or_labels(tmp_path: Path, place_images) -> None:
+    names = [f"{number}.jpg" for number in range(10)]
+    place_images(tmp_path, names)
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,labels\n" + "".join(f"{name},x\n" for name in names))
+    splits = ImageFolders(root=tmp_path, manifest=manifest).splits
+    assert (len(splits.query), len(splits.database)) == (1, 9)
+    manifest.write_text("path\n" + "".join(f"{name}\n" for name in names))
+    splits = ImageFolders(root=tmp_path, manifest=manifest).splits
+    assert splits.query is None
+    assert list(splits.database.names) == names
