@@ -37,7 +37,7 @@ class RetrievalDataModule(LightningDataModule):
         cache_dir: folder of the feature cache
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
-        extractor: what runs the frozen trunk: ``torch``, or ``openvino`` (extra ``udmsh-pl[extract]``)
+        extractor: what runs the frozen trunk: ``torch``, ``openvino`` (extra ``udmsh-pl[extract]``) or ``auto``
         backbone: trunk; set by the model
         weights: the trunk's weights; set by the model
         finetune: train the trunk too, on images; set by the model
@@ -50,7 +50,7 @@ class RetrievalDataModule(LightningDataModule):
     cache_dir: Path = Path("~/.cache/udmsh-pl")
     grid: int = 2
     views: int = 0
-    extractor: Runner = "torch"
+    extractor: Runner = "auto"
     backbone: str = OFFLINE_TRUNK
     weights: str | None = None
     finetune: bool = False
@@ -149,7 +149,7 @@ class RetrievalDataModule(LightningDataModule):
             info = trunk_info(self.backbone, self.weights)
             pixels = ImageDataset(images, eval_transform(self.image_size or info.image_size, info.mean, info.std))
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
-            return DataLoader(subset, self.batch_size, num_workers=self.num_workers)
+            return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
         stored = self.features(split)
         return self._loader(FeatureRows(images.labels, stored, rows), max(self.batch_size, 512), shuffle=False)
 
@@ -157,7 +157,7 @@ class RetrievalDataModule(LightningDataModule):
         workers = self.num_workers if isinstance(dataset, _Both) else 0  # copying cached rows needs no processes
         collate = None if isinstance(dataset, _Both) else _whole_batch
         return DataLoader(
-            dataset, batch_size, shuffle=shuffle, drop_last=shuffle, num_workers=workers, collate_fn=collate
+            dataset, batch_size=batch_size, shuffle=shuffle, drop_last=shuffle, num_workers=workers, collate_fn=collate
         )
 
     def _open_features(self) -> None:
