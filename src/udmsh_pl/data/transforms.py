@@ -1,4 +1,4 @@
-"""From a PIL image to the float tensor that a trunk wants: the whole image for codes, random views for training."""
+"""From an image to the float tensor that a trunk wants: the whole image for codes, random views for training."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from udmsh_pl.errors import InputError
 
-Transform = Callable[[Image.Image], torch.Tensor]
+Transform = Callable[[Image.Image | torch.Tensor], torch.Tensor]
 
 
 def eval_transform(
@@ -18,7 +18,9 @@ def eval_transform(
     interpolation: str = "bicubic",
     crop_pct: float | None = None,
 ) -> Transform:
-    """Deterministic transform for codes: PIL RGB image -> normalised float32 [3, image_size, image_size].
+    """Deterministic transform for codes: RGB image -> normalised float32 [3, image_size, image_size].
+
+    The image is a PIL image or a uint8 tensor [3, H, W], which is faster; both give the same values.
 
     By default the **whole** image is resized to a square, whatever its aspect ratio, and nothing is cropped: what lies
     at the rim of a picture carries labels too (*ours*; the paper does not say).
@@ -42,7 +44,7 @@ def eval_transform(
         steps = [v2.Resize(round(image_size / crop_pct), mode), v2.CenterCrop(image_size)]
     else:
         raise InputError(f"crop_pct is {crop_pct}; give a share above 0 and at most 1, or null for the whole image")
-    transform: Transform = v2.Compose([*steps, *_to_tensor(mean, std)])
+    transform: Transform = v2.Compose([v2.ToImage(), *steps, *_to_floats(mean, std)])
     return transform
 
 
@@ -53,7 +55,7 @@ def view_transform(
     interpolation: str = "bicubic",
     scale: tuple[float, float] = (0.3, 1.0),
 ) -> Transform:
-    """Random view for training: PIL RGB image -> normalised float32 [3, image_size, image_size].
+    """Random view for training: RGB image (PIL or uint8 [3, H, W]) -> normalised float32 [3, image_size, image_size].
 
     Random resized crop, horizontal flip, colour jitter and grey, all drawn from torch's generator, so that a seed
     repeats them. Milder than SimCLR's (a crop of at least 0.3 of the area, no blur), since a small crop of a
@@ -75,18 +77,19 @@ def view_transform(
         raise InputError(f"crop scale is {tuple(scale)}; give two shares of the area with 0 < least <= largest <= 1")
     transform: Transform = v2.Compose(
         [
+            v2.ToImage(),
             v2.RandomResizedCrop(image_size, scale=scale, interpolation=mode),
             v2.RandomHorizontalFlip(),
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
             v2.RandomGrayscale(p=0.2),
-            *_to_tensor(mean, std),
+            *_to_floats(mean, std),
         ]
     )
     return transform
 
 
-def _to_tensor(mean: Sequence[float], std: Sequence[float]) -> list[Callable[..., object]]:
-    return [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+def _to_floats(mean: Sequence[float], std: Sequence[float]) -> list[Callable[..., object]]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std)), v2.ToPureTensor()]
 
 
 def _interpolation(name: str) -> v2.InterpolationMode:

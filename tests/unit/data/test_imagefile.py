@@ -26,6 +26,7 @@ def images(tmp_path: Path) -> ImageList:
 def test_small_images_are_exact_and_large_ones_resized(images: ImageList, tmp_path: Path, workers: int) -> None:
     packed = pack_images(images, tmp_path / "cache", size=24, workers=workers)
     assert np.array_equal(np.asarray(packed.load(0)), np.asarray(images.load(0)))
+    assert np.array_equal(packed.load_tensor(0).permute(1, 2, 0).numpy(), np.asarray(images.load(0)))
     assert [packed.load(row).size for row in range(3)] == [(24, 20), (48, 24), (24, 72)]
     small = images.load(1).resize((48, 24), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(packed.load(1), dtype=int) - np.asarray(small)).mean() < 4
@@ -68,7 +69,7 @@ def test_damage_is_noticed(images: ImageList, tmp_path: Path) -> None:
     data[-1] ^= 1
     packed.file.write_bytes(data)
     with pytest.raises(InputError, match=r"tall.jpg is damaged in this cache of images; delete the file"):
-        packed.load(2)
+        packed.load_tensor(2)
     packed.file.write_bytes(data[:-1])  # a cut file is written again
     assert pack_images(images, tmp_path / "cache").load(2).size == (30, 90)
 

@@ -38,6 +38,17 @@ def test_fingerprint_of_splits_knows_roles_and_missing_counts() -> None:
     assert plain.fingerprint() != Splits(FACTS, database, query, query).fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("mode", "ending"), [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("P", "gif")]
+)
+def test_tensors_hold_the_same_values_as_pil_images(tmp_path: Path, mode: str, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 21, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / f"x.{ending}")
+    one = images([f"x.{ending}"], root=tmp_path)
+    assert one.load_tensor(0).dtype == torch.uint8
+    assert np.array_equal(one.load_tensor(0).permute(1, 2, 0).numpy(), np.asarray(one.load(0)))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
 @pytest.mark.filterwarnings("error")
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
@@ -78,8 +89,11 @@ def test_truncated_jpeg_is_refused(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.jpg")
     whole = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="truncated"):
-        images(["a.jpg"], root=tmp_path).load(0)
+    for load in (images(["a.jpg", "b.jpg"], root=tmp_path).load, images(["a.jpg", "b.jpg"], root=tmp_path).load_tensor):
+        with pytest.raises(InputError, match="truncated"):
+            load(0)
+        with pytest.raises(InputError, match=r"b.jpg: no such image"):
+            load(1)
 
 
 @pytest.mark.parametrize(
