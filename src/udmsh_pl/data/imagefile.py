@@ -7,7 +7,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from udmsh_pl.data.images import ImageList, to_rgb
+from udmsh_pl.data.images import ImageList, Splits, to_rgb
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path
 
@@ -114,6 +114,35 @@ def pack_images(
     return PackedImages(
         images.names, images.labels, images.root, source=images.source, file=file, rows=np.arange(len(images))
     )
+
+
+def pack_splits(splits: Splits, folder: Path, size: int | None = 256, workers: int = 0) -> Splits:
+    """The same splits with their images in one file each; images in memory are left as they are.
+
+    A train split that lies in the database takes its images from the database's file. The fingerprint stays, since it
+    is over names and labels.
+
+    Args:
+        splits: splits with images on a disk.
+        folder: folder of the files.
+        size: as in :func:`pack_images`.
+        workers: processes that decode and encode.
+
+    Raises:
+        InputError: as :func:`pack_images`.
+    """
+    if splits.database.pixels is not None:
+        return splits
+    database = pack_images(splits.database, folder, size, workers=workers)
+    rows = {name: row for row, name in enumerate(database.names)}
+    if splits.train is splits.database:
+        train = database
+    elif all(name in rows for name in splits.train.names) and splits.train.root == splits.database.root:
+        train = database.select([rows[name] for name in splits.train.names])
+    else:
+        train = pack_images(splits.train, folder, size, workers=workers)
+    query = None if splits.query is None else pack_images(splits.query, folder, size, workers=workers)
+    return replace(splits, query=query, train=train, database=database)
 
 
 class _Encoded(Dataset[bytes | str]):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from udmsh_pl.data.imagefile import pack_images
-from udmsh_pl.data.images import ImageList
+from udmsh_pl.data.imagefile import pack_images, pack_splits
+from udmsh_pl.data.images import ImageList, Splits
+from udmsh_pl.data.protocol import Protocol
+from udmsh_pl.data.sample import load_sample
 from udmsh_pl.errors import InputError
 
 
@@ -91,3 +93,22 @@ def test_arguments_out_of_range(images: ImageList, tmp_path: Path) -> None:
         pack_images(images, tmp_path, size=0)
     with pytest.raises(InputError, match="quality 99"):
         pack_images(images, tmp_path, quality=99)
+
+
+def test_splits_share_the_file_of_the_database(images: ImageList, tmp_path: Path) -> None:
+    facts = Protocol("toy", "small", None, None, None, 3, None, "", "", "")
+    query, database = images.select([0]), images.select([1, 2])
+    for train in (database, database.select([1])):
+        splits = Splits(facts, query, train, database)
+        packed = pack_splits(splits, tmp_path / "cache")
+        assert packed.fingerprint() == splits.fingerprint()
+        assert packed.train.file == packed.database.file != packed.query.file
+        for name, part in packed.by_name().items():
+            original = splits.by_name()[name]
+            for row in range(len(part)):
+                assert np.array_equal(np.asarray(part.load(row)), np.asarray(original.load(row)))
+    apart = pack_splits(Splits(facts, None, query, database), tmp_path / "cache")
+    assert apart.train.file == packed.query.file
+    assert len(list((tmp_path / "cache").glob("*.pack"))) == 2
+    sample = load_sample()
+    assert pack_splits(sample, tmp_path / "none") is sample
