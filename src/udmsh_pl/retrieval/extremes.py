@@ -1,0 +1,66 @@
+"""Best and worst AP@k that an order of tied items can give (the closed forms are *ours*, enumerated in the tests)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from udmsh_pl.retrieval.ties import (
+    Denominator,
+    Floats,
+    Groups,
+    Straddle,
+    columns,
+    fixed_denominator,
+    harmonic_difference,
+    ratio,
+)
+
+
+def first_sum(x: Floats, before: Floats, hits: Floats) -> Floats:
+    """Sum of precisions at x relevant items that come right after ``before`` items, ``hits`` of them relevant."""
+    return x + (hits - before) * harmonic_difference(before, before + x)
+
+
+def extreme_average_precision(groups: Groups, k: int, denominator: Denominator) -> tuple[Floats, Floats]:
+    """Worst and best AP@k over all orders of tied items, float64 [Q] each.
+
+    Relevant items go last (worst) or first (best) inside each group. With the "retrieved" denominator the number x of
+    the cut group's relevant items inside k matters both ways. Best: the mean of precisions first falls, then rises
+    with x, so it is greatest at one end. Worst: the numerator is convex in x, so its quotient by (hits + x) has one
+    valley, which bisection finds.
+    """
+    cut = Straddle.at(groups, k)
+    n, r, _, before, hits, _ = columns(groups, cut)
+    slots = cut.slots
+    low = np.where(slots > 0, np.maximum(0.0, slots - (n - r)), 0.0)
+    high = np.where(slots > 0, np.minimum(r, slots), 0.0)
+    last = groups.before + groups.items - groups.relevant
+    done_best = _sum_inside(first_sum(groups.relevant, groups.before, groups.hits_before), cut)
+    done_worst = _sum_inside(first_sum(groups.relevant, last, groups.hits_before), cut)
+
+    def best(x: Floats) -> Floats:
+        return done_best + first_sum(x, before, hits)
+
+    def worst(x: Floats) -> Floats:
+        return done_worst + first_sum(x, before + slots - x, hits)
+
+    if denominator != "retrieved":
+        den = fixed_denominator(groups, k, denominator)
+        return ratio(worst(low), den), ratio(best(high), den)
+    # where nothing is cut, hits of the last group's column lack that group's own
+    hits_inside = np.where(cut.inside, groups.relevant, 0.0).sum(axis=1)
+
+    left, right = low.copy(), high.copy()
+    while (left < right).any():
+        middle = np.floor((left + right) / 2.0)
+        rising = ratio(worst(middle + 1.0), hits_inside + middle + 1.0) >= ratio(worst(middle), hits_inside + middle)
+        active = left < right
+        right = np.where(active & rising, middle, right)
+        left = np.where(active & ~rising, middle + 1.0, left)
+    lowest = ratio(worst(left), hits_inside + left)
+    highest = np.maximum(ratio(best(low), hits_inside + low), ratio(best(high), hits_inside + high))
+    return lowest, highest
+
+
+def _sum_inside(values: Floats, cut: Straddle) -> Floats:
+    return np.asarray(np.where(cut.inside, values, 0.0).sum(axis=1))
