@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 PlaceImages = Callable[[Path, Iterable[str]], None]
@@ -30,3 +32,26 @@ def place_images(tiny_image: Path) -> PlaceImages:
             path.symlink_to(tiny_image)
 
     return place
+
+
+@pytest.fixture
+def train_and_score(tmp_path: Path) -> Callable[[str, dict[str, Any]], dict[str, float]]:
+    """Function that runs ``udmsh fit`` and then tests, on a data module of ``udmsh_pl.data``; gives the metrics."""
+
+    def run(data: str, arguments: dict[str, Any]) -> dict[str, float]:
+        from udmsh_pl.cli import UdmshCLI
+
+        own = {"image_size": 32, "cache_dir": str(tmp_path / "cache"), "num_workers": 0, "extractor": "torch"}
+        trainer = {"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+        config = {
+            "seed_everything": 0,
+            "model": {"class_path": "udmsh_pl.models.UDMSH", "init_args": {"bits": 16}},
+            "data": {"class_path": f"udmsh_pl.data.{data}", "init_args": own | arguments},
+            "trainer": trainer | {"default_root_dir": str(tmp_path / "run")},
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        cli = UdmshCLI(["fit", "--config", str(tmp_path / "config.yaml")])
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+        return {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+
+    return run

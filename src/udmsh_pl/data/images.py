@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from udmsh_pl.data.protocol import Protocol
@@ -80,9 +80,11 @@ class ImageList:
                 "set --data.root to the folder that holds it, or see all that are missing with `udmsh data check`"
             ) from error
         except _UNREADABLE as error:
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = "of no known format" if unknown else str(error) or type(error).__name__
             raise InputError(
-                f"{path}: not a readable image ({str(error) or type(error).__name__}){self._asked_by(row)}; "
-                "fetch that file again or remove its line"
+                f"{path}: not a readable image ({reason}){self._asked_by(row)}; "
+                "fetch that file again, or delete it and go on with --data.allow_missing true"
             ) from error
 
     def load_tensor(self, row: int) -> torch.Tensor:

@@ -104,3 +104,8 @@ def test_malformed_annotations(tmp_path: Path, content: str, message: str) -> No
 def test_absent_annotations(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"instances_train2014.json: not there; unpack"):
         COCO(root=tmp_path, cache_dir=tmp_path).load_splits()
+
+
+def test_the_command_line_trains_and_scores_it(root: Path, train_and_score) -> None:
+    metrics = train_and_score("COCO", {"root": str(root), "queries": 40, "train": 100})
+    assert 0 < metrics["test/map@all"] < 0.3

@@ -103,3 +103,15 @@ def test_download_unpacks_what_is_fetched(tmp_path: Path, monkeypatch: pytest.Mo
 def test_lists_need_no_download(tmp_path: Path) -> None:
     MIRFlickr(root=tmp_path / "images", lists=tmp_path).download()
     assert not (tmp_path / "images").exists()
+
+
+def test_the_command_line_trains_and_scores_what_is_there(
+    root: Path, tmp_path: Path, train_and_score, place_images
+) -> None:
+    few = tmp_path / "few"
+    (few / "mirflickr").mkdir(parents=True)
+    (few / "mirflickr/meta").symlink_to(root / "mirflickr/meta")
+    (few / "mirflickr25k_annotations_v080").symlink_to(root / "mirflickr25k_annotations_v080")
+    place_images(few / "mirflickr", (f"im{number}.jpg" for number in range(1, 301)))
+    metrics = train_and_score("MIRFlickr", {"root": str(few), "allow_missing": True})
+    assert 0.1 < metrics["test/map@all"] < 0.6

@@ -121,3 +121,11 @@ def test_lists_instead_of_a_draw(tmp_path: Path, place_images) -> None:
 
 def test_protocol_counts_add_up() -> None:
     assert PROTOCOLS["21-concepts"].queries + PROTOCOLS["21-concepts"].database == 195_834
+
+
+def test_the_command_line_trains_and_scores_it(root: Path, train_and_score) -> None:
+    metrics = train_and_score("NUSWIDE", {"root": str(root), "queries": 42, "train": 105})
+    # All pictures are the same one, so all codes are tied, and the mAP is the share of relevant images.
+    splits = NUSWIDE(root=root, queries=42, train=105).splits
+    relevant = (splits.query.labels.astype(int) @ splits.database.labels.T) > 0
+    assert metrics["test/map@all"] == pytest.approx(relevant.mean(), abs=0.01)
