@@ -54,8 +54,10 @@ def pack_codes(u: Any) -> Bytes:
         return np.packbits(values, axis=1, bitorder="little")
     if values.dtype.kind in "iu":
         if values.size and values.min() >= 0 and (values == 0).any():
-            raise InputError("codes are integers without a negative value, so u >= 0 is always true: "
-                             "convert 0/1 codes to bool, or give -1/+1")
+            raise InputError(
+                "codes are integers without a negative value, so u >= 0 is always true: "
+                "convert 0/1 codes to bool, or give -1/+1"
+            )
     elif np.isnan(values).any():
         row = int(np.flatnonzero(np.isnan(values).any(axis=1))[0])
         raise InputError(f"codes hold NaN, first in row {row}: the network diverged, or the file is damaged")
@@ -116,3 +118,15 @@ def _words(octets: Bytes) -> Words:
     padded = np.zeros((rows, 8 * ((width + 7) // 8)), dtype=np.uint8)
     padded[:, :width] = octets
     return padded.view(np.uint64)
+
+
+_BYTE_ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+
+
+def popcounts(words: Words) -> npt.NDArray[np.int64]:
+    """Set bits of each row of uint64 [N, W]: int64 [N]."""
+    if hasattr(np, "bitwise_count"):
+        ones: Bytes = np.bitwise_count(words)
+    else:  # NumPy 1
+        ones = _BYTE_ONES[np.ascontiguousarray(words).view(np.uint8)]
+    return np.asarray(ones.sum(axis=1, dtype=np.int64))

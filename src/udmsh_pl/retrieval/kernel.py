@@ -1,19 +1,21 @@
-"""The one pass over the database: for each query, how many items, and how many relevant ones, at each distance.
+"""The one pass over the database: for each query, how many items of each relevance are at each distance.
 
-The counts are all that exact evaluation needs (see ties.py): no sort, no ranked list, memory of ``2 (bits + 1)`` counters
-a query, and counts of database shards add up. Three ways give equal integers: numba (compiled), NumPy (fallback), torch
-(CUDA).
+The counts are all that exact evaluation needs (see ties.py): no sort, no ranked list, memory of a few counters a distance
+and query, and counts of database shards add up. Three ways give equal integers: numba (compiled), NumPy (fallback), torch
+(CUDA, cuda.py).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from udmsh_pl.retrieval.codes import Words
+from udmsh_pl.retrieval.codes import Words, popcounts
 
 try:
     if os.environ.get("UDMSH_NO_NUMBA") == "1":
@@ -27,7 +29,13 @@ BLOCK = 256  # queries that one task of the thread pool counts
 
 
 def count_distances(
-    query: Words, database: Words, query_labels: Words, database_labels: Words, bits: int, threads: int | None = None
+    query: Words,
+    database: Words,
+    query_labels: Words,
+    database_labels: Words,
+    bits: int,
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> tuple[Counts, Counts]:
     """Count items and relevant items at each Hamming distance.
 
@@ -38,67 +46,137 @@ def count_distances(
         database_labels: uint64 [N, V]
         bits: code length
         threads: how many to use; None for all cores
+        device: "cpu", or a CUDA device of torch
 
     Returns:
         ``(items, relevant)``, int64 [Q, bits + 1] each.
     """
+    counts = count_grades(query, database, query_labels, database_labels, bits, 2, threads, device)
+    relevant = np.ascontiguousarray(counts[:, :, 1])
+    return counts[:, :, 0] + relevant, relevant
+
+
+def count_grades(
+    query: Words,
+    database: Words,
+    query_labels: Words,
+    database_labels: Words,
+    bits: int,
+    levels: int,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Counts:
+    """Count items at each Hamming distance by grade, which is min(number of shared labels, ``levels`` - 1).
+
+    Arguments as of :func:`count_distances`. Returns int64 [Q, bits + 1, levels].
+    """
+    arrays = (query, database, query_labels, database_labels)
+    if device != "cpu":
+        from udmsh_pl.retrieval import cuda
+
+        return cuda.count_grades(*arrays, bits, levels, device)
     if compiled is None:
-        return _numpy_counts(query, database, query_labels, database_labels, bits)
-    columns = [np.ascontiguousarray(words.T) for words in (query, database, query_labels, database_labels)]
+        return _numpy_counts(*arrays, bits, levels)
+    if levels > 2:
+        return _graded_counts(*arrays, bits, levels, threads)
+    plane = np.uint8 if bits < 256 else np.uint16  # it must hold a distance
+    codes = _planes(query, database, plane, compiled.CODE_PLANES)
+    labels = _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES)
     counts = np.zeros((len(query), 2 * (bits + 1)), dtype=np.int64)
-    workers = threads or os.cpu_count() or 1
+    joint = 2 * (bits + 1) <= compiled.JOINT_BINS
 
-    def run(start: int) -> None:
-        stop = min(start + BLOCK, len(query))
-        compiled.count_block(columns[0], columns[1], columns[2], columns[3], bits, start, stop, counts)
+    def run(start: int, stop: int) -> None:
+        if joint:
+            cells = np.zeros(compiled.TILE, dtype=np.uint16 if bits < 128 else np.uint32)
+            compiled.count_pairs(*codes, *labels, bits, start, stop, counts, cells)
+        else:
+            compiled.count_each(*codes, *labels, bits, start, stop, counts)
 
-    starts = range(0, len(query), BLOCK)
-    if workers == 1 or len(starts) == 1:
-        for start in starts:
-            run(start)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, starts))
-    return _split(counts)
+    in_blocks(len(query), run, threads)
+    return counts.reshape(len(query), bits + 1, 2)
+
+
+def _planes(first: Words, second: Words, plane: Any, group: int) -> list[npt.NDArray[Any]]:
+    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, P a multiple of ``group``, idle planes left out."""
+    narrow = [np.ascontiguousarray(words).view(plane) for words in (first, second)]
+    used = np.flatnonzero(narrow[0].any(axis=0) | narrow[1].any(axis=0))
+    count = int(used[-1]) + 1 if len(used) else 1
+    planes = [np.zeros((-(-count // group) * group, len(words)), dtype=plane) for words in narrow]
+    for target, words in zip(planes, narrow, strict=True):
+        target[:count] = words.T[:count]
+    return planes
 
 
 def id_stable_positions(
-    query: Words, database: Words, query_labels: Words, database_labels: Words, items: Counts
+    query: Words,
+    database: Words,
+    query_labels: Words,
+    database_labels: Words,
+    items: Counts,
+    relevant: Counts,
+    threads: int | None = None,
 ) -> list[npt.NDArray[np.int64]]:
     """Places (1-based, ascending) of each query's relevant items when ties are ordered by database row.
 
     No sort of the database: the place of an item is the number of nearer ones plus those at its distance before it.
+    ``items`` and ``relevant`` are what :func:`count_distances` gave, the other arguments what it was given.
     """
-    nearer = np.cumsum(items, axis=1) - items
-    places = []
-    for row in range(len(query)):
-        distances = _distances(query[row], database)
-        relevant = np.flatnonzero((database_labels & query_labels[row]).any(axis=1))
-        if compiled is not None:
-            found = compiled.places(distances, relevant, nearer[row].copy())
-        else:
-            order = np.argsort(distances, kind="stable")
-            rank = np.empty(len(order), dtype=np.int64)
-            rank[order] = np.arange(1, len(order) + 1)
-            found = rank[relevant]
-        places.append(np.sort(found))
+    places = [np.empty(total, dtype=np.int64) for total in relevant.sum(axis=1)]
+    nearer = [np.cumsum(counts, axis=1) - counts for counts in (items, relevant)]
+    planes = [np.ascontiguousarray(words.T) for words in (query, database, query_labels, database_labels)]
+
+    def run(start: int, stop: int) -> None:
+        for row in range(start, stop):
+            if compiled is not None:
+                compiled.stable_places(*planes, row, nearer[0][row], nearer[1][row], places[row])
+                continue
+            order = np.argsort(popcounts(database ^ query[row]), kind="stable")
+            shared = (database_labels & query_labels[row]).any(axis=1)
+            places[row][:] = np.flatnonzero(shared[order]) + 1
+
+    in_blocks(len(query), run, threads)
     return places
 
 
-def _distances(code: Words, database: Words) -> npt.NDArray[np.int64]:
-    return np.bitwise_count(database ^ code).sum(axis=1, dtype=np.int64)
+def in_blocks(queries: int, run: Callable[[int, int], None], threads: int | None) -> None:
+    """Call ``run(start, stop)`` for blocks of queries, on ``threads`` threads (None: all cores)."""
+    workers = threads or os.cpu_count() or 1
+    size = max(8, min(BLOCK, -(-queries // workers)))
+    bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
+    if workers == 1 or len(bounds) == 1:
+        for start, stop in bounds:
+            run(start, stop)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for task in [pool.submit(run, start, stop) for start, stop in bounds]:
+            task.result()
+
+
+def _graded_counts(
+    query: Words,
+    database: Words,
+    query_labels: Words,
+    database_labels: Words,
+    bits: int,
+    levels: int,
+    threads: int | None,
+) -> Counts:
+    planes = [np.ascontiguousarray(words.T) for words in (query, database, query_labels, database_labels)]
+    counts = np.zeros((len(query), bits + 1, levels), dtype=np.int64)
+
+    def run(start: int, stop: int) -> None:
+        compiled.count_levels(*planes, start, stop, counts)
+
+    in_blocks(len(query), run, threads)
+    return counts
 
 
 def _numpy_counts(
-    query: Words, database: Words, query_labels: Words, database_labels: Words, bits: int
-) -> tuple[Counts, Counts]:
-    counts = np.empty((len(query), 2 * (bits + 1)), dtype=np.int64)
+    query: Words, database: Words, query_labels: Words, database_labels: Words, bits: int, levels: int
+) -> Counts:
+    counts = np.empty((len(query), levels * (bits + 1)), dtype=np.int64)
     for row in range(len(query)):
-        relevant = (database_labels & query_labels[row]).any(axis=1)
-        counts[row] = np.bincount(2 * _distances(query[row], database) + relevant, minlength=2 * (bits + 1))
-    return _split(counts)
-
-
-def _split(counts: Counts) -> tuple[Counts, Counts]:
-    relevant = np.ascontiguousarray(counts[:, 1::2])
-    return counts[:, ::2] + relevant, relevant
+        shared = database_labels & query_labels[row]
+        grade = shared.any(axis=1) if levels == 2 else np.minimum(popcounts(shared), levels - 1)
+        counts[row] = np.bincount(levels * popcounts(database ^ query[row]) + grade, minlength=counts.shape[1])
+    return counts.reshape(len(query), bits + 1, levels)

@@ -57,7 +57,7 @@ class RetrievalReport:
     @cached_property
     def id_average_precision(self) -> dict[Cutoff, Floats]:
         """AP@k when ties are ordered by database row (what FAISS's flat index returns), float64 [Q]; a second pass."""
-        places = id_stable_positions(*self._words, self.items)
+        places = id_stable_positions(*self._words, self.items, self.relevant)
         return {k: np.array([self._ap_of_places(p, self._cut(k)) for p in places]) for k in self.ks}
 
     @cached_property
@@ -187,7 +187,9 @@ def evaluate_codes(
     wanted = check_labels(query_labels, len(query), "query_labels")
     have = check_labels(database_labels, len(database), "database_labels")
     if wanted.shape[1] != have.shape[1]:
-        raise InputError(f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}: use one label set")
+        raise InputError(
+            f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}: use one label set"
+        )
     if not len(query) or not len(database):
         raise InputError("there is nothing to score: give at least one query and one database code")
     if any(k is not None and k < 1 for k in ks):

@@ -99,7 +99,7 @@ def expected_average_precision(groups: Groups, k: int, denominator: Denominator)
     if denominator != "retrieved":
         part = np.where(cut.slots > 0, tied_sum(n, r, g, before, gain, cut.slots), 0.0)
         return ratio(done + part, fixed_denominator(groups, k, denominator))
-    result = ratio(done, np.where(cut.slots > 0, 0.0, groups.relevant.sum(axis=1) - _outside(groups, cut)))
+    result = ratio(done, np.where(cut.inside, groups.relevant, 0.0).sum(axis=1))
     split = np.flatnonzero(cut.slots > 0)
     if len(split):
         n, r, g, before, hits, gain, slots = (x[split] for x in (n, r, g, before, hits, gain, cut.slots))
@@ -111,10 +111,6 @@ def expected_average_precision(groups: Groups, k: int, denominator: Denominator)
         square = per_hit * rest / (slots * np.maximum(slots - 1.0, 1.0))
         result[split] = _hypergeometric_mean(n, r, slots, done[split], linear, square, hits)
     return result
-
-
-def _outside(groups: Groups, cut: Straddle) -> Floats:
-    return np.asarray(np.where(cut.inside, 0.0, groups.relevant).sum(axis=1))
 
 
 def columns(groups: Groups, cut: Straddle) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:

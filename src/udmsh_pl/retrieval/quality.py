@@ -1,0 +1,100 @@
+"""What codes look like, apart from labels: balance, correlation, entropy, distinct codes, flips between neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval.codes import check_codes, unpack_codes
+from udmsh_pl.retrieval.ties import Floats
+
+
+@dataclass(frozen=True)
+class CodeQuality:
+    """Statistics of N codes of K bits (*ours*, after the balance and independence criteria of spectral hashing).
+
+    Attributes:
+        balance: float64 [K], share of +1 of each bit; 1/2 is best
+        imbalance: mean over bits of |2 balance - 1|: 0 is balanced, 1 is constant
+        correlation: mean |Pearson correlation| over pairs of bits; a constant bit correlates 0; 0 for one bit
+        bit_entropy: mean entropy of single bits, in bits (at most 1)
+        code_entropy: entropy of the distribution of whole codes, in bits (at most min(K, log2 N))
+        distinct: number of distinct codes
+        items: N
+    """
+
+    balance: Floats
+    imbalance: float
+    correlation: float
+    bit_entropy: float
+    code_entropy: float
+    distinct: int
+    items: int
+
+
+def code_quality(codes: Any, bits: int) -> CodeQuality:
+    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for shapes that do not fit."""
+    packed = check_codes(codes, bits, "codes")
+    if not len(packed):
+        raise InputError("codes is empty: give at least one item")
+    gram, total = np.zeros((bits, bits)), np.zeros(bits)
+    for start in range(0, len(packed), 65_536):  # a block of signs at a time, not N x K floats
+        signs = unpack_codes(packed[start : start + 65_536], bits).astype(np.float32)
+        gram += signs.T @ signs  # whole numbers below 2^24: exact in float32
+        total += signs.sum(axis=0)
+    mean = total / len(packed)
+    balance = (1.0 + mean) / 2.0
+    spread = np.sqrt(np.maximum(0.0, 1.0 - mean**2))
+    scale = np.outer(spread, spread)
+    covariance = gram / len(packed) - np.outer(mean, mean)
+    correlation = np.where(scale > 0, np.abs(covariance) / np.where(scale > 0, scale, 1.0), 0.0)
+    pairs = correlation[np.triu_indices(bits, 1)]
+    rows = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+    counts = np.unique(rows, return_counts=True)[1]
+    return CodeQuality(
+        balance=balance,
+        imbalance=float(np.abs(mean).mean()),
+        correlation=float(pairs.mean()) if len(pairs) else 0.0,
+        bit_entropy=float((_surprise(balance) + _surprise(1.0 - balance)).mean()),
+        code_entropy=float(_surprise(counts / len(packed)).sum()),
+        distinct=len(counts),
+        items=len(packed),
+    )
+
+
+def neighbour_flips(codes: Any, features: Any, bits: int, sample: int = 2000, seed: int = 0) -> float:
+    """Mean number of bits that differ between an item and its nearest other item in feature space.
+
+    Args:
+        codes: uint8 [N, ceil(bits / 8)]
+        features: [N, F] numbers, compared by cosine
+        bits: code length
+        sample: at most this many items (drawn with ``seed``) look for their neighbour; it is sought among all N
+        seed: of the draw
+    """
+    packed = check_codes(codes, bits, "codes")
+    values = np.asarray(features, dtype=np.float32)
+    if values.ndim != 2 or len(values) != len(packed):
+        raise InputError(
+            f"features have shape {list(values.shape)}, there are {len(packed)} codes: give [items, features]"
+        )
+    if len(packed) < 2:
+        raise InputError("one item has no neighbour: give at least two")
+    unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    chosen = np.random.default_rng(seed).permutation(len(packed))[:sample]
+    flips = 0
+    for start in range(0, len(chosen), 256):
+        rows = chosen[start : start + 256]
+        likeness = unit[rows] @ unit.T
+        likeness[np.arange(len(rows)), rows] = -np.inf
+        nearest = likeness.argmax(axis=1)
+        flips += int(np.unpackbits(packed[rows] ^ packed[nearest]).sum())
+    return flips / len(chosen)
+
+
+def _surprise(share: Floats) -> Floats:
+    """-p log2 p, and 0 for p = 0."""
+    return -share * np.log2(np.where(share > 0, share, 1.0))
