@@ -1,0 +1,157 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval import BinaryIndex, pack_codes
+from udmsh_pl.retrieval.index import search_shards
+from udmsh_pl.retrieval.indexfile import MAGIC
+
+KINDS = ("flat", "ivf", "hnsw", "multihash")
+
+
+def codes(items: int, bits: int, seed: int = 0) -> np.ndarray:
+    return pack_codes(np.random.default_rng(seed).random((items, bits)) < 0.5)
+
+
+def brute(queries: np.ndarray, database: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    distance = np.unpackbits(queries[:, None] ^ database[None], axis=2).sum(axis=2)
+    order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distance, order, 1), order
+
+
+@pytest.mark.parametrize("bits", [7, 12, 64, 130])
+@pytest.mark.parametrize("k", [1, 40, 700])
+def test_flat_is_brute_force_in_row_order(bits, k):
+    database, queries = codes(700, bits), codes(9, bits, 1)
+    index = BinaryIndex(bits)
+    index.add(database[:300])
+    index.add(database[300:])
+    distance, ids = index.search(queries, k)
+    expected = brute(queries, database, k)
+    assert (distance == expected[0]).all()
+    assert (ids == expected[1]).all()
+
+
+def test_padding_12_bits_to_16_leaves_distances_as_they_are():
+    values = np.random.default_rng(0).random((50, 12)) < 0.5
+    index = BinaryIndex(12)
+    index.add(pack_codes(values))
+    distance, ids = index.search(pack_codes(values[:5]), 50)
+    hamming = (values[:5, None] != values[None]).sum(axis=2)
+    assert (distance == np.take_along_axis(hamming, ids, 1)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_finds_a_stored_code_and_answers_alike_after_loading(kind, tmp_path):
+    database = codes(2000, 32)
+    index = BinaryIndex(32, kind)
+    index.add(database, ids=np.arange(2000) + 500)
+    distance, ids = index.search(database[:50], 3)
+    assert (distance[:, 0] == 0).all()
+    assert (database[ids[:, 0] - 500] == database[:50]).all()
+    index.save(tmp_path / "x.index", model_hash="abc")
+    loaded = BinaryIndex.load(tmp_path / "x.index", bits=32, model_hash="abc")
+    again = loaded.search(database[:50], 3)
+    assert (again[0] == distance).all()
+    assert (again[1] == ids).all()
+    assert len(loaded) == 2000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_range_search_includes_the_radius(kind):
+    database = pack_codes(np.tri(17, 16, -1) > 0)  # item i has i bits set
+    index = BinaryIndex(16, kind, lists=1, hashes=1, hash_bits=4, flips=4)
+    index.add(database)
+    ((distance, ids),) = index.range_search(database[:1], 3)
+    assert distance.tolist() == [0, 1, 2, 3]
+    assert ids.tolist() == [0, 1, 2, 3]
+
+
+def test_shards_answer_like_one_index():
+    database, queries = codes(900, 16), codes(20, 16, 1)
+    whole = BinaryIndex(16)
+    whole.add(database)
+    shards = []
+    for start, stop in ((0, 100), (100, 101), (101, 900)):
+        shards.append(BinaryIndex(16))
+        shards[-1].add(database[start:stop], np.arange(start, stop))
+    for k in (1, 250, 5000):
+        one, many = whole.search(queries, k), search_shards([*shards, BinaryIndex(16)], queries, k)
+        assert (one[0] == many[0]).all()
+        assert (one[1] == many[1]).all()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    index = BinaryIndex(16)
+    index.add(codes(100, 16))
+    index.save(tmp_path / "a.index", model_hash="one")
+    return tmp_path / "a.index"
+
+
+def test_every_truncation_is_an_error(saved):
+    content = saved.read_bytes()
+    for size in [0, 3, len(MAGIC), len(MAGIC) + 5, *range(len(MAGIC) + 20, len(content), 41), len(content) - 1]:
+        saved.write_bytes(content[:size])
+        with pytest.raises(InputError, match="cut short or altered"):
+            BinaryIndex.load(saved)
+
+
+def test_every_altered_byte_is_an_error(saved):
+    content = saved.read_bytes()
+    for place in range(0, len(content), 7):
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(InputError, match="altered|not an index"):
+            BinaryIndex.load(saved)
+
+
+def test_other_files_lengths_and_models_are_errors(saved, tmp_path):
+    with pytest.raises(InputError, match="16 bits, not 32"):
+        BinaryIndex.load(saved, bits=32)
+    with pytest.raises(InputError, match="another model"):
+        BinaryIndex.load(saved, model_hash="two")
+    with pytest.raises(InputError, match="cannot read"):
+        BinaryIndex.load(tmp_path / "absent")
+    (tmp_path / "text").write_text("hello, I am a text file and no index")
+    with pytest.raises(InputError, match="not an index"):
+        BinaryIndex.load(tmp_path / "text")
+    hostile = json.dumps({"bits": 16, "count": 10**18, "kind": "flat", "model_hash": "", "bytes": 0, "sha256": ""})
+    (tmp_path / "text").write_bytes(MAGIC + hostile.encode() + b"\n")
+    with pytest.raises(InputError, match="altered"):
+        BinaryIndex.load(tmp_path / "text")
+
+
+def test_misuse_is_named():
+    index = BinaryIndex(16)
+    with pytest.raises(InputError, match="empty"):
+        index.search(codes(1, 16), 1)
+    with pytest.raises(InputError, match="kind"):
+        BinaryIndex(16, "tree")
+    with pytest.raises(InputError, match="2\\] bytes"):
+        index.add(codes(3, 32))
+    with pytest.raises(InputError, match="ids"):
+        index.add(codes(3, 16), ids=[1, 2])
+    with pytest.raises(InputError, match="empty"):
+        index.save("nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_million_codes_through_each_kind(kind, tmp_path):
+    million = codes(1_000_000, 64)
+    index = BinaryIndex(64, kind, links=8, effort=16)
+    index.add(million)
+    queries = million[::100_003]
+    distance, ids = index.search(queries, 10)
+    assert (distance[:, 0] == 0).mean() > 0.8  # an hnsw graph built in a hurry misses some
+    index.save(tmp_path / "million.index", model_hash="m")
+    again = BinaryIndex.load(tmp_path / "million.index", 64, "m").search(queries, 10)
+    assert (again[0] == distance).all()
+    assert (again[1] == ids).all()
+    content = (tmp_path / "million.index").read_bytes()
+    (tmp_path / "million.index").write_bytes(content[:-1])
+    with pytest.raises(InputError, match="cut short"):
+        BinaryIndex.load(tmp_path / "million.index")
