@@ -122,7 +122,8 @@ class Run:
             report, codes, seconds = self._run_shallow(shallow, ks)
         else:
             report, codes, seconds = self._run_learned(name, spec, bits, seed, ks)
-        save_arrays(self._directory(cell) / "codes.npz", {"bits": np.int64(bits), **codes})
+        labels = {f"{split}_labels": images.labels for split, images in self._labelled().items() if split != "train"}
+        save_arrays(self._directory(cell) / "codes.npz", {"bits": np.int64(bits), **codes, **labels})
         rows = []
         for k in ks:
             low, high = report.map_worst[k], report.map_best[k]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -166,7 +167,9 @@ def _openvino_forward(trunk: torch.nn.Module, size: int) -> Forward:
         import openvino
     except ImportError as error:
         raise InputError("--data.extractor openvino needs the extra: pip install 'udmsh-pl[extract]'") from error
-    model = openvino.convert_model(trunk, example_input=torch.zeros(1, 3, size, size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of shape checks, which one trunk always passes alike
+        model = openvino.convert_model(trunk, example_input=torch.zeros(1, 3, size, size))
     model.reshape([-1, 3, size, size])
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 

@@ -29,6 +29,8 @@ def open_features(directory: Path) -> Arrays | None:
     Every byte is checked against the recorded SHA-256; a store that was cut or altered is removed, so that the caller
     extracts anew.
     """
+    if not directory.is_dir():
+        return None
     try:
         meta = json.loads((directory / "meta.json").read_text())
         arrays = {}
@@ -37,9 +39,7 @@ def open_features(directory: Path) -> Arrays | None:
             if path.stat().st_size != int(np.prod(facts["shape"])) * 2 or sha256_file(path) != facts["sha256"]:
                 raise ValueError(f"{path} was cut or altered")
             arrays[name] = np.memmap(path, DTYPE, "r", shape=tuple(facts["shape"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(directory)
         return None
     return arrays

@@ -50,7 +50,7 @@ class HashingModule(LightningModule):
     branches: Branches = "dual"
     pooling: Pooling = "average"
     hidden: int = 1024
-    spatial_hidden: int = 512
+    spatial_hidden: int = 256
     grid: int = 2
     batch_norm: bool = False
     learning_rate: float = 1e-3

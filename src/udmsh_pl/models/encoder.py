@@ -60,7 +60,7 @@ class DualBranchEncoder(nn.Module):
         map_channels: int,
         bits: int,
         hidden: int = 1024,
-        spatial_hidden: int = 512,
+        spatial_hidden: int = 256,
         branches: Branches = "dual",
         pooling: Pooling = "average",
         batch_norm: bool = False,

@@ -10,33 +10,37 @@ from udmsh_pl.callbacks.figures import save_figure
 from udmsh_pl.cli import ReproducePlan
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.files import atomic_path, write_text
+from udmsh_pl.reports.curves import map_against_bits_figure, precision_recall_figure, save_print
 from udmsh_pl.reports.gallery import gallery_figure
 from udmsh_pl.reports.table import Result, render_table
+from udmsh_pl.retrieval import evaluate_codes
 
 GALLERY_QUERIES = 8
 
 
 def write_report(out: Path, results: Sequence[Result], datamodule: RetrievalDataModule, plan: ReproducePlan) -> None:
-    """Write ``table.md``, ``structure.png`` and ``retrieved.png`` of the plan's last method at its middle code length."""
+    """Write ``table.md``, curves, ``structure.png`` and ``retrieved.png`` (last method, middle length, first seed)."""
     write_text(out / "table.md", render_table(results) + "\n")
+    splits = datamodule.splits.by_name()
+    query, database = splits["query"], splits["database"]
     bits, seed = sorted(plan.bits)[len(plan.bits) // 2], plan.seeds[0]
     cells = {name: out / "cells" / f"{name}-{bits}-{seed}" for name in plan.methods}
-    for cell in cells.values():
-        if (cell / "logs" / "structure.png").is_file():
-            with atomic_path(out / "structure.png") as partial:
-                shutil.copyfile(cell / "logs" / "structure.png", partial)
-            break
-    shown = list(plan.methods)[-1]
-    query = datamodule.splits.by_name()["query"]
-    with np.load(cells[shown] / "codes.npz", allow_pickle=False) as codes:
-        rows = np.linspace(0, len(query) - 1, GALLERY_QUERIES).astype(int).tolist()
-        figure = gallery_figure(
-            query,
-            datamodule.splits.database,
-            codes["query_codes"],
-            codes["database_codes"],
-            bits,
-            rows,
-            title=f"{shown}, {bits} bits: queries and their ten nearest (green: shares a label)",
-        )
-    save_figure(figure, out / "retrieved.png")
+    pictures = [path for cell in cells.values() if (path := cell / "logs" / "structure.png").is_file()]
+    if pictures:
+        with atomic_path(out / "structure.png") as partial:
+            shutil.copyfile(pictures[0], partial)
+    reports = {}
+    for name, cell in cells.items():
+        with np.load(cell / "codes.npz", allow_pickle=False) as codes:
+            pair = codes["query_codes"], codes["database_codes"]
+        reports[name] = evaluate_codes(*pair, query.labels, database.labels, bits)
+    title = f"{datamodule.splits.protocol.dataset}, {bits} bits, seed {seed}"
+    save_print(precision_recall_figure(reports, title), out / "pr_curve.png")
+    values: dict[str, dict[int, list[float]]] = {}
+    for result in results:
+        if result.k == "all" and result.ties != "id":
+            values.setdefault(result.method, {}).setdefault(result.bits, []).append(result.value)
+    save_print(map_against_bits_figure(values, title=datamodule.splits.protocol.dataset), out / "map_bits.png")
+    rows = np.linspace(0, len(query) - 1, min(GALLERY_QUERIES, len(query))).astype(int).tolist()
+    shown = f"{name}, {bits} bits: queries and their nearest images (green frame: a label in common)"
+    save_figure(gallery_figure(query, database, *pair, bits, rows, title=shown), out / "retrieved.png")

@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.extending import intrinsic
 
 TILE = 2048  # items whose bins are computed before they are counted: they stay in the first-level cache
 FLUSH = 65_536 - TILE  # items a joint table can take before a 16-bit cell might overflow
+PAIRS = 2  # pairs of queries that a tile serves before the next one is read
 JOINT_BINS = 260  # two queries share a table up to this many bins each (128 bits); beyond, it leaves the second cache
 CODE_PLANES = 8  # the loops take this many planes of a code at a time,
 LABEL_PLANES = 4  # and this many planes of labels: pad to a multiple
@@ -32,9 +33,22 @@ def popcount(typing_context: Any, word: Any) -> Any:
     return word(word), emit
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def wide_vectors(typing_context: Any) -> Any:
+    """Let LLVM use 512-bit vectors in the calling function where the processor has them; its default is 256."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # llvmlite's own add() takes flags only, not name=value
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def distances(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
     """Hamming distances of query ``row`` to ``count`` items from ``start`` on, into ``out``."""
+    wide_vectors()
     end = start + count
     for p in range(0, query.shape[0], 8):
         c0, c1, c2, c3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
@@ -58,6 +72,7 @@ def distances(query, database, row, start, count, out):  # type: ignore[no-untyp
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
 def shared_labels(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
     """Not zero, into ``out``, where one of ``count`` items from ``start`` on shares a label with query ``row``."""
+    wide_vectors()
     end = start + count
     for p in range(0, query.shape[0], 4):
         m0, m1, m2, m3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
@@ -72,66 +87,140 @@ def shared_labels(query, database, row, start, count, out):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def count_pairs(query, database, query_labels, database_labels, bits, first, last, counts, cells):  # type: ignore[no-untyped-def]
-    """Add the bins ``2 * distance + relevant`` of queries ``first`` to ``last`` to ``counts``, int64 [Q, 2 (bits + 1)].
-
-    Two queries at a time; ``cells [TILE]`` is scratch whose type holds ``(2 (bits + 1))^2``.
-    """
-    items, bins = database.shape[1], 2 * (bits + 1)
-    ours, theirs = np.zeros(TILE, query.dtype), np.zeros(TILE, query.dtype)
-    ours_shared, theirs_shared = np.zeros(TILE, np.uint8), np.zeros(TILE, np.uint8)
-    joint, columns = np.zeros(bins * bins, np.uint16), np.zeros(bins, np.uint32)
-    for begin in range(0, items, FLUSH):  # outside the queries: this part of the database stays in the second cache
-        end = min(items, begin + FLUSH)
-        for row in range(first, last, 2):
-            other = min(row + 1, last - 1)
-            joint[:] = 0
-            for start in range(begin, end, TILE):
-                count = min(TILE, end - start)
-                distances(query, database, row, start, count, ours)
-                distances(query, database, other, start, count, theirs)
-                shared_labels(query_labels, database_labels, row, start, count, ours_shared)
-                shared_labels(query_labels, database_labels, other, start, count, theirs_shared)
-                for j in range(count):
-                    mine = 2 * np.int32(ours[j]) + np.int32(ours_shared[j] != 0)
-                    cells[j] = mine * np.int32(bins) + 2 * np.int32(theirs[j]) + np.int32(theirs_shared[j] != 0)
-                for j in range(count):
-                    joint[cells[j]] += np.uint16(1)
-            columns[:] = 0
-            for mine in range(bins):
-                line = joint[mine * bins : (mine + 1) * bins]
-                total = np.uint32(0)
-                for its in range(bins):
-                    total += np.uint32(line[its])
-                    columns[its] += np.uint32(line[its])
-                counts[row, mine] += total
-            if other != row:
-                for its in range(bins):
-                    counts[other, its] += columns[its]
+def short_bins(query, database, query_labels, database_labels, row, start, count, ours, theirs):  # type: ignore[no-untyped-def]
+    """Bins of queries ``row`` and ``row`` + 1, uint8, for codes of 8 planes and labels of 4: all in one loop."""
+    wide_vectors()
+    end, other = start + count, row + 1
+    c0, c1, c2, c3 = query[0, row], query[1, row], query[2, row], query[3, row]
+    c4, c5, c6, c7 = query[4, row], query[5, row], query[6, row], query[7, row]
+    g0, g1, g2, g3 = query[0, other], query[1, other], query[2, other], query[3, other]
+    g4, g5, g6, g7 = query[4, other], query[5, other], query[6, other], query[7, other]
+    m0, m1, m2, m3 = query_labels[0, row], query_labels[1, row], query_labels[2, row], query_labels[3, row]
+    h0, h1, h2, h3 = query_labels[0, other], query_labels[1, other], query_labels[2, other], query_labels[3, other]
+    w0, w1, w2, w3 = database[0, start:end], database[1, start:end], database[2, start:end], database[3, start:end]
+    w4, w5, w6, w7 = database[4, start:end], database[5, start:end], database[6, start:end], database[7, start:end]
+    l0, l1 = database_labels[0, start:end], database_labels[1, start:end]
+    l2, l3 = database_labels[2, start:end], database_labels[3, start:end]
+    for j in range(count):
+        shared = (l0[j] & m0) | (l1[j] & m1) | (l2[j] & m2) | (l3[j] & m3)
+        low = popcount(w0[j] ^ c0) + popcount(w1[j] ^ c1) + popcount(w2[j] ^ c2) + popcount(w3[j] ^ c3)
+        high = popcount(w4[j] ^ c4) + popcount(w5[j] ^ c5) + popcount(w6[j] ^ c6) + popcount(w7[j] ^ c7)
+        ours[j] = np.uint8(low + high + low + high + np.uint8(shared != 0))
+        shared = (l0[j] & h0) | (l1[j] & h1) | (l2[j] & h2) | (l3[j] & h3)
+        low = popcount(w0[j] ^ g0) + popcount(w1[j] ^ g1) + popcount(w2[j] ^ g2) + popcount(w3[j] ^ g3)
+        high = popcount(w4[j] ^ g4) + popcount(w5[j] ^ g5) + popcount(w6[j] ^ g6) + popcount(w7[j] ^ g7)
+        theirs[j] = np.uint8(low + high + low + high + np.uint8(shared != 0))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def count_each(query, database, query_labels, database_labels, bits, first, last, counts):  # type: ignore[no-untyped-def]
-    """Do what ``count_pairs`` does, one query at a time: for codes whose joint table would be too large."""
+def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):  # type: ignore[no-untyped-def]
+    """``2 * distance + relevant`` of one query, any number of planes, into ``out``; ``near``, ``shared`` are scratch."""
+    wide_vectors()
+    distances(query, database, row, start, count, near)
+    shared_labels(query_labels, database_labels, row, start, count, shared)
+    for j in range(count):
+        out[j] = np.uint16(2) * np.uint16(near[j]) + np.uint16(shared[j] != 0)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def count_cells(table, ours, theirs, bins, cells, count):  # type: ignore[no-untyped-def]
+    """Count ``ours * bins + theirs`` in a joint table; ``cells`` is scratch of a type that holds a cell's number."""
+    wide_vectors()
+    if cells.itemsize == 2:
+        for j in range(count):
+            cells[j] = np.uint16(np.uint16(ours[j]) * np.uint16(bins)) + np.uint16(theirs[j])
+    else:
+        for j in range(count):
+            cells[j] = np.uint32(np.uint32(ours[j]) * np.uint32(bins)) + np.uint32(theirs[j])
+    for j in range(count):
+        table[cells[j]] += np.uint16(1)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def empty_into(table, bins, ours, theirs):  # type: ignore[no-untyped-def]
+    """Add a joint table's sums over columns and over rows to two histograms, and zero it."""
+    for mine in range(bins):
+        total = np.int64(0)
+        line = table[mine * bins : (mine + 1) * bins]
+        for its in range(bins):
+            value = np.int64(line[its])
+            total += value
+            theirs[its] += value
+            line[its] = np.uint16(0)
+        ours[mine] += total
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def count_pairs(query, database, query_labels, database_labels, bits, first, last, counts, cells):  # type: ignore[no-untyped-def]
+    """Add the bins ``2 * distance + relevant`` of queries ``first`` to ``last`` to ``counts``, int64 [Q, 2 (bits + 1)].
+
+    Two queries at a time: ``last - first`` is even. ``cells [TILE]`` is scratch, uint16 up to 64 bits and uint32 beyond.
+    """
     items, bins = database.shape[1], 2 * (bits + 1)
-    ours, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
-    cells = np.zeros(TILE, np.uint32)
-    # neighbours go to different copies, so that an increment seldom waits for the one before it
-    copies = np.zeros((2, bins), np.int64)
-    for row in range(first, last):
-        copies[:] = 0
-        for start in range(0, items, TILE):
-            count = min(TILE, items - start)
-            distances(query, database, row, start, count, ours)
-            shared_labels(query_labels, database_labels, row, start, count, shared)
+    short = cells.itemsize == 2 and query.shape[0] == 8 and query_labels.shape[0] == 4
+    ours, theirs = np.zeros(TILE, np.uint8), np.zeros(TILE, np.uint8)
+    near, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
+    ours_long, theirs_long = np.zeros(TILE, np.uint16), np.zeros(TILE, np.uint16)
+    joint = np.zeros((PAIRS, bins * bins), np.uint16)
+    for begin in range(0, items, FLUSH):  # outside the queries: this part of the database stays in the second cache
+        end = min(items, begin + FLUSH)
+        for block in range(first, last, 2 * PAIRS):
+            until = min(last, block + 2 * PAIRS)
+            for start in range(begin, end, TILE):
+                count = min(TILE, end - start)
+                for row in range(block, until, 2):
+                    table = joint[(row - block) // 2]
+                    if short:
+                        short_bins(
+                            query, database, query_labels, database_labels, row, start, count, ours, theirs
+                        )
+                        count_cells(table, ours, theirs, bins, cells, count)
+                        continue
+                    long_bins(
+                        query, database, query_labels, database_labels, row, start, count, near, shared, ours_long
+                    )
+                    long_bins(
+                        query, database, query_labels, database_labels, row + 1, start, count, near, shared, theirs_long
+                    )
+                    count_cells(table, ours_long, theirs_long, bins, cells, count)
+            for row in range(block, until, 2):
+                empty_into(joint[(row - block) // 2], bins, counts[row], counts[row + 1])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def count_each(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
+    """Do what ``count_pairs`` does, one query at a time: for codes whose joint table would be too large."""
+    items = database.shape[1]
+    near, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
+    bins = np.zeros(TILE, np.uint16)
+    for start in range(0, items, TILE):
+        count = min(TILE, items - start)
+        for row in range(first, last):
+            long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, bins)
+            line = counts[row]
             for j in range(count):
-                cells[j] = 2 * np.uint32(ours[j]) + np.uint32(shared[j] != 0)
-            for j in range(0, count - 1, 2):
-                copies[0, cells[j]] += 1
-                copies[1, cells[j + 1]] += 1
-            if count % 2:
-                copies[0, cells[count - 1]] += 1
-        counts[row] += copies[0] + copies[1]
+                line[bins[j]] += 1
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+def stable_places(query, database, query_labels, database_labels, row, items, relevant, places):  # type: ignore[no-untyped-def]
+    """1-based places of the relevant items, ascending, into ``places`` when ties are ordered by database row.
+
+    ``items`` and ``relevant``, int64 [bits + 1], are how many are nearer than each distance; both are used up.
+    ``places`` has one more cell than there are relevant items.
+    """
+    near, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
+    bins = np.zeros(TILE, np.uint16)
+    for start in range(0, database.shape[1], TILE):
+        count = min(TILE, database.shape[1] - start)
+        long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, bins)
+        for j in range(count):
+            distance, hit = bins[j] >> 1, bins[j] & 1
+            items[distance] += 1
+            following = relevant[distance]
+            # written in either case: a branch on the relevance would be guessed wrong every few items
+            places[following] = items[distance] if hit else places[following]
+            relevant[distance] = following + hit
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
@@ -140,31 +229,21 @@ def count_levels(query, database, query_labels, database_labels, first, last, co
 
     Codes and labels come as uint64 [words, items].
     """
-    top = np.uint64(counts.shape[2] - 1)
-    for row in range(first, last):
-        for item in range(database.shape[1]):
-            distance, shared = np.uint64(0), np.uint64(0)
+    items, levels = database.shape[1], np.uint64(counts.shape[2])
+    bins, shared = np.zeros(TILE, np.uint64), np.zeros(TILE, np.uint64)
+    for start in range(0, items, TILE):
+        count = min(TILE, items - start)
+        for row in range(first, last):
+            bins[:] = np.uint64(0)
+            shared[:] = np.uint64(0)
             for w in range(query.shape[0]):
-                distance += popcount(query[w, row] ^ database[w, item])
+                code, words = query[w, row], database[w, start : start + count]
+                for j in range(count):
+                    bins[j] += popcount(words[j] ^ code)
             for v in range(query_labels.shape[0]):
-                shared += popcount(query_labels[v, row] & database_labels[v, item])
-            counts[row, distance, min(shared, top)] += 1
-
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def stable_places(query, database, query_labels, database_labels, row, items, relevant, places):  # type: ignore[no-untyped-def]
-    """1-based places of the relevant items, ascending, into ``places`` when ties are ordered by database row.
-
-    ``items`` and ``relevant``, int64 [bits + 1], are how many are nearer than each distance; both are used up.
-    """
-    for item in range(database.shape[1]):
-        distance = np.uint64(0)
-        for w in range(query.shape[0]):
-            distance += popcount(query[w, row] ^ database[w, item])
-        shared = np.uint64(0)
-        for v in range(query_labels.shape[0]):
-            shared |= query_labels[v, row] & database_labels[v, item]
-        items[distance] += 1
-        if shared:
-            places[relevant[distance]] = items[distance]
-            relevant[distance] += 1
+                mask, labels = query_labels[v, row], database_labels[v, start : start + count]
+                for j in range(count):
+                    shared[j] += popcount(labels[j] & mask)
+            line = counts[row].reshape(-1)
+            for j in range(count):
+                line[bins[j] * levels + min(shared[j], levels - np.uint64(1))] += 1

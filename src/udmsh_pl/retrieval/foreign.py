@@ -13,15 +13,15 @@ from udmsh_pl.retrieval.codes import Bools, Bytes, pack_codes
 
 # names under which the field's code saves its arrays, lower case, the more specific first
 NAMES = {
-    "query codes": "query_codes q_codes qb tst_binary test_binary query codes code binary b u".split(),
-    "database codes": (
-        "database_codes db_codes rb retrieval_b retrievalb trn_binary train_binary database base codes code binary b u"
-    ).split(),
-    "query labels": "query_labels q_labels ql query_l queryl tst_label test_label labels label targets l y".split(),
-    "database labels": (
-        "database_labels db_labels rl retrieval_l retrievall trn_label train_label labels label targets l y"
-    ).split(),
+    "query codes": ("query_codes", "q_codes", "qb", "tst_binary", "test_binary", "query"),
+    "database codes": ("database_codes", "db_codes", "rb", "retrieval_b", "trn_binary", "train_binary", "database"),
+    "query labels": ("query_labels", "q_labels", "ql", "query_l", "queryl", "tst_label", "test_label"),
+    "database labels": ("database_labels", "db_labels", "rl", "retrieval_l", "retrievall", "trn_label", "train_label"),
 }
+PLAIN_NAMES = {
+    "codes": ("codes", "code", "binary", "b", "u"),
+    "labels": ("labels", "label", "targets", "l", "y"),
+}  # where each of the two has a file of its own
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class ForeignFile:
         if self.name is not None:
             return self.arrays[self.name]
         by_lower = {key.lower(): array for key, array in self.arrays.items()}
-        return next((by_lower[name] for name in NAMES[what] if name in by_lower), None)
+        known = (*NAMES[what], *PLAIN_NAMES[what.split()[1]])
+        return next((by_lower[name] for name in known if name in by_lower), None)
 
     def _only(self, what: str) -> Array:
         arrays = [array for array in self.arrays.values() if array.size > 1]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from udmsh_pl.retrieval.codes import Words
-from udmsh_pl.retrieval.gradecount import Counts, count_grades, most_shared
+from udmsh_pl.retrieval.codes import Words, popcounts
+from udmsh_pl.retrieval.kernel import Counts, count_grades
 from udmsh_pl.retrieval.ties import Denominator, Floats, Groups, expected_average_precision, ratio
 
 Cutoff = int | None
@@ -66,7 +66,9 @@ def graded_report(
         denominator: of WAP, as of AP
         threads: how many to use; None for all cores
     """
-    levels = max(2, most_shared(query_labels, database_labels) + 1)
+    # two items share no more labels than the one with fewer has
+    most = min(int(popcounts(words).max(initial=0)) for words in (query_labels, database_labels))
+    levels = max(2, most + 1)
     # DCG at a place is a weighted sum of gains: H'[m] = sum of the discounts of the first m places
     discounts = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(len(database)) + 2.0))])
     found: dict[str, dict[Cutoff, list[Floats]]] = {name: {k: [] for k in ks} for name in ("ndcg", "acg", "wap")}

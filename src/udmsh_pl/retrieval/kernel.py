@@ -80,68 +80,81 @@ def count_grades(
     if levels > 2:
         return _graded_counts(*arrays, bits, levels, threads)
     plane = np.uint8 if bits < 256 else np.uint16  # it must hold a distance
-    codes = _planes(query, database, plane, compiled.CODE_PLANES)
-    labels = _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES)
-    counts = np.zeros((len(query), 2 * (bits + 1)), dtype=np.int64)
     joint = 2 * (bits + 1) <= compiled.JOINT_BINS
+    queries = len(query) + (len(query) % 2 if joint else 0)  # pairs: an odd one out is counted against an idle code
+    codes = _planes(query, database, plane, compiled.CODE_PLANES, queries)
+    labels = _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES, queries)
+    counts = np.zeros((queries, 2 * (bits + 1)), dtype=np.int64)
 
     def run(start: int, stop: int) -> None:
         if joint:
-            cells = np.zeros(compiled.TILE, dtype=np.uint16 if bits < 128 else np.uint32)
+            cells = np.zeros(compiled.TILE, dtype=np.uint16 if bits <= 64 else np.uint32)
             compiled.count_pairs(*codes, *labels, bits, start, stop, counts, cells)
         else:
-            compiled.count_each(*codes, *labels, bits, start, stop, counts)
+            compiled.count_each(*codes, *labels, start, stop, counts)
 
-    in_blocks(len(query), run, threads)
-    return counts.reshape(len(query), bits + 1, 2)
+    in_blocks(queries, run, threads)
+    return counts[: len(query)].reshape(len(query), bits + 1, 2)
 
 
-def _planes(first: Words, second: Words, plane: Any, group: int) -> list[npt.NDArray[Any]]:
-    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, P a multiple of ``group``, idle planes left out."""
+def _planes(first: Words, second: Words, plane: Any, group: int, queries: int) -> list[npt.NDArray[Any]]:
+    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, P a multiple of ``group``, idle planes left out.
+
+    The first is filled up with zeros to ``queries`` columns.
+    """
     narrow = [np.ascontiguousarray(words).view(plane) for words in (first, second)]
     used = np.flatnonzero(narrow[0].any(axis=0) | narrow[1].any(axis=0))
     count = int(used[-1]) + 1 if len(used) else 1
-    planes = [np.zeros((-(-count // group) * group, len(words)), dtype=plane) for words in narrow]
+    planes = [np.zeros((-(-count // group) * group, items), dtype=plane) for items in (queries, len(second))]
     for target, words in zip(planes, narrow, strict=True):
-        target[:count] = words.T[:count]
+        target[:count, : len(words)] = words.T[:count]
     return planes
 
 
-def id_stable_positions(
+def each_stable_ranking(
     query: Words,
     database: Words,
     query_labels: Words,
     database_labels: Words,
     items: Counts,
     relevant: Counts,
+    use: Callable[[int, npt.NDArray[np.int64]], None],
     threads: int | None = None,
-) -> list[npt.NDArray[np.int64]]:
-    """Places (1-based, ascending) of each query's relevant items when ties are ordered by database row.
+) -> None:
+    """Call ``use(row, places)`` with the places of each query's relevant items when ties are ordered by database row.
 
-    No sort of the database: the place of an item is the number of nearer ones plus those at its distance before it.
-    ``items`` and ``relevant`` are what :func:`count_distances` gave, the other arguments what it was given.
+    ``places``, int64 [relevant items], is 1-based and ascending, and lives until ``use`` returns: of all queries it
+    could be gigabytes. No sort of the database: the place of an item is the number of nearer ones plus those at its
+    distance before it. ``items`` and ``relevant`` are what :func:`count_distances` gave.
     """
-    places = [np.empty(total, dtype=np.int64) for total in relevant.sum(axis=1)]
+    totals = relevant.sum(axis=1)
     nearer = [np.cumsum(counts, axis=1) - counts for counts in (items, relevant)]
-    planes = [np.ascontiguousarray(words.T) for words in (query, database, query_labels, database_labels)]
+    planes: list[npt.NDArray[Any]] = []
+    if compiled is not None:
+        plane = np.uint8 if items.shape[1] <= 256 else np.uint16
+        planes += _planes(query, database, plane, compiled.CODE_PLANES, len(query))
+        planes += _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES, len(query))
 
     def run(start: int, stop: int) -> None:
+        scratch = np.zeros(int(totals[start:stop].max(initial=0)) + 1, dtype=np.int64)
         for row in range(start, stop):
+            places = scratch[: totals[row]]
             if compiled is not None:
-                compiled.stable_places(*planes, row, nearer[0][row], nearer[1][row], places[row])
-                continue
-            order = np.argsort(popcounts(database ^ query[row]), kind="stable")
-            shared = (database_labels & query_labels[row]).any(axis=1)
-            places[row][:] = np.flatnonzero(shared[order]) + 1
+                compiled.stable_places(*planes, row, nearer[0][row], nearer[1][row], scratch)
+            else:
+                order = np.argsort(popcounts(database ^ query[row]), kind="stable")
+                shared = (database_labels & query_labels[row]).any(axis=1)
+                places[:] = np.flatnonzero(shared[order]) + 1
+            use(row, places)
 
     in_blocks(len(query), run, threads)
-    return places
 
 
 def in_blocks(queries: int, run: Callable[[int, int], None], threads: int | None) -> None:
     """Call ``run(start, stop)`` for blocks of queries, on ``threads`` threads (None: all cores)."""
     workers = threads or os.cpu_count() or 1
     size = max(8, min(BLOCK, -(-queries // workers)))
+    size += size % 2  # the kernel takes queries in pairs
     bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
     if workers == 1 or len(bounds) == 1:
         for start, stop in bounds:

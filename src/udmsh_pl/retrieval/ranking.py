@@ -1,0 +1,37 @@
+"""Measures of one ranking, and of the k nearest when the last place is shared by tied items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from udmsh_pl.retrieval.ties import Denominator, Floats, Groups, Straddle, columns
+
+
+def average_precision_of_places(
+    places: npt.NDArray[np.int64], cuts: Sequence[int], denominator: Denominator
+) -> Floats:
+    """AP@k of one ranking at every k, float64 [len(cuts)], from the ascending 1-based places of its relevant items."""
+    sums = np.cumsum(np.arange(1, len(places) + 1) / places)
+    result = np.zeros(len(cuts))
+    for column, k in enumerate(cuts):
+        hits = int(np.searchsorted(places, k, side="right"))
+        total = {"retrieved": hits, "min": min(k, len(places)), "total": len(places)}[denominator]
+        result[column] = sums[hits - 1] / total if hits else 0.0
+    return result
+
+
+def hit_probability(groups: Groups, k: int) -> Floats:
+    """Probability that at least one of the k nearest is relevant, over random orders of ties, float64 [Q]."""
+    cut = Straddle.at(groups, k)
+    whole = (cut.inside & (groups.relevant > 0)).any(axis=1)
+    n, r, *_ = columns(groups, cut)
+    miss = np.ones(len(n))
+    for row in np.flatnonzero(~whole & (cut.slots > 0) & (r > 0)):
+        # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), a product of the smaller number of factors
+        few, many = sorted((r[row], cut.slots[row]))
+        i = np.arange(few)
+        miss[row] = np.prod(np.maximum(n[row] - many - i, 0.0) / (n[row] - i))
+    return np.where(whole, 1.0, 1.0 - miss)

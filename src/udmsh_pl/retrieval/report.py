@@ -1,0 +1,174 @@
+"""What exact evaluation found: every measure follows from the counts of items at each distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval.bootstrap import bootstrap_interval
+from udmsh_pl.retrieval.codes import Words
+from udmsh_pl.retrieval.extremes import extreme_average_precision
+from udmsh_pl.retrieval.graded import GradedReport, graded_report
+from udmsh_pl.retrieval.kernel import Counts, each_stable_ranking
+from udmsh_pl.retrieval.ranking import average_precision_of_places, hit_probability
+from udmsh_pl.retrieval.ties import Denominator, Floats, Groups, expected_average_precision, ratio
+
+Ties = Literal["expected", "id"]
+ZeroHits = Literal["zero", "drop"]
+Cutoff = int | None
+
+
+@dataclass(frozen=True)
+class RetrievalReport:
+    """What a set of codes is worth; ``None`` as a cut-off is the whole database.
+
+    Args:
+        bits: code length
+        ks: cut-offs asked for
+        items: int64 [Q, bits + 1], database items at each distance from each query
+        relevant: the same, of relevant items alone
+        denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or ``total`` (R)
+        ties: what ``map`` and ``average_precision`` hold: the exact expectation over orders of tied items, or ``id``
+        zero_hits: queries without a hit count 0, or are dropped. Dropped from mAP@k: where no order of tied items gives
+            a hit inside k (from ``map_id``: where that order gives none). From other means: where nothing is relevant
+        threads: of the passes made later (order by row, graded metrics)
+    """
+
+    bits: int
+    ks: tuple[Cutoff, ...]
+    items: Counts
+    relevant: Counts
+    denominator: Denominator = "retrieved"
+    ties: Ties = "expected"
+    zero_hits: ZeroHits = "zero"
+    threads: int | None = None
+    _words: tuple[Words, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def average_precision(self) -> dict[Cutoff, Floats]:
+        """AP@k of each query, float64 [Q], with ``ties`` as asked for."""
+        return self.expected_average_precision if self.ties == "expected" else self.id_average_precision
+
+    @cached_property
+    def expected_average_precision(self) -> dict[Cutoff, Floats]:
+        """Exact expectation of AP@k over all orders of tied items, float64 [Q]."""
+        return {k: expected_average_precision(self._groups, self._cut(k), self.denominator) for k in self.ks}
+
+    @cached_property
+    def id_average_precision(self) -> dict[Cutoff, Floats]:
+        """AP@k when ties are ordered by database row (what FAISS's flat index returns), float64 [Q]; a second pass."""
+        cuts = [self._cut(k) for k in self.ks]
+        values = np.zeros((len(self.items), len(cuts)))
+
+        def score(row: int, places: npt.NDArray[np.int64]) -> None:
+            values[row] = average_precision_of_places(places, cuts, self.denominator)
+
+        each_stable_ranking(*self._words, self.items, self.relevant, score, self.threads)
+        return {k: values[:, column] for column, k in enumerate(self.ks)}
+
+    @cached_property
+    def map(self) -> dict[Cutoff, float]:
+        """mAP@k."""
+        return self._means(self.average_precision) if self.ties == "expected" else self.map_id
+
+    @cached_property
+    def map_id(self) -> dict[Cutoff, float]:
+        """mAP@k when ties are ordered by database row."""
+        values = self.id_average_precision
+        return self._means(values, {k: per_query > 0 for k, per_query in values.items()})
+
+    @cached_property
+    def map_worst(self) -> dict[Cutoff, float]:
+        """mAP@k when irrelevant items come first in every tie."""
+        return self._means({k: worst for k, (worst, _) in self._extremes.items()})
+
+    @cached_property
+    def map_best(self) -> dict[Cutoff, float]:
+        """mAP@k when relevant items come first in every tie."""
+        return self._means({k: best for k, (_, best) in self._extremes.items()})
+
+    @cached_property
+    def graded(self) -> GradedReport:
+        """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; another pass over the database."""
+        return graded_report(*self._words, self.bits, self.ks, self.denominator, self.threads)
+
+    def interval(self, k: Cutoff, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Bootstrap confidence interval of ``map[k]`` over queries (see bootstrap.py)."""
+        self._asked(k)
+        values = self.average_precision[k]
+        return bootstrap_interval(values[self._counted(k)], confidence, samples, seed)
+
+    def relevant_in_top(self, k: Cutoff) -> Floats:
+        """Expected number of relevant items among the k nearest, float64 [Q]."""
+        slots = np.clip(self._cut(k) - self._groups.before, 0, self._groups.items)
+        return np.asarray((ratio(self._groups.relevant, self._groups.items) * slots).sum(axis=1))
+
+    def precision_at(self, k: Cutoff) -> float:
+        """Mean precision among the k nearest (over k, or over the database where it is smaller)."""
+        return self._mean(self.relevant_in_top(k) / self._cut(k))
+
+    def recall_at(self, k: Cutoff) -> float:
+        """Mean share of all relevant items that are among the k nearest; 0 without relevant items."""
+        return self._mean(ratio(self.relevant_in_top(k), self.relevant.sum(axis=1).astype(np.float64)))
+
+    def hit_rate_at(self, k: Cutoff) -> float:
+        """Mean probability that at least one of the k nearest is relevant, over random orders of ties."""
+        return self._mean(hit_probability(self._groups, self._cut(k)))
+
+    def within_radius(self, radius: int = 2) -> dict[str, float]:
+        """Precision (empty lookups count 0), recall, and the share of empty lookups within a Hamming radius."""
+        found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)
+        hits = self.relevant[:, : radius + 1].sum(axis=1).astype(np.float64)
+        return {
+            "precision": self._mean(ratio(hits, found)),
+            "recall": self._mean(ratio(hits, self.relevant.sum(axis=1).astype(np.float64))),
+            "empty": float((found == 0).mean()),
+        }
+
+    def precision_recall_curve(self) -> tuple[Floats, Floats]:
+        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each; empty lookups count 0."""
+        found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)
+        precision = ratio(hits.astype(np.float64), found.astype(np.float64))
+        recall = ratio(hits.astype(np.float64), self.relevant.sum(axis=1, keepdims=True).astype(np.float64))
+        keep = self._kept
+        return precision[keep].mean(axis=0), recall[keep].mean(axis=0)
+
+    @cached_property
+    def _groups(self) -> Groups:
+        return Groups.of(self.items, self.relevant)
+
+    @cached_property
+    def _extremes(self) -> dict[Cutoff, tuple[Floats, Floats]]:
+        return {k: extreme_average_precision(self._groups, self._cut(k), self.denominator) for k in self.ks}
+
+    @cached_property
+    def _kept(self) -> npt.NDArray[np.bool_]:
+        hits = self.relevant.sum(axis=1) > 0
+        return hits if self.zero_hits == "drop" and hits.any() else np.ones(len(hits), dtype=bool)
+
+    def _cut(self, k: Cutoff) -> int:
+        total = int(self.items[0].sum())
+        return total if k is None else min(k, total)
+
+    def _mean(self, values: Floats) -> float:
+        return float(values[self._kept].mean())
+
+    def _means(
+        self, values: dict[Cutoff, Floats], hit: dict[Cutoff, npt.NDArray[np.bool_]] | None = None
+    ) -> dict[Cutoff, float]:
+        kept = {k: self._counted(k) if hit is None or self.zero_hits == "zero" else hit[k] for k in values}
+        return {k: float(per_query[kept[k]].mean()) if kept[k].any() else 0.0 for k, per_query in values.items()}
+
+    def _counted(self, k: Cutoff) -> npt.NDArray[np.bool_]:
+        if self.zero_hits == "zero":
+            return np.ones(len(self.items), dtype=bool)
+        return np.asarray(self._extremes[k][1] > 0)
+
+    def _asked(self, k: Cutoff) -> None:
+        if k not in self.ks:
+            raise InputError(f"k={k} was not scored: add it to ks, which is {list(self.ks)}")

@@ -1,0 +1,95 @@
+"""A small data set that can be learned: four colours, as list files, with a tiny random trunk."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from udmsh_pl.cli import main
+
+COLOURS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60)]
+Run = Callable[..., int]
+
+
+def write_list(root: Path, name: str, count: int, generator: np.random.Generator) -> Path:
+    lines = []
+    for row in range(count):
+        label = row % len(COLOURS)
+        noise = generator.normal(COLOURS[label], 40, (24, 24, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noise).save(root / f"{name}{row}.png")
+        lines.append(f"{name}{row}.png " + " ".join(str(int(column == label)) for column in range(len(COLOURS))))
+    (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return root / f"{name}.txt"
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, ``query.txt`` (13 lines), ``database.txt`` (61) and ``config.yaml``."""
+    root = tmp_path_factory.mktemp("colours")
+    generator = np.random.default_rng(0)
+    lists = {name: write_list(root, name, count, generator) for name, count in (("query", 13), ("database", 61))}
+    config = {
+        "seed_everything": 1,
+        "model": {
+            "class_path": "udmsh_pl.models.UDMSH",
+            "init_args": {
+                "bits": 12, "backbone": "resnet10t", "weights": "random", "hidden": 32, "spatial_hidden": 16,
+                "learning_rate": 0.01,
+            },
+        },
+        "data": {
+            "class_path": "udmsh_pl.data.ListFiles",
+            "init_args": {
+                "root": str(root), "query": str(lists["query"]), "database": str(lists["database"]), "batch_size": 16,
+                "num_workers": 0, "image_size": 32, "cache_dir": str(root / "cache"), "dataset": "colours",
+                "extractor": "torch",
+            },
+        },
+        "trainer": {
+            "max_epochs": 6, "accelerator": "cpu", "num_sanity_val_steps": 1, "enable_model_summary": False,
+            "enable_progress_bar": False, "log_every_n_steps": 1,
+        },
+        "reproduce": {
+            "bits": [8, 12],
+            "seeds": [0, 1],
+            "ks": [10, None],
+            "methods": {
+                "lsh": {"class_path": "udmsh_pl.baselines.LSH"},
+                "itq": {"class_path": "udmsh_pl.baselines.ITQ"},
+                "udmsh": None,
+            },
+        },
+    }  # fmt: skip
+    (root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return root
+
+
+@pytest.fixture
+def udmsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in this process, in an empty folder; gives the exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> int:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        return int(stop.value.code or 0)
+
+    return run
+
+
+@pytest.fixture
+def udmsh_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in a process of its own, as DDP needs it."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "udmsh_pl", *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
