@@ -45,7 +45,7 @@ def wide_vectors(typing_context: Any) -> Any:
     return types.void(), emit
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def distances(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
     """Hamming distances of query ``row`` to ``count`` items from ``start`` on, into ``out``."""
     wide_vectors()
@@ -69,7 +69,7 @@ def distances(query, database, row, start, count, out):  # type: ignore[no-untyp
                 out[j] += low + high
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def shared_labels(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
     """Not zero, into ``out``, where one of ``count`` items from ``start`` on shares a label with query ``row``."""
     wide_vectors()
@@ -86,7 +86,7 @@ def shared_labels(query, database, row, start, count, out):  # type: ignore[no-u
                 out[j] |= (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def short_bins(query, database, query_labels, database_labels, row, start, count, ours, theirs):  # type: ignore[no-untyped-def]
     """Bins of queries ``row`` and ``row`` + 1, uint8, for codes of 8 planes and labels of 4: all in one loop."""
     wide_vectors()
@@ -112,9 +112,9 @@ def short_bins(query, database, query_labels, database_labels, row, start, count
         theirs[j] = np.uint8(low + high + low + high + np.uint8(shared != 0))
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):  # type: ignore[no-untyped-def]
-    """``2 * distance + relevant`` of one query, any number of planes, into ``out``; ``near``, ``shared`` are scratch."""
+    """``2 * distance + relevant`` of one query, any number of planes, into ``out``; two are scratch."""
     wide_vectors()
     distances(query, database, row, start, count, near)
     shared_labels(query_labels, database_labels, row, start, count, shared)
@@ -122,7 +122,7 @@ def long_bins(query, database, query_labels, database_labels, row, start, count,
         out[j] = np.uint16(2) * np.uint16(near[j]) + np.uint16(shared[j] != 0)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def count_cells(table, ours, theirs, bins, cells, count):  # type: ignore[no-untyped-def]
     """Count ``ours * bins + theirs`` in a joint table; ``cells`` is scratch of a type that holds a cell's number."""
     wide_vectors()
@@ -136,7 +136,7 @@ def count_cells(table, ours, theirs, bins, cells, count):  # type: ignore[no-unt
         table[cells[j]] += np.uint16(1)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def empty_into(table, bins, ours, theirs):  # type: ignore[no-untyped-def]
     """Add a joint table's sums over columns and over rows to two histograms, and zero it."""
     for mine in range(bins):
@@ -150,11 +150,11 @@ def empty_into(table, bins, ours, theirs):  # type: ignore[no-untyped-def]
         ours[mine] += total
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def count_pairs(query, database, query_labels, database_labels, bits, first, last, counts, cells):  # type: ignore[no-untyped-def]
     """Add the bins ``2 * distance + relevant`` of queries ``first`` to ``last`` to ``counts``, int64 [Q, 2 (bits + 1)].
 
-    Two queries at a time: ``last - first`` is even. ``cells [TILE]`` is scratch, uint16 up to 64 bits and uint32 beyond.
+    Two queries at a time: ``last - first`` is even. ``cells [TILE]`` is scratch, uint16 up to 64 bits, else uint32.
     """
     items, bins = database.shape[1], 2 * (bits + 1)
     short = cells.itemsize == 2 and query.shape[0] == 8 and query_labels.shape[0] == 4
@@ -171,9 +171,7 @@ def count_pairs(query, database, query_labels, database_labels, bits, first, las
                 for row in range(block, until, 2):
                     table = joint[(row - block) // 2]
                     if short:
-                        short_bins(
-                            query, database, query_labels, database_labels, row, start, count, ours, theirs
-                        )
+                        short_bins(query, database, query_labels, database_labels, row, start, count, ours, theirs)
                         count_cells(table, ours, theirs, bins, cells, count)
                         continue
                     long_bins(
@@ -187,7 +185,7 @@ def count_pairs(query, database, query_labels, database_labels, bits, first, las
                 empty_into(joint[(row - block) // 2], bins, counts[row], counts[row + 1])
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def count_each(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
     """Do what ``count_pairs`` does, one query at a time: for codes whose joint table would be too large."""
     items = database.shape[1]
@@ -202,7 +200,7 @@ def count_each(query, database, query_labels, database_labels, first, last, coun
                 line[bins[j]] += 1
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def stable_places(query, database, query_labels, database_labels, row, items, relevant, places):  # type: ignore[no-untyped-def]
     """1-based places of the relevant items, ascending, into ``places`` when ties are ordered by database row.
 
@@ -223,7 +221,7 @@ def stable_places(query, database, query_labels, database_labels, row, items, re
             relevant[distance] = following + hit
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, boundscheck=False)
 def count_levels(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
     """Add up items by distance and by shared labels, at most ``levels`` - 1; counts is int64 [Q, bits + 1, levels].
 

@@ -132,7 +132,7 @@ class BinaryIndex:
             raise InputError(f"radius is {radius}: a distance is 0 or more")
         if not len(self):
             raise InputError("the index is empty: add codes first")
-        index = faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
+        index: Any = faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
         limits, distances, rows = index.range_search(packed, radius + 1)  # FAISS leaves the radius itself out
         found = []
         for start, stop in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True):
@@ -145,7 +145,7 @@ class BinaryIndex:
         """Codes of a flat or hnsw index in the order they were added, uint8 [N, ceil(bits / 8)]."""
         if self.kind not in ("flat", "hnsw"):
             raise InputError(f"a {self.kind} index does not keep codes in order: use flat or hnsw")
-        index = faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
+        index: Any = faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
         return np.asarray(faiss.vector_to_array(index.xb), dtype=np.uint8).reshape(len(self), -1)
 
     def save(self, path: Path | str, model_hash: str = "") -> None:
@@ -168,10 +168,12 @@ class BinaryIndex:
         """
         head, ids, octets = indexfile.read(Path(path))
         if bits is not None and head.bits != bits:
-            raise InputError(f"{path} holds codes of {head.bits} bits, not {bits}: encode anew, or set bits={head.bits}")
+            raise InputError(f"{path} holds codes of {head.bits} bits, not {bits}: set bits={head.bits}")
         if model_hash is not None and head.model_hash != model_hash:
-            raise InputError(f"{path} is the index of another model ({head.model_hash or 'not named'}, expected "
-                             f"{model_hash}): build it anew with this model")
+            raise InputError(
+                f"{path} is the index of another model ({head.model_hash or 'not named'}, expected "
+                f"{model_hash}): build it anew with this model"
+            )
         index = cls(head.bits, kind=head.kind, device=device)  # type: ignore[arg-type]  # the file is checked
         index._index = faiss.deserialize_index_binary(octets)
         index.ids = ids
@@ -180,7 +182,7 @@ class BinaryIndex:
     def _trained(self, packed: Bytes) -> Any:
         lists = min(self._lists or math.isqrt(len(packed)) or 1, len(packed))
         width = 8 * packed.shape[1]
-        coarse = faiss.IndexBinaryFlat(width)
+        coarse: Any = faiss.IndexBinaryFlat(width)
         index = faiss.IndexBinaryIVF(coarse, width, lists)
         index.own_fields = True
         coarse.this.disown()  # the ivf index frees it

@@ -1,12 +1,14 @@
 """The one pass over the database: for each query, how many items of each relevance are at each distance.
 
-The counts are all that exact evaluation needs (see ties.py): no sort, no ranked list, memory of a few counters a distance
-and query, and counts of database shards add up. Three ways give equal integers: numba (compiled), NumPy (fallback), torch
-(CUDA, cuda.py).
+The counts are all that exact evaluation needs (see ties.py): no sort, no ranked list, memory of a few counters a
+distance and query, and counts of database shards add up. Three ways give equal integers: numba (compiled), NumPy
+(fallback), torch (CUDA, cuda.py).
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +19,10 @@ import numpy.typing as npt
 
 from udmsh_pl.retrieval.codes import Words, popcounts
 
-try:
-    if os.environ.get("UDMSH_NO_NUMBA") == "1":
-        raise ImportError("numba is switched off by UDMSH_NO_NUMBA")
-    from udmsh_pl.retrieval import compiled
-except ImportError:  # numba has no release for a new Python or platform for a while
-    compiled = None  # type: ignore[assignment]
+compiled: Any = None
+if os.environ.get("UDMSH_NO_NUMBA") != "1":
+    with contextlib.suppress(ImportError):  # numba has no release for a new Python or platform for a while
+        compiled = importlib.import_module("udmsh_pl.retrieval.compiled")
 
 Counts = npt.NDArray[np.int64]
 BLOCK = 256  # queries that one task of the thread pool counts

@@ -66,7 +66,7 @@ def evaluate_codes(
             raise InputError(f"{name} is {value!r}: give one of {', '.join(known)}")
     words = (code_words(query), code_words(database), label_words(wanted), label_words(have))
     items, relevant = count_distances(*words, bits, threads, device)
-    return RetrievalReport(bits, cutoffs, items, relevant, denominator, ties, zero_hits, threads, words)
+    return RetrievalReport(bits, cutoffs, items, relevant, words, denominator, ties, zero_hits, threads)
 
 
 def check_cutoffs(ks: Sequence[Cutoff]) -> tuple[Cutoff, ...]:

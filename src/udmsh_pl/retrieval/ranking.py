@@ -10,9 +10,7 @@ import numpy.typing as npt
 from udmsh_pl.retrieval.ties import Denominator, Floats, Groups, Straddle, columns
 
 
-def average_precision_of_places(
-    places: npt.NDArray[np.int64], cuts: Sequence[int], denominator: Denominator
-) -> Floats:
+def average_precision_of_places(places: npt.NDArray[np.int64], cuts: Sequence[int], denominator: Denominator) -> Floats:
     """AP@k of one ranking at every k, float64 [len(cuts)], from the ascending 1-based places of its relevant items."""
     sums = np.cumsum(np.arange(1, len(places) + 1) / places)
     result = np.zeros(len(cuts))
@@ -30,7 +28,7 @@ def hit_probability(groups: Groups, k: int) -> Floats:
     n, r, *_ = columns(groups, cut)
     miss = np.ones(len(n))
     for row in np.flatnonzero(~whole & (cut.slots > 0) & (r > 0)):
-        # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), a product of the smaller number of factors
+        # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), as a product of min(r, s) factors
         few, many = sorted((r[row], cut.slots[row]))
         i = np.arange(few)
         miss[row] = np.prod(np.maximum(n[row] - many - i, 0.0) / (n[row] - i))

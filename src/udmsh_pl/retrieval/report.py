@@ -32,6 +32,7 @@ class RetrievalReport:
         ks: cut-offs asked for
         items: int64 [Q, bits + 1], database items at each distance from each query
         relevant: the same, of relevant items alone
+        words: codes of queries and database and their label masks, uint64, for the passes made later
         denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or ``total`` (R)
         ties: what ``map`` and ``average_precision`` hold: the exact expectation over orders of tied items, or ``id``
         zero_hits: queries without a hit count 0, or are dropped. Dropped from mAP@k: where no order of tied items gives
@@ -43,11 +44,11 @@ class RetrievalReport:
     ks: tuple[Cutoff, ...]
     items: Counts
     relevant: Counts
+    words: tuple[Words, Words, Words, Words] = field(repr=False)
     denominator: Denominator = "retrieved"
     ties: Ties = "expected"
     zero_hits: ZeroHits = "zero"
     threads: int | None = None
-    _words: tuple[Words, ...] = field(default=(), repr=False)
 
     @cached_property
     def average_precision(self) -> dict[Cutoff, Floats]:
@@ -68,7 +69,7 @@ class RetrievalReport:
         def score(row: int, places: npt.NDArray[np.int64]) -> None:
             values[row] = average_precision_of_places(places, cuts, self.denominator)
 
-        each_stable_ranking(*self._words, self.items, self.relevant, score, self.threads)
+        each_stable_ranking(*self.words, self.items, self.relevant, score, self.threads)
         return {k: values[:, column] for column, k in enumerate(self.ks)}
 
     @cached_property
@@ -95,7 +96,7 @@ class RetrievalReport:
     @cached_property
     def graded(self) -> GradedReport:
         """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; another pass over the database."""
-        return graded_report(*self._words, self.bits, self.ks, self.denominator, self.threads)
+        return graded_report(*self.words, self.bits, self.ks, self.denominator, self.threads)
 
     def interval(self, k: Cutoff, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
         """Bootstrap confidence interval of ``map[k]`` over queries (see bootstrap.py)."""

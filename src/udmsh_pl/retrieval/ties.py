@@ -160,4 +160,4 @@ def _hypergeometric_mean(
             x = x + step
             mass += weight
             total += weight * value(x)
-    return total / mass
+    return np.asarray(total / mass)

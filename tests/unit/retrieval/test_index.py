@@ -104,7 +104,7 @@ def test_every_altered_byte_is_an_error(saved):
     content = saved.read_bytes()
     for place in range(0, len(content), 7):
         saved.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(InputError, match="altered|not an index"):
+        with pytest.raises(InputError, match=r"altered|not an index"):
             BinaryIndex.load(saved)
 
 
