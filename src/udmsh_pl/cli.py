@@ -89,7 +89,8 @@ def main(args: Sequence[str] | None = None) -> None:
         cause = _input_error(error)
         if cause is None:
             raise
-        print(f"udmsh: error: {cause}", file=sys.stderr)
+        message = str(cause).rsplit("InputError: ", 1)[-1].strip()  # a data worker's error arrives with its traceback
+        print(f"udmsh: error: {message}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # `udmsh table runs/x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -146,7 +147,9 @@ def _table(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("udmsh data", description="Check a benchmark's images and lists, or export its split.")
+    parser = argparse.ArgumentParser(
+        "udmsh data", description="Check a benchmark's images and lists, or export its split."
+    )
     parser.add_argument("action", choices=("check", "split"))
     parser.add_argument("config", type=Path, help="a yaml of experiments/; --data.* overrides go after it")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="check: processes that decode")

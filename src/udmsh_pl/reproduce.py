@@ -131,14 +131,21 @@ class Run:
             rows.append(self._row(cell, k, "id", report.map_id[k], low, high, seconds))
         self._keep(cell, settings, rows)
 
-    def _run_shallow(self, method: ShallowHash, ks: Sequence[int | None]) -> tuple[RetrievalReport, dict[str, Any], float]:
+    def _run_shallow(
+        self, method: ShallowHash, ks: Sequence[int | None]
+    ) -> tuple[RetrievalReport, dict[str, Any], float]:
         start = time.perf_counter()
         method.fit(self._features("train"))
         seconds = time.perf_counter() - start
         codes = {f"{name}_codes": pack_codes(method.project(self._features(name))) for name in ("query", "database")}
         splits = self._labelled()
         report = evaluate_codes(
-            codes["query_codes"], codes["database_codes"], splits["query"].labels, splits["database"].labels, method.bits, ks=ks
+            codes["query_codes"],
+            codes["database_codes"],
+            splits["query"].labels,
+            splits["database"].labels,
+            method.bits,
+            ks=ks,
         )
         return report, codes, seconds
 
@@ -155,7 +162,9 @@ class Run:
         write_text(directory / "config.yaml", cli.parser.dump(cli.config))
         evaluation = EvaluateRetrieval(ks)
         trainer = cli.instantiate_trainer(
-            default_root_dir=str(directory), logger=CSVLogger(str(directory), name="", version="logs"), callbacks=[evaluation]
+            default_root_dir=str(directory),
+            logger=CSVLogger(str(directory), name="", version="logs"),
+            callbacks=[evaluation],
         )
         start = time.perf_counter()
         trainer.fit(cli.model, datamodule=cli.datamodule)
@@ -172,7 +181,9 @@ class Run:
         try:
             kind = getattr(__import__(module, fromlist=[attribute]), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"{self.config}: method {name!r}: class_path {spec.get('class_path')!r}: {error}") from error
+            raise InputError(
+                f"{self.config}: method {name!r}: class_path {spec.get('class_path')!r}: {error}"
+            ) from error
         if not issubclass(kind, ShallowHash):
             return None
         parser = ArgumentParser(exit_on_error=False)
@@ -209,7 +220,14 @@ class Run:
         write_text(self._directory(cell) / "done.json", json.dumps(self._stamp(settings)))
 
     def _row(
-        self, cell: tuple[str, int, int], k: int | None, ties: str, value: float, lower: float, upper: float, seconds: float
+        self,
+        cell: tuple[str, int, int],
+        k: int | None,
+        ties: str,
+        value: float,
+        lower: float,
+        upper: float,
+        seconds: float,
     ) -> Result:
         protocol = self.datamodule.splits.protocol
         tuned = "fine-tuned" if self.datamodule.finetune else "frozen"

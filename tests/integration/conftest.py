@@ -39,7 +39,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {
             "class_path": "udmsh_pl.models.UDMSH",
             "init_args": {
-                "bits": 12, "backbone": "resnet10t", "weights": "random", "hidden": 32, "spatial_hidden": 16,
+                "bits": 12, "backbone": "tf_efficientnet_lite0", "hidden": 32, "spatial_hidden": 16,
                 "learning_rate": 0.01,
             },
         },

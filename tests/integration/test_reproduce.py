@@ -55,7 +55,12 @@ def test_stored_codes_give_the_stored_value(run_dir: Path) -> None:
     results = read_results(run_dir / "results.csv")
     with np.load(run_dir / "cells/udmsh-12-1/codes.npz", allow_pickle=False) as codes:
         report = evaluate_codes(
-            codes["query_codes"], codes["database_codes"], codes["query_labels"], codes["database_labels"], 12, ks=(10, None)
+            codes["query_codes"],
+            codes["database_codes"],
+            codes["query_labels"],
+            codes["database_labels"],
+            12,
+            ks=(10, None),
         )
     for k, name in ((10, "10"), (None, "all")):
         row = next(r for r in results if r.cell == ("udmsh", 12, 1) and r.k == name and r.ties == "expected")

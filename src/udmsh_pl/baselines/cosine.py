@@ -11,7 +11,12 @@ Bools = NDArray[np.bool_]
 
 
 def cosine_map(
-    query: Floats, database: Floats, query_labels: Bools, database_labels: Bools, ks: Sequence[int | None], block: int = 256
+    query: Floats,
+    database: Floats,
+    query_labels: Bools,
+    database_labels: Bools,
+    ks: Sequence[int | None],
+    block: int = 256,
 ) -> dict[int | None, float]:
     """mAP@k of the cosine ranking, denominator "retrieved", queries without a hit count 0.
 

@@ -86,8 +86,10 @@ class EncodeCodes(Callback):
                 arrays[f"{name}_names"] = np.array(images.names)
         target = self.output or Path(trainer.default_root_dir) / "codes.npz"
         save_arrays(target, arrays)
-        print(f"codes of {', '.join(f'{len(codes):,} {name}' for name, (_, codes) in zip(names, merged.values(), strict=True))}"
-              f" images: {target}")
+        print(
+            f"codes of {', '.join(f'{len(codes):,} {name}' for name, (_, codes) in zip(names, merged.values(), strict=True))}"
+            f" images: {target}"
+        )
 
 
 def save_arrays(target: Path, arrays: dict[str, Any]) -> None:

@@ -18,10 +18,11 @@ class Figures(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the structure that was just fitted."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks every process, so before any of them returns
         if not trainer.is_global_zero or not isinstance(pl_module, UDMSH) or pl_module.histogram is None:
             return
         figure = structure_figure(pl_module.histogram, pl_module.structure)
-        save_figure(figure, Path(trainer.log_dir or trainer.default_root_dir) / "structure.png")
+        save_figure(figure, folder / "structure.png")
         log_figure(trainer, "structure", figure)
 
 

@@ -68,7 +68,11 @@ class FeatureExtractor:
 
     def key(self, images: ImageList, views: int, seed: int) -> dict[str, Any]:
         """Everything that decides the features of ``images``, in a form that JSON can hold."""
-        facts = asdict(self) | {"runner": self._runner()} | {"weights": weights_id(self.backbone, self.weights), "images": _content_id(images)}
+        facts = (
+            asdict(self)
+            | {"runner": self._runner()}
+            | {"weights": weights_id(self.backbone, self.weights), "images": _content_id(images)}
+        )
         for speed_only in ("cache_dir", "batch_size", "workers"):
             del facts[speed_only]
         return facts | {"rows": len(images), "views": views, "seed": seed, "format": FORMAT}
@@ -85,7 +89,13 @@ class FeatureExtractor:
         return found
 
     def _extract(
-        self, images: ImageList, directory: Path, key: dict[str, Any], shapes: dict[str, tuple[int, ...]], views: int, seed: int
+        self,
+        images: ImageList,
+        directory: Path,
+        key: dict[str, Any],
+        shapes: dict[str, tuple[int, ...]],
+        views: int,
+        seed: int,
     ) -> Arrays:
         info = trunk_info(self.backbone, self.weights)
         size = self.image_size or info.image_size

@@ -58,7 +58,9 @@ class FeatureWriter:
         InputError: the disk has too little room for the whole store.
     """
 
-    def __init__(self, directory: Path, key: Mapping[str, Any], rows: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, directory: Path, key: Mapping[str, Any], rows: int, shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
         self.part = directory.with_name(directory.name + ".part")
         self.part.mkdir(parents=True, exist_ok=True)

@@ -195,7 +195,9 @@ def _load(trunk: Trunk, state: Mapping[str, Tensor], origin: str) -> None:
         )
     for key, tensor in found.items():
         if tensor.shape != own[key].shape:
-            raise InputError(f"{origin}: {key} is {tuple(tensor.shape)}, {trunk.info.name} needs {tuple(own[key].shape)}")
+            raise InputError(
+                f"{origin}: {key} is {tuple(tensor.shape)}, {trunk.info.name} needs {tuple(own[key].shape)}"
+            )
     trunk.load_state_dict(found, strict=False)
 
 

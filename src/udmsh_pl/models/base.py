@@ -137,7 +137,9 @@ class HashingModule(LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         size = len(batch["index"])
         for name, value in {**terms, "total": loss}.items():
-            self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "total", batch_size=size)
+            self.log(
+                f"loss/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "total", batch_size=size
+            )
         return loss
 
     def codes(self, batch: Batch) -> dict[str, Any]:

@@ -70,7 +70,9 @@ class DualBranchEncoder(nn.Module):
             raise InputError(f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}")
         self.branches = branches
         if branches != "spatial":
-            self.global_branch = nn.Sequential(nn.Linear(global_dim, hidden), *_after(hidden, batch_norm, nn.BatchNorm1d))
+            self.global_branch = nn.Sequential(
+                nn.Linear(global_dim, hidden), *_after(hidden, batch_norm, nn.BatchNorm1d)
+            )
         if branches != "global":
             self.spatial_branch = nn.Sequential(
                 nn.Conv2d(map_channels, spatial_hidden, kernel_size=1),  # conv6

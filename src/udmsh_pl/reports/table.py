@@ -89,16 +89,22 @@ def render_table(results: Sequence[Result], form: Format = "markdown") -> str:
         raise InputError("there are no mAP rows in the results; run `udmsh reproduce` first")
     methods = list(dict.fromkeys(result.method for result in chosen))
     columns = sorted(
-        {(result.k, result.bits) for result in chosen if result.bits}, key=lambda column: (column[0] == "all", *_order(column))
+        {(result.k, result.bits) for result in chosen if result.bits},
+        key=lambda column: (column[0] == "all", *_order(column)),
     )
     header = ["method", *(f"mAP@{'ALL' if k == 'all' else k}, {bits} bits" for k, bits in columns)]
     values = {
-        (method, column): [r.value for r in chosen if r.method == method and r.k == column[0] and r.bits in (column[1], 0)]
+        (method, column): [
+            r.value for r in chosen if r.method == method and r.k == column[0] and r.bits in (column[1], 0)
+        ]
         for method in methods
         for column in columns
     }
     best = {column: _clear_winner({method: values[method, column] for method in methods}) for column in columns}
-    rows = [[method, *(_cell(values[method, column], method == best[column], form) for column in columns)] for method in methods]
+    rows = [
+        [method, *(_cell(values[method, column], method == best[column], form) for column in columns)]
+        for method in methods
+    ]
     if form == "csv":
         return "\n".join(",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows])
     notes = _notes(chosen)
@@ -147,6 +153,6 @@ def _notes(results: Sequence[Result]) -> list[str]:
     seeds = sorted({result.seed for result in results if result.bits})
     return [
         f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, backbone {first.backbone}.",
-        f"Expected mAP over orders of tied items, denominator \"{first.denominator}\", queries without a hit count 0.",
+        f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries without a hit count 0.',
         f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by more than the spreads.",
     ]

@@ -68,7 +68,9 @@ def test_a_changed_image_is_another_key(tmp_path: Path, images: ImageList) -> No
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(path)
     os.utime(path, (1, 1))
     assert extractor(tmp_path).key(images, 0, 0) != before
-    assert extractor(tmp_path).key(images.select([0, 1, 2]), 0, 0) != extractor(tmp_path).key(images.select([2, 1, 0]), 0, 0)
+    assert extractor(tmp_path).key(images.select([0, 1, 2]), 0, 0) != extractor(tmp_path).key(
+        images.select([2, 1, 0]), 0, 0
+    )
 
 
 def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -> None:
@@ -81,7 +83,9 @@ def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -
     assert np.abs(one.astype(float) - reseeded).max() > 1e-2
 
 
-def test_extraction_goes_on_where_it_was_stopped(tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extraction_goes_on_where_it_was_stopped(
+    tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("udmsh_pl.data.extract.BLOCK", 1)
     whole = extractor(tmp_path / "whole").clean(images)
     original, calls = ImageList.load, []

@@ -15,7 +15,10 @@ KEY = {"trunk": "x", "rows": 10}
 
 def block(start: int, stop: int) -> dict[str, np.ndarray]:
     rows = np.arange(start, stop, dtype=np.float32)
-    return {"global_feature": np.tile(rows[:, None], 3), "feature_map": np.tile(rows[:, None, None, None], (1, 2, 2, 2))}
+    return {
+        "global_feature": np.tile(rows[:, None], 3),
+        "feature_map": np.tile(rows[:, None, None, None], (1, 2, 2, 2)),
+    }
 
 
 def filled(directory: Path) -> None:

@@ -16,7 +16,8 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/weights
 
 
 @pytest.mark.parametrize(
-    "name", ["vgg16", "alexnet", "resnet10t", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenetv3_small_050"]
+    "name",
+    ["vgg16", "alexnet", "resnet10t", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenetv3_small_050"],
 )
 def test_info_tells_what_the_trunk_gives(name: str) -> None:
     info = trunk_info(name, "random")

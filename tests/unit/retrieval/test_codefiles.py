@@ -1,0 +1,171 @@
+import io
+import os
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval.codefiles import SINGLE, read_arrays
+from udmsh_pl.retrieval.foreign import foreign_codes, foreign_labels
+
+CODES = np.where(np.random.default_rng(0).random((6, 16)) < 0.5, -1, 1).astype(np.int8)
+
+
+class Runs:
+    """An object whose unpickling makes a file: if that file is there, code has run."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def save(path):
+    if path.suffix == ".npz":
+        np.savez_compressed(path, codes=CODES)
+    elif path.suffix == ".npy":
+        np.save(path, CODES)
+    elif path.suffix == ".pt":
+        torch.save({"codes": torch.from_numpy(CODES)}, path)
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {"codes": CODES}, do_compression=True)
+    else:
+        np.savetxt(path, CODES, fmt="%d")
+
+
+SUFFIXES = (".npz", ".npy", ".pt", ".mat", ".txt")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_arrays_come_back(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    save(path)
+    (array,) = read_arrays(path).values()
+    assert np.array_equal(array, CODES)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt"])
+def test_pickled_objects_are_refused_and_not_run(tmp_path, suffix):
+    path, trace = tmp_path / f"evil{suffix}", tmp_path / "ran"
+    evil = np.array([Runs(trace)], dtype=object)
+    if suffix == ".npz":
+        np.savez(path, codes=evil)
+    elif suffix == ".npy":
+        np.save(path, evil)
+    else:
+        torch.save({"codes": Runs(trace)}, path)
+    with pytest.raises(InputError, match="cannot be read safely"):
+        read_arrays(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_bare_pickle_under_any_name_is_refused_and_not_run(tmp_path, suffix):
+    path, trace = tmp_path / f"evil{suffix}", tmp_path / "ran"
+    path.write_bytes(pickle.dumps(Runs(trace)))
+    with pytest.raises(InputError):
+        read_arrays(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(data=st.data())
+@settings(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_files_are_input_errors_or_arrays(tmp_path, suffix, data):
+    path = tmp_path / f"a{suffix}"
+    save(path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        arrays = read_arrays(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    assert all(array.dtype.kind in "biuf" for array in arrays.values())
+
+
+def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 8)})
+    (tmp_path / "huge.npy").write_bytes(stream.getvalue() + b"1234")
+    with pytest.raises(InputError, match="huge.npy"):
+        read_arrays(tmp_path / "huge.npy")
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, codes=np.zeros((1000, 1000), dtype=np.uint8))
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        true = archive.infolist()[0].file_size
+    # NumPy writes zip64 sizes into local headers; the central directory says what is checked
+    place = content.rindex(struct.pack("<I", true))
+    path.write_bytes(content[:place] + struct.pack("<I", 2**32 - 2) + content[place + 4 :])
+    with pytest.raises(InputError, match=r"bomb\.npz"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 1 1\n0 1\n", "a.txt:2 has 2 values, the first row 3"),
+        ("# bits\n0 1\n\n0 one\n", "a.txt:4 is not a row of numbers"),
+        ("0 1\nnan 1\n", "a.txt:2 holds a value that is not finite"),
+        ("", "holds no array"),
+        ("\x00\xff", "a.txt"),
+    ],
+)
+def test_text_errors_name_file_and_line(tmp_path, text, message):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_arrays(path)
+
+
+def test_text_without_blanks(tmp_path):
+    (tmp_path / "a.txt").write_text("0110\n1001\n")
+    assert np.array_equal(read_arrays(tmp_path / "a.txt")[SINGLE], [[0, 1, 1, 0], [1, 0, 0, 1]])
+
+
+def test_matlab_73_is_named(tmp_path):
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(512))
+    with pytest.raises(InputError, match="save it with -v7"):
+        read_arrays(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize(
+    ("array", "bits", "message"),
+    [
+        (np.arange(8), None, "give .items, bits."),
+        (np.full((2, 4), 3), None, "neither 0/1 nor -1/"),
+        (np.full((2, 4), np.nan), None, "not finite"),
+        (np.full((2, 4), 9, dtype=np.uint8), 40, "not codes of 40 bits"),
+        (np.ones((2, 4)), 5, "not codes of 5 bits"),
+    ],
+)
+def test_arrays_that_are_no_codes(array, bits, message):
+    with pytest.raises(InputError, match=message):
+        foreign_codes(array, bits, None, "file")
+
+
+def test_uint8_zeros_and_ones_are_bits_unless_the_length_says_packed():
+    array = np.array([[0, 1], [1, 1]], dtype=np.uint8)
+    assert foreign_codes(array, None, None, "file")[1] == 2
+    packed, bits = foreign_codes(array, 16, None, "file")
+    assert bits == 16
+    assert np.array_equal(packed, array)
+
+
+def test_labels_that_fit_nothing():
+    with pytest.raises(InputError, match="query labels have shape"):
+        foreign_labels(np.full((2, 3), 7), np.ones((4, 3)), 2, 4)
