@@ -1,8 +1,6 @@
 import io
 import os
 import pickle
-import struct
-import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval import codefiles
 from udmsh_pl.retrieval.codefiles import SINGLE, read_arrays
 from udmsh_pl.retrieval.foreign import foreign_codes, foreign_labels
 
@@ -89,8 +88,10 @@ def test_damaged_files_are_input_errors_or_arrays(tmp_path, suffix, data):
     try:
         arrays = read_arrays(path)
     except InputError as error:
-        assert "\n" not in str(error)
-        return
+        message, arrays = str(error), {}
+    else:
+        message = ""
+    assert "\n" not in message
     assert all(array.dtype.kind in "biuf" for array in arrays.values())
 
 
@@ -98,21 +99,15 @@ def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 8)})
     (tmp_path / "huge.npy").write_bytes(stream.getvalue() + b"1234")
-    with pytest.raises(InputError, match="huge.npy"):
+    with pytest.raises(InputError, match=r"huge\.npy"):
         read_arrays(tmp_path / "huge.npy")
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path):
-    path = tmp_path / "bomb.npz"
-    np.savez_compressed(path, codes=np.zeros((1000, 1000), dtype=np.uint8))
-    content = path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        true = archive.infolist()[0].file_size
-    # NumPy writes zip64 sizes into local headers; the central directory says what is checked
-    place = content.rindex(struct.pack("<I", true))
-    path.write_bytes(content[:place] + struct.pack("<I", 2**32 - 2) + content[place + 4 :])
-    with pytest.raises(InputError, match=r"bomb\.npz"):
-        read_arrays(path)
+def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(codefiles, "MOST_BYTES", 2**20)
+    np.savez_compressed(tmp_path / "bomb.npz", codes=np.zeros((1024, 1024), dtype=np.uint8))
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_arrays(tmp_path / "bomb.npz")
 
 
 @pytest.mark.parametrize(
