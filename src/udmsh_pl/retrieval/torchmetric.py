@@ -27,7 +27,7 @@ class HammingRetrieval(Metric):
     id and freed of the repetitions that a padding ``DistributedSampler`` adds, so the value is that of one process to
     the last bit, with uneven shards too. Never average the values of processes: that is another number.
 
-    Call ``update`` and ``compute``; ``forward`` would score a single batch. After ``compute``, ``report`` holds all else.
+    Call ``update`` and ``compute``; ``forward`` would score a single batch. ``compute`` leaves all else in ``report``.
 
     Args:
         bits: code length
