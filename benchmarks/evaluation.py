@@ -208,8 +208,8 @@ def render(results: dict[tuple[int, int, int], dict[str, float]], memory: float,
         "# Exact evaluation, side by side",
         "",
         f"{QUERIES} queries against {ITEMS} items, mAP@ALL; seconds, median of {rounds} interleaved rounds "
-        f"in one process ({processor()}, Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}, "
-        f"faiss {faiss.__version__}). Written by `python benchmarks/evaluation.py`.",
+        f"in one process ({processor()}, Python {platform.python_version()}, NumPy {np.__version__}, "
+        f"torch {torch.__version__}, faiss {faiss.__version__}). Written by `python benchmarks/evaluation.py`.",
     ]
     for (bits, labels, threads), seconds in results.items():
         best = seconds["udmsh_pl.evaluate_codes"]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -70,7 +70,7 @@ class UdmshCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(cast("list[str]", args))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's trunk, and let a configuration carry a plan for ``reproduce``."""
@@ -147,9 +147,7 @@ def _table(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "udmsh data", description="Check a benchmark's images and lists, or export its split."
-    )
+    parser = argparse.ArgumentParser("udmsh data", description="Check a benchmark's images and lists, or export its split.")
     parser.add_argument("action", choices=("check", "split"))
     parser.add_argument("config", type=Path, help="a yaml of experiments/; --data.* overrides go after it")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="check: processes that decode")

@@ -72,9 +72,7 @@ def score(args: argparse.Namespace, ks: tuple[Cutoff, ...]) -> RetrievalReport:
     query_codes, query_bits = foreign_codes(codes[0], bits, _rows(wanted.shape, codes[0].shape), str(query.path))
     database_codes, length = foreign_codes(codes[1], bits, _rows(have.shape, codes[1].shape), str(database.path))
     if query_bits != length:
-        raise InputError(
-            f"query codes have {query_bits} bits, database codes {length}: both need the same hash function"
-        )
+        raise InputError(f"query codes have {query_bits} bits, database codes {length}: both need the same hash function")
     labels = foreign_labels(wanted, have, len(query_codes), len(database_codes))
     return evaluate_codes(
         query_codes,

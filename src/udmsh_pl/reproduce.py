@@ -1,15 +1,13 @@
 """``udmsh reproduce``: every (method, bits, seed) cell of a plan, trained, scored and written down once."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import seed_everything
@@ -83,9 +81,7 @@ class Run:
         path = out / "results.csv"
         self.results = read_results(path) if path.is_file() else []
 
-    def plan(
-        self, bits: Sequence[int] | None, seeds: Sequence[int] | None, methods: Sequence[str] | None
-    ) -> ReproducePlan:
+    def plan(self, bits: Sequence[int] | None, seeds: Sequence[int] | None, methods: Sequence[str] | None) -> ReproducePlan:
         """The configuration's plan, narrowed by the command line."""
         plan = ReproducePlan(**self.base.reproduce.as_dict())
         unknown = [name for name in methods or () if name not in plan.methods]
@@ -111,7 +107,8 @@ class Run:
 
     def cell(self, name: str, spec: dict[str, Any] | None, bits: int, seed: int, ks: Sequence[int | None]) -> None:
         """Train, encode and score one cell unless it is finished."""
-        settings = {"method": spec, "base": self.resolved, "bits": bits, "seed": seed, "ks": list(ks)}
+        base = {name: part for name, part in yaml.safe_load(self.resolved).items() if name != "reproduce"}
+        settings = {"method": spec, "base": base, "bits": bits, "seed": seed, "ks": list(ks)}
         cell = (name, bits, seed)
         if self._finished(cell, settings):
             return
@@ -131,9 +128,7 @@ class Run:
             rows.append(self._row(cell, k, "id", report.map_id[k], low, high, seconds))
         self._keep(cell, settings, rows)
 
-    def _run_shallow(
-        self, method: ShallowHash, ks: Sequence[int | None]
-    ) -> tuple[RetrievalReport, dict[str, Any], float]:
+    def _run_shallow(self, method: ShallowHash, ks: Sequence[int | None]) -> tuple[RetrievalReport, dict[str, Any], float]:
         start = time.perf_counter()
         method.fit(self._features("train"))
         seconds = time.perf_counter() - start
@@ -181,9 +176,7 @@ class Run:
         try:
             kind = getattr(__import__(module, fromlist=[attribute]), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(
-                f"{self.config}: method {name!r}: class_path {spec.get('class_path')!r}: {error}"
-            ) from error
+            raise InputError(f"{self.config}: method {name!r}: class_path {spec.get('class_path')!r}: {error}") from error
         if not issubclass(kind, ShallowHash):
             return None
         parser = ArgumentParser(exit_on_error=False)

@@ -155,7 +155,7 @@ class SemanticStructure(nn.Module):
 
     def unit(self, features: Tensor) -> Tensor:
         """Teacher features ``[B, D]``, centred and scaled so that dot products are cosines averaged over teachers."""
-        parts = (features.float() - self.mean).split(self.dims, dim=1)
+        parts = torch.split(features.float() - self.mean, list(self.dims), dim=1)
         return torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1) / math.sqrt(len(parts))
 
     def distances(self, features: Tensor) -> Tensor:

@@ -60,9 +60,7 @@ def test_bad_lists(
         assert word in error
 
 
-def test_an_unreadable_image_is_named(
-    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_an_unreadable_image_is_named(colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shutil.copytree(colours, tmp_path / "copy", ignore=shutil.ignore_patterns("cache"))
     (tmp_path / "copy" / "database7.png").write_bytes(b"not an image")
     options = ("--data.root", "copy", "--data.cache_dir", "cache")

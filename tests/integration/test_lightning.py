@@ -47,9 +47,7 @@ def test_the_codes_of_predict_are_the_codes_that_test_scored(colours: Path, udms
         assert logged(tmp_path / run, "test/map@all")[0] == pytest.approx(report.map[None], abs=1e-6)
     assert report.map[None] > 0.5  # four colours: chance is near 0.25
     assert udmsh("validate", "--config", config, "--ckpt_path", weights, *CSV, "val") == 0
-    assert logged(tmp_path / "val", "val/map@all")[0] == pytest.approx(
-        logged(tmp_path / "fit", "val/map@all")[-1], abs=1e-6
-    )
+    assert logged(tmp_path / "val", "val/map@all")[0] == pytest.approx(logged(tmp_path / "fit", "val/map@all")[-1], abs=1e-6)
 
 
 def test_a_checkpoint_holds_everything_fitted(colours: Path, udmsh: Run, tmp_path: Path) -> None:
@@ -106,9 +104,7 @@ def test_wandb_works_offline(colours: Path, udmsh: Run, tmp_path: Path, monkeypa
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
-def test_two_processes_score_and_encode_as_one(
-    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
-) -> None:
+def test_two_processes_score_and_encode_as_one(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path) -> None:
     config = colours / "config.yaml"
     ddp = ("--trainer.devices", 2, "--trainer.strategy", "ddp")
     done = udmsh_process("fit", "--config", config, *ddp, *CSV, "fit", "--data.batch_size", 8)
@@ -117,9 +113,7 @@ def test_two_processes_score_and_encode_as_one(
     for run, flags in (("one", ()), ("two", ddp)):
         done = udmsh_process("test", "--config", config, "--ckpt_path", weights, *CSV, run, *flags)
         assert done.returncode == 0, done.stderr[-2000:]
-        done = udmsh_process(
-            "predict", "--config", config, "--ckpt_path", weights, "--trainer.default_root_dir", run, *flags
-        )
+        done = udmsh_process("predict", "--config", config, "--ckpt_path", weights, "--trainer.default_root_dir", run, *flags)
         assert done.returncode == 0, done.stderr[-2000:]
     assert logged(tmp_path / "one", "test/map@all")[0] == logged(tmp_path / "two", "test/map@all")[0]
     with (

@@ -106,9 +106,7 @@ def test_table_is_printed_and_written(tmp_path, data, expected, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["evaluate", *words, "--k", "10", "all", "--out", str(tmp_path / "o.csv")])
     printed = capsys.readouterr().out
-    assert (
-        f"| mAP@10 | {expected.map[10]:.4f} | {expected.map_worst[10]:.4f} | {expected.map_best[10]:.4f} |" in printed
-    )
+    assert f"| mAP@10 | {expected.map[10]:.4f} | {expected.map_worst[10]:.4f} | {expected.map_best[10]:.4f} |" in printed
     assert f"anywhere from {expected.map_worst[10]:.4f} to {expected.map_best[10]:.4f}" in printed
     with (tmp_path / "o.csv").open() as stream:
         rows = list(csv.DictReader(stream))

@@ -32,9 +32,7 @@ def test_pairwise_loss_equals_the_double_loop(u: torch.Tensor) -> None:
                 mass += float(weight[i, j])
     assert float(multilevel_pairwise_loss(u, similarity, weight)) == pytest.approx(total / mass)
     ones = torch.ones(9, 9, dtype=torch.float64)
-    assert float(multilevel_pairwise_loss(u, similarity)) == pytest.approx(
-        float(multilevel_pairwise_loss(u, similarity, ones))
-    )
+    assert float(multilevel_pairwise_loss(u, similarity)) == pytest.approx(float(multilevel_pairwise_loss(u, similarity, ones)))
 
 
 def test_pairwise_loss_vanishes_without_weight_and_at_a_perfect_fit(u: torch.Tensor) -> None:

@@ -89,8 +89,7 @@ def test_two_teachers_average_their_centred_cosine_distances() -> None:
     structure = SemanticStructure([5, 9])
     structure.fit(torch.cat([first, second], dim=1))
     expected = sum(
-        1 - torch.nn.functional.cosine_similarity((x - x.mean(0))[:, None], (x - x.mean(0))[None], dim=2)
-        for x in (first, second)
+        1 - torch.nn.functional.cosine_similarity((x - x.mean(0))[:, None], (x - x.mean(0))[None], dim=2) for x in (first, second)
     )
     torch.testing.assert_close(structure.distances(torch.cat([first, second], dim=1)), expected / 2, atol=1e-5, rtol=0)
 

@@ -39,8 +39,6 @@ def principal_directions(centred: Floats, count: int) -> Floats:
         InputError: more directions are asked for than the features have dimensions.
     """
     if count > centred.shape[1]:
-        raise InputError(
-            f"{count} bits need {count} principal directions, the trunk's features have {centred.shape[1]}"
-        )
+        raise InputError(f"{count} bits need {count} principal directions, the trunk's features have {centred.shape[1]}")
     _, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     return vectors[:, ::-1][:, :count].astype(np.float32)

@@ -16,4 +16,4 @@ class LSH(ShallowHash):
 
     def project(self, features: Floats) -> Floats:
         """``(x - mean) W``."""
-        return (features - self.mean) @ self.directions
+        return np.asarray((features - self.mean) @ self.directions)

@@ -1,5 +1,7 @@
 """PCAH: signs of the leading principal components (Wang et al., TPAMI 2012)."""
 
+import numpy as np
+
 from udmsh_pl.baselines.base import Floats, ShallowHash, principal_directions
 
 
@@ -13,4 +15,4 @@ class PCAH(ShallowHash):
 
     def project(self, features: Floats) -> Floats:
         """``(x - mean) W``."""
-        return (features - self.mean) @ self.directions
+        return np.asarray((features - self.mean) @ self.directions)

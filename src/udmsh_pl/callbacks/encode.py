@@ -1,7 +1,7 @@
 """Collect packed codes from the steps of every process, merge them by row, and write them to a file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class EncodeCodes(Callback):
         if not trainer.is_global_zero:
             return
         names = SPLITS if len(merged) == 2 else SPLITS[1:]
-        arrays: dict[str, Any] = {"bits": np.int64(pl_module.bits)}
+        arrays: dict[str, Any] = {"bits": np.int64(int(cast(Any, pl_module).bits))}
         for name, (rows, codes) in zip(names, merged.values(), strict=True):
             arrays[f"{name}_codes"] = codes
             if isinstance(datamodule, RetrievalDataModule):

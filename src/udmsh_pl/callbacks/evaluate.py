@@ -1,7 +1,7 @@
 """Score the codes of query and database: exact under ties, once, over the merged rows of all processes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
@@ -73,7 +73,7 @@ class EvaluateRetrieval(Callback):
             names = ("train", "train") if stage == "val" else ("query", "database")
             labels = [splits[name].labels[rows] for name, (rows, _) in zip(names, merged.values(), strict=True)]
             self.codes = dict(zip(("query", "database"), (codes for _, codes in merged.values()), strict=True))
-            self.report = self._evaluate(labels, int(pl_module.bits))
+            self.report = self._evaluate(labels, int(cast(Any, pl_module).bits))
             values = {f"{stage}/map@{'all' if k is None else k}": self.report.map[k] for k in self.ks}
         values = trainer.strategy.broadcast(values)
         for name, value in values.items():

@@ -1,6 +1,7 @@
 """Pictures during training: the semantic structure as a file and in any logger that takes images."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
@@ -34,7 +35,7 @@ def save_figure(figure: Figure, target: Path) -> None:
 
 def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
     """Send a figure to each logger that takes images."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     for logger in trainer.loggers:

@@ -211,5 +211,5 @@ class _Both(Dataset[dict[str, Any]]):
         return self.features[row] | self.pixels[row]
 
 
-def _whole_batch(batch: Batch) -> Batch:
+def _whole_batch(batch: Any) -> Any:
     return batch

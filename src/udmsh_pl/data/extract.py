@@ -117,7 +117,7 @@ class FeatureExtractor:
             for number, pixels in enumerate(loader, 1):
                 feature_map, global_feature = forward(pixels.flatten(0, 1))
                 block = {
-                    "views": global_feature.unflatten(0, (-1, max(views, 1))),
+                    "views": global_feature.reshape(-1, max(views, 1), global_feature.shape[1]),
                     "global_feature": global_feature,
                     "feature_map": torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid),
                 }
@@ -138,14 +138,14 @@ class FeatureExtractor:
         if self._runner() == "openvino":
             return _openvino_forward(trunk, size)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        trunk = trunk.to(device, memory_format=torch.channels_last)
+        trunk = trunk.to(device).to(memory_format=torch.channels_last)
 
         # on a CPU eight images at a time stay in its caches: 1.6 times faster than 64
         chunk = 8 if device.type == "cpu" else self.batch_size
 
         def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
             with torch.inference_mode():
-                parts = [trunk(part.to(device, memory_format=torch.channels_last)) for part in pixels.split(chunk)]
+                parts = [trunk(part.to(device, memory_format=torch.channels_last)) for part in torch.split(pixels, chunk)]
             return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
         return forward

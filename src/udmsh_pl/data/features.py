@@ -33,7 +33,7 @@ def open_features(directory: Path) -> Arrays | None:
         return None
     try:
         meta = json.loads((directory / "meta.json").read_text())
-        arrays = {}
+        arrays: Arrays = {}
         for name, facts in meta["arrays"].items():
             path = directory / f"{name}.f16"
             if path.stat().st_size != int(np.prod(facts["shape"])) * 2 or sha256_file(path) != facts["sha256"]:
@@ -58,9 +58,7 @@ class FeatureWriter:
         InputError: the disk has too little room for the whole store.
     """
 
-    def __init__(
-        self, directory: Path, key: Mapping[str, Any], rows: int, shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    def __init__(self, directory: Path, key: Mapping[str, Any], rows: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
         self.part = directory.with_name(directory.name + ".part")
         self.part.mkdir(parents=True, exist_ok=True)

@@ -62,17 +62,13 @@ def load_tree(root: Path, query_share: float, split_seed: int) -> Splits:
     count = max(1, round(query_share * len(names)))
     rows = draw(np.arange(len(names)), {"query": count}, split_seed)
     database = everything.select(rows["rest"])
-    return Splits(
-        _facts(f"folders-{query_share:g}-seed{split_seed}"), everything.select(rows["query"]), database, database
-    )
+    return Splits(_facts(f"folders-{query_share:g}-seed{split_seed}"), everything.select(rows["query"]), database, database)
 
 
 def _class(root: Path, name: str, depth: int) -> str:
     parts = name.split("/")
     if len(parts) < depth + 2:
-        raise InputError(
-            f"{root / name}: expected in a folder named after its class, as {root}/<class>/...; move it there"
-        )
+        raise InputError(f"{root / name}: expected in a folder named after its class, as {root}/<class>/...; move it there")
     return parts[depth]
 
 

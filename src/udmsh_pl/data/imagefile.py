@@ -62,9 +62,7 @@ class PackedImages(ImageList):
         """The images of the given rows, in the given order, in the same file."""
         index = np.asarray(rows, dtype=np.int64)
         names = [self.names[row] for row in index.tolist()]
-        return PackedImages(
-            names, self.labels[index], self.root, source=self.source, file=self.file, rows=self.rows[index]
-        )
+        return PackedImages(names, self.labels[index], self.root, source=self.source, file=self.file, rows=self.rows[index])
 
     @cached_property
     def _mapped(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint32]]:
@@ -111,9 +109,7 @@ def pack_images(
     with FileLock(file.with_suffix(".lock")):  # a second process waits for the first instead of repeating it
         if not _is_whole(file, key, len(images)):
             _write(file, key, _Encoded(images, size, image_format, quality), workers)
-    return PackedImages(
-        images.names, images.labels, images.root, source=images.source, file=file, rows=np.arange(len(images))
-    )
+    return PackedImages(images.names, images.labels, images.root, source=images.source, file=file, rows=np.arange(len(images)))
 
 
 def pack_splits(splits: Splits, folder: Path, size: int | None = 256, workers: int = 0) -> Splits:

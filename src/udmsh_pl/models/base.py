@@ -91,7 +91,7 @@ class HashingModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Fit the teacher once and hand it to every process."""
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "features"):
             raise InputError("training needs a data module of udmsh_pl.data (trainer.fit(model, datamodule=...))")
         state = self.fit_teacher(datamodule) if self.trainer.is_global_zero else {}
@@ -137,9 +137,7 @@ class HashingModule(LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         size = len(batch["index"])
         for name, value in {**terms, "total": loss}.items():
-            self.log(
-                f"loss/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "total", batch_size=size
-            )
+            self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "total", batch_size=size)
         return loss
 
     def codes(self, batch: Batch) -> dict[str, Any]:
@@ -158,7 +156,7 @@ class HashingModule(LightningModule):
         """As :meth:`validation_step`."""
         return self.codes(batch)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW with one learning rate for the trunk and one for the rest, warm-up and decay by step."""
         trunk = list(self.trunk.parameters()) if self.trunk is not None else []
         own = {id(parameter) for parameter in trunk}

@@ -27,9 +27,11 @@ class SpatialPool(nn.Module):
         """``[B, C, h, w] -> [B, C]``."""
         places = feature_map.flatten(2)
         if self.kind == "gem":
-            return places.clamp_min(1e-6).pow(self.power).mean(2).pow(1 / self.power)
+            mean: Tensor = places.clamp_min(1e-6).pow(self.power).mean(2)
+            return mean.pow(1 / self.power)
         if self.kind == "attention":
-            return (places * self.score(feature_map).flatten(2).softmax(2)).sum(2)
+            scores: Tensor = self.score(feature_map)
+            return (places * scores.flatten(2).softmax(2)).sum(2)
         return places.mean(2)
 
 
@@ -70,9 +72,7 @@ class DualBranchEncoder(nn.Module):
             raise InputError(f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}")
         self.branches = branches
         if branches != "spatial":
-            self.global_branch = nn.Sequential(
-                nn.Linear(global_dim, hidden), *_after(hidden, batch_norm, nn.BatchNorm1d)
-            )
+            self.global_branch = nn.Sequential(nn.Linear(global_dim, hidden), *_after(hidden, batch_norm, nn.BatchNorm1d))
         if branches != "global":
             self.spatial_branch = nn.Sequential(
                 nn.Conv2d(map_channels, spatial_hidden, kernel_size=1),  # conv6

@@ -1,19 +1,33 @@
-"""Curves for print: precision against recall, precision against N, mAP against bits."""
+"""Curves for print: precision against recall, precision against N, mAP against bits, and what ties leave open.
+
+Every method has a marker and a line style of its own, so that a grey print tells them apart as colours do.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from udmsh_pl.files import atomic_path
 from udmsh_pl.retrieval import RetrievalReport
 
-Floats = NDArray[np.float64]
-# distinct in grey as well as in colour
 MARKERS = "osD^vP*X<>"
+STYLES = ("-", "--", "-.", ":")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe & Ito: colour-blind safe
+
+
+class Look(TypedDict):
+    """How one method is drawn in every figure."""
+
+    color: str
+    linestyle: str
+    marker: str
+    markersize: float
+    linewidth: float
 
 
 def precision_recall_figure(reports: Mapping[str, RetrievalReport], title: str = "") -> Figure:
@@ -23,7 +37,7 @@ def precision_recall_figure(reports: Mapping[str, RetrievalReport], title: str =
         precision, recall = report.precision_recall_curve()
         # radii that find next to nothing have a precision of 0 by definition and would draw a spike
         shown = recall > 1e-3
-        axes.plot(recall[shown], precision[shown], label=name, marker=MARKERS[number % len(MARKERS)], **_LINE)
+        axes.plot(recall[shown], precision[shown], label=name, markevery=0.06, **_look(number))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, None)
     axes.legend()
@@ -31,11 +45,12 @@ def precision_recall_figure(reports: Mapping[str, RetrievalReport], title: str =
 
 
 def precision_at_figure(reports: Mapping[str, RetrievalReport], numbers: Sequence[int], title: str = "") -> Figure:
-    """Mean precision among the N nearest against N, one curve a method."""
+    """Mean expected precision among the N nearest against N, one curve a method."""
     figure, axes = _axes("N, images returned", "precision@N", title)
     for number, (name, report) in enumerate(reports.items()):
         values = [report.precision_at(n) for n in numbers]
-        axes.plot(numbers, values, label=name, marker=MARKERS[number % len(MARKERS)], **_LINE)
+        axes.plot(numbers, values, label=name, **_look(number))
+    axes.set_xlim(0, None)
     axes.legend()
     return figure
 
@@ -51,31 +66,64 @@ def map_against_bits_figure(
         title: over the axes
     """
     figure, axes = _axes("code length in bits", ylabel, title)
-    lengths = sorted({bits for by_bits in values.values() for bits in by_bits if bits})
     for number, (name, by_bits) in enumerate(values.items()):
         if 0 in by_bits:
             axes.axhline(float(np.mean(by_bits[0])), color="0.4", linestyle=":", label=name)
-            continue
+        bits = sorted(length for length in by_bits if length)
+        if bits:
+            means = [float(np.mean(by_bits[b])) for b in bits]
+            spreads = [float(np.std(by_bits[b], ddof=1)) if len(by_bits[b]) > 1 else 0.0 for b in bits]
+            axes.errorbar(bits, means, yerr=spreads, label=None if 0 in by_bits else name, capsize=3, **_look(number))
+    _bit_ticks(axes, sorted({bits for by_bits in values.values() for bits in by_bits if bits}))
+    axes.legend()
+    return figure
+
+
+def tie_interval_figure(reports: Mapping[str, Mapping[int, RetrievalReport]], k: int | None = None, title: str = "") -> Figure:
+    """How far the order of tied items alone can move mAP@k: bars from worst to best, the expectation marked.
+
+    Args:
+        reports: method -> bits -> report; every report holds the cut-off ``k``
+        k: cut-off, None for the whole database
+        title: over the axes
+    """
+    figure, axes = _axes("code length in bits", f"mAP@{'ALL' if k is None else k}", title)
+    for number, (name, by_bits) in enumerate(reports.items()):
+        # side by side: on a logarithmic axis, a factor keeps methods at one length apart
+        shift = 1.06 ** (number - (len(reports) - 1) / 2)
         bits = sorted(by_bits)
-        means = [float(np.mean(by_bits[b])) for b in bits]
-        spreads = [float(np.std(by_bits[b], ddof=1)) if len(by_bits[b]) > 1 else 0.0 for b in bits]
-        marker = MARKERS[number % len(MARKERS)]
-        axes.errorbar(bits, means, yerr=spreads, label=name, marker=marker, capsize=3, **_LINE)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [str(bits) for bits in lengths])
-    axes.minorticks_off()
+        means = np.array([by_bits[b].map[k] for b in bits])
+        low = means - np.array([by_bits[b].map_worst[k] for b in bits])
+        high = np.array([by_bits[b].map_best[k] for b in bits]) - means
+        look = _look(number)
+        axes.errorbar([b * shift for b in bits], means, yerr=np.maximum([low, high], 0.0), label=name, capsize=3, **look)
+    _bit_ticks(axes, sorted({bits for by_bits in reports.values() for bits in by_bits}))
     axes.legend()
     return figure
 
 
 def save_print(figure: Figure, target: Path) -> None:
-    """Write ``target`` as PNG and, beside it, as vector PDF, each whole or not at all."""
+    """Write ``target`` as PNG and, beside it, as vector PDF with text that stays text, each whole or not at all."""
     for suffix in (".png", ".pdf"):
-        with atomic_path(target.with_suffix(suffix)) as partial:
-            figure.savefig(partial, dpi=200)
+        # type 42: journals refuse the type 3 fonts that Matplotlib embeds otherwise
+        with atomic_path(target.with_suffix(suffix)) as partial, rc_context({"pdf.fonttype": 42}):
+            figure.savefig(partial, dpi=300)
 
 
-_LINE: dict[str, float] = {"markersize": 4.0, "linewidth": 1.4}
+def _look(number: int) -> Look:
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": STYLES[number % len(STYLES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4.0,
+        "linewidth": 1.4,
+    }
+
+
+def _bit_ticks(axes: Axes, lengths: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [str(bits) for bits in lengths])
+    axes.minorticks_off()
 
 
 def _axes(xlabel: str, ylabel: str, title: str) -> tuple[Figure, Axes]:

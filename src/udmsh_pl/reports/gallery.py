@@ -13,9 +13,7 @@ Codes = NDArray[np.uint8]
 SIDE = 96  # pixels of a thumbnail
 
 
-def nearest(
-    query_codes: Codes, database_codes: Codes, bits: int, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def nearest(query_codes: Codes, database_codes: Codes, bits: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and Hamming distances, each int64 ``[Q, count]``, of the nearest codes; ties in the order of the database."""
     query, database = (unpack_codes(codes, bits).astype(np.float32) for codes in (query_codes, database_codes))
     distances = ((bits - query @ database.T) / 2).round().astype(np.int64)

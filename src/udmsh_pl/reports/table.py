@@ -94,17 +94,12 @@ def render_table(results: Sequence[Result], form: Format = "markdown") -> str:
     )
     header = ["method", *(f"mAP@{'ALL' if k == 'all' else k}, {bits} bits" for k, bits in columns)]
     values = {
-        (method, column): [
-            r.value for r in chosen if r.method == method and r.k == column[0] and r.bits in (column[1], 0)
-        ]
+        (method, column): [r.value for r in chosen if r.method == method and r.k == column[0] and r.bits in (column[1], 0)]
         for method in methods
         for column in columns
     }
     best = {column: _clear_winner({method: values[method, column] for method in methods}) for column in columns}
-    rows = [
-        [method, *(_cell(values[method, column], method == best[column], form) for column in columns)]
-        for method in methods
-    ]
+    rows = [[method, *(_cell(values[method, column], method == best[column], form) for column in columns)] for method in methods]
     if form == "csv":
         return "\n".join(",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows])
     notes = _notes(chosen)

@@ -8,9 +8,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.ties import Floats
 
 
-def bootstrap_interval(
-    values: Floats, confidence: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_interval(values: Floats, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of per-query values (Efron & Tibshirani, 1993, ch. 13: *stated*).
 
     The queries are the sample: the interval says how much a mean would move with other queries of the same kind. It

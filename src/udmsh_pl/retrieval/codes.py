@@ -55,8 +55,7 @@ def pack_codes(u: Any) -> Bytes:
     if values.dtype.kind in "iu":
         if values.size and values.min() >= 0 and (values == 0).any():
             raise InputError(
-                "codes are integers without a negative value, so u >= 0 is always true: "
-                "convert 0/1 codes to bool, or give -1/+1"
+                "codes are integers without a negative value, so u >= 0 is always true: convert 0/1 codes to bool, or give -1/+1"
             )
     elif np.isnan(values).any():
         row = int(np.flatnonzero(np.isnan(values).any(axis=1))[0])

@@ -174,12 +174,8 @@ def count_pairs(query, database, query_labels, database_labels, bits, first, las
                         short_bins(query, database, query_labels, database_labels, row, start, count, ours, theirs)
                         count_cells(table, ours, theirs, bins, cells, count)
                         continue
-                    long_bins(
-                        query, database, query_labels, database_labels, row, start, count, near, shared, ours_long
-                    )
-                    long_bins(
-                        query, database, query_labels, database_labels, row + 1, start, count, near, shared, theirs_long
-                    )
+                    long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, ours_long)
+                    long_bins(query, database, query_labels, database_labels, row + 1, start, count, near, shared, theirs_long)
                     count_cells(table, ours_long, theirs_long, bins, cells, count)
             for row in range(block, until, 2):
                 empty_into(joint[(row - block) // 2], bins, counts[row], counts[row + 1])

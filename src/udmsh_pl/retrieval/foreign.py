@@ -75,9 +75,7 @@ class ForeignFile:
     def _only(self, what: str) -> Array:
         arrays = [array for array in self.arrays.values() if array.size > 1]
         if len(arrays) != 1:
-            raise InputError(
-                f"{self.path}: which array holds the {what}? Give {self.path}:NAME with one of {self.listing()}"
-            )
+            raise InputError(f"{self.path}: which array holds the {what}? Give {self.path}:NAME with one of {self.listing()}")
         return arrays[0]
 
 
@@ -139,5 +137,5 @@ def _upright(labels: Array, items: int) -> Array:
 
 def _is_packed(array: Array, bits: int | None) -> bool:
     if bits is not None and array.shape[1] != bits:
-        return array.shape[1] == (bits + 7) // 8
+        return bool(array.shape[1] == (bits + 7) // 8)
     return bool((array > 1).any())

@@ -156,9 +156,7 @@ class BinaryIndex:
         indexfile.write(Path(path), head, self.ids, faiss.serialize_index_binary(self._index))
 
     @classmethod
-    def load(
-        cls, path: Path | str, bits: int | None = None, model_hash: str | None = None, device: str = "cpu"
-    ) -> BinaryIndex:
+    def load(cls, path: Path | str, bits: int | None = None, model_hash: str | None = None, device: str = "cpu") -> BinaryIndex:
         """Read what :meth:`save` wrote.
 
         ``bits`` and ``model_hash`` are what the caller expects; None takes any.

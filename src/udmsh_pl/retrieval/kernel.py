@@ -184,9 +184,7 @@ def _graded_counts(
     return counts
 
 
-def _numpy_counts(
-    query: Words, database: Words, query_labels: Words, database_labels: Words, bits: int, levels: int
-) -> Counts:
+def _numpy_counts(query: Words, database: Words, query_labels: Words, database_labels: Words, bits: int, levels: int) -> Counts:
     counts = np.empty((len(query), levels * (bits + 1)), dtype=np.int64)
     for row in range(len(query)):
         shared = database_labels & query_labels[row]

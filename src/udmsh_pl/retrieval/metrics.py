@@ -51,9 +51,7 @@ def evaluate_codes(
     wanted = check_labels(query_labels, len(query), "query_labels")
     have = check_labels(database_labels, len(database), "database_labels")
     if wanted.shape[1] != have.shape[1]:
-        raise InputError(
-            f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}: use one label set"
-        )
+        raise InputError(f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}: use one label set")
     if not len(query) or not len(database):
         raise InputError("there is nothing to score: give at least one query and one database code")
     cutoffs = check_cutoffs(ks)

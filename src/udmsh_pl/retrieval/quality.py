@@ -78,9 +78,7 @@ def neighbour_flips(codes: Any, features: Any, bits: int, sample: int = 2000, se
     packed = check_codes(codes, bits, "codes")
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 2 or len(values) != len(packed):
-        raise InputError(
-            f"features have shape {list(values.shape)}, there are {len(packed)} codes: give [items, features]"
-        )
+        raise InputError(f"features have shape {list(values.shape)}, there are {len(packed)} codes: give [items, features]")
     if len(packed) < 2:
         raise InputError("one item has no neighbour: give at least two")
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

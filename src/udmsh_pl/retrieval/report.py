@@ -159,9 +159,7 @@ class RetrievalReport:
     def _mean(self, values: Floats) -> float:
         return float(values[self._kept].mean())
 
-    def _means(
-        self, values: dict[Cutoff, Floats], hit: dict[Cutoff, npt.NDArray[np.bool_]] | None = None
-    ) -> dict[Cutoff, float]:
+    def _means(self, values: dict[Cutoff, Floats], hit: dict[Cutoff, npt.NDArray[np.bool_]] | None = None) -> dict[Cutoff, float]:
         kept = {k: self._counted(k) if hit is None or self.zero_hits == "zero" else hit[k] for k in values}
         return {k: float(per_query[kept[k]].mean()) if kept[k].any() else 0.0 for k, per_query in values.items()}
 

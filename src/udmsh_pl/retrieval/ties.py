@@ -132,9 +132,7 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), 0.0)
 
 
-def _hypergeometric_mean(
-    n: Floats, r: Floats, s: Floats, done: Floats, linear: Floats, square: Floats, hits: Floats
-) -> Floats:
+def _hypergeometric_mean(n: Floats, r: Floats, s: Floats, done: Floats, linear: Floats, square: Floats, hits: Floats) -> Floats:
     """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n items, r relevant, s drawn).
 
     The weights are built outward from the mode by the ratio of neighbours and divided by their sum, so no factorial

@@ -17,9 +17,7 @@ def instances(folder: str, count: int, start: int) -> dict:
     prefix = f"COCO_{folder}_" if "2014" in folder else ""
     pictures, annotations = [], []
     for number in range(start, start + count):
-        pictures.append(
-            {"license": 3, "file_name": f"{prefix}{number:012d}.jpg", "id": number, "height": 8, "width": 8}
-        )
+        pictures.append({"license": 3, "file_name": f"{prefix}{number:012d}.jpg", "id": number, "height": 8, "width": 8})
         for category in generator.choice(IDS, generator.integers(0, 4)).tolist():  # some have no object
             annotations.append(
                 {

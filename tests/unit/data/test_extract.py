@@ -35,9 +35,7 @@ def test_features_are_the_trunks_own(tmp_path: Path, images: ImageList) -> None:
     info = trunk_info("resnet10t", "random")
     transform = eval_transform(64, info.mean, info.std)
     with torch.no_grad():
-        feature_map, feature = build_trunk("resnet10t", "random")(
-            torch.stack([transform(images.load(row)) for row in range(11)])
-        )
+        feature_map, feature = build_trunk("resnet10t", "random")(torch.stack([transform(images.load(row)) for row in range(11)]))
     pooled = torch.nn.functional.adaptive_avg_pool2d(feature_map, 2)
     np.testing.assert_allclose(arrays["global_feature"], feature, rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(arrays["feature_map"], pooled, rtol=2e-3, atol=1e-3)
@@ -68,9 +66,7 @@ def test_a_changed_image_is_another_key(tmp_path: Path, images: ImageList) -> No
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(path)
     os.utime(path, (1, 1))
     assert extractor(tmp_path).key(images, 0, 0) != before
-    assert extractor(tmp_path).key(images.select([0, 1, 2]), 0, 0) != extractor(tmp_path).key(
-        images.select([2, 1, 0]), 0, 0
-    )
+    assert extractor(tmp_path).key(images.select([0, 1, 2]), 0, 0) != extractor(tmp_path).key(images.select([2, 1, 0]), 0, 0)
 
 
 def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -> None:
@@ -83,9 +79,7 @@ def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -
     assert np.abs(one.astype(float) - reseeded).max() > 1e-2
 
 
-def test_extraction_goes_on_where_it_was_stopped(
-    tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_extraction_goes_on_where_it_was_stopped(tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("udmsh_pl.data.extract.BLOCK", 1)
     whole = extractor(tmp_path / "whole").clean(images)
     original, calls = ImageList.load, []

@@ -89,7 +89,7 @@ def test_a_damaged_store_is_never_used(tmp_path: Path, damage: str) -> None:
 
 def test_too_small_a_disk_is_told_before_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
-    with pytest.raises(InputError, match="--data.cache_dir"):
+    with pytest.raises(InputError, match=r"--data\.cache_dir"):
         FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
 
 

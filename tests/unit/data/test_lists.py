@@ -125,9 +125,7 @@ def test_whatever_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory
     assert back.fingerprint() == images.fingerprint()
 
 
-PIECES = st.sampled_from(
-    [b"a", b"b.jpg", b"0", b"1", b" ", b" ", b"\n", b"\n", b"\r\n", b"\t", b"2", b"\xff", b"\xc3\xa9"]
-)
+PIECES = st.sampled_from([b"a", b"b.jpg", b"0", b"1", b" ", b" ", b"\n", b"\n", b"\r\n", b"\t", b"2", b"\xff", b"\xc3\xa9"])
 
 
 @settings(max_examples=400)

@@ -101,9 +101,7 @@ def test_parquet(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table(
-        {"path": ["q.jpg", "a.jpg"], "labels": [["sea", "sky"], None], "split": ["query", "database"]}
-    )
+    table = pyarrow.table({"path": ["q.jpg", "a.jpg"], "labels": [["sea", "sky"], None], "split": ["query", "database"]})
     parquet.write_table(table, tmp_path / "m.parquet")
     parts = read_manifest(tmp_path / "m.parquet", tmp_path)
     assert parts["query"].labels.tolist() == [[True, True]]

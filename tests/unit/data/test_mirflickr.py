@@ -51,9 +51,7 @@ def test_24_labels(root: Path) -> None:
     assert all(number % 4 for number in numbers)
     assert splits.database.labels.any(axis=1).all()
     animals = set(map(int, (root / "mirflickr25k_annotations_v080/animals.txt").read_text().split()))
-    assert all(
-        (number in animals) == label for number, label in zip(numbers[:2_000], splits.query.labels[:, 0], strict=True)
-    )
+    assert all((number in animals) == label for number, label in zip(numbers[:2_000], splits.query.labels[:, 0], strict=True))
 
 
 def test_38_annotations(root: Path) -> None:
@@ -105,9 +103,7 @@ def test_lists_need_no_download(tmp_path: Path) -> None:
     assert not (tmp_path / "images").exists()
 
 
-def test_the_command_line_trains_and_scores_what_is_there(
-    root: Path, tmp_path: Path, train_and_score, place_images
-) -> None:
+def test_the_command_line_trains_and_scores_what_is_there(root: Path, tmp_path: Path, train_and_score, place_images) -> None:
     few = tmp_path / "few"
     (few / "mirflickr").mkdir(parents=True)
     (few / "mirflickr/meta").symlink_to(root / "mirflickr/meta")

@@ -41,8 +41,7 @@ def test_21_concepts(root: Path) -> None:
     assert splits.query.load(0).size == (8, 8)
     row = int(splits.query.names[0].split("/")[1][:4])
     flags = [
-        (root / f"Groundtruth/AllLabels/Labels_{concept}.txt").read_text().split()[row] == "1"
-        for concept in CONCEPTS[30:51]
+        (root / f"Groundtruth/AllLabels/Labels_{concept}.txt").read_text().split()[row] == "1" for concept in CONCEPTS[30:51]
     ]
     assert splits.query.labels[0].tolist() == flags
 

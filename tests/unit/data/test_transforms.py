@@ -27,9 +27,7 @@ def test_eval_is_pillows_bicubic_of_the_whole_image(picture: Image.Image) -> Non
     found = eval_transform(16, MEAN, STD)(picture)
     assert found.dtype == torch.float32
     one_level = 1.01 / 255 / min(STD)
-    torch.testing.assert_close(
-        found, normalised(picture.resize((16, 16), Image.Resampling.BICUBIC)), atol=one_level, rtol=0
-    )
+    torch.testing.assert_close(found, normalised(picture.resize((16, 16), Image.Resampling.BICUBIC)), atol=one_level, rtol=0)
     assert type(found) is torch.Tensor
 
 

@@ -97,7 +97,7 @@ def test_unknown_name_suggests_a_known_one() -> None:
 
 
 def test_missing_file_names_the_argument(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--model.weights"):
+    with pytest.raises(InputError, match=r"--model\.weights"):
         build_trunk("vgg16", str(tmp_path / "none.pth"))
 
 
@@ -110,5 +110,5 @@ def test_files_that_are_no_weights_of_this_trunk(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="state dict"):
         build_trunk("resnet10t", str(tmp_path / "list.pth"))
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "other.pth")
-    with pytest.raises(InputError, match="lacks|needs"):
+    with pytest.raises(InputError, match=r"lacks|needs"):
         build_trunk("resnet10t", str(tmp_path / "other.pth"))

@@ -28,7 +28,7 @@ def test_dual_is_one_hash_layer_on_both_branches() -> None:
 
 @pytest.mark.parametrize("bits", [0, -3, 1025])
 def test_impossible_code_length_is_refused(bits: int) -> None:
-    with pytest.raises(InputError, match="--model.bits"):
+    with pytest.raises(InputError, match=r"--model\.bits"):
         DualBranchEncoder(10, 6, bits)
 
 
