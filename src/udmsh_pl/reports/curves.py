@@ -40,7 +40,7 @@ def precision_recall_figure(reports: Mapping[str, RetrievalReport], title: str =
         axes.plot(recall[shown], precision[shown], label=name, markevery=0.06, **_look(number))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, None)
-    axes.legend()
+    _legend(figure)
     return figure
 
 
@@ -51,7 +51,7 @@ def precision_at_figure(reports: Mapping[str, RetrievalReport], numbers: Sequenc
         values = [report.precision_at(n) for n in numbers]
         axes.plot(numbers, values, label=name, **_look(number))
     axes.set_xlim(0, None)
-    axes.legend()
+    _legend(figure)
     return figure
 
 
@@ -75,7 +75,7 @@ def map_against_bits_figure(
             spreads = [float(np.std(by_bits[b], ddof=1)) if len(by_bits[b]) > 1 else 0.0 for b in bits]
             axes.errorbar(bits, means, yerr=spreads, label=None if 0 in by_bits else name, capsize=3, **_look(number))
     _bit_ticks(axes, sorted({bits for by_bits in values.values() for bits in by_bits if bits}))
-    axes.legend()
+    _legend(figure)
     return figure
 
 
@@ -98,7 +98,7 @@ def tie_interval_figure(reports: Mapping[str, Mapping[int, RetrievalReport]], k:
         look = _look(number)
         axes.errorbar([b * shift for b in bits], means, yerr=np.maximum([low, high], 0.0), label=name, capsize=3, **look)
     _bit_ticks(axes, sorted({bits for by_bits in reports.values() for bits in by_bits}))
-    axes.legend()
+    _legend(figure)
     return figure
 
 
@@ -118,6 +118,11 @@ def _look(number: int) -> Look:
         "markersize": 4.0,
         "linewidth": 1.4,
     }
+
+
+def _legend(figure: Figure) -> None:
+    """Below the axes, where it hides no curve."""
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
 
 
 def _bit_ticks(axes: Axes, lengths: Sequence[int]) -> None:
