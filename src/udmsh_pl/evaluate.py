@@ -114,10 +114,13 @@ def render(report: RetrievalReport, rows: list[Row]) -> str:
         lines.append(f"| {name} | " + " | ".join("" if v is None else f"{v:.4f}" for v in values) + " |")
     widest = max(report.ks, key=lambda k: report.map_best[k] - report.map_worst[k])
     name, worst, best = _name(widest), report.map_worst[widest], report.map_best[widest]
+    low, high = report.interval(widest)
     lines += [
         "",
         f"Items at one Hamming distance are tied: their order alone can put {name} anywhere from {worst:.4f} to "
         f"{best:.4f}. 'expected' is the mean over all orders, 'by row' the order of the database file.",
+        "",
+        f"95 % bootstrap interval of {name} over queries: {low:.4f} to {high:.4f}.",
     ]
     return "\n".join(lines)
 

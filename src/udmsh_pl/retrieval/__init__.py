@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from udmsh_pl.retrieval.bootstrap import bootstrap_interval
+from udmsh_pl.retrieval.bootstrap import PairedDifference, bootstrap_interval, paired_difference
 from udmsh_pl.retrieval.codes import pack_codes, unpack_codes
 from udmsh_pl.retrieval.metrics import RetrievalReport, evaluate_codes
 from udmsh_pl.retrieval.quality import CodeQuality, code_quality, neighbour_flips
@@ -15,12 +15,14 @@ __all__ = [
     "BinaryIndex",
     "CodeQuality",
     "HammingRetrieval",
+    "PairedDifference",
     "RetrievalReport",
     "bootstrap_interval",
     "code_quality",
     "evaluate_codes",
     "neighbour_flips",
     "pack_codes",
+    "paired_difference",
     "unpack_codes",
 ]
 
