@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval import bootstrap_interval, code_quality, neighbour_flips, pack_codes
+from udmsh_pl.retrieval import code_quality, neighbour_flips, pack_codes
 
 
 def test_quality_equals_numpys_definitions():
@@ -41,21 +41,3 @@ def test_flips_between_neighbours():
         neighbour_flips(np.zeros((1, 1), np.uint8), features[:1], 2)
     with pytest.raises(InputError, match="empty"):
         code_quality(np.zeros((0, 1), np.uint8), 2)
-
-
-def test_a_bootstrap_interval_covers_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(100):
-        low, high = bootstrap_interval(rng.beta(2, 3, 200), samples=300, seed=trial)
-        covered += low <= 0.4 <= high
-    assert 85 <= covered <= 100
-
-
-def test_a_bootstrap_repeats_with_its_seed_and_names_misuse():
-    values = np.random.default_rng(1).random(50)
-    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
-    assert bootstrap_interval(np.ones(5)) == (1.0, 1.0)
-    for arguments, message in (((np.empty(0),), "no values"), ((values, 95), "between 0 and 1"), ((values, 0.9, 0), "samples")):
-        with pytest.raises(InputError, match=message):
-            bootstrap_interval(*arguments)
