@@ -1,9 +1,11 @@
 """The command ``udmsh``: Lightning's subcommands on our base classes, and our own beside them."""
 
 import argparse
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +84,8 @@ class UdmshCLI(LightningCLI):
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake of the user ends with one line on stderr and status 2."""
     arguments = list(sys.argv[1:] if args is None else args)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning against a newer torch; nothing a user can mend
     command = arguments[0] if arguments else "--help"
     try:
         status = _OWN[command](arguments[1:]) if command in _OWN else _lightning(arguments)

@@ -34,6 +34,7 @@ class UDMSH(HashingModule):
 
     Args:
         teacher: features whose distances are the structure; ``both`` averages the two cosine distances
+        root: take the signed square root of the teacher's features, which tames channels that burst (*ours*)
         alpha: pairs nearer than ``m - alpha sigma_left`` are surely similar
         beta: pairs farther than ``m + beta sigma_right`` are surely dissimilar
         levels: ``graded``, ``hard`` (SSDH) or ``cosine``
@@ -46,7 +47,8 @@ class UDMSH(HashingModule):
         decorrelation_weight: weight of the bit decorrelation (*ours*, off)
     """
 
-    teacher: Teacher = "global"
+    teacher: Teacher = "both"
+    root: bool = True
     alpha: float = 2.0
     beta: float = 2.0
     levels: Levels = "graded"
@@ -80,7 +82,8 @@ class UDMSH(HashingModule):
             parts.append(batch["global_feature"].float())
         if self.teacher != "global":
             parts.append(batch["feature_map"].float().flatten(1))
-        return torch.cat(parts, dim=1)
+        features = torch.cat(parts, dim=1)
+        return features.sign() * features.abs().sqrt() if self.root else features
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fit the mean and the two half-Gaussians on the train split."""
