@@ -233,6 +233,9 @@ def render(results: dict[tuple[int, int, int], dict[str, float]], memory: float,
         f"other work on the machine counts less, of the clock on several), median of {rounds} interleaved rounds "
         f"in one process ({processor()}, Python {platform.python_version()}, NumPy {np.__version__}, "
         f"torch {torch.__version__}, faiss {faiss.__version__}). Written by `python benchmarks/evaluation.py`.",
+        "",
+        f"Load average of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores. Well above the "
+        "number of threads, other work ran too, and the clock times on several threads are too high.",
     ]
     for (bits, labels, threads), seconds in results.items():
         best = seconds["udmsh_pl.evaluate_codes"]
