@@ -18,13 +18,16 @@ from udmsh_pl.data.transforms import eval_transform, view_transform
 from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import OFFLINE_TRUNK, trunk_info
 
+OF_VIEWS = ("views", "view_maps")  # arrays that hold random views; encoding leaves them alone
+
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class RetrievalDataModule(LightningDataModule):
     """Query, train and database images of one protocol, as batches of images or of cached trunk features.
 
     With a frozen trunk (``finetune`` false) batches hold ``global_feature`` float [B, D] and ``feature_map`` float
-    [B, C, g, g] from the cache instead of ``image``; train batches hold ``views`` float [B, 2, D] when there are any.
+    [B, C, g, g] from the cache instead of ``image``; train batches also hold ``views`` float [B, 2, D] and ``view_maps``
+    float [B, 2, C, g, g] of two random views of each image when ``views`` is set.
     When fine-tuning, train batches hold ``image`` beside the frozen features, which then serve the teacher. All hold
     ``labels`` bool [B, L] and ``index`` long [B], the row in the split.
 
@@ -150,7 +153,7 @@ class RetrievalDataModule(LightningDataModule):
             pixels = ImageDataset(images, eval_transform(self.image_size or info.image_size, info.mean, info.std))
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
             return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
-        stored = self.features(split)
+        stored = {name: array for name, array in self.features(split).items() if name not in OF_VIEWS}
         return self._loader(FeatureRows(images.labels, stored, rows), max(self.batch_size, 512), shuffle=False)
 
     def _loader(self, dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Batch]:
@@ -165,11 +168,13 @@ class RetrievalDataModule(LightningDataModule):
         wanted = ("train",) if self.finetune else tuple(splits.by_name())
         for name in wanted:
             images = splits.by_name()[name]
+            if name in self._features:
+                continue
             if name == "database" and images.names == splits.train.names and images.root == splits.train.root:
                 self._features[name] = self._features["train"]
-            elif name not in self._features:
+            else:
                 self._features[name] = extractor.clean(images)
-        if self.views:
+        if self.views and "views" not in self._features["train"]:
             self._features["train"] = self._features["train"] | extractor.views(splits.train, self.views)
 
 
@@ -188,11 +193,13 @@ class FeatureRows(Dataset[Batch]):
 
     def __getitems__(self, items: list[int]) -> Batch:
         rows = self.rows[items]
-        batch = {name: torch.from_numpy(array[rows]).float() for name, array in self.arrays.items() if name != "views"}
+        pair = None
         if "views" in self.arrays:
             count = self.arrays["views"].shape[1]
             pair = torch.rand(len(rows), count).topk(2).indices.numpy()  # two different views of each image
-            batch["views"] = torch.from_numpy(self.arrays["views"][rows[:, None], pair]).float()
+        batch = {}
+        for name, array in self.arrays.items():
+            batch[name] = torch.from_numpy(array[rows[:, None], pair] if name in OF_VIEWS else array[rows]).float()
         batch["labels"] = torch.from_numpy(self.labels[rows])
         batch["index"] = torch.from_numpy(rows)
         return batch

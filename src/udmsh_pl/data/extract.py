@@ -13,14 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from udmsh_pl.data.features import Arrays, FeatureWriter, open_features
 from udmsh_pl.data.images import ImageList
-from udmsh_pl.data.transforms import eval_transform, view_transform
+from udmsh_pl.data.transforms import Transform, eval_transform, view_transform
 from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import build_trunk, trunk_info, weights_id
 
@@ -62,9 +61,10 @@ class FeatureExtractor:
         return self._cached(images, shapes, views=0, seed=0)
 
     def views(self, images: ImageList, count: int, seed: int = 0) -> Arrays:
-        """``views [N, count, D]``, float16: global features of ``count`` random views of each image."""
+        """The same two arrays of ``count`` random views of each image, as ``views [N, count, D]`` and ``view_maps``."""
         info = trunk_info(self.backbone, self.weights)
-        return self._cached(images, {"views": (count, info.global_dim)}, views=count, seed=seed)
+        shapes = {"views": (count, info.global_dim), "view_maps": (count, info.map_channels, self.grid, self.grid)}
+        return self._cached(images, shapes, views=count, seed=seed)
 
     def key(self, images: ImageList, views: int, seed: int) -> dict[str, Any]:
         """Everything that decides the features of ``images``, in a form that JSON can hold."""
@@ -116,12 +116,9 @@ class FeatureExtractor:
         with bar:
             for number, pixels in enumerate(loader, 1):
                 feature_map, global_feature = forward(pixels.flatten(0, 1))
-                block = {
-                    "views": global_feature.reshape(-1, max(views, 1), global_feature.shape[1]),
-                    "global_feature": global_feature,
-                    "feature_map": torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid),
-                }
-                pending.append({name: block[name].float().cpu().numpy() for name in shapes})
+                pooled = torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
+                block = zip(shapes.items(), (global_feature, pooled), strict=True)
+                pending.append({name: part.float().cpu().numpy().reshape(-1, *shape) for (name, shape), part in block})
                 bar.update(len(pixels))
                 if number % BLOCK == 0 or number == len(loader):
                     writer.append({name: np.concatenate([part[name] for part in pending]) for name in shapes})
@@ -155,7 +152,7 @@ class _Rows(Dataset[Tensor]):
     """Pixels ``[V, 3, H, W]`` of each row from ``start`` on; random views depend on (seed, row) alone."""
 
     def __init__(
-        self, images: ImageList, transform: Callable[[Image.Image], Tensor], start: int, views: int = 0, seed: int = 0
+        self, images: ImageList, transform: Transform, start: int, views: int = 0, seed: int = 0
     ) -> None:
         self.images, self.transform, self.start, self.views, self.seed = images, transform, start, views, seed
 
@@ -164,7 +161,7 @@ class _Rows(Dataset[Tensor]):
 
     def __getitem__(self, item: int) -> Tensor:
         row = self.start + item
-        image = self.images.load(row)
+        image = self.images.load_tensor(row)
         if not self.views:
             return self.transform(image)[None]
         with torch.random.fork_rng(devices=[]):

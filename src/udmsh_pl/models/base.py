@@ -124,6 +124,16 @@ class HashingModule(LightningModule):
         """Relaxed codes u in (-1, 1), ``[B, K]``; the code is their sign, with sign(0) = +1."""
         return torch.tanh(self.logits(batch))
 
+    def view(self, batch: Batch, number: int) -> Batch:
+        """The batch as seen through the first (0) or the second (1) of its two random views.
+
+        Raises:
+            InputError: the data module was not asked for views.
+        """
+        if "views" not in batch:
+            raise InputError(f"{type(self).__name__} trains on random views; give --data.views a number of at least 2")
+        return {"global_feature": batch["views"][:, number], "feature_map": batch["view_maps"][:, number]}
+
     def gather(self, values: Tensor) -> Tensor:
         """``[B, ...]`` of this process -> the global batch of all processes, with gradients."""
         if not self.gather_batch or self.trainer.world_size == 1:
