@@ -18,7 +18,7 @@ from udmsh_pl.baselines import ShallowHash
 from udmsh_pl.baselines.cosine import cosine_map
 from udmsh_pl.callbacks.encode import save_arrays
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
-from udmsh_pl.cli import ReproducePlan, UdmshCLI
+from udmsh_pl.cli import SHARED_WITH_DATA, ReproducePlan, UdmshCLI
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
@@ -153,6 +153,9 @@ class Run:
         given = {"class_path": spec["class_path"], "init_args": init_args}
         arguments = ["--config", str(self.config), *self.overrides, "--model", json.dumps(given)]
         cli = UdmshCLI([*arguments, "--seed_everything", str(seed)], run=False)
+        datamodule = self.datamodule  # open already, with what other cells have fitted to its features
+        if any(getattr(datamodule, key) != getattr(cli.model, key) for key in SHARED_WITH_DATA):
+            datamodule = cli.datamodule
         directory = self._directory((name, bits, seed))
         write_text(directory / "config.yaml", cli.parser.dump(cli.config))
         evaluation = EvaluateRetrieval(ks)
@@ -162,10 +165,10 @@ class Run:
             callbacks=[evaluation],
         )
         start = time.perf_counter()
-        trainer.fit(cli.model, datamodule=cli.datamodule)
+        trainer.fit(cli.model, datamodule=datamodule)
         seconds = time.perf_counter() - start
         trainer.save_checkpoint(directory / "last.ckpt")
-        trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+        trainer.test(cli.model, datamodule=datamodule, verbose=False)
         if evaluation.report is None:  # another rank of a distributed run: the first one reports
             raise SystemExit(0)
         return evaluation.report, {f"{split}_codes": codes for split, codes in evaluation.codes.items()}, seconds

@@ -47,7 +47,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "class_path": "udmsh_pl.data.ListFiles",
             "init_args": {
                 "root": str(root), "query": str(lists["query"]), "database": str(lists["database"]), "batch_size": 16,
-                "num_workers": 0, "image_size": 32, "cache_dir": str(root / "cache"), "dataset": "colours",
+                "num_workers": 0, "image_size": 32, "cache_dir": str(root / "cache"), "dataset": "colours", "views": 2,
                 "extractor": "torch",
             },
         },
@@ -63,6 +63,9 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "lsh": {"class_path": "udmsh_pl.baselines.LSH"},
                 "itq": {"class_path": "udmsh_pl.baselines.ITQ"},
                 "udmsh": None,
+                "udmsh-plus": {
+                    "class_path": "udmsh_pl.models.UDMSHPlus", "init_args": {"hidden": 64, "dims": 16, "warmup_steps": 2},
+                },
             },
         },
     }  # fmt: skip

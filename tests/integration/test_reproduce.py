@@ -13,6 +13,8 @@ from udmsh_pl.retrieval import evaluate_codes
 
 from .conftest import Run
 
+METHODS = ("lsh", "itq", "udmsh", "udmsh-plus")
+
 
 @pytest.fixture
 def run_dir(colours: Path, udmsh: Run, tmp_path: Path) -> Path:
@@ -26,7 +28,7 @@ def test_a_plan_is_run_reported_and_resumed(
     results = read_results(run_dir / "results.csv")
     assert tuple(next(csv.reader((run_dir / "results.csv").open()))) == COLUMNS
     cells = {result.cell for result in results if result.bits}
-    assert cells == {(method, bits, seed) for method in ("lsh", "itq", "udmsh") for bits in (8, 12) for seed in (0, 1)}
+    assert cells == {(method, bits, seed) for method in METHODS for bits in (8, 12) for seed in (0, 1)}
     for result in results:
         assert result.lower <= result.value + 1e-9 <= result.upper + 2e-9
         assert result.dataset == "colours"

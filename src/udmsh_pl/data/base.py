@@ -1,9 +1,10 @@
 """What every benchmark's data module shares: splits, loaders, and the cache of frozen features."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from udmsh_pl.data.extract import FeatureExtractor, Runner
 from udmsh_pl.data.features import Arrays, Batch
+from udmsh_pl.data.imagefile import pack_splits
 from udmsh_pl.data.images import ImageDataset, ImageList, Splits
 from udmsh_pl.data.transforms import eval_transform, view_transform
 from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import OFFLINE_TRUNK, trunk_info
 
+T = TypeVar("T")
 OF_VIEWS = ("views", "view_maps")  # arrays that hold random views; encoding leaves them alone
 
 
@@ -38,6 +41,8 @@ class RetrievalDataModule(LightningDataModule):
             the train list; test queries are never used for a choice. 0 for no validation
         image_size: side of the square input in pixels; None for the trunk's own
         cache_dir: folder of the feature cache
+        pack_size: copy the images into one file of the cache first, their shorter side made this many pixels where it is
+            larger: for slow disks and network drives. None reads them where they lie
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
         extractor: what runs the frozen trunk: ``torch``, ``openvino`` (extra ``udmsh-pl[extract]``) or ``auto``
@@ -51,6 +56,7 @@ class RetrievalDataModule(LightningDataModule):
     val_queries: int = 500
     image_size: int | None = None
     cache_dir: Path = Path("~/.cache/udmsh-pl")
+    pack_size: int | None = None
     grid: int = 2
     views: int = 0
     extractor: Runner = "auto"
@@ -66,6 +72,7 @@ class RetrievalDataModule(LightningDataModule):
             raise InputError(f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least 2")
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
+        self._made: dict[Hashable, object] = {}
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -78,7 +85,10 @@ class RetrievalDataModule(LightningDataModule):
     def splits(self) -> Splits:
         """The splits, read once a process."""
         if self._splits is None:
-            self._splits = self.load_splits()
+            splits = self.load_splits()
+            if self.pack_size is not None:
+                splits = pack_splits(splits, self.cache_dir, self.pack_size, self.num_workers)
+            self._splits = splits
         return self._splits
 
     @property
@@ -109,6 +119,12 @@ class RetrievalDataModule(LightningDataModule):
             self._open_features()
         return self._features[split]
 
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """``make()``, or what it gave when ``key`` was asked for before: fits that many models share."""
+        if key not in self._made:
+            self._made[key] = make()
+        return cast(T, self._made[key])
+
     def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the train split that validate as (query, database); at most a fifth of them are queries."""
         order = np.random.default_rng(0).permutation(len(self.splits.train))
@@ -119,11 +135,15 @@ class RetrievalDataModule(LightningDataModule):
         """Shuffled train batches of equal size; rows that do not fill the last batch wait for another epoch."""
         images = self.splits.train
         batch_size = min(self.batch_size, len(images))
+        stored = self.features("train")
+        model = self.trainer.lightning_module if self.trainer is not None else None
+        if model is not None:
+            stored = {name: array for name, array in stored.items() if name in cast(Any, model).train_arrays}
         if not self.finetune:
-            return self._loader(FeatureRows(images.labels, self.features("train")), batch_size, shuffle=True)
+            return self._loader(FeatureRows(images.labels, stored), batch_size, shuffle=True)
         info = trunk_info(self.backbone, self.weights)
         pixels = ImageDataset(images, view_transform(self.image_size or info.image_size, info.mean, info.std))
-        return self._loader(_Both(pixels, FeatureRows(images.labels, self.features("train"))), batch_size, shuffle=True)
+        return self._loader(_Both(pixels, FeatureRows(images.labels, stored)), batch_size, shuffle=True)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Two loaders, query and database, both rows of the train split; none when there is nothing to validate with."""

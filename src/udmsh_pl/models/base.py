@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
@@ -43,6 +43,9 @@ class HashingModule(LightningModule):
         gradient_checkpointing: recompute the trunk's activations in the backward pass to save memory
     """
 
+    # cached arrays that a train batch holds; copying what an objective never reads would cost more than many a head
+    train_arrays: ClassVar[tuple[str, ...]] = ("global_feature", "feature_map")
+
     bits: int = 64
     backbone: str = OFFLINE_TRUNK
     weights: str | None = None
@@ -64,10 +67,16 @@ class HashingModule(LightningModule):
     def __post_init__(self) -> None:
         super().__init__()
         self.save_hyperparameters()
-        info = self.trunk_info = trunk_info(self.backbone, self.weights)
-        self.encoder = DualBranchEncoder(
-            global_dim=info.global_dim,
-            map_channels=info.map_channels,
+        self.trunk_info = trunk_info(self.backbone, self.weights)
+        self.encoder = self.build_encoder()
+        self.trunk: Trunk | None = build_trunk(self.backbone, self.weights) if self.finetune else None
+        self._frozen_trunk: list[Trunk] = []  # in a list, so that it is neither trained nor saved
+
+    def build_encoder(self) -> Any:
+        """What turns trunk features into logits: a module with ``logits(global_feature, feature_map)``."""
+        return DualBranchEncoder(
+            global_dim=self.trunk_info.global_dim,
+            map_channels=self.trunk_info.map_channels,
             bits=self.bits,
             hidden=self.hidden,
             spatial_hidden=self.spatial_hidden,
@@ -75,8 +84,6 @@ class HashingModule(LightningModule):
             pooling=self.pooling,
             batch_norm=self.batch_norm,
         )
-        self.trunk: Trunk | None = build_trunk(self.backbone, self.weights) if self.finetune else None
-        self._frozen_trunk: list[Trunk] = []  # in a list, so that it is neither trained nor saved
 
     @abstractmethod
     def objective(self, batch: Batch) -> dict[str, Tensor]:
@@ -117,8 +124,8 @@ class HashingModule(LightningModule):
             feature, feature_map = self.trunk_features(batch["image"])
             if not self.finetune:
                 feature_map = torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
-            return self.encoder.logits(feature, feature_map)
-        return self.encoder.logits(batch["global_feature"], batch.get("feature_map"))
+            return cast(Tensor, self.encoder.logits(feature, feature_map))
+        return cast(Tensor, self.encoder.logits(batch["global_feature"], batch.get("feature_map")))
 
     def forward(self, batch: Batch) -> Tensor:
         """Relaxed codes u in (-1, 1), ``[B, K]``; the code is their sign, with sign(0) = +1."""

@@ -1,0 +1,106 @@
+"""One vector of a trunk's two features, and the head that turns it into relaxed codes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.models.encoder import MAX_BITS
+
+BLOCK = 1024  # rows projected at a time
+EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised search are blurred
+
+
+class FusedFeature(nn.Module):
+    """Signed square root, centre and unit length of each part; both parts together, centred and turned to principal axes. *Ours*.
+
+    The square root tames channels that burst (as RootSIFT: Arandjelovic & Zisserman, CVPR 2012); the flattened map keeps
+    where in the image something is. What is fitted, on train features alone, are buffers: a checkpoint holds them.
+
+    Args:
+        parts: length of each part: global feature, flattened feature map
+        dims: principal axes kept; those beyond the rank of the train features are zero
+    """
+
+    means: Tensor
+    centre: Tensor
+    axes: Tensor
+    scale: Tensor
+
+    def __init__(self, parts: tuple[int, ...], dims: int = 512) -> None:
+        super().__init__()
+        self.parts, self.dims = parts, dims
+        self.register_buffer("means", torch.zeros(sum(parts)))
+        self.register_buffer("centre", torch.zeros(sum(parts)))
+        self.register_buffer("axes", torch.zeros(sum(parts), dims))
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, parts: Tensor) -> None:
+        """Fit to the train features ``[N, sum(parts)]``, global feature and flattened map side by side."""
+        self.means.copy_(_root(parts).mean(0))
+        fused = self._fuse(parts)
+        self.centre.copy_(fused.mean(0))
+        rank = min(self.dims, *fused.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the search for the axes starts from random ones
+            searched = min(rank + EXTRA, *fused.shape)
+            axes = torch.pca_lowrank(fused - self.centre, q=searched, center=False, niter=2)[2]
+        self.axes.zero_()
+        self.axes[:, :rank] = axes[:, :rank]
+        self.scale.copy_(self._turn(fused).std().clamp_min(1e-12))
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the train features."""
+        blocks = [self._turn(self._fuse(block)) / self.scale for block in torch.split(parts, BLOCK)]
+        return torch.cat(blocks)
+
+    def _fuse(self, parts: Tensor) -> Tensor:
+        split = torch.split(_root(parts) - self.means, list(self.parts), dim=1)
+        return normalize(torch.cat([normalize(part, dim=1) for part in split], dim=1), dim=1)
+
+    def _turn(self, fused: Tensor) -> Tensor:
+        return (fused - self.centre) @ self.axes
+
+
+class FusedEncoder(nn.Module):
+    """``u = tanh(head(fused feature))``: an encoder as :class:`DualBranchEncoder`, on a fitted :class:`FusedFeature`.
+
+    Args:
+        global_dim: D, length of the trunk's global feature
+        map_dim: length of the flattened feature map; 0 leaves the map out
+        bits: code length K
+        hidden: width of the head
+        dims: principal axes that feed the head
+        dropout: share of hidden units left out in training
+    """
+
+    def __init__(self, global_dim: int, map_dim: int, bits: int, hidden: int, dims: int, dropout: float) -> None:
+        super().__init__()
+        if not 1 <= bits <= MAX_BITS:
+            raise InputError(f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}")
+        self.with_map = map_dim > 0
+        self.fusion = FusedFeature((global_dim, map_dim) if map_dim else (global_dim,), dims)
+        self.head = nn.Sequential(
+            nn.Linear(dims, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, bits)
+        )
+
+    def fuse(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """``(global [B, D], map [B, C, g, g]) -> [B, dims]``."""
+        return self.fusion(self.parts(global_feature, feature_map))  # type: ignore[no-any-return]
+
+    def parts(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """Both features side by side, ``[B, D + C g g]``."""
+        if not self.with_map:
+            return global_feature.float()
+        if feature_map is None:
+            raise InputError("the fused feature needs the feature map; use --model.branches global without one")
+        return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
+
+    def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """Head output before tanh, ``[B, K]``."""
+        return self.head(self.fuse(global_feature, feature_map))  # type: ignore[no-any-return]
+
+
+def _root(parts: Tensor) -> Tensor:
+    values = parts.float()
+    return values.sign() * values.abs().sqrt()

@@ -1,0 +1,121 @@
+"""UDMSH-plus: the best of ours, a student that learns a manifold teacher's similarities from views."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from udmsh_pl.data.features import Arrays, Batch
+from udmsh_pl.losses import asymmetric_pairwise_loss
+from udmsh_pl.manifold import diffused_embedding, neighbour_graph
+from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.fusion import FusedEncoder
+
+if TYPE_CHECKING:
+    from udmsh_pl.data.base import RetrievalDataModule
+
+FIT_ROWS = 20_000  # train rows that the fused feature's axes are fitted on
+BLOCK = 1024  # rows projected at a time
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class UDMSHPlus(HashingModule):
+    """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their geometry, in *our* form.
+
+    The teacher's similarity is the cosine after diffusion over the train images' neighbour graph
+    (:mod:`udmsh_pl.manifold`); the student sees the clean image or one of its random views (``--data.views``), and learns
+    inner products of relaxed codes with each other and with codes at once. Everything here is *ours*.
+
+    Args:
+        dims: principal axes of the fused feature
+        dropout: share of the head's hidden units left out in training
+        neighbours: k of the neighbour graph; at most a quarter of the train images
+        edge_power: an edge weighs its cosine to this power
+        rank: eigenvectors of the diffusion; at most a quarter of the train images
+        diffusion_time: how far similarity spreads
+        target_scale: similarities are learned times this, since tanh never reaches 1
+        code_share: share of the loss's inner products that are between a relaxed code and a code
+    """
+
+    hidden: int = 2048
+    weight_decay: float = 1e-4
+    warmup_steps: int = 100
+    cosine_decay: bool = True
+    dims: int = 512
+    dropout: float = 0.5
+    neighbours: int = 50
+    edge_power: float = 3.0
+    rank: int = 128
+    diffusion_time: float = 10.0
+    target_scale: float = 0.9
+    code_share: float = 0.5
+
+    train_arrays = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._inputs, self._targets = torch.empty(0), torch.empty(0)  # of the train images; not for the checkpoint
+
+    def build_encoder(self) -> FusedEncoder:
+        """The fused feature and its head; ``branches`` other than ``global`` use the feature map too."""
+        map_dim = 0 if self.branches == "global" else self.trunk_info.map_channels * self.grid**2
+        return FusedEncoder(self.trunk_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout)
+
+    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
+        """Fused features of the clean train images and their views, and the teacher's embedding of each image.
+
+        Neither depends on code length or seed, so the runs of one process share them.
+        """
+        settings = (self.branches, self.dims, self.neighbours, self.edge_power, self.rank, self.diffusion_time)
+        return datamodule.once(("udmsh-plus", *settings), lambda: self._fit(datamodule.features("train")))
+
+    def _fit(self, stored: Arrays) -> dict[str, Tensor]:
+        encoder = self.build_encoder()
+        count = len(stored["global_feature"])
+        rows = np.arange(count)
+        if count > FIT_ROWS:
+            rows = np.sort(np.random.default_rng(0).permutation(count)[:FIT_ROWS])
+        encoder.fusion.fit(encoder.parts(*_rows(stored, rows)))
+        inputs = [_fused(encoder, stored["global_feature"], stored["feature_map"])]
+        for view in range(stored["views"].shape[1] if "views" in stored else 0):
+            inputs.append(_fused(encoder, stored["views"][:, view], stored["view_maps"][:, view]))
+        graph = neighbour_graph(inputs[0].float().numpy(), self.neighbours, self.edge_power)
+        targets = diffused_embedding(graph, self.rank, self.diffusion_time)
+        fusion = {f"fusion.{name}": value for name, value in encoder.fusion.state_dict().items()}
+        return fusion | {"inputs": torch.stack(inputs, dim=1), "targets": torch.from_numpy(targets)}
+
+    def load_teacher(self, state: dict[str, Tensor]) -> None:
+        """Take over the fitted fused feature, the inputs ``[N, 1 + V, dims]`` and the teacher's unit rows ``[N, rank]``."""
+        fusion = {name.removeprefix("fusion."): value for name, value in state.items() if name.startswith("fusion.")}
+        self.encoder.fusion.load_state_dict(fusion)
+        self._inputs, self._targets = state["inputs"], state["targets"]
+
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """Inner products of codes against the teacher's similarities, over the global batch."""
+        rows = batch["index"].cpu()
+        if self.finetune:
+            u = self(batch)
+        else:
+            pick = torch.randint(self._inputs.shape[1], (len(rows),))  # each image: as it is, or one of its views
+            u = torch.tanh(self.encoder.head(self._inputs[rows, pick].to(self.device, torch.float32)))
+        u = self.gather(u)
+        targets = self.gather(self._targets[rows].to(self.device))
+        similarity = self.target_scale * targets @ targets.T
+        return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share)}
+
+
+def _rows(stored: Arrays, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(stored["global_feature"][rows]), torch.from_numpy(stored["feature_map"][rows])
+
+
+def _fused(encoder: FusedEncoder, feature: NDArray[np.float16], feature_map: NDArray[np.float16]) -> Tensor:
+    """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all there at once."""
+    blocks = []
+    for start in range(0, len(feature), BLOCK):
+        part = slice(start, start + BLOCK)
+        pair = (torch.from_numpy(np.array(array[part])) for array in (feature, feature_map))
+        blocks.append(encoder.fuse(*pair).half())
+    return torch.cat(blocks)
