@@ -1,6 +1,8 @@
 """``udmsh reproduce``: every (method, bits, seed) cell of a plan, trained, scored and written down once."""
 
 import json
+import resource
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,10 +25,12 @@ from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
 from udmsh_pl.reports.run import write_report
-from udmsh_pl.reports.table import Result, read_results, render_table, write_results
+from udmsh_pl.reports.table import Result, read_results, write_results
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
 
 REFERENCE = "cosine (real-valued)"
+Scored = tuple[RetrievalReport, dict[str, Any], float, float]  # and the seconds of training and of encoding
+KIBIBYTES_A_GB = 1e9 if sys.platform == "darwin" else 1e9 / 1024  # ru_maxrss counts bytes there, KiB elsewhere
 
 
 def reproduce(
@@ -65,7 +69,7 @@ def reproduce(
     wanted = {(name, length, seed) for name, length, seed in todo} | {(REFERENCE, 0, 0)}
     results = [result for result in run.results if result.cell in wanted]
     write_report(out, results, run.datamodule, plan)
-    print("\n" + render_table(results) + f"\n\nWritten to {out}/: results.csv, table.md, figures, config.yaml, cells/")
+    print("\n" + (out / "table.md").read_text() + f"\nWritten to {out}/: results.csv, table.md, figures, config.yaml, cells/")
     return results
 
 
@@ -102,7 +106,7 @@ class Run:
         splits = self._labelled()
         query, database = (self._features(name) for name in ("query", "database"))
         values = cosine_map(query, database, splits["query"].labels, splits["database"].labels, ks)
-        rows = [self._row(cell, k, "none", value, value, value, 0.0) for k, value in values.items()]
+        rows = [self._row(cell, k, "none", value, value, value, 0.0, 0.0) for k, value in values.items()]
         self._keep(cell, {"ks": list(ks)}, rows)
 
     def cell(self, name: str, spec: dict[str, Any] | None, bits: int, seed: int, ks: Sequence[int | None]) -> None:
@@ -116,23 +120,24 @@ class Run:
         spec = spec or self.base.model.as_dict()
         shallow = self._shallow(name, spec, bits, seed)
         if shallow is not None:
-            report, codes, seconds = self._run_shallow(shallow, ks)
+            report, codes, *seconds = self._run_shallow(shallow, ks)
         else:
-            report, codes, seconds = self._run_learned(name, spec, bits, seed, ks)
+            report, codes, *seconds = self._run_learned(name, spec, bits, seed, ks)
         labels = {f"{split}_labels": images.labels for split, images in self._labelled().items() if split != "train"}
         save_arrays(self._directory(cell) / "codes.npz", {"bits": np.int64(bits), **codes, **labels})
         rows = []
         for k in ks:
             low, high = report.map_worst[k], report.map_best[k]
-            rows.append(self._row(cell, k, "expected", report.map[k], low, high, seconds))
-            rows.append(self._row(cell, k, "id", report.map_id[k], low, high, seconds))
+            rows.append(self._row(cell, k, "expected", report.map[k], low, high, *seconds))
+            rows.append(self._row(cell, k, "id", report.map_id[k], low, high, *seconds))
         self._keep(cell, settings, rows)
 
-    def _run_shallow(self, method: ShallowHash, ks: Sequence[int | None]) -> tuple[RetrievalReport, dict[str, Any], float]:
+    def _run_shallow(self, method: ShallowHash, ks: Sequence[int | None]) -> Scored:
         start = time.perf_counter()
         method.fit(self._features("train"))
-        seconds = time.perf_counter() - start
+        fitted = time.perf_counter()
         codes = {f"{name}_codes": pack_codes(method.project(self._features(name))) for name in ("query", "database")}
+        encoded = time.perf_counter()
         splits = self._labelled()
         report = evaluate_codes(
             codes["query_codes"],
@@ -142,11 +147,9 @@ class Run:
             method.bits,
             ks=ks,
         )
-        return report, codes, seconds
+        return report, codes, fitted - start, encoded - fitted
 
-    def _run_learned(
-        self, name: str, spec: dict[str, Any], bits: int, seed: int, ks: Sequence[int | None]
-    ) -> tuple[RetrievalReport, dict[str, Any], float]:
+    def _run_learned(self, name: str, spec: dict[str, Any], bits: int, seed: int, ks: Sequence[int | None]) -> Scored:
         model = self.base.model.as_dict()
         shared = {key: model["init_args"][key] for key in ("backbone", "weights", "grid")}
         init_args = {**shared, **(spec.get("init_args") or {}), "bits": bits}
@@ -171,7 +174,8 @@ class Run:
         trainer.test(cli.model, datamodule=datamodule, verbose=False)
         if evaluation.report is None:  # another rank of a distributed run: the first one reports
             raise SystemExit(0)
-        return evaluation.report, {f"{split}_codes": codes for split, codes in evaluation.codes.items()}, seconds
+        codes = {f"{split}_codes": part for split, part in evaluation.codes.items()}
+        return evaluation.report, codes, seconds, evaluation.encode_seconds
 
     def _shallow(self, name: str, spec: dict[str, Any], bits: int, seed: int) -> ShallowHash | None:
         """The shallow method that ``spec`` names, or None when it is a learned one."""
@@ -224,6 +228,7 @@ class Run:
         lower: float,
         upper: float,
         seconds: float,
+        encode_seconds: float,
     ) -> Result:
         protocol = self.datamodule.splits.protocol
         tuned = "fine-tuned" if self.datamodule.finetune else "frozen"
@@ -243,5 +248,7 @@ class Run:
             lower=round(lower, 6),
             upper=round(upper, 6),
             seconds=round(seconds, 2),
+            encode_seconds=round(encode_seconds, 3),
+            peak_gb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIBIBYTES_A_GB, 3),
             version=__version__,
         )

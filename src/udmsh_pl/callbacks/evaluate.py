@@ -1,5 +1,6 @@
 """Score the codes of query and database: exact under ties, once, over the merged rows of all processes."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -26,7 +27,13 @@ class EvaluateRetrieval(Callback):
         self.ks = tuple(ks)
         self.report: RetrievalReport | None = None
         self.codes: dict[str, NDArray[np.uint8]] = {}
+        self.encode_seconds = 0.0  # of the last test: all batches of both loaders
         self._collector = CodeCollector()
+        self._started = 0.0
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of encoding."""
+        self._started = time.perf_counter()
 
     def on_validation_batch_end(
         self,
@@ -60,6 +67,7 @@ class EvaluateRetrieval(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the query split against the database."""
+        self.encode_seconds = time.perf_counter() - self._started
         self._score("test", trainer, pl_module)
 
     def _score(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:

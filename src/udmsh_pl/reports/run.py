@@ -12,7 +12,8 @@ from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.files import atomic_path, write_text
 from udmsh_pl.reports.curves import map_against_bits_figure, precision_recall_figure, save_print
 from udmsh_pl.reports.gallery import gallery_figure
-from udmsh_pl.reports.table import Result, render_table
+from udmsh_pl.reports.lead import lead_over_runner_up
+from udmsh_pl.reports.table import Result, render_costs, render_table
 from udmsh_pl.retrieval import evaluate_codes
 
 GALLERY_QUERIES = 8
@@ -20,8 +21,9 @@ GALLERY_QUERIES = 8
 
 def write_report(out: Path, results: Sequence[Result], datamodule: RetrievalDataModule, plan: ReproducePlan) -> None:
     """Write ``table.md``, curves, ``structure.png`` and ``retrieved.png`` (last method, middle length, first seed)."""
-    write_text(out / "table.md", render_table(results) + "\n")
     splits = datamodule.splits.by_name()
+    lead = lead_over_runner_up(out, results, plan)
+    write_text(out / "table.md", "\n\n".join([render_table(results), *lead, render_costs(results)]) + "\n")
     query, database = splits["query"], splits["database"]
     bits, seed = sorted(plan.bits)[len(plan.bits) // 2], plan.seeds[0]
     cells = {name: out / "cells" / f"{name}-{bits}-{seed}" for name in plan.methods}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
@@ -19,7 +19,8 @@ class Result:
     """One row of ``results.csv``: a value with everything that it depends on.
 
     ``k`` is ``all`` for the whole database, ``bits`` 0 for real-valued features; ``lower`` and ``upper`` are the worst
-    and the best case over orders of tied items; ``seconds`` is the time of training.
+    and the best case over orders of tied items. ``seconds`` is the time of training with its teacher, ``encode_seconds`` that of
+    encoding queries and database, both on cached trunk features; ``peak_gb`` the process's largest memory so far.
     """
 
     dataset: str
@@ -37,6 +38,8 @@ class Result:
     lower: float
     upper: float
     seconds: float
+    encode_seconds: float
+    peak_gb: float
     version: str
 
     @property
@@ -46,7 +49,8 @@ class Result:
 
 
 COLUMNS = tuple(column.name for column in fields(Result))
-_TYPES = {"bits": int, "seed": int, "value": float, "lower": float, "upper": float, "seconds": float}
+_NUMBERS = ("value", "lower", "upper", "seconds", "encode_seconds", "peak_gb")
+_TYPES: dict[str, Any] = {"bits": int, "seed": int} | dict.fromkeys(_NUMBERS, float)
 
 
 def read_results(path: Path) -> list[Result]:
@@ -111,6 +115,19 @@ def render_table(results: Sequence[Result], form: Format = "markdown") -> str:
         return f"{comments}\n\\begin{{tabular}}{{{shape}}}\n\\toprule\n{head}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
     lines = ["| " + " | ".join(row) + " |" for row in [header, ["---", *["---:"] * len(columns)], *rows]]
     return "\n".join(["\n".join(lines), "", *notes])
+
+
+def render_costs(results: Sequence[Result]) -> str:
+    """Markdown: mean seconds of training and of encoding a cell of each method, and the largest memory, on cached features."""
+    lines = ["| method | training, s | encoding, s |", "| --- | ---: | ---: |"]
+    cells = [result for result in results if result.bits]
+    for method in dict.fromkeys(result.method for result in cells):
+        own = [result for result in cells if result.method == method]
+        training, encoding = (statistics.fmean(getattr(r, name) for r in own) for name in ("seconds", "encode_seconds"))
+        lines.append(f"| {method} | {training:.1f} | {encoding:.2f} |")
+    peak = max((result.peak_gb for result in results), default=0.0)
+    note = "Means over code lengths and seeds, on cached trunk features; a teacher counts in the cell that fitted it."
+    return "\n".join([*lines, "", note + f" Peak memory of the process: {peak:.2f} GB."])
 
 
 def _order(column: tuple[str, int]) -> tuple[int, int]:

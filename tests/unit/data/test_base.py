@@ -1,0 +1,77 @@
+"""The shared base of the data modules: cached features in batches, views, the image file, shared fits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from udmsh_pl.data import ListFiles
+from udmsh_pl.data.base import FeatureRows
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for name, count in (("query", 3), ("database", 9)):
+        lines = []
+        for row in range(count):
+            pixels = generator.integers(0, 255, (50, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{name}{row}.png")
+            lines.append(f"{name}{row}.png {row % 2} {1 - row % 2}")
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def module(folder: Path, views: int = 0, pack_size: int | None = None) -> ListFiles:
+    return ListFiles(
+        root=folder, query=folder / "query.txt", database=folder / "database.txt", cache_dir=folder / "cache",
+        image_size=32, extractor="torch", batch_size=4, num_workers=0, views=views, pack_size=pack_size,
+    )  # fmt: skip
+
+
+def test_packed_images_give_the_same_features_from_one_file(folder: Path) -> None:
+    apart, packed = module(folder), module(folder, pack_size=64)
+    packed.prepare_data()
+    assert len(list((folder / "cache").glob("*.pack"))) == 2
+    for image in folder.glob("*.png"):
+        image.rename(image.with_suffix(".away"))
+    again = packed.features("database")["global_feature"]
+    for image in folder.glob("*.away"):
+        image.rename(image.with_suffix(".png"))
+    np.testing.assert_array_equal(again, apart.features("database")["global_feature"])
+    assert packed.splits.fingerprint() == apart.splits.fingerprint()
+
+
+def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:
+    data = module(folder, views=3)
+    data.prepare_data()
+    data.setup()  # a second time, as Lightning does
+    assert set(data.features("train")) == {"global_feature", "feature_map", "views", "view_maps"}
+    assert set(data.features("database")) == {"global_feature", "feature_map"}
+    batch = next(iter(data.train_dataloader()))
+    assert batch["views"].shape == (4, 2, 1280)
+    assert batch["view_maps"].shape == (4, 2, 1280, 2, 2)
+    # this trunk's global feature is the mean of its map, so each view's map belongs to its feature
+    torch.testing.assert_close(batch["view_maps"].mean((3, 4)), batch["views"], atol=2e-2, rtol=2e-2)
+    [queries, database] = data.test_dataloader()
+    assert set(next(iter(queries))) == set(next(iter(database))) == {"global_feature", "feature_map", "labels", "index"}
+
+
+def test_two_views_of_a_batch_differ() -> None:
+    views = np.arange(6, dtype=np.float16).reshape(1, 6, 1).repeat(50, 0)
+    maps = views[..., None, None]
+    rows = FeatureRows(np.zeros((50, 1), dtype=bool), {"views": views, "view_maps": maps})
+    batch = rows.__getitems__(list(range(50)))
+    assert (batch["views"][:, 0] != batch["views"][:, 1]).all()
+    assert torch.equal(batch["views"], batch["view_maps"].flatten(2))
+    assert len(batch["views"].unique()) == 6
+
+
+def test_shared_fits_are_made_once(folder: Path) -> None:
+    data, made = module(folder), []
+    for key in ("a", "a", "b"):
+        data.once(key, lambda: made.append(1) or len(made))  # type: ignore[func-returns-value]
+    assert len(made) == 2
+    assert data.once("a", lambda: 9) == 1
