@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning import LightningModule
@@ -43,9 +43,6 @@ class HashingModule(LightningModule):
         gradient_checkpointing: recompute the trunk's activations in the backward pass to save memory
     """
 
-    # cached arrays that a train batch holds; copying what an objective never reads would cost more than many a head
-    train_arrays: ClassVar[tuple[str, ...]] = ("global_feature", "feature_map")
-
     bits: int = 64
     backbone: str = OFFLINE_TRUNK
     weights: str | None = None
@@ -84,6 +81,11 @@ class HashingModule(LightningModule):
             pooling=self.pooling,
             batch_norm=self.batch_norm,
         )
+
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """Cached arrays that a train batch holds; copying what an objective never reads would cost more than many a head."""
+        return ("global_feature",) if self.branches == "global" else ("global_feature", "feature_map")
 
     @abstractmethod
     def objective(self, batch: Batch) -> dict[str, Tensor]:
@@ -139,7 +141,8 @@ class HashingModule(LightningModule):
         """
         if "views" not in batch:
             raise InputError(f"{type(self).__name__} trains on random views; give --data.views a number of at least 2")
-        return {"global_feature": batch["views"][:, number], "feature_map": batch["view_maps"][:, number]}
+        names = {"views": "global_feature", "view_maps": "feature_map"}
+        return {name: batch[of_views][:, number] for of_views, name in names.items() if of_views in batch}
 
     def gather(self, values: Tensor) -> Tensor:
         """``[B, ...]`` of this process -> the global batch of all processes, with gradients."""

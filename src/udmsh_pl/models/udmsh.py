@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from udmsh_pl.data.features import Batch
+from udmsh_pl.data.features import Arrays, Batch
 from udmsh_pl.losses import (
     Isometry,
     best_rotation,
@@ -75,6 +75,11 @@ class UDMSH(HashingModule):
         self.register_buffer("rotation", torch.eye(self.bits))
         self._epoch_u: list[Tensor] = []
 
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """What the encoder's branches and the teacher read."""
+        return super().train_arrays if self.teacher == "global" else ("global_feature", "feature_map")
+
     def teacher_features(self, batch: Batch) -> Tensor:
         """Teacher features ``[B, D']`` of cached ``global_feature`` and ``feature_map`` (flattened: layout counts)."""
         parts = []
@@ -87,10 +92,14 @@ class UDMSH(HashingModule):
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fit the mean and the two half-Gaussians on the train split."""
-        stored = datamodule.features("train")
+        settings = (self.teacher, self.root, self.centre, self.structure_sample)
+        state, self.histogram = datamodule.once(("udmsh", *settings), lambda: self._fit(datamodule.features("train")))
+        return state
+
+    def _fit(self, stored: Arrays) -> tuple[dict[str, Tensor], Tensor]:
         batch = {name: torch.from_numpy(np.array(stored[name])) for name in ("global_feature", "feature_map")}
-        self.histogram = self.structure.cpu().fit(self.teacher_features(batch))
-        return dict(self.structure.state_dict())
+        histogram = self.structure.cpu().fit(self.teacher_features(batch))
+        return dict(self.structure.state_dict()), histogram
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted structure."""

@@ -53,11 +53,14 @@ class UDMSHPlus(HashingModule):
     target_scale: float = 0.9
     code_share: float = 0.5
 
-    train_arrays = ()
-
     def __post_init__(self) -> None:
         super().__post_init__()
         self._inputs, self._targets = torch.empty(0), torch.empty(0)  # of the train images; not for the checkpoint
+
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """None: the objective reads the fused inputs that were made beforehand."""
+        return ()
 
     def build_encoder(self) -> FusedEncoder:
         """The fused feature and its head; ``branches`` other than ``global`` use the feature map too."""
