@@ -23,6 +23,13 @@ Arrays = dict[str, NDArray[np.float16]]
 DTYPE = np.dtype("<f2")
 
 
+def sample_rows(count: int, limit: int | None) -> NDArray[np.int64]:
+    """At most ``limit`` of ``count`` rows, rising, drawn with a fixed seed: what is fitted to many images needs no more."""
+    if limit is None or count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
+
+
 def open_features(directory: Path) -> Arrays | None:
     """Memory-map a finished store, or None when there is none that is whole.
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from udmsh_pl.data.features import Arrays, Batch
+from udmsh_pl.data.features import Arrays, Batch, sample_rows
 from udmsh_pl.losses import (
     Isometry,
     best_rotation,
@@ -97,7 +96,8 @@ class UDMSH(HashingModule):
         return state
 
     def _fit(self, stored: Arrays) -> tuple[dict[str, Tensor], Tensor]:
-        batch = {name: torch.from_numpy(np.array(stored[name])) for name in ("global_feature", "feature_map")}
+        rows = sample_rows(len(stored["global_feature"]), self.structure_sample)
+        batch = {name: torch.from_numpy(stored[name][rows]) for name in ("global_feature", "feature_map")}
         histogram = self.structure.cpu().fit(self.teacher_features(batch))
         return dict(self.structure.state_dict()), histogram
 

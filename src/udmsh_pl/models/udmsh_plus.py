@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from udmsh_pl.data.features import Arrays, Batch
+from udmsh_pl.data.features import Arrays, Batch, sample_rows
 from udmsh_pl.losses import asymmetric_pairwise_loss
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph
 from udmsh_pl.models.base import HashingModule
@@ -77,10 +77,7 @@ class UDMSHPlus(HashingModule):
 
     def _fit(self, stored: Arrays) -> dict[str, Tensor]:
         encoder = self.build_encoder()
-        count = len(stored["global_feature"])
-        rows = np.arange(count)
-        if count > FIT_ROWS:
-            rows = np.sort(np.random.default_rng(0).permutation(count)[:FIT_ROWS])
+        rows = sample_rows(len(stored["global_feature"]), FIT_ROWS)
         encoder.fusion.fit(encoder.parts(*_rows(stored, rows)))
         inputs = [_fused(encoder, stored["global_feature"], stored["feature_map"])]
         for view in range(stored["views"].shape[1] if "views" in stored else 0):
