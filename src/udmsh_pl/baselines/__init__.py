@@ -11,6 +11,7 @@ from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.baselines.lsh import LSH
 from udmsh_pl.baselines.pcah import PCAH
 from udmsh_pl.baselines.sh import SH
+from udmsh_pl.baselines.sph import SpH
 
 __all__ = [
     "ITQ",
@@ -18,4 +19,5 @@ __all__ = [
     "PCAH",
     "SH",
     "ShallowHash",
+    "SpH",
 ]
