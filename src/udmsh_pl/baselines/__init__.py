@@ -12,12 +12,14 @@ from udmsh_pl.baselines.lsh import LSH
 from udmsh_pl.baselines.pcah import PCAH
 from udmsh_pl.baselines.sh import SH
 from udmsh_pl.baselines.sph import SpH
+from udmsh_pl.baselines.ssdh import SSDH
 
 __all__ = [
     "ITQ",
     "LSH",
     "PCAH",
     "SH",
+    "SSDH",
     "ShallowHash",
     "SpH",
 ]
