@@ -7,6 +7,7 @@ Left out, because we hold no definition that is firm enough to test against: Dee
 """
 
 from udmsh_pl.baselines.base import ShallowHash
+from udmsh_pl.baselines.greedyhash import GreedyHash
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.baselines.lsh import LSH
 from udmsh_pl.baselines.pcah import PCAH
@@ -20,6 +21,7 @@ __all__ = [
     "PCAH",
     "SH",
     "SSDH",
+    "GreedyHash",
     "ShallowHash",
     "SpH",
 ]
