@@ -8,6 +8,7 @@ Left out, because we hold no definition that is firm enough to test against: Dee
 
 from udmsh_pl.baselines.base import ShallowHash
 from udmsh_pl.baselines.bihalf import BiHalf
+from udmsh_pl.baselines.cibhash import CIBHash
 from udmsh_pl.baselines.greedyhash import GreedyHash
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.baselines.lsh import LSH
@@ -23,6 +24,7 @@ __all__ = [
     "SH",
     "SSDH",
     "BiHalf",
+    "CIBHash",
     "GreedyHash",
     "ShallowHash",
     "SpH",
