@@ -13,6 +13,7 @@ from udmsh_pl.baselines.greedyhash import GreedyHash
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.baselines.lsh import LSH
 from udmsh_pl.baselines.pcah import PCAH
+from udmsh_pl.baselines.sdc import SDC
 from udmsh_pl.baselines.sh import SH
 from udmsh_pl.baselines.sph import SpH
 from udmsh_pl.baselines.ssdh import SSDH
@@ -21,6 +22,7 @@ __all__ = [
     "ITQ",
     "LSH",
     "PCAH",
+    "SDC",
     "SH",
     "SSDH",
     "BiHalf",
