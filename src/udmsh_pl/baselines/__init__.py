@@ -12,6 +12,7 @@ from udmsh_pl.baselines.cibhash import CIBHash
 from udmsh_pl.baselines.greedyhash import GreedyHash
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.baselines.lsh import LSH
+from udmsh_pl.baselines.mls3rduh import MLS3RDUH
 from udmsh_pl.baselines.pcah import PCAH
 from udmsh_pl.baselines.sdc import SDC
 from udmsh_pl.baselines.sh import SH
@@ -21,6 +22,7 @@ from udmsh_pl.baselines.ssdh import SSDH
 __all__ = [
     "ITQ",
     "LSH",
+    "MLS3RDUH",
     "PCAH",
     "SDC",
     "SH",
