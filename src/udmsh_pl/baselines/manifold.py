@@ -14,7 +14,7 @@ from udmsh_pl.errors import InputError
 
 BLOCK = 20_000_000  # numbers of a block of rows that are alive at once
 ROUNDING = 1e-5  # thresholds are lowered by this share, since a batch's products round differently
-WEAKEST = 1e-4  # edges and scores below are none, as in the official code's graph
+WEAKEST = 1e-4  # cosines below are no edges, as in the official code; scores below this share of the mean are zero
 
 
 def fit_manifold(
@@ -71,7 +71,7 @@ def fit_manifold(
         score_above[rows] = score.topk(reach).values[:, -1]
     return {
         "cosine_above": cosine_above - ROUNDING * cosine_above.abs(),
-        "score_above": score_above.clamp_min(WEAKEST) * (1 - ROUNDING),
+        "score_above": score_above.clamp_min(WEAKEST * float(gains.max()) / count) * (1 - ROUNDING),
         "listed": listed,
         "vectors": vectors,
         "gains": gains,

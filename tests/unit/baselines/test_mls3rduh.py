@@ -91,6 +91,19 @@ def test_an_image_without_mutual_neighbours_keeps_its_cosines(build: Callable[..
     torch.testing.assert_close(similarity[5], (2 * unit[5] @ unit.T - 1).clamp(-1, 1))
 
 
+def test_nothing_of_another_component_is_in_a_manifold_list() -> None:
+    generator = torch.Generator().manual_seed(1)
+    features = torch.zeros(40, 16)
+    features[:20, :8] = torch.rand(20, 8, generator=generator)
+    features[20:, 8:] = torch.rand(20, 8, generator=generator)
+    state = fit_manifold(features, cosine_share=0.25, manifold_share=0.75)  # longer than a component
+    score = state["vectors"] * state["gains"] @ state["vectors"].T
+    members = score >= state["score_above"][:, None]
+    assert not members[:20, 20:].any()
+    assert not members[20:, :20].any()
+    assert members[:20, :20].all()
+
+
 def test_objective_equals_the_double_loop(method: MLS3RDUH, batch: Any) -> None:
     similarity = method.similarity(batch["index"], batch["global_feature"]).double().numpy()
     u = method(batch).detach().double().numpy()
