@@ -27,9 +27,9 @@ def fit_manifold(
 ) -> dict[str, Tensor]:
     """Neighbour lists of each row by cosine and by manifold ranking.
 
-    Manifold ranking (Zhou et al., NIPS 2003) orders by ``(I - a A)^-1 = I + sum_k a l_k / (1 - a l_k) v_k v_k'`` with l, v the
-    eigenpairs of ``A = D^-1/2 W D^-1/2``; W holds the cosines of mutual cosine neighbours. With fewer eigenpairs than rows
-    the leading ones are taken, which weigh most (cf. Iscen et al., CVPR 2018).
+    Manifold ranking (Zhou et al., NIPS 2003) orders by ``(I - a A)^-1 = I + a A + sum_k (a l_k)^2 / (1 - a l_k) v_k v_k'`` with
+    l, v the eigenpairs of ``A = D^-1/2 W D^-1/2``; W holds the cosines of mutual cosine neighbours. With fewer eigenpairs
+    than rows the leading ones are taken (cf. Iscen et al., CVPR 2018): the square makes what is left out small.
 
     Args:
         features: float [N, D]
@@ -40,8 +40,9 @@ def fit_manifold(
         max_edges: neighbours of a row in the graph, where a list is longer
 
     Returns:
-        ``cosine_above`` and ``score_above`` float [N], the least value in a row's list; ``listed`` bool [N], rows with a mutual
-        neighbour; ``vectors`` float [N, rank] and ``gains`` float [rank], so that ``vectors * gains @ vectors.T`` ranks.
+        What :func:`list_members` needs: ``cosine_above``, ``edge_above`` and ``score_above`` float [N], the least value in a
+        row's lists; ``scale`` float [N], ``sqrt(a / degree)``, 0 without a mutual neighbour; ``vectors`` float [N, rank] and
+        ``gains`` float [rank].
 
     Raises:
         InputError: the lists would be empty, or longer than the train set.
@@ -55,44 +56,68 @@ def fit_manifold(
         )
     unit = normalize(features.float(), dim=1)
     edges = min(near, max_edges)
-    cosine_above, columns, weights = torch.empty(count), np.empty((count, edges), np.int32), np.empty((count, edges))
+    cosine_above, edge_above, score_above = torch.empty(3, count)
+    columns, weights = np.empty((count, edges), np.int32), np.empty((count, edges), np.float32)
     for rows in _blocks(count):
         cosine = unit[rows] @ unit.T
         cosine[torch.arange(len(cosine)), torch.arange(rows.start, rows.stop)] = -torch.inf
         best = cosine.topk(near)
-        cosine_above[rows] = best.values[:, -1]
+        cosine_above[rows], edge_above[rows] = best.values[:, -1], best.values[:, edges - 1]
         columns[rows], weights[rows] = best.indices[:, :edges].numpy(), best.values[:, :edges].numpy()
-    gains, vectors, listed = _eigenpairs(columns, weights, damping, rank)
-    score_above = torch.empty(count)
+    graph, scale = _graph(columns, weights, damping)
+    gains, vectors = _eigenpairs(graph, rank)
     for rows in _blocks(count):
-        score = vectors[rows] * gains @ vectors.T
+        score = vectors[rows] * gains @ vectors.T + torch.from_numpy(graph[rows].toarray())
         score[torch.arange(len(score)), torch.arange(rows.start, rows.stop)] += 1
-        score[:, ~listed] = -torch.inf
+        score[:, scale == 0] = -torch.inf
         score_above[rows] = score.topk(reach).values[:, -1]
+    least = WEAKEST / (1 - damping) / count
     return {
         "cosine_above": cosine_above - ROUNDING * cosine_above.abs(),
-        "score_above": score_above.clamp_min(WEAKEST * float(gains.max()) / count) * (1 - ROUNDING),
-        "listed": listed,
+        "edge_above": (edge_above * (1 - ROUNDING)).clamp_min(WEAKEST),
+        "score_above": score_above.clamp_min(least) * (1 - ROUNDING),
+        "scale": scale,
         "vectors": vectors,
         "gains": gains,
     }
 
 
-def _eigenpairs(columns: NDArray[Any], weights: NDArray[Any], damping: float, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Gains ``[rank]``, vectors ``[N, rank]`` and rows with an edge, bool ``[N]``, of the graph of mutual neighbours."""
+def list_members(state: dict[str, Tensor], index: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """Who of a batch is in whose cosine list, and in whose manifold list: two bool ``[B, B]``, the lists' owners as rows.
+
+    Args:
+        state: from :func:`fit_manifold`, on the device of the batch
+        index: long [B], rows of the train set
+        cosine: float [B, B], of their features
+    """
+    rows = {name: values[index] for name, values in state.items() if name != "gains"}
+    others = index != index[:, None]
+    edge = others & (cosine >= rows["edge_above"][:, None])
+    graph = (edge & edge.T) * cosine * rows["scale"] * rows["scale"][:, None]
+    score = rows["vectors"] * state["gains"] @ rows["vectors"].T + graph
+    near = others & (cosine >= rows["cosine_above"][:, None]) & (rows["scale"] > 0) & (rows["scale"] > 0)[:, None]
+    return near, others & (score >= rows["score_above"][:, None])
+
+
+def _graph(columns: NDArray[Any], weights: NDArray[Any], damping: float) -> tuple[csr_matrix, Tensor]:
+    """``a A`` of the mutual neighbours, sparse ``[N, N]``, and ``sqrt(a / degree)``, float ``[N]``."""
     count, edges = columns.shape
     kept = np.where(weights > WEAKEST, weights, 0)
     directed = csr_matrix((kept.ravel(), columns.ravel(), np.arange(0, count * edges + 1, edges)), shape=(count, count))
     mutual = directed.minimum(directed.T)
     degree = np.asarray(mutual.sum(1)).ravel()
-    root = diags(np.where(degree > 0, degree, np.inf) ** -0.5)
-    graph = root @ mutual @ root
+    scale = np.sqrt(np.divide(damping, degree, out=np.zeros_like(degree), where=degree > 0))
+    return csr_matrix(diags(scale) @ mutual @ diags(scale)), torch.from_numpy(scale).float()
+
+
+def _eigenpairs(graph: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:
+    """``l^2 / (1 - l)`` ``[rank]`` and eigenvectors ``[N, rank]`` of the largest eigenvalues l of ``a A``."""
+    count = graph.shape[0]
     if rank >= count:
-        values, vectors = np.linalg.eigh(graph.toarray())
+        values, vectors = np.linalg.eigh(graph.toarray().astype(np.float64))
     else:
         values, vectors = eigsh(graph, k=rank, which="LA", v0=np.random.default_rng(0).random(count))
-    gains = damping * values / (1 - damping * values)
-    return torch.from_numpy(gains).float(), torch.from_numpy(vectors.copy()).float(), torch.from_numpy(degree > 0)
+    return torch.from_numpy(values**2 / (1 - values)).float(), torch.from_numpy(vectors.copy()).float()
 
 
 def _blocks(count: int) -> list[slice]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from udmsh_pl.baselines.functional import train_features
-from udmsh_pl.baselines.manifold import fit_manifold
+from udmsh_pl.baselines.manifold import fit_manifold, list_members
 from udmsh_pl.data.features import Batch
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import Branches
@@ -69,11 +69,8 @@ class MLS3RDUH(HashingModule):
         """S float ``[B, B]`` of train rows ``index`` long [B] with trunk features float ``[B, D]``."""
         unit = normalize(features.float(), dim=1)
         cosine = unit @ unit.T
-        rows = {name: values[index] for name, values in self.manifold.items() if name != "gains"}
-        score = rows["vectors"] * self.manifold["gains"] @ rows["vectors"].T
-        listed = rows["listed"] & rows["listed"][:, None] & (index != index[:, None])
-        near = listed & (cosine >= rows["cosine_above"][:, None])
-        both, alone = (near & side for side in (score >= rows["score_above"][:, None], score < rows["score_above"][:, None]))
+        near, member = list_members(self.manifold, index, cosine)
+        both, alone = near & member, near & ~member
         similarity = (2 * cosine - 1).clamp(-1, 1)
         similarity[alone | alone.T] = -1
         similarity[both | both.T] = 1
