@@ -15,6 +15,7 @@ from udmsh_pl.baselines.lsh import LSH
 from udmsh_pl.baselines.mls3rduh import MLS3RDUH
 from udmsh_pl.baselines.pcah import PCAH
 from udmsh_pl.baselines.sdc import SDC
+from udmsh_pl.baselines.sgh import SGH
 from udmsh_pl.baselines.sh import SH
 from udmsh_pl.baselines.sph import SpH
 from udmsh_pl.baselines.ssdh import SSDH
@@ -25,6 +26,7 @@ __all__ = [
     "MLS3RDUH",
     "PCAH",
     "SDC",
+    "SGH",
     "SH",
     "SSDH",
     "BiHalf",
