@@ -6,10 +6,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from udmsh_pl.baselines.functional import cosine_matching_loss
+from udmsh_pl.baselines.matching import CosineMatching
 from udmsh_pl.data.features import Batch
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import Branches
 
 
 class BiHalfLayer(torch.autograd.Function):
@@ -37,7 +35,7 @@ def bi_half(h: Tensor, gamma: float = 6.0) -> Tensor:
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
-class BiHalf(HashingModule):
+class BiHalf(CosineMatching):
     """Bi-half Net: ``mean (cos(b_i, b_j) - cos(f_i, f_j))^2`` on codes that carry the most information a bit can.
 
     *Stated*: codes by optimal transport to the half-half distribution, which is a sort; the gradient of
@@ -46,14 +44,12 @@ class BiHalf(HashingModule):
     plain signs. *Ours*: all pairs, AdamW, and the encoder's hidden layer before h.
 
     Args:
-        branches: ``global`` as in the paper, ``dual`` or ``spatial``
         gamma: weight of the transport in the gradient
     """
 
-    branches: Branches = "global"
     gamma: float = 6.0
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Cosine matching over the global batch, which is also what the bits are balanced over."""
         codes = bi_half(self.gather(self.logits(batch)), self.gamma)
-        return {"cosine": cosine_matching_loss(codes, self.gather(batch["global_feature"]))}
+        return {"cosine": self.matching(codes, batch)}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from udmsh_pl.baselines import GreedyHash
 
@@ -24,6 +25,19 @@ def test_objective_equals_the_double_loop(batch: Any, build: Callable[..., Any])
     terms = method.objective(batch)
     assert terms["cosine"].item() == pytest.approx(np.mean(errors), rel=1e-4)
     assert terms["penalty"].item() == pytest.approx(0.3 * penalty, rel=1e-4)
+
+
+def test_centred_features_are_matched_on_request(batch: Any, build: Callable[..., Any], teach: Callable[..., None]) -> None:
+    method = build(GreedyHash, centre=True)
+    train = batch["global_feature"].half().float()
+    teach(method, train)
+    torch.testing.assert_close(method.mean, train.mean(0))
+    assert "mean" in method.state_dict()
+    f = (batch["global_feature"] - train.mean(0)).double().numpy()
+    f /= np.linalg.norm(f, axis=1, keepdims=True)
+    codes = np.where(method.logits(batch).detach().numpy() >= 0, 1, -1)
+    errors = (codes @ codes.T / 8 - f @ f.T)[np.triu_indices(12, 1)] ** 2
+    assert method.objective(batch)["cosine"].item() == pytest.approx(errors.mean(), rel=1e-4)
 
 
 def test_training_lowers_it(batch: Any, build: Callable[..., Any], losses_of_training: Callable[..., list[float]]) -> None:
