@@ -1,0 +1,84 @@
+"""SGH: bits learned one after the other on a similarity graph that is never built (Jiang & Li, IJCAI 2015)."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from udmsh_pl.baselines.base import Floats, ShallowHash
+from udmsh_pl.errors import InputError
+
+Doubles = NDArray[np.float64]
+
+
+class SGH(ShallowHash):
+    """Scalable graph hashing with feature transformation: ``min || K S - B B' ||_F^2``, ``B = sign(k(X) W)``.
+
+    *Stated*: ``S_ij = 2 exp(-||x_i - x_j||^2 / rho) - 1`` with rho = 2, replaced by ``P Q'`` through
+    ``e^t ~ sinh(1) t + cosh(1)`` on [-1, 1]; k(x) are Gaussian kernels on m random train images, centred; W is learned bit by
+    bit as the leading generalised eigenvector of ``k' R k`` and ``k' k``, R being what the other bits leave of K S. *Read* in
+    the authors' code: m = 300, the mean squared distance as bandwidth, 1e-6 on the diagonal, and one more sweep that learns
+    each bit anew. *Ours*: features are scaled to length 1, so that t lies in [-1, 1]; the second sweep goes in order.
+
+    Args:
+        bits: code length K
+        seed: decides the anchors
+        anchors: m, at most the train images there are
+    """
+
+    ridge = 1e-6
+
+    def __init__(self, bits: int = 64, seed: int = 0, anchors: int = 300) -> None:
+        super().__init__(bits, seed)
+        if anchors < 2:
+            raise InputError(f"SGH has {anchors} anchors; give at least 2")
+        self.anchors = anchors
+
+    def fit(self, features: Floats) -> None:
+        """Learn anchors, bandwidth, mean and W ``[m, K]`` from train features float32 ``[N, D]``."""
+        unit = _unit(features)
+        rows = np.random.default_rng(self.seed).permutation(len(unit))[: self.anchors]
+        self.centres = unit[rows]
+        distances = self._squared_distances(unit)
+        self.bandwidth = max(float(distances.mean()), float(np.finfo(np.float32).tiny))
+        kernel = np.exp(-distances / (2 * self.bandwidth))
+        self.mean = kernel.mean(0)
+        kernel = (kernel - self.mean).astype(np.float64)
+        self.weights = self._sequential(kernel, unit)
+
+    def project(self, features: Floats) -> Floats:
+        """``k(x) W``, float32 ``[N, K]``."""
+        kernel = np.exp(-self._squared_distances(_unit(features)) / (2 * self.bandwidth)) - self.mean
+        return np.asarray(kernel @ self.weights, dtype=np.float32)
+
+    def _sequential(self, kernel: Doubles, unit: Floats) -> Doubles:
+        left = kernel.T @ unit.astype(np.float64)
+        ones = kernel.sum(0)
+        damped = math.exp(-1)  # exp(-|x|^2 / rho) exp(-|y|^2 / rho)
+        # k' P Q' k of P Q' = 2 (sinh(1) x.y + cosh(1)) exp(-1) - 1
+        similarity = 2 * damped * math.sinh(1) * left @ left.T + (2 * damped * math.cosh(1) - 1) * np.outer(ones, ones)
+        residue = self.bits * similarity
+        metric = kernel.T @ kernel + self.ridge * np.eye(kernel.shape[1])
+        weights = np.zeros((kernel.shape[1], self.bits))
+        last = kernel.shape[1] - 1
+        for sweep in range(2):
+            for bit in range(self.bits):
+                if sweep:
+                    taken = kernel.T @ _signs(kernel @ weights[:, bit])
+                    residue = residue + np.outer(taken, taken)
+                weights[:, bit] = eigh(residue, metric, subset_by_index=(last, last))[1][:, 0]
+                taken = kernel.T @ _signs(kernel @ weights[:, bit])
+                residue = residue - np.outer(taken, taken)
+        return weights
+
+    def _squared_distances(self, unit: Floats) -> Floats:
+        return np.asarray(np.maximum(2 - 2 * unit @ self.centres.T, 0))
+
+
+def _unit(features: Floats) -> Floats:
+    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12))
+
+
+def _signs(values: Doubles) -> Doubles:
+    return np.where(values >= 0, 1.0, -1.0)
