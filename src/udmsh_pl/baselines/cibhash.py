@@ -55,6 +55,11 @@ class CIBHash(HashingModule):
             raise InputError("CIBHash trains on views of a frozen trunk; give --model.finetune false")
         super().__post_init__()
 
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """The views alone."""
+        return ("views",) if self.branches == "global" else ("views", "view_maps")
+
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """NT-Xent and bottleneck over the global batch of both views."""
         first, second = (self.gather(self.logits(self.view(batch, number))) for number in (0, 1))

@@ -58,8 +58,8 @@ class MLS3RDUH(HashingModule):
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Find both lists of each train image (see :func:`fit_manifold`)."""
-        features = train_features(datamodule)
-        return fit_manifold(features, self.cosine_share, self.manifold_share, self.damping, self.rank, self.max_edges)
+        settings = (self.cosine_share, self.manifold_share, self.damping, self.rank, self.max_edges)
+        return datamodule.once(("mls3rduh", *settings), lambda: fit_manifold(train_features(datamodule), *settings))
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the lists; a checkpoint does not hold them, since encoding does not need them."""

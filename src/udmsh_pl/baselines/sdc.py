@@ -77,6 +77,14 @@ class SDC(HashingModule):
         normalised: Tensor = self.output_norm(super().logits(batch))
         return normalised
 
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """The images themselves and, for the contrastive term, their views."""
+        own = super().train_arrays
+        if not self.contrastive_weight:
+            return own
+        return (*own, "views") if self.branches == "global" else (*own, "views", "view_maps")
+
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Calibration, quantisation and, where it has a weight, NT-Xent over the global batch."""
         outputs = self.gather(self.logits(batch))

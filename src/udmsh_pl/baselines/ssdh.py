@@ -63,7 +63,10 @@ class SSDH(HashingModule):
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fit the two half-Gaussians on the train split."""
-        self.structure.cpu().fit(train_features(datamodule))
+        return datamodule.once(("ssdh", self.centre, self.structure_sample), lambda: self._fit(train_features(datamodule)))
+
+    def _fit(self, features: Tensor) -> dict[str, Tensor]:
+        self.structure.cpu().fit(features)
         return dict(self.structure.state_dict())
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
