@@ -42,7 +42,7 @@ class UDMSHPlus(HashingModule):
 
     hidden: int = 2048
     weight_decay: float = 1e-4
-    warmup_steps: int = 100
+    warmup_steps: int = 50
     cosine_decay: bool = True
     dims: int = 512
     dropout: float = 0.5
