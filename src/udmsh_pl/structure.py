@@ -6,7 +6,7 @@ pair distances and the thresholds are *read* from SSDH (Yang et al., IJCAI 2018)
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +34,13 @@ class HalfGaussians:
     sigma_right: float
 
 
-def distance_histogram(features: Tensor, block: int = 2048, sample: int | None = None) -> Tensor:
+def _unit(features: Tensor) -> Tensor:
+    return nn.functional.normalize(features.float(), dim=1)
+
+
+def distance_histogram(
+    features: Tensor, block: int = 2048, sample: int | None = None, unit: Callable[[Tensor], Tensor] = _unit
+) -> Tensor:
     """Count the cosine distances of all pairs i < j, block by block: memory grows with N, never with N squared.
 
     Args:
@@ -42,6 +48,8 @@ def distance_histogram(features: Tensor, block: int = 2048, sample: int | None =
         block: rows of a block; ``block * block`` distances are alive at once
         sample: use this many rows, drawn with a fixed seed, when N is larger (the error of a share p of pairs is about
             ``sqrt(2 p (1 - p) / sample)``); None uses all rows
+        unit: turns some rows into float32 rows whose dot products are cosines; called block by block, so that float16
+            features are never all there as float32
 
     Returns:
         int64 [20000], pairs in each bin of width 1e-4 over [0, 2].
@@ -49,12 +57,11 @@ def distance_histogram(features: Tensor, block: int = 2048, sample: int | None =
     if sample is not None and sample < len(features):
         rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:sample]
         features = features[rows.sort().values]
-    unit = nn.functional.normalize(features.float(), dim=1)
     counts = torch.zeros(BINS, dtype=torch.int64)
-    for start in range(0, len(unit), block):
-        rows = unit[start : start + block]
-        for other in range(start, len(unit), block):
-            cosine = rows @ unit[other : other + block].T
+    for start in range(0, len(features), block):
+        rows = unit(features[start : start + block])
+        for other in range(start, len(features), block):
+            cosine = rows @ unit(features[other : other + block]).T
             if other == start:
                 cosine = cosine[tuple(torch.triu_indices(len(rows), len(rows), offset=1))]
             bins = ((1 - cosine.flatten()) * (BINS / 2)).clamp_(0, BINS - 1).int()
@@ -147,8 +154,8 @@ class SemanticStructure(nn.Module):
     def fit(self, features: Tensor) -> Tensor:
         """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram for plotting."""
         if self.centre:
-            self.mean.copy_(features.float().mean(0))
-        histogram = distance_histogram(self.unit(features), sample=self.sample)
+            self.mean.copy_(features.mean(0, dtype=torch.float32))
+        histogram = distance_histogram(features, sample=self.sample, unit=self.unit)
         fitted = half_gaussians_of_histogram(histogram)
         self.thresholds.copy_(torch.tensor([fitted.mode, fitted.sigma_left, fitted.sigma_right], dtype=torch.float64))
         return histogram
