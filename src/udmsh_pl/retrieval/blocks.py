@@ -8,6 +8,7 @@ a cache line and a vector register.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,9 @@ class Blocks:
         codes[: len(query)] = _octets(query, query_labels, widths)
         odd = np.zeros(len(codes), dtype=np.int64)
         odd[: len(query)] = popcounts(query) & 1
-        items, parity = _octets(database, database_labels, widths), popcounts(database) & 1
-        halves = [items[parity == part] for part in range(2)]
+        parity = popcounts(database) & 1
+        rows = [np.flatnonzero(parity == part) for part in range(2)]
+        halves = [_octets(database[some], database_labels[some], widths) for some in rows]
         parts = np.cumsum([0] + [-(-len(half) // ITEMS) for half in halves])
         blocks = aligned_zeros((int(parts[2]), sum(widths), ITEMS), np.uint8)
         for part, half in enumerate(halves):
@@ -57,7 +59,7 @@ class Blocks:
         return Blocks(blocks, parts, idle, codes, odd, widths[0])
 
 
-def aligned_zeros(shape: tuple[int, ...], kind: npt.DTypeLike) -> npt.NDArray[np.generic]:
+def aligned_zeros(shape: tuple[int, ...], kind: npt.DTypeLike) -> npt.NDArray[Any]:
     """Zeros that begin at a cache line: a vector of 64 bytes then never lies across two."""
     dtype = np.dtype(kind)
     size = int(np.prod(shape)) * dtype.itemsize

@@ -1,10 +1,7 @@
-"""The counting loops, compiled by numba; ``kernel.py`` says what they count.
+"""Loops over the database one query at a time, compiled by numba; ``kernel.py`` says what they are for.
 
-A histogram's cost is its scattered increments, not the popcounts, which vectorise. So two queries share one increment:
-the pair of their bins is one cell of a joint table, which is summed up to both histograms now and then. The table's
-cells are 16 bits wide, so that it stays in the first-level cache at 64 bits, and it is emptied before a cell can
-overflow. Codes and labels come as planes of bytes ([planes, items]): a vector register then holds eight times as many
-items as it would hold 64-bit words, and every processor has a fast popcount of bytes.
+Codes and labels come as planes of bytes ([planes, items]): a vector register then holds eight times as many items as it
+would hold 64-bit words, and every processor has a fast popcount of bytes. Most counting is done by ``pairs.py``.
 """
 
 from __future__ import annotations
@@ -16,11 +13,6 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 TILE = 2048  # items whose bins are computed before they are counted: they stay in the first-level cache
-FLUSH = 65_536 - TILE  # items a joint table can take before a 16-bit cell might overflow
-PAIRS = 2  # pairs of queries that a tile serves before the next one is read
-JOINT_BINS = 260  # two queries share a table up to this many bins each (128 bits); beyond, it leaves the second cache
-CODE_PLANES = 8  # the loops take this many planes of a code at a time,
-LABEL_PLANES = 4  # and this many planes of labels: pad to a multiple
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -98,7 +90,7 @@ def long_bins(query, database, query_labels, database_labels, row, start, count,
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def count_each(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
-    """Do what ``count_pairs`` does, one query at a time: for codes whose joint table would be too large."""
+    """Add the bins ``2 * distance + relevant`` to ``counts``, int64 [Q, 2 (bits + 1)] or wider: for codes of 256 bits on."""
     items = database.shape[1]
     near, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
     bins = np.zeros(TILE, np.uint16)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from udmsh_pl.retrieval.blocks import ITEMS, Blocks, aligned_zeros
+from udmsh_pl.retrieval.blocks import CODE_PLANES, ITEMS, LABEL_PLANES, Blocks, aligned_zeros
 from udmsh_pl.retrieval.codes import Words, popcounts
 
 compiled: Any = None
@@ -80,12 +80,13 @@ def count_grades(
         return _numpy_counts(*arrays, bits, levels)
     if levels > 2:
         return _graded_counts(*arrays, bits, levels, threads)
+    # one row more for an odd query's idle companion, one column for the odd distance beside an even number of bits
     counts = np.zeros((len(query) + len(query) % 2, bits + 2, 2), dtype=np.int64)
     if bits < 256:  # half a distance and the relevance then fit a byte
         _count_pairs(*arrays, bits, counts, threads)
         return counts[: len(query), : bits + 1]
-    codes = _planes(query, database, np.uint16, compiled.CODE_PLANES)
-    labels = _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES)
+    codes = _planes(query, database, np.uint16, CODE_PLANES)
+    labels = _planes(query_labels, database_labels, np.uint8, LABEL_PLANES)
 
     def run(start: int, stop: int) -> None:
         compiled.count_each(*codes, *labels, start, stop, counts.reshape(len(counts), -1))
@@ -143,8 +144,8 @@ def each_stable_ranking(
     planes: list[npt.NDArray[Any]] = []
     if compiled is not None:
         plane = np.uint8 if items.shape[1] <= 256 else np.uint16
-        planes += _planes(query, database, plane, compiled.CODE_PLANES)
-        planes += _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES)
+        planes += _planes(query, database, plane, CODE_PLANES)
+        planes += _planes(query_labels, database_labels, np.uint8, LABEL_PLANES)
 
     def run(start: int, stop: int) -> None:
         scratch = np.zeros(int(totals[start:stop].max(initial=0)) + 1, dtype=np.int64)

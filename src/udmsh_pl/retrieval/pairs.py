@@ -24,8 +24,8 @@ from numba.extending import intrinsic
 from udmsh_pl.retrieval.blocks import CODE_PLANES, ITEMS, LABEL_PLANES
 from udmsh_pl.retrieval.compiled import wide_vectors
 
-LAG = 8  # blocks from the computing of cells to the counting of them
-RING = 16  # blocks of cells that are kept: a power of two above LAG
+LAG = 4  # blocks from the computing of cells to the counting of them
+RING = 8  # blocks of cells that are kept: a power of two above LAG
 FLUSH = 65_535 // ITEMS  # blocks a table can take before a 16-bit cell might overflow
 
 _OCTETS = ir.VectorType(ir.IntType(8), ITEMS)
@@ -57,7 +57,7 @@ def compute_cells(
     signature = types.void(database, types.intp, queries, types.intp, types.intp, cells, types.intp)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        database, block, queries, code_planes, bins, cells, slot = arguments
+        database, block, _, code_planes, bins, cells, slot = arguments
         integer = block.type
         planes = cgutils.unpack_tuple(builder, context.make_array(signature.args[0])(context, builder, database).shape)[1]
         items, masks = (_data(context, builder, signature.args[i], arguments[i]) for i in (0, 2))
