@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -154,6 +155,21 @@ def test_cells_and_structs_of_matlab_are_left_unread(tmp_path):
     cell[0, 0] = CODES
     scipy.io.savemat(tmp_path / "a.mat", {"codes": CODES, "deep": cell, "fields": {"a": 1}, "text": "x"})
     assert list(read_arrays(tmp_path / "a.mat")) == ["codes"]
+
+
+def test_cells_nested_without_end_do_not_crash_the_parser(tmp_path):
+    def element(kind, content):
+        return struct.pack("<II", kind, len(content)) + content
+
+    def head(class_number, name):
+        flags, shape = struct.pack("<II", class_number, 0), struct.pack("<ii", 1, 1)
+        return element(6, flags) + element(5, shape) + element(1, name)
+
+    numbers = element(14, head(6, b"numbers_") + element(9, struct.pack("<d", 1.0)))
+    cell = struct.pack("<II", 14, 1000) + head(1, b"")
+    start = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"
+    (tmp_path / "a.mat").write_bytes(start + numbers + element(14, head(1, b"nested__") + 200_000 * cell))
+    assert list(read_arrays(tmp_path / "a.mat")) == ["numbers_"]
 
 
 @pytest.mark.parametrize(
