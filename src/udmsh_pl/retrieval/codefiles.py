@@ -6,6 +6,7 @@ data only. Whatever a damaged or hostile file makes a parser raise becomes an ``
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from udmsh_pl.errors import InputError
 
 Array = npt.NDArray[Any]
 MOST_BYTES = 32 * 2**30  # a file that unpacks to more than this is refused: no benchmark of the field comes near it
+_MATLAB_NUMBERS = {"double", "single", "logical", "sparse"} | {
+    f"{sign}int{size}" for sign in ("", "u") for size in (8, 16, 32, 64)
+}
 SINGLE = ""  # the name of a file's only array, where the format has no names
 
 
@@ -53,10 +57,18 @@ def read_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
+def _check_size(path: Path, size: int) -> None:
+    if size > MOST_BYTES:
+        raise InputError(f"{path} unpacks to more than {MOST_BYTES >> 30} GiB: it is damaged, or not a code file")
+
+
+def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
-            raise InputError(f"{path} unpacks to more than {MOST_BYTES >> 30} GiB: it is damaged, or not a code file")
+        _check_size(path, sum(member.file_size for member in archive.infolist()))
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    _check_archive(path)
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -69,12 +81,17 @@ def _read_npy(path: Path) -> dict[str, Array]:
 def _read_pt(path: Path) -> dict[str, Array]:
     import torch
 
+    if zipfile.is_zipfile(path):  # else it is of the format before PyTorch 1.6, which is not compressed
+        _check_archive(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     named = content if isinstance(content, Mapping) else {SINGLE: content}
     arrays = {}
     for name, value in named.items():
         if isinstance(value, torch.Tensor):
             plain = value.detach()
+            if plain.layout == torch.strided and plain.nbytes > plain.untyped_storage().nbytes():
+                # a tensor may repeat one stored number without end
+                raise InputError(f"{path}: {name} is larger than what is stored of it: save it with .contiguous()")
             arrays[str(name)] = (plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain).numpy()
         elif isinstance(value, (bool, int, float)):
             arrays[str(name)] = np.array(value)
@@ -82,23 +99,19 @@ def _read_pt(path: Path) -> dict[str, Array]:
 
 
 def _read_mat(path: Path) -> dict[str, Array]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
     from scipy.sparse import issparse
 
     with path.open("rb") as stream:
         if b"MATLAB 7.3" in stream.read(128):
             raise InputError(f"{path} is a MATLAB 7.3 (HDF5) file: save it with -v7")
-    arrays = {}
-    for name, value in loadmat(str(path)).items():
-        if name.startswith("__"):
-            continue
-        if issparse(value):
-            if value.shape[0] * value.shape[1] > MOST_BYTES:
-                raise InputError(f"{path}: {name} is a sparse matrix of {value.shape}: give a dense one")
-            value = value.toarray()
-        if isinstance(value, np.ndarray):
-            arrays[name] = value
-    return arrays
+    # cells and structs hold others, without end in a hostile file, and the parser's stack would overflow: left unread
+    listed = [(name, shape) for name, shape, kind in whosmat(str(path)) if kind in _MATLAB_NUMBERS]
+    _check_size(path, sum(8 * math.prod(shape) for _, shape in listed))  # what compressed or sparse matrices come to
+    names = [name for name, _ in listed if not name.startswith("__")]
+    found = loadmat(str(path), variable_names=names) if names else {}
+    values = {name: found[name] for name in names if name in found}
+    return {name: value.toarray() if issparse(value) else value for name, value in values.items()}
 
 
 def _read_text(path: Path) -> dict[str, Array]:

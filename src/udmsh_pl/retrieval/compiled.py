@@ -1,10 +1,7 @@
-"""The counting loops, compiled by numba; ``kernel.py`` says what they count.
+"""Loops over the database one query at a time, compiled by numba; ``kernel.py`` says what they are for.
 
-A histogram's cost is its scattered increments, not the popcounts, which vectorise. So two queries share one increment:
-the pair of their bins is one cell of a joint table, which is summed up to both histograms now and then. The table's
-cells are 16 bits wide, so that it stays in the first-level cache at 64 bits, and it is emptied before a cell can
-overflow. Codes and labels come as planes of bytes ([planes, items]): a vector register then holds eight times as many
-items as it would hold 64-bit words, and every processor has a fast popcount of bytes.
+Codes and labels come as planes of bytes ([planes, items]): a vector register then holds eight times as many items as it
+would hold 64-bit words, and every processor has a fast popcount of bytes. Most counting is done by ``pairs.py``.
 """
 
 from __future__ import annotations
@@ -16,11 +13,6 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 TILE = 2048  # items whose bins are computed before they are counted: they stay in the first-level cache
-FLUSH = 65_536 - TILE  # items a joint table can take before a 16-bit cell might overflow
-PAIRS = 2  # pairs of queries that a tile serves before the next one is read
-JOINT_BINS = 260  # two queries share a table up to this many bins each (128 bits); beyond, it leaves the second cache
-CODE_PLANES = 8  # the loops take this many planes of a code at a time,
-LABEL_PLANES = 4  # and this many planes of labels: pad to a multiple
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -87,32 +79,6 @@ def shared_labels(query, database, row, start, count, out):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def short_bins(query, database, query_labels, database_labels, row, start, count, ours, theirs):  # type: ignore[no-untyped-def]
-    """Bins of queries ``row`` and ``row`` + 1, uint8, for codes of 8 planes and labels of 4: all in one loop."""
-    wide_vectors()
-    end, other = start + count, row + 1
-    c0, c1, c2, c3 = query[0, row], query[1, row], query[2, row], query[3, row]
-    c4, c5, c6, c7 = query[4, row], query[5, row], query[6, row], query[7, row]
-    g0, g1, g2, g3 = query[0, other], query[1, other], query[2, other], query[3, other]
-    g4, g5, g6, g7 = query[4, other], query[5, other], query[6, other], query[7, other]
-    m0, m1, m2, m3 = query_labels[0, row], query_labels[1, row], query_labels[2, row], query_labels[3, row]
-    h0, h1, h2, h3 = query_labels[0, other], query_labels[1, other], query_labels[2, other], query_labels[3, other]
-    w0, w1, w2, w3 = database[0, start:end], database[1, start:end], database[2, start:end], database[3, start:end]
-    w4, w5, w6, w7 = database[4, start:end], database[5, start:end], database[6, start:end], database[7, start:end]
-    l0, l1 = database_labels[0, start:end], database_labels[1, start:end]
-    l2, l3 = database_labels[2, start:end], database_labels[3, start:end]
-    for j in range(count):
-        shared = (l0[j] & m0) | (l1[j] & m1) | (l2[j] & m2) | (l3[j] & m3)
-        low = popcount(w0[j] ^ c0) + popcount(w1[j] ^ c1) + popcount(w2[j] ^ c2) + popcount(w3[j] ^ c3)
-        high = popcount(w4[j] ^ c4) + popcount(w5[j] ^ c5) + popcount(w6[j] ^ c6) + popcount(w7[j] ^ c7)
-        ours[j] = np.uint8(low + high + low + high + np.uint8(shared != 0))
-        shared = (l0[j] & h0) | (l1[j] & h1) | (l2[j] & h2) | (l3[j] & h3)
-        low = popcount(w0[j] ^ g0) + popcount(w1[j] ^ g1) + popcount(w2[j] ^ g2) + popcount(w3[j] ^ g3)
-        high = popcount(w4[j] ^ g4) + popcount(w5[j] ^ g5) + popcount(w6[j] ^ g6) + popcount(w7[j] ^ g7)
-        theirs[j] = np.uint8(low + high + low + high + np.uint8(shared != 0))
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
 def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):  # type: ignore[no-untyped-def]
     """``2 * distance + relevant`` of one query, any number of planes, into ``out``; two are scratch."""
     wide_vectors()
@@ -123,67 +89,8 @@ def long_bins(query, database, query_labels, database_labels, row, start, count,
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_cells(table, ours, theirs, bins, cells, count):  # type: ignore[no-untyped-def]
-    """Count ``ours * bins + theirs`` in a joint table; ``cells`` is scratch of a type that holds a cell's number."""
-    wide_vectors()
-    if cells.itemsize == 2:
-        for j in range(count):
-            cells[j] = np.uint16(np.uint16(ours[j]) * np.uint16(bins)) + np.uint16(theirs[j])
-    else:
-        for j in range(count):
-            cells[j] = np.uint32(np.uint32(ours[j]) * np.uint32(bins)) + np.uint32(theirs[j])
-    for j in range(count):
-        table[cells[j]] += np.uint16(1)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def empty_into(table, bins, ours, theirs):  # type: ignore[no-untyped-def]
-    """Add a joint table's sums over columns and over rows to two histograms, and zero it."""
-    for mine in range(bins):
-        total = np.int64(0)
-        line = table[mine * bins : (mine + 1) * bins]
-        for its in range(bins):
-            value = np.int64(line[its])
-            total += value
-            theirs[its] += value
-            line[its] = np.uint16(0)
-        ours[mine] += total
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def count_pairs(query, database, query_labels, database_labels, bits, first, last, counts, cells):  # type: ignore[no-untyped-def]
-    """Add the bins ``2 * distance + relevant`` of queries ``first`` to ``last`` to ``counts``, int64 [Q, 2 (bits + 1)].
-
-    Two queries at a time: ``last - first`` is even. ``cells [TILE]`` is scratch, uint16 up to 64 bits, else uint32.
-    """
-    items, bins = database.shape[1], 2 * (bits + 1)
-    short = cells.itemsize == 2 and query.shape[0] == 8 and query_labels.shape[0] == 4
-    ours, theirs = np.zeros(TILE, np.uint8), np.zeros(TILE, np.uint8)
-    near, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
-    ours_long, theirs_long = np.zeros(TILE, np.uint16), np.zeros(TILE, np.uint16)
-    joint = np.zeros((PAIRS, bins * bins), np.uint16)
-    for begin in range(0, items, FLUSH):  # outside the queries: this part of the database stays in the second cache
-        end = min(items, begin + FLUSH)
-        for block in range(first, last, 2 * PAIRS):
-            until = min(last, block + 2 * PAIRS)
-            for start in range(begin, end, TILE):
-                count = min(TILE, end - start)
-                for row in range(block, until, 2):
-                    table = joint[(row - block) // 2]
-                    if short:
-                        short_bins(query, database, query_labels, database_labels, row, start, count, ours, theirs)
-                        count_cells(table, ours, theirs, bins, cells, count)
-                        continue
-                    long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, ours_long)
-                    long_bins(query, database, query_labels, database_labels, row + 1, start, count, near, shared, theirs_long)
-                    count_cells(table, ours_long, theirs_long, bins, cells, count)
-            for row in range(block, until, 2):
-                empty_into(joint[(row - block) // 2], bins, counts[row], counts[row + 1])
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
 def count_each(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
-    """Do what ``count_pairs`` does, one query at a time: for codes whose joint table would be too large."""
+    """Add the bins ``2 * distance + relevant`` to ``counts``, int64 [Q, 2 (bits + 1)] or wider: for codes of 256 bits on."""
     items = database.shape[1]
     near, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
     bins = np.zeros(TILE, np.uint16)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from udmsh_pl.retrieval.blocks import CODE_PLANES, ITEMS, LABEL_PLANES, Blocks, aligned_zeros
 from udmsh_pl.retrieval.codes import Words, popcounts
 
 compiled: Any = None
@@ -79,35 +80,46 @@ def count_grades(
         return _numpy_counts(*arrays, bits, levels)
     if levels > 2:
         return _graded_counts(*arrays, bits, levels, threads)
-    plane = np.uint8 if bits < 256 else np.uint16  # it must hold a distance
-    joint = 2 * (bits + 1) <= compiled.JOINT_BINS
-    queries = len(query) + (len(query) % 2 if joint else 0)  # pairs: an odd one out is counted against an idle code
-    codes = _planes(query, database, plane, compiled.CODE_PLANES, queries)
-    labels = _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES, queries)
-    counts = np.zeros((queries, 2 * (bits + 1)), dtype=np.int64)
+    # one row more for an odd query's idle companion, one column for the odd distance beside an even number of bits
+    counts = np.zeros((len(query) + len(query) % 2, bits + 2, 2), dtype=np.int64)
+    if bits < 256:  # half a distance and the relevance then fit a byte
+        _count_pairs(*arrays, bits, counts, threads)
+        return counts[: len(query), : bits + 1]
+    codes = _planes(query, database, np.uint16, CODE_PLANES)
+    labels = _planes(query_labels, database_labels, np.uint8, LABEL_PLANES)
 
     def run(start: int, stop: int) -> None:
-        if joint:
-            cells = np.zeros(compiled.TILE, dtype=np.uint16 if bits <= 64 else np.uint32)
-            compiled.count_pairs(*codes, *labels, bits, start, stop, counts, cells)
-        else:
-            compiled.count_each(*codes, *labels, start, stop, counts)
+        compiled.count_each(*codes, *labels, start, stop, counts.reshape(len(counts), -1))
 
-    in_blocks(queries, run, threads)
-    return counts[: len(query)].reshape(len(query), bits + 1, 2)
+    in_blocks(len(query), run, threads)
+    return counts[: len(query), : bits + 1]
 
 
-def _planes(first: Words, second: Words, plane: Any, group: int, queries: int) -> list[npt.NDArray[Any]]:
-    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, P a multiple of ``group``, idle planes left out.
+def _count_pairs(
+    query: Words, database: Words, query_labels: Words, database_labels: Words, bits: int, counts: Counts, threads: int | None
+) -> None:
+    """Add to ``counts``, [Q + Q % 2, bits + 2, 2]."""
+    pairs = importlib.import_module("udmsh_pl.retrieval.pairs")
+    laid = Blocks.of(query, database, query_labels, database_labels)
+    bins = 2 * (bits // 2 + 1)
 
-    The first is filled up with zeros to ``queries`` columns.
-    """
+    def run(start: int, stop: int) -> None:
+        shapes = ((bins * bins,), (pairs.RING, ITEMS), (laid.codes.shape[1], 2, ITEMS))
+        scratch = tuple(map(aligned_zeros, shapes, (np.uint16, np.uint16, np.uint8)))
+        head = (laid.database, laid.parts, laid.idle, laid.codes, laid.odd)
+        pairs.count_pairs(*head, laid.code_planes, bins, start, stop, counts, scratch)
+
+    in_blocks(len(counts), run, threads)
+
+
+def _planes(first: Words, second: Words, plane: Any, group: int) -> list[npt.NDArray[Any]]:
+    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, P a multiple of ``group``, idle planes left out."""
     narrow = [np.ascontiguousarray(words).view(plane) for words in (first, second)]
     used = np.flatnonzero(narrow[0].any(axis=0) | narrow[1].any(axis=0))
     count = int(used[-1]) + 1 if len(used) else 1
-    planes = [np.zeros((-(-count // group) * group, items), dtype=plane) for items in (queries, len(second))]
+    planes = [np.zeros((-(-count // group) * group, items), dtype=plane) for items in (len(first), len(second))]
     for target, words in zip(planes, narrow, strict=True):
-        target[:count, : len(words)] = words.T[:count]
+        target[:count] = words.T[:count]
     return planes
 
 
@@ -132,8 +144,8 @@ def each_stable_ranking(
     planes: list[npt.NDArray[Any]] = []
     if compiled is not None:
         plane = np.uint8 if items.shape[1] <= 256 else np.uint16
-        planes += _planes(query, database, plane, compiled.CODE_PLANES, len(query))
-        planes += _planes(query_labels, database_labels, np.uint8, compiled.LABEL_PLANES, len(query))
+        planes += _planes(query, database, plane, CODE_PLANES)
+        planes += _planes(query_labels, database_labels, np.uint8, LABEL_PLANES)
 
     def run(start: int, stop: int) -> None:
         scratch = np.zeros(int(totals[start:stop].max(initial=0)) + 1, dtype=np.int64)

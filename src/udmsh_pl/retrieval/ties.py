@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Denominator = Literal["retrieved", "min", "total"]
 
+ROWS = 256  # queries whose expectation is taken at once: what lies between is kept in the second-level cache
+
 _TABLE = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, 65))])
 
 
@@ -57,8 +59,16 @@ class Groups:
     def of(items: Ints, relevant: Ints, gain: Ints | None = None) -> Groups:
         """Count up ``items``, ``relevant`` and ``gain`` (default: ``relevant``), each integer [Q, D]."""
         n, r = items.astype(np.float64), relevant.astype(np.float64)
-        g = r if gain is None else gain.astype(np.float64)
-        return Groups(n, r, g, *(np.cumsum(x, axis=1) - x for x in (n, r, g)))
+        before, hits_before = (np.cumsum(x, axis=1) - x for x in (n, r))
+        if gain is None:
+            return Groups(n, r, r, before, hits_before, hits_before)
+        g = gain.astype(np.float64)
+        return Groups(n, r, g, before, hits_before, np.cumsum(g, axis=1) - g)
+
+    def rows(self, start: int, stop: int) -> Groups:
+        """Those of queries ``start`` to ``stop``."""
+        fields = (self.items, self.relevant, self.gain, self.before, self.hits_before, self.gain_before)
+        return Groups(*(x[start:stop] for x in fields))
 
 
 @dataclass(frozen=True)
@@ -92,9 +102,18 @@ def tied_sum(n: Floats, r: Floats, g: Floats, before: Floats, gain_before: Float
 
 def expected_average_precision(groups: Groups, k: int, denominator: Denominator) -> Floats:
     """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 for a query without a hit."""
+    starts = range(0, len(groups.items), ROWS)
+    parts = [_expected_of_some(groups.rows(start, start + ROWS), k, denominator) for start in starts]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Floats:
     cut = Straddle.at(groups, k)
-    whole = tied_sum(groups.items, groups.relevant, groups.gain, groups.before, groups.gain_before, groups.items)
-    done = np.where(cut.inside, whole, 0.0).sum(axis=1)
+    whole = np.zeros_like(groups.items)
+    some = cut.inside & (groups.gain > 0)  # all other groups add nothing, and at most distances a query has no item
+    n, r, g, before, gain = (x[some] for x in (groups.items, groups.relevant, groups.gain, groups.before, groups.gain_before))
+    whole[some] = tied_sum(n, r, g, before, gain, n)
+    done = whole.sum(axis=1)
     n, r, g, before, hits, gain = columns(groups, cut)
     if denominator != "retrieved":
         part = np.where(cut.slots > 0, tied_sum(n, r, g, before, gain, cut.slots), 0.0)

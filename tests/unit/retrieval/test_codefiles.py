@@ -1,10 +1,13 @@
 import io
 import os
 import pickle
+import struct
+import zipfile
 
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -108,6 +111,65 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tm
     np.savez_compressed(tmp_path / "bomb.npz", codes=np.zeros((1024, 1024), dtype=np.uint8))
     with pytest.raises(InputError, match="unpacks to more than"):
         read_arrays(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".mat"])
+def test_other_formats_that_unpack_to_too_much(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(codefiles, "MOST_BYTES", 2**20)
+    path = tmp_path / f"bomb{suffix}"
+    if suffix == ".mat":
+        scipy.io.savemat(path, {"codes": np.zeros((2048, 1024), dtype=np.uint8)}, do_compression=True)
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data/0", bytes(2**21))
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_arrays(path)
+
+
+def test_a_header_inside_an_archive_that_promises_more_than_it_holds(tmp_path):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (2**44, 8)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("codes.npy", stream.getvalue() + b"1234")
+    with pytest.raises(InputError, match=r"a\.npz cannot be read safely"):
+        read_arrays(tmp_path / "a.npz")
+
+
+def test_a_tensor_that_repeats_one_number_is_refused(tmp_path):
+    torch.save({"codes": torch.ones(1).expand(2**20, 2**20)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="codes is larger than what is stored"):
+        read_arrays(tmp_path / "a.pt")
+
+
+def test_a_sparse_matrix_is_read_unless_it_is_too_large_a_dense_one(tmp_path):
+    small, huge = scipy.sparse.csc_matrix(CODES.astype(float)), scipy.sparse.csc_matrix((2**17, 2**17))
+    scipy.io.savemat(tmp_path / "a.mat", {"codes": small})
+    assert np.array_equal(read_arrays(tmp_path / "a.mat")["codes"], CODES)
+    scipy.io.savemat(tmp_path / "a.mat", {"codes": small, "labels": huge})
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_arrays(tmp_path / "a.mat")
+
+
+def test_cells_and_structs_of_matlab_are_left_unread(tmp_path):
+    cell = np.empty((1, 1), dtype=object)
+    cell[0, 0] = CODES
+    scipy.io.savemat(tmp_path / "a.mat", {"codes": CODES, "deep": cell, "fields": {"a": 1}, "text": "x"})
+    assert list(read_arrays(tmp_path / "a.mat")) == ["codes"]
+
+
+def test_cells_nested_without_end_do_not_crash_the_parser(tmp_path):
+    def element(kind, content):
+        return struct.pack("<II", kind, len(content)) + content
+
+    def head(class_number, name):
+        flags, shape = struct.pack("<II", class_number, 0), struct.pack("<ii", 1, 1)
+        return element(6, flags) + element(5, shape) + element(1, name)
+
+    numbers = element(14, head(6, b"numbers_") + element(9, struct.pack("<d", 1.0)))
+    cell = struct.pack("<II", 14, 1000) + head(1, b"")
+    start = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x100) + b"IM"
+    (tmp_path / "a.mat").write_bytes(start + numbers + element(14, head(1, b"nested__") + 200_000 * cell))
+    assert list(read_arrays(tmp_path / "a.mat")) == ["numbers_"]
 
 
 @pytest.mark.parametrize(
