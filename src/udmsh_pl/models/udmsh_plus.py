@@ -1,7 +1,7 @@
 """UDMSH-plus: the best of ours, a student that learns a manifold teacher's similarities from views."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from udmsh_pl.data.features import Arrays, Batch, sample_rows
 from udmsh_pl.losses import asymmetric_pairwise_loss
-from udmsh_pl.manifold import diffused_embedding, neighbour_graph
+from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.fusion import FusedEncoder
 
@@ -30,6 +30,8 @@ class UDMSHPlus(HashingModule):
     inner products of relaxed codes with each other and with codes at once. Everything here is *ours*.
 
     Args:
+        teacher: ``manifold``, or ``cosine`` of the fused features themselves
+        use_views: train on the cached views too where there are any
         dims: principal axes of the fused feature
         dropout: share of the head's hidden units left out in training
         neighbours: k of the neighbour graph; at most a quarter of the train images
@@ -44,6 +46,8 @@ class UDMSHPlus(HashingModule):
     weight_decay: float = 1e-4
     warmup_steps: int = 50
     cosine_decay: bool = True
+    teacher: Literal["manifold", "cosine"] = "manifold"
+    use_views: bool = True
     dims: int = 512
     dropout: float = 0.5
     neighbours: int = 50
@@ -72,7 +76,7 @@ class UDMSHPlus(HashingModule):
 
         Neither depends on code length or seed, so the runs of one process share them.
         """
-        settings = (self.branches, self.dims, self.neighbours, self.edge_power, self.rank, self.diffusion_time)
+        settings = (self.teacher, self.branches, self.dims, self.neighbours, self.edge_power, self.rank, self.diffusion_time)
         return datamodule.once(("udmsh-plus", *settings), lambda: self._fit(datamodule.features("train")))
 
     def _fit(self, stored: Arrays) -> dict[str, Tensor]:
@@ -82,10 +86,16 @@ class UDMSHPlus(HashingModule):
         inputs = [_fused(encoder, stored["global_feature"], stored["feature_map"])]
         for view in range(stored["views"].shape[1] if "views" in stored else 0):
             inputs.append(_fused(encoder, stored["views"][:, view], stored["view_maps"][:, view]))
-        graph = neighbour_graph(inputs[0].float().numpy(), self.neighbours, self.edge_power)
-        targets = diffused_embedding(graph, self.rank, self.diffusion_time)
         fusion = {f"fusion.{name}": value for name, value in encoder.fusion.state_dict().items()}
-        return fusion | {"inputs": torch.stack(inputs, dim=1), "targets": torch.from_numpy(targets)}
+        return fusion | {"inputs": torch.stack(inputs, dim=1), "targets": self._embedding(inputs[0])}
+
+    def _embedding(self, fused: Tensor) -> Tensor:
+        """Unit rows whose cosines are the teacher's similarities."""
+        features = fused.float().numpy()
+        if self.teacher == "cosine":
+            return torch.from_numpy(unit_rows(features))
+        graph = neighbour_graph(features, self.neighbours, self.edge_power)
+        return torch.from_numpy(diffused_embedding(graph, self.rank, self.diffusion_time))
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted fused feature, the inputs ``[N, 1 + V, dims]`` and the teacher's unit rows ``[N, rank]``."""
@@ -99,7 +109,8 @@ class UDMSHPlus(HashingModule):
         if self.finetune:
             u = self(batch)
         else:
-            pick = torch.randint(self._inputs.shape[1], (len(rows),))  # each image: as it is, or one of its views
+            seen = self._inputs.shape[1] if self.use_views else 1
+            pick = torch.randint(seen, (len(rows),))  # each image: as it is, or one of its views
             u = torch.tanh(self.encoder.head(self._inputs[rows, pick].to(self.device, torch.float32)))
         u = self.gather(u)
         targets = self.gather(self._targets[rows].to(self.device))
