@@ -151,9 +151,7 @@ class FeatureExtractor:
 class _Rows(Dataset[Tensor]):
     """Pixels ``[V, 3, H, W]`` of each row from ``start`` on; random views depend on (seed, row) alone."""
 
-    def __init__(
-        self, images: ImageList, transform: Transform, start: int, views: int = 0, seed: int = 0
-    ) -> None:
+    def __init__(self, images: ImageList, transform: Transform, start: int, views: int = 0, seed: int = 0) -> None:
         self.images, self.transform, self.start, self.views, self.seed = images, transform, start, views, seed
 
     def __len__(self) -> int:

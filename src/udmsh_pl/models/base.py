@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from udmsh_pl.data.batches import seed_of
 from udmsh_pl.data.features import Batch
 from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import OFFLINE_TRUNK, Trunk, build_trunk, trunk_info
@@ -140,6 +141,10 @@ class HashingModule(LightningModule):
             return values
         everyone = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
         return everyone.flatten(0, 1)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """What a step draws (dropout) depends on seed, step and process alone, so that a resumed run repeats it."""
+        torch.manual_seed(seed_of(self.trainer.global_step, self.trainer.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of the objective's terms; logs each."""
