@@ -123,11 +123,15 @@ class RetrievalDataModule(LightningDataModule):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         batch_size = min(self.batch_size, max(1, len(images) // world))
         if not self.finetune:  # copying cached rows needs no worker processes
-            return TrainLoader(rows, batch_size, sampler=Shuffle(rows, world, rank), drop_last=True, collate_fn=whole_batch)
+            return TrainLoader(
+                rows, batch_size=batch_size, sampler=Shuffle(rows, world, rank), drop_last=True, collate_fn=whole_batch
+            )
         info = trunk_info(self.backbone, self.weights)
         pixels = ImageDataset(images, view_transform(self.image_size or info.image_size, info.mean, info.std))
         both = ImagesWithFeatures(pixels, rows)
-        return TrainLoader(both, batch_size, sampler=Shuffle(both, world, rank), drop_last=True, num_workers=self.num_workers)
+        return TrainLoader(
+            both, batch_size=batch_size, sampler=Shuffle(both, world, rank), drop_last=True, num_workers=self.num_workers
+        )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Two loaders, query and database, both rows of the train split; none when there is nothing to validate with."""
@@ -158,7 +162,7 @@ class RetrievalDataModule(LightningDataModule):
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
             return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
         stored = {name: array for name, array in self.features(split).items() if name not in OF_VIEWS}
-        return DataLoader(FeatureRows(images.labels, stored, rows), max(self.batch_size, 512), collate_fn=whole_batch)
+        return DataLoader(FeatureRows(images.labels, stored, rows), batch_size=max(self.batch_size, 512), collate_fn=whole_batch)
 
     def _open_features(self) -> None:
         extractor, splits = self.feature_extractor, self.splits

@@ -136,11 +136,15 @@ class HashingModule(LightningModule):
         return {"global_feature": batch["views"][:, number], "feature_map": batch["view_maps"][:, number]}
 
     def gather(self, values: Tensor) -> Tensor:
-        """``[B, ...]`` of this process -> the global batch of all processes, with gradients."""
+        """``[B, ...]`` of this process -> the global batch of all processes, with gradients.
+
+        The backward pass adds the gradients of all processes and DDP then averages over them, which leaves the gradient of
+        one process with the whole batch. Rows come in that process's order, since they were dealt in turn.
+        """
         if not self.gather_batch or self.trainer.world_size == 1:
             return values
         everyone = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
-        return everyone.flatten(0, 1)
+        return everyone.transpose(0, 1).flatten(0, 1)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """What a step draws (dropout) depends on seed, step and process alone, so that a resumed run repeats it."""
