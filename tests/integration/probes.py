@@ -5,11 +5,11 @@ N-th call of the function kills the process, or finds a disk on which no file ca
 """
 
 import os
+import pkgutil
 import resource
 import signal
 import sys
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ class WithDropout(UDMSH):
 
 def sabotage(target: str, number: int, what: str) -> None:
     """Replace ``MODULE.FUNCTION`` by one whose call of that number kills the process or finds the disk full."""
-    module, _, name = target.rpartition(".")
-    owner: Any = import_module(module)
+    owner_name, _, name = target.rpartition(".")
+    owner: Any = pkgutil.resolve_name(owner_name)
     original = getattr(owner, name)
     calls = 0
 

@@ -59,10 +59,10 @@ def test_extraction_goes_on_where_it_was_killed(colours: Path, udmsh: Run, udmsh
 @pytest.mark.parametrize(
     ("call", "number", "options"),
     [
-        # three steps an epoch; saved after every second step: in the middle of the second epoch, and at its end
-        ("udmsh_pl.losses.torch.eye", 5, ("--model.isometry", "rotation")),
-        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 9, ("--model", "tests.integration.probes.WithDropout")),
-        ("udmsh_pl.files.os.fsync", 9, ()),
+        # three steps an epoch, saved after every second step: in the middle of an epoch, and at its end
+        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5, ("--model.isometry", "rotation")),
+        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 8, ("--model", "tests.integration.probes.WithDropout")),
+        ("os.fsync", 5, ()),  # the third checkpoint is written, but not in its place
     ],
 )
 def test_training_goes_on_inside_an_epoch(
@@ -75,3 +75,32 @@ def test_training_goes_on_inside_an_epoch(
     killed(udmsh_process, call, number, *arguments, "two")
     assert udmsh(*arguments, "two", *recorder(tmp_path / "two")) == 0
     assert_same_training(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_a_plan_and_an_encoding_go_on(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path) -> None:
+    plan = ("reproduce", colours / "config.yaml", "--bits", 8, "--methods", "itq", "udmsh", "--trainer.max_epochs", 2, "--out")
+    assert udmsh(*plan, "whole") == 0
+    for call, number in (
+        ("udmsh_pl.reproduce.write_results", 2),  # in the first cell: its codes are there, its results are not
+        ("udmsh_pl.reproduce.Run._finished", 3),  # between two cells
+        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5),  # while the third cell trains
+        ("udmsh_pl.callbacks.evaluate.evaluate_codes", 3),  # trained, being scored
+        ("udmsh_pl.reports.run.render_table", 1),  # all cells done, the report is not
+    ):
+        killed(udmsh_process, call, number, *plan, "broken")
+    assert udmsh(*plan, "broken") == 0
+    assert values(tmp_path / "broken") == values(tmp_path / "whole")
+    assert len(values(tmp_path / "whole")) == 2 + 2 * 2 * 2 * 2  # the reference; methods, seeds, cut-offs, treatments of ties
+    for cell in ("itq-8-1", "udmsh-8-0", "udmsh-8-1"):
+        assert_same_arrays(*(tmp_path / run / "cells" / cell / "codes.npz" for run in ("whole", "broken")))
+    assert (tmp_path / "broken/table.md").read_text() == (tmp_path / "whole/table.md").read_text()
+
+    weights = tmp_path / "whole/cells/udmsh-8-0/last.ckpt"
+    encode = ("predict", "--config", colours / "config.yaml", "--model.bits", 8, "--ckpt_path", weights)
+    encode = (*encode, "--trainer.default_root_dir")
+    assert udmsh(*encode, "one") == 0
+    killed(udmsh_process, "os.fsync", 2, *encode, "two")  # after environment.json: the codes are written, not in place
+    assert not (tmp_path / "two/codes.npz").exists()
+    assert udmsh(*encode, "two") == 0
+    assert_same_arrays(tmp_path / "one/codes.npz", tmp_path / "two/codes.npz")
