@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from udmsh_pl.files import atomic_path
 
@@ -23,8 +24,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def newest_checkpoint(trainer: Trainer) -> Path | None:
-    """The checkpoint that was written last in the trainer's folder, whatever version of the run it belongs to."""
+    """The checkpoint that was written last, among all versions of the run that the trainer's logger names."""
     logger = trainer.logger
-    roots = [trainer.default_root_dir, logger.save_dir if logger else None]
-    found = {path for root in roots if root for path in Path(root).glob("**/checkpoints/[!.]*.ckpt")}
+    root = Path((logger.save_dir if logger else None) or trainer.default_root_dir)
+    folders = list((root / str(logger.name)).glob("*/checkpoints")) if logger else [root / "checkpoints"]
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath:
+            folders.append(Path(callback.dirpath))
+    found = [path for folder in folders for path in folder.glob("[!.]*.ckpt")]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
