@@ -34,7 +34,7 @@ def test_extraction(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path:
     ("call", "number", "file"),
     [
         ("udmsh_pl.checkpoints.atomic_path", 2, "checkpoints/epoch=1"),
-        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 4, ""),  # whatever is written next, the metrics' log perhaps
+        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 4, "a log of the run"),  # the metrics come next
     ],
 )
 def test_training(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, call: str, number: int, file: str) -> None:

@@ -62,6 +62,7 @@ def test_extraction_goes_on_where_it_was_killed(colours: Path, udmsh: Run, udmsh
         # three steps an epoch, saved after every second step: in the middle of an epoch, and at its end
         ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5, ("--model.isometry", "rotation")),
         ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 8, ("--model", "tests.integration.probes.WithDropout")),
+        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 11, ("--model.finetune", "true", "--data.num_workers", "2")),
         ("os.fsync", 5, ()),  # the third checkpoint is written, but not in its place
     ],
 )
