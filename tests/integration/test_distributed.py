@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from .conftest import Process, Run, assert_same_arrays, logged, recorder
+from .test_killed import killed
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}  # float64: only the order of sums differs
 
@@ -49,6 +50,26 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         torch.testing.assert_close(found["weights"], one["weights"], **EXACT)
     for norm in (value.norm() for value in one["steps"][-1]["gradients"].values()):
         assert norm > 1e-6  # what is equal is not zero
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_inside_an_epoch_that_one_began(
+    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
+) -> None:
+    fit = (
+        "fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 3,
+        "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1", "--ckpt_path", "last",
+    )  # fmt: skip
+    assert udmsh(*fit, *recorder(tmp_path / "one"), "--trainer.default_root_dir", "one") == 0
+    killed(udmsh_process, "udmsh_pl.models.udmsh.multilevel_pairwise_loss", 6, *fit, "--trainer.default_root_dir", "two")
+    resumed = (*fit, "--data.batch_size", 8, *ddp(2), *recorder(tmp_path / "two"))
+    done = udmsh_process(*resumed, "--trainer.default_root_dir", "two")
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, *parts = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    for part in parts:
+        assert len(part["steps"]) == 4  # of nine; the kill was in the sixth
+        # float32, since Lightning rounds float64 weights when it loads them
+        torch.testing.assert_close(part["weights"], one["weights"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
