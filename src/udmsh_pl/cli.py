@@ -122,15 +122,15 @@ def main(args: Sequence[str] | None = None) -> None:
         message = str(cause).rsplit("InputError: ", 1)[-1].strip()  # a data worker's error arrives with its traceback
         print(f"udmsh: error: {message}", file=sys.stderr)
         status = 2
+    except BrokenPipeError:  # `udmsh table runs/x | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         where = error.filename or "a log of the run"
         print(f"udmsh: error: {where} cannot be written ({error.strerror}); free some room and run again", file=sys.stderr)
         status = 2
-    except BrokenPipeError:  # `udmsh table runs/x | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
     sys.exit(status)
 
 
