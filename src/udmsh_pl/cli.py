@@ -1,6 +1,7 @@
 """The command ``udmsh``: Lightning's subcommands on our base classes, and our own beside them."""
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -11,15 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
+from udmsh_pl.checkpoints import newest_checkpoint
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
+from udmsh_pl.reports.environment import write_environment
 
 SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")  # the cache must hold the features of the model's trunk
 LIGHTNING = ("fit", "validate", "test", "predict")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,18 @@ class OneLineParser(LightningArgumentParser):
         raise InputError(f"{' '.join(text.split())}; `--help` lists what there is") from ex
 
 
+class SaveRun(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``environment.json`` into the folder of a run's logs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both, on one process."""
+        super().setup(trainer, pl_module, stage)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks every process
+        datamodule = getattr(trainer, "datamodule", None)
+        if trainer.is_global_zero and isinstance(datamodule, RetrievalDataModule):
+            write_environment(folder, datamodule)
+
+
 class UdmshCLI(LightningCLI):
     """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
 
@@ -62,8 +79,12 @@ class UdmshCLI(LightningCLI):
             RetrievalDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=SaveRun,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [EncodeCodes(), EvaluateRetrieval(), Figures()]},
+            trainer_defaults={
+                "callbacks": [EncodeCodes(), EvaluateRetrieval(), Figures()],
+                "plugins": [{"class_path": "udmsh_pl.checkpoints.AtomicCheckpoints"}],
+            },
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
             args=list(args),
@@ -79,6 +100,11 @@ class UdmshCLI(LightningCLI):
         for name in SHARED_WITH_DATA:
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
         parser.add_class_arguments(ReproducePlan, "reproduce")
+
+    def before_fit(self) -> None:
+        """Let ``--ckpt_path last`` be the newest checkpoint of the run's folder; without any the run starts anew."""
+        if self.config_init.fit.ckpt_path == "last":
+            self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -99,6 +125,12 @@ def main(args: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `udmsh table runs/x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = error.filename or "a log of the run"
+        print(f"udmsh: error: {where} cannot be written ({error.strerror}); free some room and run again", file=sys.stderr)
+        status = 2
     sys.exit(status)
 
 

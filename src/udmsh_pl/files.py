@@ -21,6 +21,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk does not say which file it was
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

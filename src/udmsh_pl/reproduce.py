@@ -24,6 +24,7 @@ from udmsh_pl.cli import SHARED_WITH_DATA, ReproducePlan, UdmshCLI
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
+from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.reports.run import write_report
 from udmsh_pl.reports.table import Result, read_results, write_results
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
@@ -45,7 +46,7 @@ def reproduce(
 
     Args:
         config: yaml of ``experiments/``
-        out: run directory; gets ``results.csv``, ``table.md``, figures, ``config.yaml`` and ``cells/``
+        out: run directory; gets ``results.csv``, ``table.md``, figures, ``config.yaml``, ``environment.json`` and ``cells/``
         bits: code lengths instead of the plan's
         seeds: seeds instead of the plan's
         methods: only these methods of the plan
@@ -61,6 +62,7 @@ def reproduce(
     run.datamodule.prepare_data()
     run.datamodule.setup()
     write_text(out / "config.yaml", run.resolved)
+    write_environment(out, run.datamodule)
     run.reference(plan.ks)
     todo = [(name, k, seed) for name in plan.methods for k in plan.bits for seed in plan.seeds]
     for number, (name, length, seed) in enumerate(todo, 1):

@@ -1,5 +1,6 @@
 """A small data set that can be learned: four colours, as list files, with a tiny random trunk."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -86,13 +87,39 @@ def udmsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-@pytest.fixture
-def udmsh_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line in a process of its own, as DDP needs it."""
+Process = Callable[..., subprocess.CompletedProcess[str]]
 
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "udmsh_pl", *map(str, arguments)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+@pytest.fixture
+def udmsh_process(tmp_path: Path) -> Process:
+    """Run the command line in a process of its own, as DDP and kills need it; ``probe`` is given to ``probes.py``."""
+    root = Path(__file__).parents[2]
+
+    def run(*arguments: object, probe: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
+        module = "tests.integration.probes" if probe else "udmsh_pl"
+        command = [sys.executable, "-m", module, *map(str, (*probe, *arguments))]
+        path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+def logged(folder: Path, name: str) -> list[float]:
+    """Values of the metrics whose name starts with ``name`` in all CSV logs below a folder, oldest log first."""
+    files = sorted(folder.rglob("metrics.csv"))
+    rows = [row for file in files for row in csv.DictReader(file.open())]
+    return [float(value) for row in rows for key, value in row.items() if key.startswith(name) and value]
+
+
+def recorder(folder: Path) -> tuple[str, ...]:
+    """Arguments that add the recorder of ``probes.py`` to a fit."""
+    return ("--trainer.callbacks+=tests.integration.probes.Recorder", f"--trainer.callbacks.folder={folder}")
+
+
+def assert_same_arrays(one: Path, two: Path) -> None:
+    """Two ``.npz`` files hold the same arrays, bit by bit."""
+    with np.load(one, allow_pickle=False) as first, np.load(two, allow_pickle=False) as second:
+        assert first.files == second.files
+        for name in first.files:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)

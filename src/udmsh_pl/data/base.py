@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from udmsh_pl.data.batches import OF_VIEWS, FeatureRows, ImagesWithFeatures, Shuffle, TrainLoader, whole_batch
 from udmsh_pl.data.extract import FeatureExtractor, Runner
 from udmsh_pl.data.features import Arrays, Batch
 from udmsh_pl.data.imagefile import pack_splits
@@ -21,7 +22,6 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import OFFLINE_TRUNK, trunk_info
 
 T = TypeVar("T")
-OF_VIEWS = ("views", "view_maps")  # arrays that hold random views; encoding leaves them alone
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -131,19 +131,29 @@ class RetrievalDataModule(LightningDataModule):
         count = min(self.val_queries, len(order) // 5)
         return np.sort(order[:count]), np.sort(order[count:])
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled train batches of equal size; rows that do not fill the last batch wait for another epoch."""
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled train batches of equal size; rows that do not fill the last batch wait for another epoch.
+
+        Order and random views depend on the seed and the epoch alone (:class:`Shuffle`).
+        """
         images = self.splits.train
-        batch_size = min(self.batch_size, len(images))
-        stored = self.features("train")
-        model = self.trainer.lightning_module if self.trainer is not None else None
-        if model is not None:
-            stored = {name: array for name, array in stored.items() if name in cast(Any, model).train_arrays}
-        if not self.finetune:
-            return self._loader(FeatureRows(images.labels, stored), batch_size, shuffle=True)
+        stored, world, rank = self.features("train"), 1, 0
+        if self.trainer is not None:
+            wanted = cast(Any, self.trainer.lightning_module).train_arrays
+            stored = {name: array for name, array in stored.items() if name in wanted}
+            world, rank = self.trainer.world_size, self.trainer.global_rank
+        rows = FeatureRows(images.labels, stored)
+        batch_size = min(self.batch_size, max(1, len(images) // world))
+        if not self.finetune:  # copying cached rows needs no worker processes
+            return TrainLoader(
+                rows, batch_size=batch_size, sampler=Shuffle(rows, world, rank), drop_last=True, collate_fn=whole_batch
+            )
         info = trunk_info(self.backbone, self.weights)
         pixels = ImageDataset(images, view_transform(self.image_size or info.image_size, info.mean, info.std))
-        return self._loader(_Both(pixels, FeatureRows(images.labels, stored)), batch_size, shuffle=True)
+        both = ImagesWithFeatures(pixels, rows)
+        return TrainLoader(
+            both, batch_size=batch_size, sampler=Shuffle(both, world, rank), drop_last=True, num_workers=self.num_workers
+        )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Two loaders, query and database, both rows of the train split; none when there is nothing to validate with."""
@@ -174,14 +184,7 @@ class RetrievalDataModule(LightningDataModule):
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
             return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
         stored = {name: array for name, array in self.features(split).items() if name not in OF_VIEWS}
-        return self._loader(FeatureRows(images.labels, stored, rows), max(self.batch_size, 512), shuffle=False)
-
-    def _loader(self, dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Batch]:
-        workers = self.num_workers if isinstance(dataset, _Both) else 0  # copying cached rows needs no processes
-        collate = None if isinstance(dataset, _Both) else _whole_batch
-        return DataLoader(
-            dataset, batch_size=batch_size, shuffle=shuffle, drop_last=shuffle, num_workers=workers, collate_fn=collate
-        )
+        return DataLoader(FeatureRows(images.labels, stored, rows), batch_size=max(self.batch_size, 512), collate_fn=whole_batch)
 
     def _open_features(self) -> None:
         extractor, splits = self.feature_extractor, self.splits
@@ -196,47 +199,3 @@ class RetrievalDataModule(LightningDataModule):
                 self._features[name] = extractor.clean(images)
         if self.views and "views" not in self._features["train"]:
             self._features["train"] = self._features["train"] | extractor.views(splits.train, self.views)
-
-
-class FeatureRows(Dataset[Batch]):
-    """Rows of cached features, fetched a whole batch at a time (torch calls ``__getitems__`` with a batch's rows)."""
-
-    def __init__(self, labels: NDArray[np.bool_], arrays: Arrays, rows: NDArray[np.int64] | None = None) -> None:
-        self.labels, self.arrays = labels, arrays
-        self.rows = np.arange(len(labels)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, item: int) -> Batch:
-        return {name: values[0] for name, values in self.__getitems__([item]).items()}
-
-    def __getitems__(self, items: list[int]) -> Batch:
-        rows = self.rows[items]
-        pair = None
-        if "views" in self.arrays:
-            count = self.arrays["views"].shape[1]
-            pair = torch.rand(len(rows), count).topk(2).indices.numpy()  # two different views of each image
-        batch = {}
-        for name, array in self.arrays.items():
-            batch[name] = torch.from_numpy(array[rows[:, None], pair] if name in OF_VIEWS else array[rows]).float()
-        batch["labels"] = torch.from_numpy(self.labels[rows])
-        batch["index"] = torch.from_numpy(rows)
-        return batch
-
-
-class _Both(Dataset[dict[str, Any]]):
-    """An augmented image together with the cached features of the clean one, for fine-tuning under a frozen teacher."""
-
-    def __init__(self, pixels: ImageDataset, features: FeatureRows) -> None:
-        self.pixels, self.features = pixels, features
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.features[row] | self.pixels[row]
-
-
-def _whole_batch(batch: Any) -> Any:
-    return batch

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from udmsh_pl.data.batches import seed_of
 from udmsh_pl.data.features import Batch
 from udmsh_pl.errors import InputError
 from udmsh_pl.models.backbones import OFFLINE_TRUNK, Trunk, build_trunk, trunk_info
@@ -145,11 +146,19 @@ class HashingModule(LightningModule):
         return {name: batch[of_views][:, number] for of_views, name in names.items() if of_views in batch}
 
     def gather(self, values: Tensor) -> Tensor:
-        """``[B, ...]`` of this process -> the global batch of all processes, with gradients."""
+        """``[B, ...]`` of this process -> the global batch of all processes, with gradients.
+
+        The backward pass adds the gradients of all processes and DDP then averages over them, which leaves the gradient of
+        one process with the whole batch. Rows come in that process's order, since they were dealt in turn.
+        """
         if not self.gather_batch or self.trainer.world_size == 1:
             return values
         everyone = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
-        return everyone.flatten(0, 1)
+        return everyone.transpose(0, 1).flatten(0, 1)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """What a step draws (dropout) depends on seed, step and process alone, so that a resumed run repeats it."""
+        torch.manual_seed(seed_of(self.trainer.global_step, self.trainer.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of the objective's terms; logs each."""

@@ -1,7 +1,7 @@
 """UDMSH as read from its abstract, every *read* part open to configuration."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -140,8 +140,17 @@ class UDMSH(HashingModule):
         for name, value in values.items():
             self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=len(u))
 
-    def on_train_epoch_end(self) -> None:
-        """Solve the rotation anew on the epoch's relaxed codes (isometry ``rotation``)."""
-        if self._epoch_u:
-            self.rotation.copy_(best_rotation(torch.cat(self._epoch_u)))
+    def on_after_backward(self) -> None:
+        """Solve the rotation anew on the epoch's relaxed codes (isometry ``rotation``), before validation uses it."""
+        if self._epoch_u and self.trainer.is_last_batch:
+            rotation = best_rotation(torch.cat(self._epoch_u))
+            self.rotation.copy_(self.trainer.strategy.broadcast(rotation))
             self._epoch_u.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the relaxed codes of an unfinished epoch (isometry ``rotation``)."""
+        checkpoint["epoch_u"] = self._epoch_u
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the relaxed codes of the unfinished epoch."""
+        self._epoch_u = list(checkpoint.get("epoch_u", ()))
