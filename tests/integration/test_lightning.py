@@ -91,3 +91,17 @@ def test_wandb_works_offline(colours: Path, udmsh: Run, tmp_path: Path, monkeypa
     options = ("--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true", "--trainer.max_epochs", 1)
     assert udmsh("fit", "--config", colours / "config.yaml", *options) == 0
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+def test_tensorboard_shows_what_was_found(colours: Path, udmsh: Run, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ("--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path, "--trainer.max_epochs", 2)
+    assert udmsh("fit", "--config", colours / "config.yaml", *options) == 0
+    [events] = tmp_path.rglob("events.out.tfevents.*")
+    accumulator = EventAccumulator(str(events), size_guidance={"images": 0})
+    accumulator.Reload()
+    tags = accumulator.Tags()
+    assert {"structure", "val/precision_recall", "val/distances", "val/retrieved"} <= set(tags["images"])
+    assert {"loss/total", "val/map@all", "codes/bit_balance", "similarity/mean"} <= set(tags["scalars"])
+    assert [image.step for image in accumulator.Images("val/retrieved")] == [3, 6]  # one an epoch

@@ -79,6 +79,19 @@ def map_against_bits_figure(
     return figure
 
 
+def distance_figure(report: RetrievalReport, title: str = "") -> Figure:
+    """Histogram of Hamming distances from queries to relevant and to other images, each as a share of its pairs."""
+    figure, axes = _axes("Hamming distance in bits", "share of the pairs", title)
+    relevant, others = report.relevant.sum(0), (report.items - report.relevant).sum(0)
+    for number, (name, counts) in enumerate((("a label in common", relevant), ("no label in common", others))):
+        shares = counts / max(int(counts.sum()), 1)
+        axes.step(np.arange(len(counts)), shares, where="mid", label=name, color=COLOURS[number], linestyle=STYLES[number])
+    axes.set_xlim(0, report.bits)
+    axes.set_ylim(0, None)
+    _legend(figure)
+    return figure
+
+
 def tie_interval_figure(reports: Mapping[str, Mapping[int, RetrievalReport]], k: int | None = None, title: str = "") -> Figure:
     """How far the order of tied items alone can move mAP@k: bars from worst to best, the expectation marked.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from udmsh_pl.callbacks.figures import save_figure
+from udmsh_pl.callbacks.figures import GALLERY_QUERIES, save_figure
 from udmsh_pl.cli import ReproducePlan
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.files import atomic_path, write_text
@@ -15,8 +15,6 @@ from udmsh_pl.reports.gallery import gallery_figure
 from udmsh_pl.reports.lead import lead_over_runner_up
 from udmsh_pl.reports.table import Result, render_costs, render_table
 from udmsh_pl.retrieval import evaluate_codes
-
-GALLERY_QUERIES = 8
 
 
 def write_report(out: Path, results: Sequence[Result], datamodule: RetrievalDataModule, plan: ReproducePlan) -> None:
