@@ -1,0 +1,104 @@
+"""UDMSH-plus without a trainer: its teacher, its inputs, its objective."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
+from udmsh_pl.models import UDMSHPlus
+
+ROWS, DIM, VIEWS = 48, 512, 3
+
+
+@pytest.fixture
+def stored() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    groups = generator.random((4, DIM)) ** 4
+    clean = groups[np.arange(ROWS) % 4] + 0.2 * generator.random((ROWS, DIM))
+    maps = clean[:, :, None, None] * generator.random((ROWS, DIM, 2, 2))
+    views = clean[:, None] + 0.1 * generator.random((ROWS, VIEWS, DIM))
+    arrays = {"global_feature": clean, "feature_map": maps, "views": views, "view_maps": np.stack([maps] * VIEWS, axis=1)}
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSHPlus:
+    torch.manual_seed(0)
+    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 32, "dims": 16, "gather_batch": False}
+    built = UDMSHPlus(**(tiny | options))
+    data: Any = SimpleNamespace(features=lambda split: {"train": stored}[split], once=lambda key, make: make())
+    built.load_teacher(built.fit_teacher(data))
+    return built
+
+
+def test_teacher_is_the_diffusion_of_the_fused_features(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, neighbours=5, rank=6, diffusion_time=4.0)
+    parts = (torch.from_numpy(stored[name]) for name in ("global_feature", "feature_map"))
+    fused = built.encoder.fuse(*parts).half()
+    assert built._inputs.shape == (ROWS, 1 + VIEWS, 16)
+    torch.testing.assert_close(built._inputs[:, 0], fused, atol=2e-3, rtol=2e-3)
+    expected = diffused_embedding(neighbour_graph(built._inputs[:, 0].float().numpy(), 5), 6, 4.0)
+    similarity = built._targets @ built._targets.T
+    torch.testing.assert_close(similarity, torch.from_numpy(expected @ expected.T), atol=1e-3, rtol=0)
+    same = similarity[torch.arange(ROWS)[:, None] % 4 == torch.arange(ROWS) % 4]
+    assert same.mean() > similarity.mean() + 0.3  # the four groups
+
+
+def test_cosine_teacher_is_the_cosine_of_the_fused_features(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, teacher="cosine")
+    unit = unit_rows(built._inputs[:, 0].float().numpy())
+    np.testing.assert_allclose(built._targets @ built._targets.T, unit @ unit.T, atol=1e-5)
+
+
+@pytest.mark.parametrize("code_share", [0.0, 0.5])
+def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], code_share: float) -> None:
+    built = model(stored, code_share=code_share, use_views=False, dropout=0.0).eval()
+    rows = torch.tensor([3, 17, 30, 5])
+    u = torch.tanh(built.encoder.head(built._inputs[rows, 0].float())).detach().numpy()
+    b = np.where(u >= 0, 1, -1)
+    wanted = 0.9 * (built._targets[rows] @ built._targets[rows].T).numpy()
+    errors = [
+        ((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2
+        for i in range(4)
+        for j in range(4)
+        if i != j
+    ]
+    assert float(built.objective({"index": rows})["pairwise"]) == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+@pytest.mark.parametrize(("use_views", "expected"), [(True, 1 + VIEWS), (False, 1)])
+def test_views_are_inputs_unless_switched_off(stored: dict[str, np.ndarray], use_views: bool, expected: int) -> None:
+    built = model(stored, use_views=use_views, dropout=0.0).eval()
+    rows = torch.tensor([3, 17])
+    values = {float(built.objective({"index": rows})["pairwise"].detach()) for _ in range(60)}
+    assert (len(values) > 1) is (expected > 1)
+
+
+def test_without_the_map_and_without_views(stored: dict[str, np.ndarray]) -> None:
+    alone = {name: stored[name] for name in ("global_feature", "feature_map")}
+    built = model(alone, branches="global")
+    assert built._inputs.shape == (ROWS, 1, 16)
+    batch = {"global_feature": torch.from_numpy(stored["global_feature"][:5]).float()}
+    assert built.eval()(batch).shape == (5, 8)
+    with pytest.raises(InputError, match="branches global"):
+        model(stored).logits(batch)
+
+
+def test_training_lowers_the_objective_and_a_checkpoint_encodes_alike(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored)
+    optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss = built.objective({"index": torch.arange(ROWS)})["pairwise"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    other = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", hidden=32, dims=16)
+    other.load_state_dict(built.state_dict())
+    batch = {name: torch.from_numpy(stored[name]).float() for name in ("global_feature", "feature_map")}
+    torch.testing.assert_close(other.eval()(batch), built.eval()(batch), rtol=0, atol=0)
