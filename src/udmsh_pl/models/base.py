@@ -169,6 +169,15 @@ class HashingModule(LightningModule):
             self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "total", batch_size=size)
         return loss
 
+    def log_codes(self, u: Tensor) -> None:
+        """Log how unbalanced the bits of relaxed codes ``u [B, K]`` are, and how far u is from its signs."""
+        values = {
+            "codes/bit_balance": (u >= 0).float().mean(0).sub(0.5).abs().mean(),
+            "codes/quantisation_error": (1 - u.abs()).mean(),
+        }
+        for name, value in values.items():
+            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=len(u))
+
     def codes(self, batch: Batch) -> dict[str, Any]:
         """Packed codes uint8 ``[B, ceil(K/8)]`` and the rows ``index`` long [B] that they belong to."""
         return {"codes": pack_codes(self(batch)), "index": batch["index"]}

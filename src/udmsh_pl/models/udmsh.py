@@ -129,16 +129,15 @@ class UDMSH(HashingModule):
         return terms
 
     def log_similarity(self, similarity: Tensor, u: Tensor) -> None:
-        """Log what share of pairs is surely similar or dissimilar, and how balanced the bits are."""
+        """Log what share of pairs is surely similar or dissimilar, and what the codes are like."""
         values = {
             "similarity/mean": similarity.mean(),
             "similarity/share_similar": (similarity >= 1).float().mean(),
             "similarity/share_dissimilar": (similarity <= -1).float().mean(),
-            "codes/bit_balance": (u >= 0).float().mean(0).sub(0.5).abs().mean(),
-            "codes/quantisation_error": (1 - u.abs()).mean(),
         }
         for name, value in values.items():
             self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=len(u))
+        self.log_codes(u)
 
     def on_after_backward(self) -> None:
         """Solve the rotation anew on the epoch's relaxed codes (isometry ``rotation``), before validation uses it."""

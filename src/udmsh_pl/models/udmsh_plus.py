@@ -113,6 +113,7 @@ class UDMSHPlus(HashingModule):
             pick = torch.randint(seen, (len(rows),))  # each image: as it is, or one of its views
             u = torch.tanh(self.encoder.head(self._inputs[rows, pick].to(self.device, torch.float32)))
         u = self.gather(u)
+        self.log_codes(u)
         targets = self.gather(self._targets[rows].to(self.device))
         similarity = self.target_scale * targets @ targets.T
         return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share)}
