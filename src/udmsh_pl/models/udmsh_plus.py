@@ -43,6 +43,7 @@ class UDMSHPlus(HashingModule):
     """
 
     hidden: int = 2048
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 50
     cosine_decay: bool = True
