@@ -36,7 +36,7 @@ class Recorder(Callback):
         self.split = trainer.datamodule.splits.fingerprint()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        self.steps.append({"epoch": trainer.current_epoch, "rows": batch["index"].clone(), "views": batch.get("views")})
+        self.steps.append({"epoch": trainer.current_epoch, "rows": batch["index"].clone()})
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         self.steps[-1]["gradients"] = {name: value.grad.clone() for name, value in pl_module.named_parameters()}

@@ -27,7 +27,7 @@ def test_extraction(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path:
     assert not list(tmp_path.glob("cache/*/.*.part*"))
     assert udmsh(*fit, "cache") == udmsh(*fit, "whole") == 0
     assert stores(tmp_path / "cache") == stores(tmp_path / "whole")
-    assert len(stores(tmp_path / "whole")) == 2
+    assert len(stores(tmp_path / "whole")) == 3  # queries, database, views
 
 
 @pytest.mark.parametrize(

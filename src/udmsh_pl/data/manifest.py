@@ -36,7 +36,7 @@ def read_manifest(path: Path, root: Path) -> dict[str, ImageList]:
         raise InputError(f"{path}: no rows; expected a header with `path` (and `labels`, `split`) and one row an image")
     columns = rows[0][1]
     if "path" not in columns:
-        raise InputError(f"{path}: no column `path` among {', '.join(columns)}; name the column of the image files so")
+        raise InputError(f"{path}: no column `path` among {', '.join(map(repr, columns))}; name the column of the image files so")
     members: dict[str, list[int]] = {}
     seen: dict[str, int] = {}
     for position, (number, row) in enumerate(rows):

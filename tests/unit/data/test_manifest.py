@@ -40,7 +40,7 @@ def test_quotes_crlf_bom_blank_lines_and_other_columns(tmp_path: Path) -> None:
     [
         (b"", "no rows"),
         (b"path,labels\n", "no rows"),
-        (b"file,labels\na.jpg,x\n", "no column `path` among file, labels"),
+        (b"file,labels\na.jpg,x\n", "no column `path` among 'file', 'labels'"),
         (b"path,labels\na.jpg\n", ":2: expected 2 fields as in the header, found 1"),
         (b"path,labels\na.jpg,x\nb.jpg,x,y\n", ":3: expected 2 fields as in the header, found 3"),
         (b"path,path\na.jpg,x\n", ":1: a column name stands twice"),
