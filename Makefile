@@ -24,10 +24,10 @@ reproduce-%: install ## a benchmark or the comparison: cifar10, nuswide, mirflic
 	$(BIN)/udmsh reproduce experiments/$*.yaml $(ARGS)
 
 test: install ## run the tests (under 10 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-all: install ## run the slow tests too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: install ## ruff and mypy --strict
 	$(BIN)/ruff check .
