@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 from jsonargparse import ArgumentParser
-from lightning import seed_everything
+from lightning import Callback, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
 from udmsh_pl import __version__
@@ -163,12 +163,13 @@ class Run:
             datamodule = cli.datamodule
         directory = self._directory((name, bits, seed))
         write_text(directory / "config.yaml", cli.parser.dump(cli.config))
-        evaluation = EvaluateRetrieval(ks)
         trainer = cli.instantiate_trainer(
             default_root_dir=str(directory),
             logger=CSVLogger(str(directory), name="", version="logs"),
-            callbacks=[evaluation],
         )
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        evaluation = next(one for one in callbacks if isinstance(one, EvaluateRetrieval))  # among the command line's defaults
+        evaluation.ks = tuple(ks)
         start = time.perf_counter()
         trainer.fit(cli.model, datamodule=datamodule)
         seconds = time.perf_counter() - start
