@@ -69,6 +69,7 @@ class HashingModule(LightningModule):
         self.encoder = self.build_encoder()
         self.trunk: Trunk | None = build_trunk(self.backbone, self.weights) if self.finetune else None
         self._frozen_trunk: list[Trunk] = []  # in a list, so that it is neither trained nor saved
+        self._logged: dict[str, list[Tensor]] = {}  # of the epoch so far
 
     def build_encoder(self) -> Any:
         """What turns trunk features into logits: a module with ``logits(global_feature, feature_map)``."""
@@ -158,25 +159,42 @@ class HashingModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """What a step draws (dropout) depends on seed, step and process alone, so that a resumed run repeats it."""
-        torch.manual_seed(seed_of(self.trainer.global_step, self.trainer.global_rank))
+        seed = seed_of(self.trainer.global_step, self.trainer.global_rank)
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed spends 1 ms on a queue for GPUs that may come
+        else:
+            torch.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of the objective's terms; logs each."""
         terms = self.objective(batch)
         loss = torch.stack(list(terms.values())).sum()
-        size = len(batch["index"])
-        for name, value in {**terms, "total": loss}.items():
-            self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, prog_bar=name == "total", batch_size=size)
+        self.log_mean({f"loss/{name}": value for name, value in {**terms, "total": loss}.items()})
         return loss
+
+    def log_mean(self, values: dict[str, Tensor]) -> None:
+        """Log the mean of scalars over the epoch's batches: once an epoch, since ``self.log`` takes longer than a small head."""
+        for name, value in values.items():
+            self._logged.setdefault(name, []).append(value.detach())
+
+    def on_train_epoch_end(self) -> None:
+        """Hand the epoch's means to Lightning."""
+        for name, values in self._logged.items():
+            self.log(name, torch.stack(values).mean(), prog_bar=name == "loss/total")
+        self._logged.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what an unfinished epoch has logged."""
+        checkpoint["logged"] = self._logged
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with what the unfinished epoch had logged."""
+        self._logged = dict(checkpoint.get("logged", {}))
 
     def log_codes(self, u: Tensor) -> None:
         """Log how unbalanced the bits of relaxed codes ``u [B, K]`` are, and how far u is from its signs."""
-        values = {
-            "codes/bit_balance": (u >= 0).float().mean(0).sub(0.5).abs().mean(),
-            "codes/quantisation_error": (1 - u.abs()).mean(),
-        }
-        for name, value in values.items():
-            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=len(u))
+        balance = (u >= 0).float().mean(0).sub(0.5).abs().mean()
+        self.log_mean({"codes/bit_balance": balance, "codes/quantisation_error": (1 - u.abs()).mean()})
 
     def codes(self, batch: Batch) -> dict[str, Any]:
         """Packed codes uint8 ``[B, ceil(K/8)]`` and the rows ``index`` long [B] that they belong to."""

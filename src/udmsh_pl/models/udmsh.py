@@ -135,8 +135,7 @@ class UDMSH(HashingModule):
             "similarity/share_similar": (similarity >= 1).float().mean(),
             "similarity/share_dissimilar": (similarity <= -1).float().mean(),
         }
-        for name, value in values.items():
-            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=len(u))
+        self.log_mean(values)
         self.log_codes(u)
 
     def on_after_backward(self) -> None:
@@ -148,8 +147,10 @@ class UDMSH(HashingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the relaxed codes of an unfinished epoch (isometry ``rotation``)."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["epoch_u"] = self._epoch_u
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the relaxed codes of the unfinished epoch."""
+        super().on_load_checkpoint(checkpoint)
         self._epoch_u = list(checkpoint.get("epoch_u", ()))
