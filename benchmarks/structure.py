@@ -27,8 +27,11 @@ def features(count: int, dim: int) -> torch.Tensor:
     """Float16 rows around a hundred centres, non-negative as after a ReLU."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.rand(100, dim, generator=generator)
-    rows = [centres[torch.randint(100, (1000,), generator=generator)] for _ in range(count // 1000)]
-    return torch.cat([(part + 0.3 * torch.randn(part.shape, generator=generator)).relu().half() for part in rows])
+    values = torch.empty(count, dim, dtype=torch.half)
+    for part in values.split(1000):
+        rows = centres[torch.randint(100, (len(part),), generator=generator)]
+        part.copy_((rows + 0.3 * torch.randn(rows.shape, generator=generator)).relu())
+    return values
 
 
 def run(case: str, count: int, dim: int) -> None:

@@ -13,12 +13,12 @@ Transform = Callable[[Image.Image | torch.Tensor], torch.Tensor]
 
 def eval_transform(
     image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     interpolation: str = "bicubic",
     crop_pct: float | None = None,
 ) -> Transform:
-    """Deterministic transform for codes: RGB image -> normalised float32 [3, image_size, image_size].
+    """Deterministic transform for codes: RGB image -> normalised float32 [3, image_size, image_size], or uint8.
 
     The image is a PIL image or a uint8 tensor [3, H, W], which is faster; both give the same values.
 
@@ -27,7 +27,8 @@ def eval_transform(
 
     Args:
         image_size: side of the square in pixels.
-        mean: per-channel mean, in units of pixel values scaled to 0..1.
+        mean: per-channel mean, in units of pixel values scaled to 0..1; None keeps the pixels as uint8, for a forward
+            pass that normalises them: a quarter of the bytes from worker to trunk.
         std: per-channel standard deviation, in the same units.
         interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
         crop_pct: None for the whole image; else the share of the shorter side that a centred square crop keeps, as
@@ -50,12 +51,12 @@ def eval_transform(
 
 def view_transform(
     image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     interpolation: str = "bicubic",
     scale: tuple[float, float] = (0.3, 1.0),
 ) -> Transform:
-    """Random view for training: RGB image (PIL or uint8 [3, H, W]) -> normalised float32 [3, image_size, image_size].
+    """Random view for training: RGB image (PIL or uint8 [3, H, W]) -> as :func:`eval_transform`.
 
     Random resized crop, horizontal flip, colour jitter and grey, all drawn from torch's generator, so that a seed
     repeats them. Milder than SimCLR's (a crop of at least 0.3 of the area, no blur), since a small crop of a
@@ -63,7 +64,8 @@ def view_transform(
 
     Args:
         image_size: side of the square in pixels.
-        mean: per-channel mean, in units of pixel values scaled to 0..1.
+        mean: per-channel mean, in units of pixel values scaled to 0..1; None keeps the pixels as uint8, for a forward
+            pass that normalises them: a quarter of the bytes from worker to trunk.
         std: per-channel standard deviation, in the same units.
         interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
         scale: least and largest share of the image's area that a crop keeps.
@@ -88,7 +90,9 @@ def view_transform(
     return transform
 
 
-def _to_floats(mean: Sequence[float], std: Sequence[float]) -> list[Callable[..., object]]:
+def _to_floats(mean: Sequence[float] | None, std: Sequence[float] | None) -> list[Callable[..., object]]:
+    if mean is None or std is None:
+        return [v2.ToPureTensor()]
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std)), v2.ToPureTensor()]
 
 
