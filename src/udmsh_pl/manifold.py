@@ -66,7 +66,7 @@ def neighbour_graph(features: Floats, k: int = 50, power: float = 3.0) -> sparse
     return (scale @ edges @ scale).tocsr()
 
 
-def diffused_embedding(graph: sparse.csr_matrix, rank: int = 128, time: float = 10.0) -> Floats:
+def diffused_embedding(graph: sparse.csr_matrix, rank: int = 128, time: float = 8.0) -> Floats:
     """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed along the graph.
 
     Row i holds the i-th entries of the graph's leading eigenvectors, each weighted by ``exp(-time (1 - eigenvalue))``; the

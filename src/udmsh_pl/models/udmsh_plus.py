@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from udmsh_pl.data.features import Arrays, Batch, sample_rows
-from udmsh_pl.losses import asymmetric_pairwise_loss
+from udmsh_pl.losses import multilevel_pairwise_loss
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.fusion import FusedEncoder
@@ -27,7 +27,7 @@ class UDMSHPlus(HashingModule):
 
     The teacher's similarity is the cosine after diffusion over the train images' neighbour graph
     (:mod:`udmsh_pl.manifold`); the student sees the clean image or one of its random views (``--data.views``), and learns
-    inner products of relaxed codes with each other and with codes at once. Everything here is *ours*.
+    it by UDMSH's pairwise loss. Teacher, fused feature and views are *ours*.
 
     Args:
         teacher: ``manifold``, or ``cosine`` of the fused features themselves
@@ -38,8 +38,6 @@ class UDMSHPlus(HashingModule):
         edge_power: an edge weighs its cosine to this power
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads
-        target_scale: similarities are learned times this, since tanh never reaches 1
-        code_share: share of the loss's inner products that are between a relaxed code and a code
     """
 
     hidden: int = 2048
@@ -54,9 +52,7 @@ class UDMSHPlus(HashingModule):
     neighbours: int = 50
     edge_power: float = 3.0
     rank: int = 128
-    diffusion_time: float = 10.0
-    target_scale: float = 0.9
-    code_share: float = 0.5
+    diffusion_time: float = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,8 +112,7 @@ class UDMSHPlus(HashingModule):
         u = self.gather(u)
         self.log_codes(u)
         targets = self.gather(self._targets[rows].to(self.device))
-        similarity = self.target_scale * targets @ targets.T
-        return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share)}
+        return {"pairwise": multilevel_pairwise_loss(u, targets @ targets.T)}
 
 
 def _rows(stored: Arrays, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
