@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 Isometry = Literal["pairwise", "pointwise", "rotation"]
 
 
-def multilevel_pairwise_loss(u: Tensor, similarity: Tensor, weight: Tensor | None = None) -> Tensor:
+def multilevel_pairwise_loss(u: Tensor, similarity: Tensor, weight: Tensor | None = None, other: Tensor | None = None) -> Tensor:
     """``sum_ij w_ij (u_i.u_j / K - S_ij)^2 / sum_ij w_ij`` over pairs i != j.
 
     Source: *stated* in UDMSH's abstract; this form is *read* (SSDH's loss with graded levels; method.md section 4).
@@ -21,14 +21,31 @@ def multilevel_pairwise_loss(u: Tensor, similarity: Tensor, weight: Tensor | Non
         u: float [B, K], relaxed codes
         similarity: float [B, B], S_ij in [-1, 1]
         weight: float [B, B], confidence w_ij >= 0; None weighs all pairs alike
+        other: float [B, K], what u is multiplied with; None for u itself
 
     Returns:
         A scalar; 0 when no pair has any weight.
     """
     off_diagonal = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
     weight = off_diagonal.to(u.dtype) if weight is None else weight.to(u.dtype) * off_diagonal
-    errors = (u @ u.T / u.shape[1] - similarity.to(u.dtype)).square()
+    errors = (u @ (u if other is None else other).T / u.shape[1] - similarity.to(u.dtype)).square()
     return (weight * errors).sum() / weight.sum().clamp_min(torch.finfo(u.dtype).tiny)
+
+
+def asymmetric_pairwise_loss(u: Tensor, similarity: Tensor, code_share: float = 0.5) -> Tensor:
+    """``mean_{i != j} ((1 - c) u_i.u_j / K + c u_i.b_j / K - S_ij)^2`` with c the ``code_share``, b = sign(u) without gradient.
+
+    Source: *ours*. With c > 0 it is a pairwise loss and an isometric mapping in one: it is the same only where relaxed
+    codes have the inner products of their signs.
+
+    Args:
+        u: float [B, K], relaxed codes
+        similarity: float [B, B], S_ij in [-1, 1]
+        code_share: 0 compares relaxed codes alone, 1 relaxed codes with codes alone
+    """
+    codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
+    other = (1 - code_share) * u + code_share * codes.detach()
+    return multilevel_pairwise_loss(u, similarity, other=other)
 
 
 def isometric_loss(u: Tensor, kind: Isometry = "pairwise", rotation: Tensor | None = None) -> Tensor:

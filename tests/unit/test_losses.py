@@ -6,6 +6,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 
 from udmsh_pl.losses import (
+    asymmetric_pairwise_loss,
     best_rotation,
     bit_balance_loss,
     decorrelation_loss,
@@ -38,6 +39,20 @@ def test_pairwise_loss_equals_the_double_loop(u: torch.Tensor) -> None:
 def test_pairwise_loss_vanishes_without_weight_and_at_a_perfect_fit(u: torch.Tensor) -> None:
     assert float(multilevel_pairwise_loss(u, u @ u.T / 6)) == pytest.approx(0)
     assert float(multilevel_pairwise_loss(u, torch.zeros(9, 9), torch.zeros(9, 9))) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_asymmetric_loss_equals_the_double_loop_and_learns_from_relaxed_codes_alone(u: torch.Tensor, share: float) -> None:
+    similarity = torch.rand(9, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    b = np.where(u.numpy() >= 0, 1.0, -1.0)
+    values = []
+    for i in range(9):
+        for j in range(9):
+            if i != j:
+                inner = (1 - share) * float(u[i] @ u[j]) + share * float(u[i].numpy() @ b[j])
+                values.append((inner / 6 - float(similarity[i, j])) ** 2)
+    assert float(asymmetric_pairwise_loss(u, similarity, share)) == pytest.approx(np.mean(values))
+    assert torch.autograd.gradcheck(lambda v: asymmetric_pairwise_loss(v, similarity, share), u.clone().requires_grad_())
 
 
 def test_pairwise_isometry_equals_the_double_loop(u: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from udmsh_pl.data.features import Arrays, Batch, sample_rows
-from udmsh_pl.losses import multilevel_pairwise_loss
+from udmsh_pl.losses import asymmetric_pairwise_loss
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.fusion import FusedEncoder
@@ -27,7 +27,7 @@ class UDMSHPlus(HashingModule):
 
     The teacher's similarity is the cosine after diffusion over the train images' neighbour graph
     (:mod:`udmsh_pl.manifold`); the student sees the clean image or one of its random views (``--data.views``), and learns
-    it by UDMSH's pairwise loss. Teacher, fused feature and views are *ours*.
+    inner products of relaxed codes with each other and with codes at once. Everything here is *ours*.
 
     Args:
         teacher: ``manifold``, or ``cosine`` of the fused features themselves
@@ -38,6 +38,7 @@ class UDMSHPlus(HashingModule):
         edge_power: an edge weighs its cosine to this power
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads
+        code_share: share of the loss's inner products that are between a relaxed code and a code
     """
 
     hidden: int = 2048
@@ -53,6 +54,7 @@ class UDMSHPlus(HashingModule):
     edge_power: float = 3.0
     rank: int = 128
     diffusion_time: float = 8.0
+    code_share: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,7 +114,7 @@ class UDMSHPlus(HashingModule):
         u = self.gather(u)
         self.log_codes(u)
         targets = self.gather(self._targets[rows].to(self.device))
-        return {"pairwise": multilevel_pairwise_loss(u, targets @ targets.T)}
+        return {"pairwise": asymmetric_pairwise_loss(u, targets @ targets.T, self.code_share)}
 
 
 def _rows(stored: Arrays, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

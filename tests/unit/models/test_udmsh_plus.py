@@ -53,12 +53,19 @@ def test_cosine_teacher_is_the_cosine_of_the_fused_features(stored: dict[str, np
     np.testing.assert_allclose(built._targets @ built._targets.T, unit @ unit.T, atol=1e-5)
 
 
-def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored, use_views=False, dropout=0.0).eval()
+@pytest.mark.parametrize("code_share", [0.0, 0.5])
+def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], code_share: float) -> None:
+    built = model(stored, code_share=code_share, use_views=False, dropout=0.0).eval()
     rows = torch.tensor([3, 17, 30, 5])
     u = torch.tanh(built.encoder.head(built._inputs[rows, 0].float())).detach().numpy()
+    b = np.where(u >= 0, 1, -1)
     wanted = (built._targets[rows] @ built._targets[rows].T).numpy()
-    errors = [(u[i] @ u[j] / 8 - wanted[i, j]) ** 2 for i in range(4) for j in range(4) if i != j]
+    errors = [
+        ((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2
+        for i in range(4)
+        for j in range(4)
+        if i != j
+    ]
     assert float(built.objective({"index": rows})["pairwise"]) == pytest.approx(np.mean(errors), rel=1e-4)
 
 
