@@ -1,9 +1,10 @@
-"""Head training on cached features: against a bare PyTorch loop, and against running the trunk in every epoch.
+"""Training through Lightning against bare PyTorch loops: the head on cached features, and the whole network on images.
 
     python benchmarks/training.py [--rounds 5] [--epochs 3]
 
 On the embedded sample; the contenders take turns, and a figure is the median over rounds. The bare loop trains the same
-encoder by the same loss on the same stored features, without Trainer, data module or logging.
+encoder by the same loss on the same stored features, without Trainer, data module or logging. Fine-tuning is timed over
+``FINETUNE_BATCHES`` batches of 32 random views, beside the trunk's forward and backward pass alone, the limit.
 """
 
 import argparse
@@ -14,14 +15,17 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
+from torch.utils.data import DataLoader
 
 from udmsh_pl.data import FashionSample
-from udmsh_pl.data.transforms import eval_transform
+from udmsh_pl.data.images import ImageDataset
+from udmsh_pl.data.transforms import eval_transform, view_transform
 from udmsh_pl.files import write_text
 from udmsh_pl.losses import isometric_loss, multilevel_pairwise_loss
 from udmsh_pl.models import UDMSH, build_trunk
 
 IMAGES = 256  # through the trunk; its cost is linear in images
+FINETUNE_BATCHES, FINETUNE_SIZE = 4, 32
 
 
 class Clock(Callback):
@@ -38,14 +42,52 @@ class Clock(Callback):
 
 
 def lightning_epochs(data: FashionSample, epochs: int) -> list[float]:
+    return _fit(UDMSH(bits=64), data, epochs)
+
+
+def _fit(model: UDMSH, data: FashionSample, epochs: int, batches: int | float = 1.0) -> list[float]:
     clock = Clock()
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0, callbacks=[clock],
+        enable_model_summary=False, limit_val_batches=0, limit_train_batches=batches, callbacks=[clock],
     )  # fmt: skip
     seed_everything(0, verbose=False)
-    trainer.fit(UDMSH(bits=64), data)
-    return clock.seconds[1:]
+    trainer.fit(model, data)
+    return clock.seconds[1:]  # the first epoch warms up
+
+
+def lightning_finetuning(data: FashionSample) -> list[float]:
+    return _fit(UDMSH(bits=64, finetune=True), data, 2, FINETUNE_BATCHES)
+
+
+def bare_finetuning(data: FashionSample, with_head: bool) -> float:
+    """Seconds of as many batches as :func:`lightning_finetuning` times; without the head: views made, trunk there and back."""
+    seed_everything(0, verbose=False)
+    model = UDMSH(bits=64, finetune=True).train()
+    model.load_teacher(model.fit_teacher(data))
+    stored, info = data.features("train"), model.trunk_info
+    pixels = ImageDataset(data.splits.train, view_transform(info.image_size, info.mean, info.std))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0, fused=True)
+    start = 0.0
+    loader = DataLoader(pixels, FINETUNE_SIZE, shuffle=True, num_workers=data.num_workers)
+    for number, batch in enumerate(loader):
+        if number == 1:  # the first batch warms up
+            start = time.perf_counter()
+        if number == FINETUNE_BATCHES + 1:
+            break
+        feature, feature_map = model.trunk_features(batch["image"])
+        if with_head:
+            u = torch.tanh(model.encoder.logits(feature, feature_map))
+            rows = batch["index"].numpy()
+            teacher = model.teacher_features({name: torch.from_numpy(array[rows]) for name, array in stored.items()})
+            similarity = model.structure.similarity(model.structure.distances(teacher))
+            loss = multilevel_pairwise_loss(u, similarity) + 0.1 * isometric_loss(u)
+        else:
+            loss = feature.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
 
 
 def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
@@ -91,13 +133,21 @@ def main() -> None:
     data = FashionSample(val_queries=0)
     data.prepare_data()
     trunk = build_trunk(data.backbone, None).eval()
-    ways: dict[str, list[float]] = {"Lightning": [], "bare loop": [], "trunk": []}
+    tuned = FashionSample(val_queries=0, finetune=True, batch_size=FINETUNE_SIZE)
+    tuned.prepare_data()
+    names = ("Lightning", "bare loop", "trunk", "tuned", "tuned bare", "tuned trunk")
+    ways: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(arguments.rounds):
         ways["Lightning"] += lightning_epochs(data, arguments.epochs + 1)
         ways["bare loop"] += bare_epochs(data, arguments.epochs + 1)
         ways["trunk"].append(trunk_epoch(data, trunk, 224))
+        ways["tuned"] += lightning_finetuning(tuned)
+        ways["tuned bare"].append(bare_finetuning(tuned, with_head=True))
+        ways["tuned trunk"].append(bare_finetuning(tuned, with_head=False))
     middle = {name: statistics.median(values) for name, values in ways.items()}
     spread = {name: f"{min(values):.2f}-{max(values):.2f}" for name, values in ways.items()}
+    seen = FINETUNE_BATCHES * FINETUNE_SIZE
+    rates = {name: f"{seen / middle[name]:.1f} | {seen / max(ways[name]):.1f}-{seen / min(ways[name]):.1f}" for name in names[3:]}
     over_bare, over_trunk = (middle[name] / middle["Lightning"] for name in ("bare loop", "trunk"))
     text = f"""# Head training on cached features: {len(data.splits.train):,} images, batch 128, {torch.get_num_threads()} threads
 
@@ -109,6 +159,12 @@ def main() -> None:
 
 Lightning costs {100 * (1 / over_bare - 1):.0f} % over the bare loop. Running the trunk in each epoch would make an epoch
 {1 + over_trunk:.0f} times longer ({IMAGES} images through the trunk, scaled to all).
+
+| fine-tuning, batches of {FINETUNE_SIZE} | images/s (median) | spread |
+|---|---:|---:|
+| UDMSH through Lightning, `--model.finetune true` | {rates["tuned"]} |
+| the same network and loss in a bare PyTorch loop | {rates["tuned bare"]} |
+| the trunk alone, forward and backward | {rates["tuned trunk"]} |
 """
     print(text)
     write_text(arguments.out, text)
