@@ -63,8 +63,11 @@ def test_other_readings_train(colours: Path, udmsh: Run, isometry: str) -> None:
     assert udmsh("fit", "--config", colours / "config.yaml", *options, "--trainer.max_epochs", 1) == 0
 
 
-def test_fine_tuning_trains_the_trunk(colours: Path, udmsh: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["UDMSH", "UDMSHPlus"])
+def test_fine_tuning_trains_the_trunk(colours: Path, udmsh: Run, tmp_path: Path, method: str) -> None:
     options = (
+        "--model",
+        f"udmsh_pl.models.{method}",
         "--model.finetune",
         "true",
         "--model.trunk_learning_rate",
@@ -80,7 +83,7 @@ def test_fine_tuning_trains_the_trunk(colours: Path, udmsh: Run, tmp_path: Path)
     moved = [key for key in before if "conv_head" in key and not torch.equal(before[key], state[f"trunk.{key}"])]
     assert moved
     weights = checkpoint(tmp_path / "fit")
-    assert udmsh("predict", "--config", colours / "config.yaml", *options[:2], "--ckpt_path", weights) == 0
+    assert udmsh("predict", "--config", colours / "config.yaml", *options[:4], "--ckpt_path", weights) == 0
     with np.load("codes.npz", allow_pickle=False) as codes:
         assert codes["database_codes"].shape == (61, 2)
 

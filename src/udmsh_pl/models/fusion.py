@@ -103,4 +103,4 @@ class FusedEncoder(nn.Module):
 
 def _root(parts: Tensor) -> Tensor:
     values = parts.float()
-    return values.sign() * values.abs().sqrt()
+    return values / values.abs().clamp_min(1e-6).sqrt()  # a line through 0, where the root's own slope is infinite

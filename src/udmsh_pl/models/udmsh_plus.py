@@ -70,6 +70,11 @@ class UDMSHPlus(HashingModule):
         map_dim = 0 if self.branches == "global" else self.trunk_info.map_channels * self.grid**2
         return FusedEncoder(self.trunk_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout)
 
+    def trunk_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As in the base, with the map averaged to the grid that the fused feature was fitted on."""
+        feature, feature_map = super().trunk_features(image)
+        return feature, torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
+
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fused features of the clean train images and their views, and the teacher's embedding of each image.
 

@@ -102,3 +102,14 @@ def test_training_lowers_the_objective_and_a_checkpoint_encodes_alike(stored: di
     other.load_state_dict(built.state_dict())
     batch = {name: torch.from_numpy(stored[name]).float() for name in ("global_feature", "feature_map")}
     torch.testing.assert_close(other.eval()(batch), built.eval()(batch), rtol=0, atol=0)
+
+
+def test_dead_channels_of_a_trained_trunk_have_finite_gradients(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored)
+    feature = torch.from_numpy(stored["global_feature"]).float().requires_grad_()
+    with torch.no_grad():
+        feature[:, :5] = 0
+    built.encoder.logits(feature, torch.from_numpy(stored["feature_map"])).square().sum().backward()
+    assert feature.grad is not None
+    assert feature.grad.isfinite().all()
+    assert feature.grad.abs().max() > 0
