@@ -27,7 +27,7 @@ from udmsh_pl.losses import isometric_loss, multilevel_pairwise_loss
 from udmsh_pl.models import UDMSH, build_trunk
 
 IMAGES = 256  # through the trunk; its cost is linear in images
-FINETUNE_BATCHES, FINETUNE_SIZE = 4, 32
+FINETUNE_BATCHES, FINETUNE_SIZE = 3, 32
 
 
 class Clock(Callback):
