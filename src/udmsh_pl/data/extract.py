@@ -46,7 +46,7 @@ class FeatureExtractor:
         runner: ``torch``, ``openvino`` (extra ``udmsh-pl[extract]``; four times faster on a CPU, results within 1e-4 of
             each other), or ``auto``: OpenVINO where it is installed and there is no GPU
         batch_size: images a forward pass
-        workers: processes that decode images
+        workers: processes that decode images, where there are cores to spare or a GPU; else one thread does
     """
 
     cache_dir: Path
