@@ -138,13 +138,14 @@ class ImageList:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a decoded image of any Pillow mode to RGB.
 
-    16-bit grey is scaled to 8 bits (Pillow would clip it to white), and palettes go through RGBA so that their
-    transparency does not raise a warning.
+    16-bit grey is scaled to 8 bits (Pillow would clip it to white). What is transparent shows white, as on a page:
+    Pillow would show the colour that lies hidden there, most often black.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 

@@ -55,6 +55,16 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert (loaded.mode, loaded.size) == ("RGB", (5, 4))
 
 
+@pytest.mark.parametrize(("mode", "ending"), [("RGBA", "png"), ("LA", "png"), ("P", "png"), ("RGBA", "webp")])
+def test_what_is_transparent_shows_white(tmp_path: Path, mode: str, ending: str) -> None:
+    drawn = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    drawn.paste((0, 0, 0, 255), (0, 0, 2, 4))
+    drawn.convert(mode).save(tmp_path / f"x.{ending}", **({"lossless": True} if ending == "webp" else {}))
+    loaded = np.asarray(images([f"x.{ending}"], root=tmp_path).load(0))
+    assert (loaded[:, :2] == 0).all()
+    assert (loaded[:, 2:] == 255).all()
+
+
 def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
     deep = Image.fromarray(np.full((2, 2), 0x8000, dtype=np.uint16))
     assert np.asarray(to_rgb(deep)).max() == 0x80
