@@ -32,8 +32,10 @@ def multilevel_pairwise_loss(u: Tensor, similarity: Tensor, weight: Tensor | Non
     return (weight * errors).sum() / weight.sum().clamp_min(torch.finfo(u.dtype).tiny)
 
 
-def asymmetric_pairwise_loss(u: Tensor, similarity: Tensor, code_share: float = 0.5) -> Tensor:
-    """``mean_{i != j} ((1 - c) u_i.u_j / K + c u_i.b_j / K - S_ij)^2`` with c the ``code_share``, b = sign(u) without gradient.
+def asymmetric_pairwise_loss(u: Tensor, similarity: Tensor, code_share: float = 0.5, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean over i != j of ``((1 - c) u_i.u_j / K + c u_i.b_j / K - S_ij)^2``.
+
+    c is the ``code_share``, b = sign(u) without gradient.
 
     Source: *ours*. With c > 0 it is a pairwise loss and an isometric mapping in one: it is the same only where relaxed
     codes have the inner products of their signs.
@@ -42,10 +44,11 @@ def asymmetric_pairwise_loss(u: Tensor, similarity: Tensor, code_share: float = 
         u: float [B, K], relaxed codes
         similarity: float [B, B], S_ij in [-1, 1]
         code_share: 0 compares relaxed codes alone, 1 relaxed codes with codes alone
+        weight: float [B, B], w_ij >= 0; None weighs all pairs alike
     """
     codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
     other = (1 - code_share) * u + code_share * codes.detach()
-    return multilevel_pairwise_loss(u, similarity, other=other)
+    return multilevel_pairwise_loss(u, similarity, weight, other)
 
 
 def isometric_loss(u: Tensor, kind: Isometry = "pairwise", rotation: Tensor | None = None) -> Tensor:

@@ -87,6 +87,26 @@ def test_similarity_follows_the_manifold_where_the_cosine_does_not() -> None:
     assert similarity[0, 60] > similarity[0, 200] + 0.5
 
 
+def test_heat_flows_shorter_where_there_are_more_groups() -> None:
+    def rule(graph_of: np.ndarray) -> float:
+        graph = neighbour_graph(graph_of, 10)
+        values = np.sort(eigh(graph.toarray(), eigvals_only=True))[::-1]
+        time = 18 * (1 - values[64])  # values[0] is the one left out
+        np.testing.assert_allclose(
+            diffused_embedding(graph) @ diffused_embedding(graph).T,
+            diffused_embedding(graph, time=time) @ diffused_embedding(graph, time=time).T,
+            atol=1e-3,
+        )
+        return float(time)
+
+    def points(groups: int) -> np.ndarray:
+        generator = np.random.default_rng(0)
+        centres, noise = generator.standard_normal((groups, 32)), generator.standard_normal((1200, 32))
+        return (2 * centres[np.arange(1200) % groups] + noise).astype(np.float32)
+
+    assert rule(points(100)) < 0.5 * rule(points(5))
+
+
 def test_the_same_features_give_the_same_embedding(features: np.ndarray) -> None:
     graph = neighbour_graph(features, 5)
     np.testing.assert_array_equal(diffused_embedding(graph, 8), diffused_embedding(graph, 8))

@@ -37,8 +37,10 @@ class UDMSHPlus(HashingModule):
         neighbours: k of the neighbour graph; at most a quarter of the train images
         edge_power: an edge weighs its cosine to this power
         rank: eigenvectors of the diffusion; at most a quarter of the train images
-        diffusion_time: how far similarity spreads
+        diffusion_time: how far similarity spreads; None for :func:`udmsh_pl.manifold.diffused_embedding`'s rule
         code_share: share of the loss's inner products that are between a relaxed code and a code
+        least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a small group count among
+            the many that have nothing in common; None weighs all pairs alike
     """
 
     hidden: int = 2048
@@ -49,12 +51,13 @@ class UDMSHPlus(HashingModule):
     teacher: Literal["manifold", "cosine"] = "manifold"
     use_views: bool = True
     dims: int = 512
-    dropout: float = 0.5
-    neighbours: int = 50
+    dropout: float = 0.3
+    neighbours: int = 30
     edge_power: float = 3.0
     rank: int = 128
-    diffusion_time: float = 8.0
+    diffusion_time: float | None = None
     code_share: float = 0.5
+    least_weight: float | None = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,7 +122,9 @@ class UDMSHPlus(HashingModule):
         u = self.gather(u)
         self.log_codes(u)
         targets = self.gather(self._targets[rows].to(self.device))
-        return {"pairwise": asymmetric_pairwise_loss(u, targets @ targets.T, self.code_share)}
+        similarity = targets @ targets.T
+        weight = None if self.least_weight is None else self.least_weight + similarity.abs()
+        return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
 
 
 def _rows(stored: Arrays, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -53,20 +53,17 @@ def test_cosine_teacher_is_the_cosine_of_the_fused_features(stored: dict[str, np
     np.testing.assert_allclose(built._targets @ built._targets.T, unit @ unit.T, atol=1e-5)
 
 
-@pytest.mark.parametrize("code_share", [0.0, 0.5])
-def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], code_share: float) -> None:
-    built = model(stored, code_share=code_share, use_views=False, dropout=0.0).eval()
+@pytest.mark.parametrize(("code_share", "least_weight"), [(0.0, None), (0.5, None), (0.5, 0.1)])
+def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], code_share: float, least_weight: float | None) -> None:
+    built = model(stored, code_share=code_share, least_weight=least_weight, use_views=False, dropout=0.0).eval()
     rows = torch.tensor([3, 17, 30, 5])
     u = torch.tanh(built.encoder.head(built._inputs[rows, 0].float())).detach().numpy()
     b = np.where(u >= 0, 1, -1)
     wanted = (built._targets[rows] @ built._targets[rows].T).numpy()
-    errors = [
-        ((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2
-        for i in range(4)
-        for j in range(4)
-        if i != j
-    ]
-    assert float(built.objective({"index": rows})["pairwise"]) == pytest.approx(np.mean(errors), rel=1e-4)
+    pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
+    weights = [1.0 if least_weight is None else least_weight + abs(wanted[i, j]) for i, j in pairs]
+    errors = [((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2 for i, j in pairs]
+    assert float(built.objective({"index": rows})["pairwise"].detach()) == pytest.approx(np.average(errors, weights=weights), rel=1e-4)
 
 
 @pytest.mark.parametrize(("use_views", "expected"), [(True, 1 + VIEWS), (False, 1)])
