@@ -9,6 +9,8 @@ import faiss
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
 Floats = NDArray[np.float32]
@@ -83,12 +85,46 @@ def diffused_embedding(graph: sparse.csr_matrix, rank: int = 128, time: float | 
         rank: eigenvectors kept; at most a quarter of the rows
         time: how far the heat flows; more blurs small groups into larger ones; None for the rule above
     """
-    count = graph.shape[0]
-    rank = max(1, min(rank, count // 4))
-    start = np.random.default_rng(0).standard_normal(count)  # ARPACK draws one otherwise, and no two runs are alike
-    values, vectors = eigsh(graph, k=rank + 1, which="LA", tol=1e-4, v0=start)
-    order = np.argsort(-values)[1:]
-    gaps = 1 - values[order]
+    rank = max(1, min(rank, graph.shape[0] // 4))
+    values, vectors = _leading(graph, rank)
+    gaps = 1 - values
     if time is None:
         time = SPREAD * float(gaps[min(HALFWAY, rank) - 1])
-    return unit_rows(vectors[:, order] * np.exp(-time * gaps))
+    return unit_rows(vectors * np.exp(-time * gaps))
+
+
+def _leading(graph: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``, but for the one that only knows density.
+
+    A graph in several pieces has the eigenvalue 1 once a piece, which an iteration from one start vector cannot find; so each
+    piece is solved for itself, and the vectors of those eigenvalues are any orthonormal ones that are level on each piece.
+    """
+    edges = graph.copy()
+    edges.eliminate_zeros()
+    pieces, piece_of = connected_components(edges, directed=False)
+    random = np.random.default_rng(0)  # ARPACK draws a start itself otherwise, and no two runs are alike
+    if pieces == 1:
+        values, vectors = eigsh(graph, k=rank + 1, which="LA", tol=1e-4, v0=random.standard_normal(graph.shape[0]))
+        order = np.argsort(-values)[1:]
+        return values[order], vectors[:, order]
+    found, shares, level = [], np.zeros(pieces), np.zeros(graph.shape[0])
+    for piece in range(pieces):
+        rows = np.flatnonzero(piece_of == piece)
+        part, wanted = graph[rows][:, rows], min(rank + 1, len(rows))
+        if len(rows) <= 4 * wanted:
+            values, vectors = eigh(part.toarray(), subset_by_index=(len(rows) - wanted, len(rows) - 1))
+        else:
+            values, vectors = eigsh(part, k=wanted, which="LA", tol=1e-4, v0=random.standard_normal(len(rows)))
+        order = np.argsort(-values)
+        level[rows] = np.abs(vectors[:, order[0]])
+        shares[piece] = len(rows) ** 0.5
+        found += [(values[one], rows, vectors[:, one]) for one in order[1:]]
+    # orthonormal mixtures of the pieces' own vectors, none of them the mixture that is level everywhere
+    mixtures = np.linalg.qr(np.column_stack([shares, random.standard_normal((pieces, min(pieces - 1, rank)))]))[0][:, 1:]
+    vectors = np.zeros((graph.shape[0], rank))
+    vectors[:, : mixtures.shape[1]] = level[:, None] * mixtures[piece_of]
+    rest = sorted(found, key=lambda one: -one[0])[: rank - mixtures.shape[1]]
+    for column, (_, rows, vector) in enumerate(rest, mixtures.shape[1]):
+        vectors[rows, column] = vector
+    values = np.array([1.0] * mixtures.shape[1] + [value for value, _, _ in rest])
+    return values, vectors[:, : len(values)]

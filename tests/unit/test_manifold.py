@@ -87,6 +87,39 @@ def test_similarity_follows_the_manifold_where_the_cosine_does_not() -> None:
     assert similarity[0, 60] > similarity[0, 200] + 0.5
 
 
+@pytest.mark.parametrize("pieces", [2, 7, 25])
+def test_a_graph_in_pieces_equals_the_dense_spectrum(pieces: int) -> None:
+    generator = np.random.default_rng(0)
+    centres = 100 * np.eye(pieces, 30) + generator.standard_normal((pieces, 30))
+    piece_of = np.sort(np.arange(300) % pieces)
+    features = (centres[piece_of] + generator.standard_normal((300, 30))).astype(np.float32)
+    graph = neighbour_graph(features, 6, 3.0)
+    ours = diffused_embedding(graph, rank=40, time=2.0)
+    values, vectors = eigh(graph.toarray())
+    assert (values > 1 - 1e-6).sum() == pieces
+    ones = vectors[:, values > 1 - 1e-6]
+    projector = ones @ ones.T  # onto what is level on each piece
+    everywhere = np.sqrt(np.diag(projector) * np.bincount(piece_of)[piece_of])
+    projector -= np.outer(everywhere, everywhere) / (everywhere @ everywhere)
+    assert np.trace(projector) == pytest.approx(pieces - 1)
+    kept = slice(-41, -pieces)
+    heat = projector + vectors[:, kept] * np.exp(-4.0 * (1 - values[kept])) @ vectors[:, kept].T
+    scale = np.sqrt(np.diag(heat))
+    similarity = ours @ ours.T
+    assert np.abs(similarity - heat / np.outer(scale, scale)).mean() < 0.02
+    same = piece_of[:, None] == piece_of
+    assert similarity[same].mean() > similarity[~same].mean() + 0.2
+
+
+def test_more_pieces_than_vectors_stay_apart() -> None:
+    points = (100 * np.random.default_rng(0).standard_normal((60, 40))[np.arange(600) % 60]).astype(np.float32)
+    embedding = diffused_embedding(neighbour_graph(points, 5), rank=32)
+    similarity = embedding @ embedding.T
+    same = np.arange(600)[:, None] % 60 == np.arange(600) % 60
+    assert similarity[same].min() > 0.99
+    assert np.abs(similarity[~same]).mean() < 0.3
+
+
 def test_heat_flows_shorter_where_there_are_more_groups() -> None:
     def rule(graph_of: np.ndarray) -> float:
         graph = neighbour_graph(graph_of, 10)

@@ -63,7 +63,9 @@ def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], code_sh
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
     weights = [1.0 if least_weight is None else least_weight + abs(wanted[i, j]) for i, j in pairs]
     errors = [((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2 for i, j in pairs]
-    assert float(built.objective({"index": rows})["pairwise"].detach()) == pytest.approx(np.average(errors, weights=weights), rel=1e-4)
+    assert float(built.objective({"index": rows})["pairwise"].detach()) == pytest.approx(
+        np.average(errors, weights=weights), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(("use_views", "expected"), [(True, 1 + VIEWS), (False, 1)])
