@@ -5,6 +5,8 @@ CVPR 2013). The graph is sparse and the diffusion is cut to its leading eigenvec
 the search for neighbours, which is approximate beyond ``EXACT_UP_TO`` images.
 """
 
+from typing import Any
+
 import faiss
 import numpy as np
 import scipy.sparse as sparse
@@ -21,7 +23,7 @@ SPREAD, HALFWAY = 18.0, 64  # see diffused_embedding
 ISOLATED = 1e-6  # weight of a row's edge to itself, so that a row without neighbours keeps a degree
 
 
-def unit_rows(values: Floats) -> Floats:
+def unit_rows(values: NDArray[np.floating[Any]]) -> Floats:
     """Rows of ``values [N, D]`` scaled to length 1; rows of zeros stay zeros."""
     return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12), dtype=np.float32)
 

@@ -170,10 +170,13 @@ class Run:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         evaluation = next(one for one in callbacks if isinstance(one, EvaluateRetrieval))  # among the command line's defaults
         evaluation.ks = tuple(ks)
+        for one in trainer.checkpoint_callbacks:
+            if one.monitor is None:  # type: ignore[attr-defined]
+                callbacks.remove(one)  # the last step, as Lightning would keep it beside last.ckpt
         start = time.perf_counter()
         trainer.fit(cli.model, datamodule=datamodule)
         seconds = time.perf_counter() - start
-        trainer.save_checkpoint(directory / "last.ckpt")
+        trainer.save_checkpoint(directory / "last.ckpt", weights_only=True)  # a finished cell is not trained further
         trainer.test(cli.model, datamodule=datamodule, verbose=False)
         if evaluation.report is None:  # another rank of a distributed run: the first one reports
             raise SystemExit(0)

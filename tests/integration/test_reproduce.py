@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from udmsh_pl.reports.table import COLUMNS, read_results
@@ -53,7 +54,7 @@ def test_a_plan_is_run_reported_and_resumed(
     assert (run_dir / "results.csv").read_bytes() == before
 
 
-def test_stored_codes_give_the_stored_value(run_dir: Path) -> None:
+def test_stored_codes_and_weights_give_the_stored_value(run_dir: Path, colours: Path, udmsh: Run) -> None:
     results = read_results(run_dir / "results.csv")
     with np.load(run_dir / "cells/udmsh-12-1/codes.npz", allow_pickle=False) as codes:
         report = evaluate_codes(
@@ -70,6 +71,15 @@ def test_stored_codes_give_the_stored_value(run_dir: Path) -> None:
         assert row.lower == pytest.approx(report.map_worst[k], abs=1e-6)
         row = next(r for r in results if r.cell == ("udmsh", 12, 1) and r.k == name and r.ties == "id")
         assert row.value == pytest.approx(report.map_id[k], abs=1e-6)
+
+    cell = run_dir / "cells/udmsh-12-1"
+    assert [path.name for path in cell.rglob("*.ckpt")] == ["last.ckpt"]  # weights once, without the optimiser's state
+    assert "optimizer_states" not in torch.load(cell / "last.ckpt", weights_only=False)
+    again = ("predict", "--config", colours / "config.yaml", "--model.bits", 12, "--ckpt_path", cell / "last.ckpt")
+    assert udmsh(*again, "--trainer.default_root_dir", "again") == 0
+    with np.load("again/codes.npz", allow_pickle=False) as ours, np.load(cell / "codes.npz", allow_pickle=False) as stored:
+        for split in ("query_codes", "database_codes"):
+            np.testing.assert_array_equal(ours[split], stored[split])
 
 
 def test_a_changed_setting_and_a_lost_cell_are_run_again(run_dir: Path, colours: Path, udmsh: Run) -> None:
