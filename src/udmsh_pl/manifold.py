@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 EXACT_UP_TO = 100_000  # rows; an exact search costs N^2 dot products, 40 s here at 50,000 x 512
 PROBED = 32  # inverted lists searched beyond that
-SPREAD, HALFWAY = 18.0, 64  # see diffused_embedding
+SPREAD, HALFWAY, SHORTEST = 18.0, 64, 2.0  # see diffused_embedding
 ISOLATED = 1e-6  # weight of a row's edge to itself, so that a row without neighbours keeps a degree
 
 
@@ -79,8 +79,8 @@ def diffused_embedding(graph: sparse.csr_matrix, rank: int = 128, time: float | 
     flows between the images in ``2 time``.
 
     A graph of many small groups has many eigenvalues near 1, and heat that flows for long would blur them. So by default
-    the time is ``18 (1 - eigenvalue number 64)``: 5 on drawings of 69 kinds, 7 on CIFAR-10, 10 on scenes of five labels. Both
-    numbers were chosen by retrieval (experiments/README.md).
+    the time is ``18 (1 - eigenvalue number 64)``: 5 on drawings of 69 kinds, 7 on 9,000 images of CIFAR-10, 10 on scenes of
+    five labels; and at least 2, where groups lie wholly apart. 18 and 64 were chosen by retrieval (experiments/README.md).
 
     Args:
         graph: from :func:`neighbour_graph`
@@ -91,7 +91,7 @@ def diffused_embedding(graph: sparse.csr_matrix, rank: int = 128, time: float | 
     values, vectors = _leading(graph, rank)
     gaps = 1 - values
     if time is None:
-        time = SPREAD * float(gaps[min(HALFWAY, rank) - 1])
+        time = max(SPREAD * float(gaps[min(HALFWAY, rank) - 1]), SHORTEST)
     return unit_rows(vectors * np.exp(-time * gaps))
 
 
