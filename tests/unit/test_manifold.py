@@ -144,3 +144,12 @@ def test_the_same_features_give_the_same_embedding(features: np.ndarray) -> None
     graph = neighbour_graph(features, 5)
     np.testing.assert_array_equal(diffused_embedding(graph, 8), diffused_embedding(graph, 8))
     assert diffused_embedding(graph, 128).shape == (60, 15)  # a quarter of the rows at most
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 300])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_few_images_or_images_all_alike_have_an_embedding(count: int, scale: float) -> None:
+    points = scale * np.random.default_rng(0).standard_normal((count, 8)).astype(np.float32)
+    embedding = diffused_embedding(neighbour_graph(points))
+    assert embedding.shape == (count, max(1, count // 4))
+    assert np.isfinite(embedding).all()
