@@ -95,7 +95,9 @@ def test_a_plan_and_an_encoding_go_on(colours: Path, udmsh: Run, udmsh_process: 
     assert len(values(tmp_path / "whole")) == 2 + 2 * 2 * 2 * 2  # the reference; methods, seeds, cut-offs, treatments of ties
     for cell in ("itq-8-1", "udmsh-8-0", "udmsh-8-1"):
         assert_same_arrays(*(tmp_path / run / "cells" / cell / "codes.npz" for run in ("whole", "broken")))
-    assert (tmp_path / "broken/table.md").read_text() == (tmp_path / "whole/table.md").read_text()
+    tables = [(tmp_path / run / "table.md").read_text().split("| method | training, s |") for run in ("whole", "broken")]
+    assert tables[0][0] == tables[1][0]  # but for the seconds, which no two runs share
+    assert len(tables[0]) == len(tables[1]) == 2
 
     weights = tmp_path / "whole/cells/udmsh-8-0/last.ckpt"
     encode = ("predict", "--config", colours / "config.yaml", "--model.bits", 8, "--ckpt_path", weights)
