@@ -63,6 +63,8 @@ def main() -> None:
                 found[subject(path.relative_to(root / folder).parts[:-1])].append(str(path.relative_to(root)))
     generator = np.random.default_rng(SEED)
     kept = {name: paths for name, paths in sorted(found.items()) if name and len(paths) >= LEAST}
+    if not kept:
+        raise SystemExit(f"{root} holds no kind of drawing with {LEAST} pictures; unpack both packages whole")
     chosen = [(path, name) for name, paths in kept.items() for path in generator.permutation(paths)[:MOST].tolist()]
     paths, classes = zip(*(chosen[row] for row in generator.permutation(len(chosen))), strict=True)
     queries = int(QUERIES * len(paths))

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import Callback, seed_everything
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from udmsh_pl import __version__
@@ -163,16 +164,16 @@ class Run:
             datamodule = cli.datamodule
         directory = self._directory((name, bits, seed))
         write_text(directory / "config.yaml", cli.parser.dump(cli.config))
+        asked = cli.config_init.trainer.callbacks or []
         trainer = cli.instantiate_trainer(
+            # only what the user asks for: Lightning would keep the last step too, beside last.ckpt
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in (asked if isinstance(asked, list) else [asked])),
             default_root_dir=str(directory),
             logger=CSVLogger(str(directory), name="", version="logs"),
         )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         evaluation = next(one for one in callbacks if isinstance(one, EvaluateRetrieval))  # among the command line's defaults
         evaluation.ks = tuple(ks)
-        for one in trainer.checkpoint_callbacks:
-            if one.monitor is None:  # type: ignore[attr-defined]
-                callbacks.remove(one)  # the last step, as Lightning would keep it beside last.ckpt
         start = time.perf_counter()
         trainer.fit(cli.model, datamodule=datamodule)
         seconds = time.perf_counter() - start

@@ -43,3 +43,10 @@ def test_drawings_are_listed_by_the_folders_they_lie_in(tmp_path: Path, monkeypa
 def test_a_package_that_was_not_unpacked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"openclipart.*does not exist; unpack"):
         drawings(tmp_path, monkeypatch)
+
+
+def test_packages_without_drawings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("usr/share/openclipart/png", "usr/share/tuxpaint/stamps"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(SystemExit, match="unpack both packages whole"):
+        drawings(tmp_path, monkeypatch)

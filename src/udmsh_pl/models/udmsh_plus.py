@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from udmsh_pl.data.features import Arrays, Batch, sample_rows
+from udmsh_pl.errors import InputError
 from udmsh_pl.losses import asymmetric_pairwise_loss
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
@@ -60,6 +61,9 @@ class UDMSHPlus(HashingModule):
     least_weight: float | None = 0.1
 
     def __post_init__(self) -> None:
+        for name in ("diffusion_time", "least_weight"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; give --model.{name} a number of at least 0, or null")
         super().__post_init__()
         self._inputs, self._targets = torch.empty(0), torch.empty(0)  # of the train images; not for the checkpoint
 

@@ -112,3 +112,9 @@ def test_dead_channels_of_a_trained_trunk_have_finite_gradients(stored: dict[str
     assert feature.grad is not None
     assert feature.grad.isfinite().all()
     assert feature.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["diffusion_time", "least_weight"])
+def test_negative_settings_are_refused_by_name(name: str) -> None:
+    with pytest.raises(InputError, match=f"--model.{name}"):
+        UDMSHPlus(bits=8, backbone="resnet10t", weights="random", **{name: -1.0})
