@@ -1,9 +1,10 @@
-"""Which decoder feeds a trunk faster: Pillow or torchvision.io, and what the one-file cache saves.
+"""Which decoder feeds a backbone faster: Pillow or torchvision.io, and what the one-file cache saves.
 
     python benchmarks/decoding.py FOLDER [--images 300] [--size 224] [--rounds 5]
 
-Every way turns the same JPEG files into the same float tensor [3, size, size] on one thread. The ways take turns, image
-block by image block, so that a busy machine disturbs all alike; the figure is the median over rounds of CPU seconds.
+Every way turns the same JPEG files into the same float tensor [3, size, size] on one thread. The
+ways take turns, image block by image block, so that a busy machine disturbs all alike; the figure
+is the median over rounds of CPU seconds.
 """
 
 import argparse
@@ -18,11 +19,11 @@ import torch
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
 
-from udmsh_pl.data.folder import find_images
-from udmsh_pl.data.imagefile import pack_images
-from udmsh_pl.data.images import ImageList
-from udmsh_pl.data.transforms import eval_transform
 from udmsh_pl.files import write_text
+from udmsh_pl.images.folder import find_images
+from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.images.pack import pack_images
+from udmsh_pl.images.transforms import eval_transform
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -33,10 +34,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "decoding.md")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "decoding.md"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = [name for name in find_images(arguments.folder) if name.endswith(".jpg")][: arguments.images]
+    names = [name for name in find_images(arguments.folder) if name.endswith(".jpg")][
+        : arguments.images
+    ]
     images = ImageList(names, np.zeros((len(names), 0), dtype=bool), arguments.folder)
     transform = eval_transform(arguments.size, MEAN, STD)
     in_pil = v2.Compose(
@@ -72,27 +77,43 @@ def main() -> None:
                 seconds[name].append(value)
         base = next(iter(ways))
         differences = {
-            name: statistics.mean(float((way(row) - ways[base](row)).abs().mean()) for row in range(0, len(images), 10))
+            name: statistics.mean(
+                float((way(row) - ways[base](row)).abs().mean())
+                for row in range(0, len(images), 10)
+            )
             for name, way in ways.items()
         }
-    width, height = (statistics.median(sides) for sides in zip(*(images.load(r).size for r in range(50)), strict=True))
+    width, height = (
+        statistics.median(sides)
+        for sides in zip(*(images.load(r).size for r in range(50)), strict=True)
+    )
     sides = f"median {width:.0f} x {height:.0f} pixels"
     lines = [
         f"# Decoding: {len(images)} JPEG files, {sides}, to {arguments.size} px, one thread",
         "",
-        "| way | ms an image (CPU, median) | spread | against Pillow | mean difference to it (normalised) |",
+        "| way | ms an image (CPU, median) | spread | against Pillow | mean difference to it "
+        "(normalised) |",
         "|---|---|---|---|---|",
     ]
     first = statistics.median(seconds[base])
     for name, values in seconds.items():
-        middle, low, high = (1000 * one / len(images) for one in (statistics.median(values), min(values), max(values)))
+        middle, low, high = (
+            1000 * one / len(images)
+            for one in (statistics.median(values), min(values), max(values))
+        )
         ratio = statistics.median(values) / first
-        lines.append(f"| {name} | {middle:.2f} | {low:.2f}-{high:.2f} | {ratio:.2f} | {differences[name]:.4f} |")
+        lines.append(
+            f"| {name} | {middle:.2f} | {low:.2f}-{high:.2f} | {ratio:.2f} | "
+            f"{differences[name]:.4f} |"
+        )
     lines += [
         "",
-        "torchvision.io decodes to the same values, but is deprecated since torchvision 0.29, so Pillow decodes.",
+        "torchvision.io decodes to the same values, but is deprecated since torchvision 0.29, so "
+        "Pillow decodes.",
     ]
-    lines += ["CPU seconds say nothing about waiting for a disk, which is what the one file is for."]
+    lines += [
+        "CPU seconds say nothing about waiting for a disk, which is what the one file is for."
+    ]
     text = "\n".join(lines) + "\n"
     print(text)
     write_text(arguments.out, text)

@@ -1,7 +1,9 @@
-"""Time exact evaluation against what the field uses, interleaved in one process: ``python benchmarks/evaluation.py``.
+"""Time exact evaluation against what the field uses, interleaved in one process:
+``python benchmarks/evaluation.py``.
 
-Slow contenders score fewer queries; their time is scaled to all queries (cost is linear in queries), and the table says
-so. Every contender's mAP is checked against ours, so that nobody is timed for another task.
+Slow contenders score fewer queries; their time is scaled to all queries (cost is linear in
+queries), and the table says so. Every contender's mAP is checked against ours, so that nobody is
+timed for another task.
 """
 
 import argparse
@@ -25,14 +27,16 @@ from torchmetrics.retrieval import RetrievalMAP
 from udmsh_pl.files import write_text
 from udmsh_pl.retrieval import evaluate_codes, pack_codes, unpack_codes
 from udmsh_pl.retrieval.codes import code_words, label_words
-from udmsh_pl.retrieval.compiled import popcount, wide_vectors
+from udmsh_pl.retrieval.counting.compiled import popcount, wide_vectors
 
 QUERIES, ITEMS = 5_000, 190_000
 
 
 @dataclass
 class Task:
-    """Codes that carry some of the labels, so that distances spread as those of a trained network do."""
+    """Codes that carry some of the labels, so that distances spread as those of a trained network
+    do.
+    """
 
     bits: int
     labels: int
@@ -53,7 +57,9 @@ class Task:
             setattr(self, f"{name}_labels", labels)
         codes = [unpack_codes(packed, self.bits) for packed in (self.query, self.database)]
         # made once: unpacking is not what the contenders are timed for
-        self.floats = [torch.from_numpy(x).float() for x in (*codes, self.query_labels, self.database_labels)]
+        self.floats = [
+            torch.from_numpy(x).float() for x in (*codes, self.query_labels, self.database_labels)
+        ]
         self.masks = [label_words(labels) for labels in (self.query_labels, self.database_labels)]
 
 
@@ -113,7 +119,9 @@ def ap_of_ranking(relevant: np.ndarray) -> float:
 
 
 def numpy_argsort(task: Task, queries: int, threads: int) -> float:
-    """The loop of DeepHash-pytorch and most of the field: distance by matrix product, argsort, cumulated hits."""
+    """The loop of DeepHash-pytorch and most of the field: distance by matrix product, argsort,
+    cumulated hits.
+    """
     q, d, wanted, have = (tensor.numpy() for tensor in task.floats)
     total = 0.0
     for row in range(queries):
@@ -141,12 +149,16 @@ def torchmetrics_map(task: Task, queries: int, threads: int) -> float:
     for row in range(queries):
         distance = 0.5 * (task.bits - q[row] @ d.T)
         # bits + 1 - d: torchmetrics drops targets whose prediction is not positive
-        metric.update(task.bits + 1 - distance, (wanted[row] @ have.T) > 0, torch.full((len(d),), row))
+        metric.update(
+            task.bits + 1 - distance, (wanted[row] @ have.T) > 0, torch.full((len(d),), row)
+        )
     return float(metric.compute())
 
 
 def faiss_flat(use_heap: bool) -> Callable[[Task, int, int], float]:
-    """FAISS ranks; relevance comes from bit masks, which costs next to nothing, so that FAISS alone is timed."""
+    """FAISS ranks; relevance comes from bit masks, which costs next to nothing, so that FAISS alone
+    is timed.
+    """
 
     def score(task: Task, queries: int, threads: int) -> float:
         index = faiss.IndexBinaryFlat(task.bits)
@@ -180,7 +192,9 @@ CONTENDERS: list[tuple[str, Callable[[Task, int, int], float], int]] = [
 
 
 def measure(task: Task, threads: int, rounds: int) -> dict[str, float]:
-    """Median seconds for all queries, by contender: of the processor on one thread, of the clock on several."""
+    """Median seconds for all queries, by contender: of the processor on one thread, of the clock on
+    several.
+    """
     clock = time.process_time if threads == 1 else time.perf_counter
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
@@ -204,7 +218,9 @@ def measure(task: Task, threads: int, rounds: int) -> dict[str, float]:
 
 def peak_memory() -> float:
     """MB that scoring the first task takes beyond its inputs, measured in a process of its own."""
-    output = subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True)
+    output = subprocess.run(
+        [sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True
+    )
     return float(output.stdout)
 
 
@@ -221,41 +237,71 @@ def print_memory() -> None:
 
 def processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in info.read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return names[0] if names else platform.processor()
 
 
-def render(results: dict[tuple[int, int, int], dict[str, float]], memory: float, rounds: int) -> str:
+def render(
+    results: dict[tuple[int, int, int], dict[str, float]], memory: float, rounds: int
+) -> str:
     lines = [
         "# Exact evaluation, side by side",
         "",
-        f"{QUERIES} queries against {ITEMS} items, mAP@ALL; seconds (of the processor on one thread, so that "
-        f"other work on the machine counts less, of the clock on several), median of {rounds} interleaved rounds "
-        f"in one process ({processor()}, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"torch {torch.__version__}, faiss {faiss.__version__}). Written by `python benchmarks/evaluation.py`.",
+        f"{QUERIES} queries against {ITEMS} items, mAP@ALL; seconds (of the processor on one "
+        "thread, so that "
+        f"other work on the machine counts less, of the clock on several), median of {rounds} "
+        "interleaved rounds "
+        f"in one process ({processor()}, Python {platform.python_version()}, NumPy "
+        f"{np.__version__}, "
+        f"torch {torch.__version__}, faiss {faiss.__version__}). Written by `python "
+        "benchmarks/evaluation.py`.",
         "",
-        f"Load average of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores. Well above the "
-        "number of threads, other work ran too, and the clock times on several threads are too high.",
+        f"Load average of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} "
+        "cores. Well above the "
+        "number of threads, other work ran too, and the clock times on several threads are too "
+        "high.",
     ]
     for (bits, labels, threads), seconds in results.items():
         best = seconds["udmsh_pl.evaluate_codes"]
-        lines += ["", f"## {bits} bits, {labels} labels, {threads} thread{'s' if threads > 1 else ''}", ""]
+        lines += [
+            "",
+            f"## {bits} bits, {labels} labels, {threads} thread{'s' if threads > 1 else ''}",
+            "",
+        ]
         lines += ["| | seconds | ours is faster by | queries timed |", "|---|---:|---:|---:|"]
         for name, _, queries in CONTENDERS:
             if name in seconds:
                 scaled = "all" if queries == QUERIES else f"{queries}, scaled"
-                lines.append(f"| {name} | {seconds[name]:.2f} | {seconds[name] / best:.2f} | {scaled} |")
-        peers = [value for name, value in seconds.items() if "bare" not in name and "udmsh" not in name]
+                lines.append(
+                    f"| {name} | {seconds[name]:.2f} | {seconds[name] / best:.2f} | {scaled} |"
+                )
+        peers = [
+            value for name, value in seconds.items() if "bare" not in name and "udmsh" not in name
+        ]
         lines += ["", f"Fastest peer / ours: {min(peers) / best:.1f}."]
-        lines += [f"Ours / {name}: {best / seconds[name]:.2f}." for name in (LIMIT, WIDE_LIMIT) if name in seconds]
-    lines += ["", f"Peak memory of ours beyond the inputs, 64 bits, 21 labels, one thread: {memory:.0f} MB.", ""]
+        lines += [
+            f"Ours / {name}: {best / seconds[name]:.2f}."
+            for name in (LIMIT, WIDE_LIMIT)
+            if name in seconds
+        ]
+    lines += [
+        "",
+        f"Peak memory of ours beyond the inputs, 64 bits, 21 labels, one thread: {memory:.0f} MB.",
+        "",
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluation.md")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "evaluation.md"
+    )
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:

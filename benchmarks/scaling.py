@@ -1,9 +1,10 @@
-"""Time and memory with N: structure fit (beside SciPy's ``pdist``), manifold teacher, feature cache, evaluation.
+"""Time and memory with N: structure fit (beside SciPy's ``pdist``), manifold teacher, feature
+cache, evaluation.
 
     python benchmarks/scaling.py
 
-Each case runs in a process of its own, so that its peak memory is its own; the memory is what the case adds to a process
-that has imported everything and holds the features or codes.
+Each case runs in a process of its own, so that its peak memory is its own; the memory is what the
+case adds to a process that has imported everything and holds the features or codes.
 """
 
 import argparse
@@ -41,10 +42,14 @@ def features(count: int, dim: int, noise: float) -> torch.Tensor:
 
 def cache(values: torch.Tensor) -> float:
     """Write a store with its checksum, and open it again with every byte checked."""
-    from udmsh_pl.data.features import FeatureWriter  # brings Lightning along, which the other cases' memory leaves out
+    from udmsh_pl.features.store import (
+        FeatureWriter,
+    )  # brings Lightning along, which the other cases' memory leaves out
 
     with tempfile.TemporaryDirectory() as folder:
-        writer = FeatureWriter(Path(folder) / "store", {}, len(values), {"global_feature": tuple(values.shape[1:])})
+        writer = FeatureWriter(
+            Path(folder) / "store", {}, len(values), {"global_feature": tuple(values.shape[1:])}
+        )
         for block in values.split(512):
             writer.append({"global_feature": block.numpy()})
         return float(writer.finish()["global_feature"][-1].sum())
@@ -60,8 +65,11 @@ def evaluation(database: NDArray[np.uint8], queries: NDArray[np.uint8]) -> float
 def run(case: str, count: int, dim: int) -> None:
     draw = np.random.default_rng(0)
     database, queries = (draw.integers(0, 256, (rows, 8), dtype=np.uint8) for rows in (count, 1000))
-    # so much noise that the neighbour graph is in one piece: pieces are solved one by one, which is the easier case
-    values = features(1 if case == "evaluation" else count, dim, noise=1.0 if case == "manifold" else 0.3)
+    # so much noise that the neighbour graph is in one piece: pieces are solved one by one, which is
+    # the easier case
+    values = features(
+        1 if case == "evaluation" else count, dim, noise=1.0 if case == "manifold" else 0.3
+    )
     if case == "evaluation":
         evaluation(database[:100], queries[:10])  # compiles
     if case == "cache":
@@ -82,25 +90,42 @@ def run(case: str, count: int, dim: int) -> None:
         found = [fit_half_gaussians(values, sample=20_000 if case == "sampled" else None).mode]
     seconds = time.perf_counter() - start
     added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / MB
-    print(json.dumps({"seconds": seconds, "mb": added, "total": (before / MB + added), "found": found}))
+    print(
+        json.dumps(
+            {"seconds": seconds, "mb": added, "total": (before / MB + added), "found": found}
+        )
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how things grow with N.")
     parser.add_argument("--dim", type=int, default=1280)
     parser.add_argument("--largest", type=int, default=100_000)
-    parser.add_argument("--case", nargs=2, metavar=("CASE", "N"), help="run one case in this process")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.md")
+    parser.add_argument(
+        "--case", nargs=2, metavar=("CASE", "N"), help="run one case in this process"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "scaling.md"
+    )
     arguments = parser.parse_args()
     if arguments.case:
         run(arguments.case[0], int(arguments.case[1]), arguments.dim)
         return
-    cases = [("pdist", 10_000), ("all pairs", 10_000), ("all pairs", 20_000), ("all pairs", arguments.largest)]
+    cases = [
+        ("pdist", 10_000),
+        ("all pairs", 10_000),
+        ("all pairs", 20_000),
+        ("all pairs", arguments.largest),
+    ]
     cases += [("sampled", arguments.largest)]
-    # the fused feature has 512 dimensions, whatever the trunk
+    # the fused feature has 512 dimensions, whatever the backbone
     dims = {"manifold": 512, "evaluation": 64}
     cases += [("manifold", count) for count in (5_000, 20_000, 50_000)]
-    cases += [(case, count) for case in ("cache", "evaluation") for count in (10_000, 50_000, arguments.largest)]
+    cases += [
+        (case, count)
+        for case in ("cache", "evaluation")
+        for count in (10_000, 50_000, arguments.largest)
+    ]
     lines = [
         f"# Time and memory with N, {torch.get_num_threads()} threads",
         "",
@@ -111,19 +136,32 @@ def main() -> None:
     for case, count in cases:
         dim = dims.get(case, arguments.dim)
         command = [sys.executable, __file__, "--dim", str(dim), "--case", case, str(count)]
-        answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        answer = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        )
         answers[case, count] = answer
         mode = f"{answer['found'][0]:.3f}" if case in ("pdist", "all pairs", "sampled") else ""
-        row = (case, f"{count:,}", dim, f"{answer['seconds']:.2f}", f"{answer['mb']:.0f}", f"{answer['total']:.0f}", mode)
+        row = (
+            case,
+            f"{count:,}",
+            dim,
+            f"{answer['seconds']:.2f}",
+            f"{answer['mb']:.0f}",
+            f"{answer['total']:.0f}",
+            mode,
+        )
         lines.append("| " + " | ".join(map(str, row)) + " |")
         print(lines[-1], flush=True)
     theirs, ours = answers["pdist", 10_000], answers["all pairs", 10_000]
     ratios = [theirs[key] / max(ours[key], 1e-9) for key in ("seconds", "mb")]
     lines += [
         "",
-        f"At N = 10,000 ours is {ratios[0]:.1f} times faster than `pdist` + `squareform` and adds {ratios[1]:.1f} times less",
-        "memory. `sampled` uses 20,000 rows; its mode beside that of all pairs is the error of the sampling. `manifold` is",
-        "the teacher of `udmsh-plus`, graph and eigenvectors; `cache` writes, checks and opens a store; `evaluation` is the",
+        f"At N = 10,000 ours is {ratios[0]:.1f} times faster than `pdist` + `squareform` and adds "
+        f"{ratios[1]:.1f} times less",
+        "memory. `sampled` uses 20,000 rows; its mode beside that of all pairs is the error of the "
+        "sampling. `manifold` is",
+        "the teacher of `udmsh-plus`, graph and eigenvectors; `cache` writes, checks and opens a "
+        "store; `evaluation` is the",
         "expected mAP@ALL of 1,000 queries with 64 bits and 21 labels.",
     ]
     write_text(arguments.out, "\n".join(lines) + "\n")

@@ -1,10 +1,12 @@
-"""Training through Lightning against bare PyTorch loops: the head on cached features, and the whole network on images.
+"""Training through Lightning against bare PyTorch loops: the head on cached features, and the whole
+network on images.
 
     python benchmarks/training.py [--rounds 5] [--epochs 3]
 
-On the embedded sample; the contenders take turns, and a figure is the median over rounds. The bare loop trains the same
-encoder by the same loss on the same stored features, without Trainer, data module or logging. Fine-tuning is timed over
-``FINETUNE_BATCHES`` batches of 32 random views, beside the trunk's forward and backward pass alone, the limit.
+On the embedded sample; the contenders take turns, and a figure is the median over rounds. The bare
+loop trains the same encoder by the same loss on the same stored features, without Trainer, data
+module or logging. Fine-tuning is timed over ``FINETUNE_BATCHES`` batches of 32 random views, beside
+the backbone's forward and backward pass alone, the limit.
 """
 
 import argparse
@@ -19,14 +21,14 @@ from torch.utils.data import DataLoader
 
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
 from udmsh_pl.data import FashionSample
-from udmsh_pl.data.extract import forward_of
-from udmsh_pl.data.images import ImageDataset
-from udmsh_pl.data.transforms import eval_transform, view_transform
+from udmsh_pl.features.extract import forward_of
 from udmsh_pl.files import write_text
+from udmsh_pl.images.image_list import ImageDataset
+from udmsh_pl.images.transforms import eval_transform, view_transform
 from udmsh_pl.losses import isometric_loss, multilevel_pairwise_loss
-from udmsh_pl.models import UDMSH, build_trunk
+from udmsh_pl.models import UDMSH, build_backbone
 
-IMAGES = 256  # through the trunk; its cost is linear in images
+IMAGES = 256  # through the backbone; its cost is linear in images
 FINETUNE_BATCHES, FINETUNE_SIZE = 3, 32
 
 
@@ -63,11 +65,13 @@ def lightning_finetuning(data: FashionSample) -> list[float]:
 
 
 def bare_finetuning(data: FashionSample, with_head: bool) -> float:
-    """Seconds of as many batches as :func:`lightning_finetuning` times; without the head: views made, trunk there and back."""
+    """Seconds of as many batches as :func:`lightning_finetuning` times; without the head: views
+    made, backbone there and back.
+    """
     seed_everything(0, verbose=False)
     model = UDMSH(bits=64, finetune=True).train()
     model.load_teacher(model.fit_teacher(data))
-    stored, info = data.features("train"), model.trunk_info
+    stored, info = data.features("train"), model.backbone_info
     pixels = ImageDataset(data.splits.train, view_transform(info.image_size, info.mean, info.std))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0, fused=True)
     start = 0.0
@@ -77,11 +81,13 @@ def bare_finetuning(data: FashionSample, with_head: bool) -> float:
             start = time.perf_counter()
         if number == FINETUNE_BATCHES + 1:
             break
-        feature, feature_map = model.trunk_features(batch["image"])
+        feature, feature_map = model.backbone_features(batch["image"])
         if with_head:
             u = torch.tanh(model.encoder.logits(feature, feature_map))
             rows = batch["index"].numpy()
-            teacher = model.teacher_features({name: torch.from_numpy(array[rows]) for name, array in stored.items()})
+            teacher = model.teacher_features(
+                {name: torch.from_numpy(array[rows]) for name, array in stored.items()}
+            )
             similarity = model.structure.similarity(model.structure.distances(teacher))
             loss = multilevel_pairwise_loss(u, similarity) + 0.1 * isometric_loss(u)
         else:
@@ -103,9 +109,14 @@ def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
         start = time.perf_counter()
         order = torch.randperm(len(stored["global_feature"]))
         for rows in order.split(128)[: len(order) // 128]:
-            batch = {name: torch.from_numpy(array[rows.numpy()]).float() for name, array in stored.items()}
+            batch = {
+                name: torch.from_numpy(array[rows.numpy()]).float()
+                for name, array in stored.items()
+            }
             u = model.encoder(batch["global_feature"], batch["feature_map"])
-            similarity = model.structure.similarity(model.structure.distances(model.teacher_features(batch)))
+            similarity = model.structure.similarity(
+                model.structure.distances(model.teacher_features(batch))
+            )
             loss = multilevel_pairwise_loss(u, similarity) + 0.1 * isometric_loss(u)
             optimizer.zero_grad()
             loss.backward()
@@ -114,15 +125,17 @@ def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
     return seconds[1:]
 
 
-def trunk_epoch(data: FashionSample, trunk: torch.nn.Module, size: int) -> float:
-    """Seconds that the trunk alone needs for all train images, from those for ``IMAGES`` of them."""
+def backbone_epoch(data: FashionSample, backbone: torch.nn.Module, size: int) -> float:
+    """Seconds that the backbone alone needs for all train images, from those for ``IMAGES`` of
+    them.
+    """
     images = data.splits.train
     transform = eval_transform(size, (0.5,) * 3, (0.5,) * 3)
     pixels = torch.stack([transform(images.load_tensor(row)) for row in range(IMAGES)])
     start = time.perf_counter()
     with torch.inference_mode():
         for part in pixels.split(64):
-            trunk(part)
+            backbone(part)
     return (time.perf_counter() - start) * len(images) / IMAGES
 
 
@@ -145,7 +158,9 @@ def map_of(data: FashionSample, seeds: int) -> str:
 
 
 def without_store() -> FashionSample:
-    """The sample with float32 features as plain PyTorch's trunk gives them: what training would see without the cache."""
+    """The sample with float32 features as plain PyTorch's backbone gives them: what training would see
+    without the cache.
+    """
     data = FashionSample(val_queries=0)
     forward = forward_of(data.backbone, None, "", "torch", 224, data.grid)
     transform = eval_transform(224)
@@ -157,7 +172,8 @@ def without_store() -> FashionSample:
         ]
         names = ("global_feature", "feature_map")
         data._features[split] = {
-            name: torch.cat(column).numpy() for name, column in zip(names, zip(*parts, strict=True), strict=True)
+            name: torch.cat(column).numpy()
+            for name, column in zip(names, zip(*parts, strict=True), strict=True)
         }
     data._features["database"] = data._features["train"]
     return data
@@ -168,46 +184,55 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.md")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "training.md"
+    )
     arguments = parser.parse_args()
     data = FashionSample(val_queries=0)
     data.prepare_data()
-    trunk = build_trunk(data.backbone, None).eval()
+    backbone = build_backbone(data.backbone, None).eval()
     tuned = FashionSample(val_queries=0, finetune=True, batch_size=FINETUNE_SIZE)
     tuned.prepare_data()
-    names = ("Lightning", "bare loop", "trunk", "tuned", "tuned bare", "tuned trunk")
+    names = ("Lightning", "bare loop", "backbone", "tuned", "tuned bare", "tuned backbone")
     ways: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(arguments.rounds):
         ways["Lightning"] += lightning_epochs(data, arguments.epochs + 1)
         ways["bare loop"] += bare_epochs(data, arguments.epochs + 1)
-        ways["trunk"].append(trunk_epoch(data, trunk, 224))
+        ways["backbone"].append(backbone_epoch(data, backbone, 224))
         ways["tuned"] += lightning_finetuning(tuned)
         ways["tuned bare"].append(bare_finetuning(tuned, with_head=True))
-        ways["tuned trunk"].append(bare_finetuning(tuned, with_head=False))
+        ways["tuned backbone"].append(bare_finetuning(tuned, with_head=False))
     same = [map_of(data, arguments.seeds), map_of(without_store(), arguments.seeds)]
     middle = {name: statistics.median(values) for name, values in ways.items()}
     spread = {name: f"{min(values):.2f}-{max(values):.2f}" for name, values in ways.items()}
     seen = FINETUNE_BATCHES * FINETUNE_SIZE
-    rates = {name: f"{seen / middle[name]:.1f} | {seen / max(ways[name]):.1f}-{seen / min(ways[name]):.1f}" for name in names[3:]}
-    over_bare, over_trunk = (middle[name] / middle["Lightning"] for name in ("bare loop", "trunk"))
-    text = f"""# Head training on cached features: {len(data.splits.train):,} images, batch 128, {torch.get_num_threads()} threads
+    rates = {
+        name: f"{seen / middle[name]:.1f} | {seen / max(ways[name]):.1f}-{seen / min(ways[name]):.1f}"
+        for name in names[3:]
+    }
+    over_bare, over_backbone = (
+        middle[name] / middle["Lightning"] for name in ("bare loop", "backbone")
+    )
+    text = f"""# Head training on cached features: {len(data.splits.train):,} images, batch 128,
+    {torch.get_num_threads()} threads
 
 | epoch | seconds (median) | spread | against Lightning |
 |---|---:|---:|---:|
 | UDMSH through Lightning, cached features | {middle["Lightning"]:.2f} | {spread["Lightning"]} | 1.00 |
 | the same encoder and loss in a bare PyTorch loop | {middle["bare loop"]:.2f} | {spread["bare loop"]} | {over_bare:.2f} |
-| a forward pass of the trunk alone (plain PyTorch) | {middle["trunk"]:.1f} | {spread["trunk"]} | {over_trunk:.1f} |
+| a forward pass of the backbone alone (plain PyTorch) | {middle["backbone"]:.1f} | {spread["backbone"]} | {over_backbone:.1f} |
 
-Lightning costs {100 * (1 / over_bare - 1):.0f} % over the bare loop. Running the trunk in each epoch would make an epoch
-{1 + over_trunk:.0f} times longer ({IMAGES} images through the trunk, scaled to all).
-mAP@ALL after ten epochs at 64 bits, mean and standard deviation over {arguments.seeds} seeds: {same[0]} from the store (float16,
-OpenVINO where installed), {same[1]} from the trunk's own float32 output.
+Lightning costs {100 * (1 / over_bare - 1):.0f} % over the bare loop. Running the backbone in each
+epoch would make an epoch {1 + over_backbone:.0f} times longer ({IMAGES} images through the backbone,
+scaled to all). mAP@ALL after ten epochs at 64 bits, mean and standard deviation over
+{arguments.seeds} seeds: {same[0]} from the store (float16, OpenVINO where installed), {same[1]}
+from the backbone's own float32 output.
 
 | fine-tuning, batches of {FINETUNE_SIZE} | images/s (median) | spread |
 |---|---:|---:|
 | UDMSH through Lightning, `--model.finetune true` | {rates["tuned"]} |
 | the same network and loss in a bare PyTorch loop | {rates["tuned bare"]} |
-| the trunk alone, forward and backward | {rates["tuned trunk"]} |
+| the backbone alone, forward and backward | {rates["tuned backbone"]} |
 """
     print(text)
     write_text(arguments.out, text)

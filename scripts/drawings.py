@@ -1,11 +1,13 @@
-"""Make a data set of drawings from two Debian packages: pictures of none of the benchmarks, to choose settings on.
+"""Make a data set of drawings from two Debian packages: pictures of none of the benchmarks, to
+choose settings on.
 
     apt-get download openclipart-png tuxpaint-stamps-default
     for package in *.deb; do dpkg -x $package drawings; done
     python scripts/drawings.py drawings
 
-writes ``fine-query.txt`` and ``fine-database.txt``, where a picture's class is the two folders it lies in ("animals/birds"),
-and the same pictures as ``coarse-*.txt``, where it is the first folder alone. The choice depends on the seed below alone.
+writes ``fine-query.txt`` and ``fine-database.txt``, where a picture's class is the two folders it
+lies in ("animals/birds"), and the same pictures as ``coarse-*.txt``, where it is the first folder
+alone. The choice depends on the seed below alone.
 """
 
 import argparse
@@ -20,10 +22,19 @@ from udmsh_pl.files import write_text
 
 SEED = 2024
 ROOTS = ("usr/share/openclipart/png", "usr/share/tuxpaint/stamps")
-LEAST, MOST = 15, 150  # pictures of a class: smaller ones are left out, of larger ones some are drawn
+LEAST, MOST = (
+    15,
+    150,
+)  # pictures of a class: smaller ones are left out, of larger ones some are drawn
 QUERIES = 0.2
 LARGEST = 4_000_000  # pixels
-NO_SUBJECT = {"unsorted", "special", "logos", "cartoon", "photo"}  # folders that do not say what a picture shows
+NO_SUBJECT = {
+    "unsorted",
+    "special",
+    "logos",
+    "cartoon",
+    "photo",
+}  # folders that do not say what a picture shows
 
 
 def subject(folders: tuple[str, ...]) -> str:
@@ -44,28 +55,52 @@ def huge(path: Path) -> bool:
 
 def write_lists(root: Path, name: str, paths: list[str], classes: list[str], queries: int) -> None:
     names = sorted(set(classes))
-    lines = [" ".join([path, *("01"[one == label] for label in names)]) for path, one in zip(paths, classes, strict=True)]
+    lines = [
+        " ".join([path, *("01"[one == label] for label in names)])
+        for path, one in zip(paths, classes, strict=True)
+    ]
     write_text(root / f"{name}-query.txt", "\n".join(lines[:queries]) + "\n")
     write_text(root / f"{name}-database.txt", "\n".join(lines[queries:]) + "\n")
-    print(f"{name}: {queries} queries, {len(lines) - queries} database pictures, {len(names)} classes")
+    print(
+        f"{name}: {queries} queries, {len(lines) - queries} database pictures, {len(names)} classes"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make list files of drawings.")
-    parser.add_argument("root", type=Path, help="folder that both packages were unpacked into; gets the four list files")
+    parser.add_argument(
+        "root",
+        type=Path,
+        help="folder that both packages were unpacked into; gets the four list files",
+    )
     root = parser.parse_args().root
     found: dict[str, list[str]] = defaultdict(list)
     for folder in ROOTS:
         if not (root / folder).is_dir():
-            raise SystemExit(f"{root / folder} does not exist; unpack both packages into {root} first")
+            raise SystemExit(
+                f"{root / folder} does not exist; unpack both packages into {root} first"
+            )
         for path in sorted((root / folder).rglob("*.png")):
-            if path.is_file() and not path.is_symlink() and " " not in str(path.relative_to(root)) and not huge(path):
-                found[subject(path.relative_to(root / folder).parts[:-1])].append(str(path.relative_to(root)))
+            if (
+                path.is_file()
+                and not path.is_symlink()
+                and " " not in str(path.relative_to(root))
+                and not huge(path)
+            ):
+                found[subject(path.relative_to(root / folder).parts[:-1])].append(
+                    str(path.relative_to(root))
+                )
     generator = np.random.default_rng(SEED)
     kept = {name: paths for name, paths in sorted(found.items()) if name and len(paths) >= LEAST}
     if not kept:
-        raise SystemExit(f"{root} holds no kind of drawing with {LEAST} pictures; unpack both packages whole")
-    chosen = [(path, name) for name, paths in kept.items() for path in generator.permutation(paths)[:MOST].tolist()]
+        raise SystemExit(
+            f"{root} holds no kind of drawing with {LEAST} pictures; unpack both packages whole"
+        )
+    chosen = [
+        (path, name)
+        for name, paths in kept.items()
+        for path in generator.permutation(paths)[:MOST].tolist()
+    ]
     paths, classes = zip(*(chosen[row] for row in generator.permutation(len(chosen))), strict=True)
     queries = int(QUERIES * len(paths))
     write_lists(root, "fine", list(paths), list(classes), queries)

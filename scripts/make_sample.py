@@ -1,11 +1,14 @@
 """Make the embedded Fashion-MNIST sample from the official IDX files.
 
-The files are those of Debian's package dataset-fashion-mnist (or of the official download, which are the same):
+The files are those of Debian's package dataset-fashion-mnist (or of the official download, which
+are the same):
 
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb unpacked
-    python scripts/make_sample.py unpacked/usr/share/datasets/fashion-mnist src/udmsh_pl/data/files/fashion_sample.npz
+    python scripts/make_sample.py unpacked/usr/share/datasets/fashion-mnist
+    src/udmsh_pl/data/files/fashion_sample.npz
 
-The choice and the order of the images depend on the seed below alone, so the same arrays come out again.
+The choice and the order of the images depend on the seed below alone, so the same arrays come out
+again.
 """
 
 import argparse
@@ -24,7 +27,9 @@ OFFICIAL = {"query": "t10k", "database": "train"}
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read one gzipped IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist: magic, sizes, data)."""
+    """Read one gzipped IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist: magic, sizes,
+    data).
+    """
     data = gzip.decompress(path.read_bytes())
     zeros, kind, dimensions = struct.unpack(">HBB", data[:4])
     if zeros != 0 or kind != 8:
@@ -33,15 +38,22 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-def choose(labels: NDArray[np.uint8], per_class: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def choose(
+    labels: NDArray[np.uint8], per_class: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
     """Rows of ``per_class`` random images of each class, shuffled."""
-    rows = [generator.choice(np.flatnonzero(labels == label), per_class, replace=False) for label in range(10)]
+    rows = [
+        generator.choice(np.flatnonzero(labels == label), per_class, replace=False)
+        for label in range(10)
+    ]
     return generator.permutation(np.concatenate(rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the embedded Fashion-MNIST sample.")
-    parser.add_argument("source", type=Path, help="folder with t10k-images-idx3-ubyte.gz and its three siblings")
+    parser.add_argument(
+        "source", type=Path, help="folder with t10k-images-idx3-ubyte.gz and its three siblings"
+    )
     parser.add_argument("target", type=Path, help="npz file to write")
     arguments = parser.parse_args()
     generator = np.random.default_rng(SEED)

@@ -23,7 +23,9 @@ def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def place_images(tiny_image: Path) -> PlaceImages:
-    """Function that puts the tiny image under many names below a folder, as links, so that thousands cost nothing."""
+    """Function that puts the tiny image under many names below a folder, as links, so that
+    thousands cost nothing.
+    """
 
     def place(root: Path, names: Iterable[str]) -> None:
         for name in names:
@@ -36,13 +38,25 @@ def place_images(tiny_image: Path) -> PlaceImages:
 
 @pytest.fixture
 def train_and_score(tmp_path: Path) -> Callable[[str, dict[str, Any]], dict[str, float]]:
-    """Function that runs ``udmsh fit`` and then tests, on a data module of ``udmsh_pl.data``; gives the metrics."""
+    """Function that runs ``udmsh fit`` and then tests, on a data module of ``udmsh_pl.data``; gives
+    the metrics.
+    """
 
     def run(data: str, arguments: dict[str, Any]) -> dict[str, float]:
         from udmsh_pl.cli import UdmshCLI
 
-        own = {"image_size": 32, "cache_dir": str(tmp_path / "cache"), "num_workers": 0, "extractor": "torch"}
-        trainer = {"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+        own = {
+            "image_size": 32,
+            "cache_dir": str(tmp_path / "cache"),
+            "num_workers": 0,
+            "extractor": "torch",
+        }
+        trainer = {
+            "max_epochs": 1,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_progress_bar": False,
+        }
         config = {
             "seed_everything": 0,
             "model": {"class_path": "udmsh_pl.models.UDMSH", "init_args": {"bits": 16}},

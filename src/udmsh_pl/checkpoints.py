@@ -13,9 +13,13 @@ from udmsh_pl.files import atomic_path
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the target; Lightning's own writes to the system's temporary folder, perhaps another disk."""
+    """Writes beside the target; Lightning's own writes to the system's temporary folder, perhaps
+    another disk.
+    """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Write a checkpoint; a kill or a full disk leaves what was there."""
         buffer = io.BytesIO()  # torch's writer would turn a full disk into an error without a cause
         torch.save(checkpoint, buffer)
@@ -24,10 +28,14 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def newest_checkpoint(trainer: Trainer) -> Path | None:
-    """The checkpoint that was written last, among all versions of the run that the trainer's logger names."""
+    """The checkpoint that was written last, among all versions of the run that the trainer's logger
+    names.
+    """
     logger = trainer.logger
     root = Path((logger.save_dir if logger else None) or trainer.default_root_dir)
-    folders = list((root / str(logger.name)).glob("*/checkpoints")) if logger else [root / "checkpoints"]
+    folders = (
+        list((root / str(logger.name)).glob("*/checkpoints")) if logger else [root / "checkpoints"]
+    )
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath:
             folders.append(Path(callback.dirpath))

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.checkpoints import newest_checkpoint
@@ -22,7 +27,12 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
 from udmsh_pl.reports.environment import write_environment
 
-SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")  # the cache must hold the features of the model's trunk
+SHARED_WITH_DATA = (
+    "backbone",
+    "weights",
+    "finetune",
+    "grid",
+)  # the cache must hold the features of the model's backbone
 LIGHTNING = ("fit", "validate", "test", "predict")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -35,7 +45,8 @@ class ReproducePlan:
         bits: code lengths
         seeds: seeds; a table shows mean and spread over them
         ks: cut-offs of mAP; null is the whole database
-        methods: name in the table -> ``class_path`` and ``init_args`` of a method; null is the configuration's own model
+        methods: name in the table -> ``class_path`` and ``init_args`` of a method; null is the
+            configuration's own model
     """
 
     bits: list[int] = field(default_factory=lambda: [16, 32, 64])
@@ -96,13 +107,17 @@ class UdmshCLI(LightningCLI):
         self.config = parser.parse_args(cast("list[str]", args))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Give the data module the model's trunk, and let a configuration carry a plan for ``reproduce``."""
+        """Give the data module the model's backbone, and let a configuration carry a plan for
+        ``reproduce``.
+        """
         for name in SHARED_WITH_DATA:
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
         parser.add_class_arguments(ReproducePlan, "reproduce")
 
     def before_fit(self) -> None:
-        """Let ``--ckpt_path last`` be the newest checkpoint of the run's folder; without any the run starts anew."""
+        """Let ``--ckpt_path last`` be the newest checkpoint of the run's folder; without any the
+        run starts anew.
+        """
         if self.config_init.fit.ckpt_path == "last":
             self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
 
@@ -110,8 +125,12 @@ class UdmshCLI(LightningCLI):
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake of the user ends with one line on stderr and status 2."""
     arguments = list(sys.argv[1:] if args is None else args)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning against a newer torch; nothing a user can mend
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    warnings.filterwarnings(
+        "ignore", message=".*LeafSpec.*"
+    )  # Lightning against a newer torch; nothing a user can mend
     command = arguments[0] if arguments else "--help"
     try:
         status = _OWN[command](arguments[1:]) if command in _OWN else _lightning(arguments)
@@ -119,7 +138,9 @@ def main(args: Sequence[str] | None = None) -> None:
         cause = _input_error(error)
         if cause is None:
             raise
-        message = str(cause).rsplit("InputError: ", 1)[-1].strip()  # a data worker's error arrives with its traceback
+        message = (
+            str(cause).rsplit("InputError: ", 1)[-1].strip()
+        )  # a data worker's error arrives with its traceback
         print(f"udmsh: error: {message}", file=sys.stderr)
         status = 2
     except BrokenPipeError:  # `udmsh table runs/x | head`
@@ -129,13 +150,19 @@ def main(args: Sequence[str] | None = None) -> None:
         if error.errno not in NO_ROOM:
             raise
         where = error.filename or "a log of the run"
-        print(f"udmsh: error: {where} cannot be written ({error.strerror}); free some room and run again", file=sys.stderr)
+        print(
+            f"udmsh: error: {where} cannot be written ({error.strerror}); free some room and run "
+            "again",
+            file=sys.stderr,
+        )
         status = 2
     sys.exit(status)
 
 
 def _input_error(error: BaseException | None) -> InputError | None:
-    """The user's mistake behind an exception, if there is one: jsonargparse wraps what a constructor raises."""
+    """The user's mistake behind an exception, if there is one: jsonargparse wraps what a
+    constructor raises.
+    """
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
@@ -157,7 +184,9 @@ def _lightning(arguments: list[str]) -> int:
 
 
 def _reproduce(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("udmsh reproduce", description="Train, score and report every method of a plan.")
+    parser = argparse.ArgumentParser(
+        "udmsh reproduce", description="Train, score and report every method of a plan."
+    )
     parser.add_argument("config", type=Path, help="a yaml of experiments/")
     parser.add_argument("--bits", type=int, nargs="+", help="code lengths instead of the plan's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
@@ -172,7 +201,9 @@ def _reproduce(arguments: list[str]) -> int:
 
 
 def _table(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("udmsh table", description="Print the table of a run directory.")
+    parser = argparse.ArgumentParser(
+        "udmsh table", description="Print the table of a run directory."
+    )
     parser.add_argument("run", type=Path, help="a directory with results.csv")
     parser.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
     own = parser.parse_args(arguments)
@@ -183,13 +214,21 @@ def _table(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("udmsh data", description="Check a benchmark's images and lists, or export its split.")
+    parser = argparse.ArgumentParser(
+        "udmsh data", description="Check a benchmark's images and lists, or export its split."
+    )
     parser.add_argument("action", choices=("check", "split"))
-    parser.add_argument("config", type=Path, help="a yaml of experiments/; --data.* overrides go after it")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="check: processes that decode")
-    parser.add_argument("--write", type=Path, help="split: directory for query.txt, train.txt and database.txt")
+    parser.add_argument(
+        "config", type=Path, help="a yaml of experiments/; --data.* overrides go after it"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="check: processes that decode"
+    )
+    parser.add_argument(
+        "--write", type=Path, help="split: directory for query.txt, train.txt and database.txt"
+    )
     own, overrides = parser.parse_known_args(arguments)
-    from udmsh_pl.data.commands import run_check, run_split
+    from udmsh_pl.commands.data import run_check, run_split
 
     datamodule = UdmshCLI(["--config", str(own.config), *overrides], run=False).datamodule
     datamodule.download()
@@ -201,9 +240,11 @@ def _data(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from udmsh_pl import evaluate
+    from udmsh_pl.commands import evaluate
 
-    parser = argparse.ArgumentParser("udmsh evaluate", description="Score codes that come from anywhere.")
+    parser = argparse.ArgumentParser(
+        "udmsh evaluate", description="Score codes that come from anywhere."
+    )
     evaluate.add_arguments(parser)
     return evaluate.run(parser.parse_args(arguments))
 
@@ -217,10 +258,11 @@ _OWN: dict[str, Callable[[list[str]], int]] = {
 
 _HELP = """usage: udmsh COMMAND ...
 
-  reproduce experiments/X.yaml   train, score and report every method of a plan (--bits, --seeds, --methods, --out)
-  table runs/X                   print a run's table (--format markdown|csv|latex)
+  reproduce experiments/X.yaml   train, score and report every method of a plan (--bits, --seeds,
+  --methods, --out) table runs/X                   print a run's table (--format markdown|csv|latex)
   data check|split X.yaml        check a benchmark's images and lists; export its split
   evaluate                       score codes that come from anywhere
-  fit|validate|test|predict      Lightning's subcommands: --config experiments/X.yaml and any --trainer.*, --model.*, --data.*
+  fit|validate|test|predict      Lightning's subcommands: --config experiments/X.yaml and any
+  --trainer.*, --model.*, --data.*
 
 Each command has --help."""

@@ -4,6 +4,6 @@
 class InputError(ValueError):
     """Something the user gave is wrong.
 
-    The message is one line that says what is wrong, where (file, line, argument) and what mends it. The command
-    line prints it without a stack trace and exits with status 2.
+    The message is one line that says what is wrong, where (file, line, argument) and what mends it.
+    The command line prints it without a stack trace and exits with status 2.
     """

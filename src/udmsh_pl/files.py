@@ -9,10 +9,12 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to; it becomes ``target`` when the block ends without an error.
+    """Yield a path beside ``target`` to write to; it becomes ``target`` when the block ends without
+    an error.
 
-    On an error, or when the process is killed, ``target`` keeps its former content (or stays absent). The temporary
-    name ends like the target, since some writers (NumPy, Matplotlib) look at the extension.
+    On an error, or when the process is killed, ``target`` keeps its former content (or stays
+    absent). The temporary name ends like the target, since some writers (NumPy, Matplotlib) look at
+    the extension.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
@@ -35,7 +37,9 @@ def write_text(target: Path, text: str) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, read in blocks so that its size does not matter."""
+    """SHA-256 of a file's bytes, in hexadecimal, read in blocks so that its size does not
+    matter.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -12,10 +12,13 @@ from torch.nn.functional import normalize
 Isometry = Literal["pairwise", "pointwise", "rotation"]
 
 
-def multilevel_pairwise_loss(u: Tensor, similarity: Tensor, weight: Tensor | None = None, other: Tensor | None = None) -> Tensor:
+def multilevel_pairwise_loss(
+    u: Tensor, similarity: Tensor, weight: Tensor | None = None, other: Tensor | None = None
+) -> Tensor:
     """``sum_ij w_ij (u_i.u_j / K - S_ij)^2 / sum_ij w_ij`` over pairs i != j.
 
-    Source: *stated* in UDMSH's abstract; this form is *read* (SSDH's loss with graded levels; method.md section 4).
+    Source: *stated* in UDMSH's abstract; this form is *read* (SSDH's loss with graded levels;
+    method.md section 4).
 
     Args:
         u: float [B, K], relaxed codes
@@ -32,13 +35,15 @@ def multilevel_pairwise_loss(u: Tensor, similarity: Tensor, weight: Tensor | Non
     return (weight * errors).sum() / weight.sum().clamp_min(torch.finfo(u.dtype).tiny)
 
 
-def asymmetric_pairwise_loss(u: Tensor, similarity: Tensor, code_share: float = 0.5, weight: Tensor | None = None) -> Tensor:
+def asymmetric_pairwise_loss(
+    u: Tensor, similarity: Tensor, code_share: float = 0.5, weight: Tensor | None = None
+) -> Tensor:
     """Weighted mean over i != j of ``((1 - c) u_i.u_j / K + c u_i.b_j / K - S_ij)^2``.
 
     c is the ``code_share``, b = sign(u) without gradient.
 
-    Source: *ours*. With c > 0 it is a pairwise loss and an isometric mapping in one: it is the same only where relaxed
-    codes have the inner products of their signs.
+    Source: *ours*. With c > 0 it is a pairwise loss and an isometric mapping in one: it is the same
+    only where relaxed codes have the inner products of their signs.
 
     Args:
         u: float [B, K], relaxed codes
@@ -51,12 +56,15 @@ def asymmetric_pairwise_loss(u: Tensor, similarity: Tensor, code_share: float = 
     return multilevel_pairwise_loss(u, similarity, weight, other)
 
 
-def isometric_loss(u: Tensor, kind: Isometry = "pairwise", rotation: Tensor | None = None) -> Tensor:
+def isometric_loss(
+    u: Tensor, kind: Isometry = "pairwise", rotation: Tensor | None = None
+) -> Tensor:
     """Hamming-isometric mapping: relaxed codes should keep the geometry of their signs.
 
-    Source: *stated* ("Hamming-isometric mapping", reduces the quantisation error); the three forms are *read*:
-    ``pairwise`` ``mean_ij (u_i.u_j - b_i.b_j)^2 / K^2`` over i != j, ``pointwise`` ``mean || |u| - 1 ||^2 / K`` and
-    ``rotation`` ``|| B - U R ||_F^2 / (B K)`` with an orthogonal R from :func:`best_rotation`. b = sign(u) has no gradient.
+    Source: *stated* ("Hamming-isometric mapping", reduces the quantisation error); the three forms
+    are *read*: ``pairwise`` ``mean_ij (u_i.u_j - b_i.b_j)^2 / K^2`` over i != j, ``pointwise``
+    ``mean || |u| - 1 ||^2 / K`` and ``rotation`` ``|| B - U R ||_F^2 / (B K)`` with an orthogonal R
+    from :func:`best_rotation`. b = sign(u) has no gradient.
 
     Args:
         u: float [B, K]
@@ -76,7 +84,8 @@ def isometric_loss(u: Tensor, kind: Isometry = "pairwise", rotation: Tensor | No
 
 
 def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
-    """Orthogonal R that brings ``u R`` nearest to its signs: ITQ's alternation from R = I (Gong & Lazebnik, CVPR 2011).
+    """Orthogonal R that brings ``u R`` nearest to its signs: ITQ's alternation from R = I (Gong &
+    Lazebnik, CVPR 2011).
 
     Args:
         u: float [N, K]
@@ -91,19 +100,24 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
 
 
 def bit_balance_loss(u: Tensor) -> Tensor:
-    """*Ours*, optional: each bit is +1 on half of the batch, ``mean_k (mean_i u_ik)^2`` for ``u [B, K]``."""
+    """*Ours*, optional: each bit is +1 on half of the batch, ``mean_k (mean_i u_ik)^2`` for
+    ``u [B, K]``.
+    """
     return u.mean(0).square().mean()
 
 
 def decorrelation_loss(u: Tensor) -> Tensor:
-    """*Ours*, optional: bits do not repeat each other, mean squared off-diagonal entry of ``U'U / B`` for ``u [B, K]``."""
+    """*Ours*, optional: bits do not repeat each other, mean squared off-diagonal entry of
+    ``U'U / B`` for ``u [B, K]``.
+    """
     gram = u.T @ u / len(u)
     bits = u.shape[1]
     return (gram.square().sum() - gram.diagonal().square().sum()) / max(bits * (bits - 1), 1)
 
 
 def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
-    """NT-Xent of two views, cosine similarity (SimCLR, ICML 2020; temperature 0.3 as in CIBHash, IJCAI 2021).
+    """NT-Xent of two views, cosine similarity (SimCLR, ICML 2020; temperature 0.3 as in CIBHash,
+    IJCAI 2021).
 
     Args:
         first: float [B, K], one view

@@ -1,8 +1,10 @@
-"""Manifold teacher: how alike two images are after similarity has spread over the graph of nearest neighbours.
+"""Manifold teacher: how alike two images are after similarity has spread over the graph of nearest
+neighbours.
 
-*Ours*, in the spirit of MLS3RDUH's manifold (Tu et al., IJCAI 2020) and of diffusion for retrieval (Donoser & Bischof,
-CVPR 2013). The graph is sparse and the diffusion is cut to its leading eigenvectors, so nothing grows with N squared but
-the search for neighbours, which is approximate beyond ``EXACT_UP_TO`` images.
+*Ours*, in the spirit of MLS3RDUH's manifold (Tu et al., IJCAI 2020) and of diffusion for retrieval
+(Donoser & Bischof, CVPR 2013). The graph is sparse and the diffusion is cut to its leading
+eigenvectors, so nothing grows with N squared but the search for neighbours, which is approximate
+beyond ``EXACT_UP_TO`` images.
 """
 
 from typing import Any
@@ -15,7 +17,7 @@ from scipy.linalg import eigh
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
-Floats = NDArray[np.float32]
+Float32s = NDArray[np.float32]
 
 EXACT_UP_TO = 100_000  # rows; an exact search costs N^2 dot products, 40 s here at 50,000 x 512
 PROBED = 32  # inverted lists searched beyond that
@@ -23,16 +25,18 @@ SPREAD, HALFWAY, SHORTEST = 18.0, 64, 2.0  # see diffused_embedding
 ISOLATED = 1e-6  # weight of a row's edge to itself, so that a row without neighbours keeps a degree
 
 
-def unit_rows(values: NDArray[np.floating[Any]]) -> Floats:
+def unit_rows(values: NDArray[np.floating[Any]]) -> Float32s:
     """Rows of ``values [N, D]`` scaled to length 1; rows of zeros stay zeros."""
-    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12), dtype=np.float32)
+    return np.asarray(
+        values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12), dtype=np.float32
+    )
 
 
-def nearest_neighbours(unit: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int64]]:
     """Cosines and rows of the k nearest other rows of each row of ``unit [N, D]``; both ``[N, k]``.
 
-    Exact up to 100,000 rows; beyond, FAISS's inverted file with ``4 sqrt(N)`` lists, of which 32 are searched. A place
-    that found no row holds -1.
+    Exact up to 100,000 rows; beyond, FAISS's inverted file with ``4 sqrt(N)`` lists, of which 32
+    are searched. A place that found no row holds -1.
     """
     count, dim = unit.shape
     unit = np.ascontiguousarray(unit)
@@ -45,14 +49,18 @@ def nearest_neighbours(unit: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]
     index.add(unit)
     cosines, rows = index.search(unit, k + 1)
     other = rows != np.arange(count)[:, None]
-    other[:, -1] &= ~other.all(1)  # a row that k copies of itself pushed out of its own list: drop the last one instead
+    other[:, -1] &= ~other.all(
+        1
+    )  # a row that k copies of itself pushed out of its own list: drop the last one instead
     return cosines[other].reshape(count, k), rows[other].reshape(count, k)
 
 
-def neighbour_graph(features: Floats, k: int = 30, power: float = 3.0) -> sparse.csr_matrix:
-    """Normalised graph ``D^-1/2 W D^-1/2`` over the rows of ``features [N, D]``, float64 [N, N] with about 1.5 N k entries.
+def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> sparse.csr_matrix:
+    """Normalised graph ``D^-1/2 W D^-1/2`` over the rows of ``features [N, D]``, float64 [N, N]
+    with about 1.5 N k entries.
 
-    ``W = (A + A') / 2`` with ``A_ij = max(cos(i, j), 0)^power`` for the k nearest neighbours j of i.
+    ``W = (A + A') / 2`` with ``A_ij = max(cos(i, j), 0)^power`` for the k nearest neighbours j of
+    i.
 
     Args:
         features: float [N, D], centred
@@ -71,22 +79,27 @@ def neighbour_graph(features: Floats, k: int = 30, power: float = 3.0) -> sparse
     return (scale @ edges @ scale).tocsr()
 
 
-def diffused_embedding(graph: sparse.csr_matrix, rank: int = 128, time: float | None = None) -> Floats:
-    """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed along the graph.
+def diffused_embedding(
+    graph: sparse.csr_matrix, rank: int = 128, time: float | None = None
+) -> Float32s:
+    """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed along
+    the graph.
 
-    Row i holds the i-th entries of the graph's leading eigenvectors, each weighted by ``exp(-time (1 - eigenvalue))``; the
-    first one, which only knows how dense the graph is, is left out. The inner product of two such rows is the heat that
-    flows between the images in ``2 time``.
+    Row i holds the i-th entries of the graph's leading eigenvectors, each weighted by
+    ``exp(-time (1 - eigenvalue))``; the first one, which only knows how dense the graph is, is left
+    out. The inner product of two such rows is the heat that flows between the images in ``2 time``.
 
-    A graph of many small groups has many eigenvalues near 1, and heat that flows for long would blur them. So by default
-    the time is ``18 (1 - eigenvalue number 64)``: 5 on 3,154 drawings of 69 kinds, 7 on 9,000 images of CIFAR-10, 5 on 50,000
-    of them, 10 on 1,800 scenes of five labels; and at least 2, where groups lie wholly apart. 18 and 64 were chosen by
-    retrieval (experiments/README.md).
+    A graph of many small groups has many eigenvalues near 1, and heat that flows for long would
+    blur them. So by default the time is ``18 (1 - eigenvalue number 64)``: 5 on 3,154 drawings of
+    69 kinds, 7 on 9,000 images of CIFAR-10, 5 on 50,000 of them, 10 on 1,800 scenes of five labels;
+    and at least 2, where groups lie wholly apart. 18 and 64 were chosen by retrieval
+    (experiments/README.md).
 
     Args:
         graph: from :func:`neighbour_graph`
         rank: eigenvectors kept; at most a quarter of the rows
-        time: how far the heat flows; more blurs small groups into larger ones; None for the rule above
+        time: how far the heat flows; more blurs small groups into larger ones; None for the rule
+            above
     """
     rank = max(1, min(rank, graph.shape[0] // 4))
     values, vectors = _leading(graph, rank)
@@ -96,18 +109,26 @@ def diffused_embedding(graph: sparse.csr_matrix, rank: int = 128, time: float | 
     return unit_rows(vectors * np.exp(-time * gaps))
 
 
-def _leading(graph: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``, but for the one that only knows density.
+def _leading(
+    graph: sparse.csr_matrix, rank: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``, but for the one
+    that only knows density.
 
-    A graph in several pieces has the eigenvalue 1 once a piece, which an iteration from one start vector cannot find; so each
-    piece is solved for itself, and the vectors of those eigenvalues are any orthonormal ones that are level on each piece.
+    A graph in several pieces has the eigenvalue 1 once a piece, which an iteration from one start
+    vector cannot find; so each piece is solved for itself, and the vectors of those eigenvalues are
+    any orthonormal ones that are level on each piece.
     """
     edges = graph.copy()
     edges.eliminate_zeros()
     pieces, piece_of = connected_components(edges, directed=False)
-    random = np.random.default_rng(0)  # ARPACK draws a start itself otherwise, and no two runs are alike
+    random = np.random.default_rng(
+        0
+    )  # ARPACK draws a start itself otherwise, and no two runs are alike
     if pieces == 1:
-        values, vectors = eigsh(graph, k=rank + 1, which="LA", tol=1e-4, v0=random.standard_normal(graph.shape[0]))
+        values, vectors = eigsh(
+            graph, k=rank + 1, which="LA", tol=1e-4, v0=random.standard_normal(graph.shape[0])
+        )
         order = np.argsort(-values)[1:]
         return values[order], vectors[:, order]
     found, shares, level = [], np.zeros(pieces), np.zeros(graph.shape[0])
@@ -115,15 +136,22 @@ def _leading(graph: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], 
         rows = np.flatnonzero(piece_of == piece)
         part, wanted = graph[rows][:, rows], min(rank + 1, len(rows))
         if len(rows) <= 4 * wanted:
-            values, vectors = eigh(part.toarray(), subset_by_index=(len(rows) - wanted, len(rows) - 1))
+            values, vectors = eigh(
+                part.toarray(), subset_by_index=(len(rows) - wanted, len(rows) - 1)
+            )
         else:
-            values, vectors = eigsh(part, k=wanted, which="LA", tol=1e-4, v0=random.standard_normal(len(rows)))
+            values, vectors = eigsh(
+                part, k=wanted, which="LA", tol=1e-4, v0=random.standard_normal(len(rows))
+            )
         order = np.argsort(-values)
         level[rows] = np.abs(vectors[:, order[0]])
         shares[piece] = len(rows) ** 0.5
         found += [(values[one], rows, vectors[:, one]) for one in order[1:]]
-    # orthonormal mixtures of the pieces' own vectors, none of them the mixture that is level everywhere
-    mixtures = np.linalg.qr(np.column_stack([shares, random.standard_normal((pieces, min(pieces - 1, rank)))]))[0][:, 1:]
+    # orthonormal mixtures of the pieces' own vectors, none of them the mixture that is level
+    # everywhere
+    mixtures = np.linalg.qr(
+        np.column_stack([shares, random.standard_normal((pieces, min(pieces - 1, rank)))])
+    )[0][:, 1:]
     vectors = np.zeros((graph.shape[0], rank))
     vectors[:, : mixtures.shape[1]] = level[:, None] * mixtures[piece_of]
     rest = sorted(found, key=lambda one: -one[0])[: rank - mixtures.shape[1]]

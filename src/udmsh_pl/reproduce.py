@@ -1,4 +1,6 @@
-"""``udmsh reproduce``: every (method, bits, seed) cell of a plan, trained, scored and written down once."""
+"""``udmsh reproduce``: every (method, bits, seed) cell of a plan, trained, scored and written down
+once.
+"""
 
 import json
 import resource
@@ -31,8 +33,12 @@ from udmsh_pl.reports.table import Result, read_results, write_results
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
 
 REFERENCE = "cosine (real-valued)"
-Scored = tuple[RetrievalReport, dict[str, Any], float, float]  # and the seconds of training and of encoding
-KIBIBYTES_A_GB = 1e9 if sys.platform == "darwin" else 1e9 / 1024  # ru_maxrss counts bytes there, KiB elsewhere
+Scored = tuple[
+    RetrievalReport, dict[str, Any], float, float
+]  # and the seconds of training and of encoding
+KIBIBYTES_A_GB = (
+    1e9 if sys.platform == "darwin" else 1e9 / 1024
+)  # ru_maxrss counts bytes there, KiB elsewhere
 
 
 def reproduce(
@@ -43,11 +49,13 @@ def reproduce(
     methods: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
 ) -> list[Result]:
-    """Run a plan, resuming what is there: a cell that is finished with the same settings is not run again.
+    """Run a plan, resuming what is there: a cell that is finished with the same settings is not run
+    again.
 
     Args:
         config: yaml of ``experiments/``
-        out: run directory; gets ``results.csv``, ``table.md``, figures, ``config.yaml``, ``environment.json`` and ``cells/``
+        out: run directory; gets ``results.csv``, ``table.md``, figures, ``config.yaml``,
+            ``environment.json`` and ``cells/``
         bits: code lengths instead of the plan's
         seeds: seeds instead of the plan's
         methods: only these methods of the plan
@@ -72,7 +80,11 @@ def reproduce(
     wanted = {(name, length, seed) for name, length, seed in todo} | {(REFERENCE, 0, 0)}
     results = [result for result in run.results if result.cell in wanted]
     write_report(out, results, run.datamodule, plan)
-    print("\n" + (out / "table.md").read_text() + f"\nWritten to {out}/: results.csv, table.md, figures, config.yaml, cells/")
+    print(
+        "\n"
+        + (out / "table.md").read_text()
+        + f"\nWritten to {out}/: results.csv, table.md, figures, config.yaml, cells/"
+    )
     return results
 
 
@@ -88,12 +100,16 @@ class Run:
         path = out / "results.csv"
         self.results = read_results(path) if path.is_file() else []
 
-    def plan(self, bits: Sequence[int] | None, seeds: Sequence[int] | None, methods: Sequence[str] | None) -> ReproducePlan:
+    def plan(
+        self, bits: Sequence[int] | None, seeds: Sequence[int] | None, methods: Sequence[str] | None
+    ) -> ReproducePlan:
         """The configuration's plan, narrowed by the command line."""
         plan = ReproducePlan(**self.base.reproduce.as_dict())
         unknown = [name for name in methods or () if name not in plan.methods]
         if unknown:
-            raise InputError(f"{self.config} has no method {unknown[0]!r}; it has {', '.join(plan.methods)}")
+            raise InputError(
+                f"{self.config} has no method {unknown[0]!r}; it has {', '.join(plan.methods)}"
+            )
         return replace(
             plan,
             bits=list(bits or plan.bits),
@@ -109,12 +125,20 @@ class Run:
         splits = self._labelled()
         query, database = (self._features(name) for name in ("query", "database"))
         values = cosine_map(query, database, splits["query"].labels, splits["database"].labels, ks)
-        rows = [self._row(cell, k, "none", value, value, value, 0.0, 0.0) for k, value in values.items()]
+        rows = [
+            self._row(cell, k, "none", value, value, value, 0.0, 0.0) for k, value in values.items()
+        ]
         self._keep(cell, {"ks": list(ks)}, rows)
 
-    def cell(self, name: str, spec: dict[str, Any] | None, bits: int, seed: int, ks: Sequence[int | None]) -> None:
+    def cell(
+        self, name: str, spec: dict[str, Any] | None, bits: int, seed: int, ks: Sequence[int | None]
+    ) -> None:
         """Train, encode and score one cell unless it is finished."""
-        base = {name: part for name, part in yaml.safe_load(self.resolved).items() if name != "reproduce"}
+        base = {
+            name: part
+            for name, part in yaml.safe_load(self.resolved).items()
+            if name != "reproduce"
+        }
         settings = {"method": spec, "base": base, "bits": bits, "seed": seed, "ks": list(ks)}
         cell = (name, bits, seed)
         if self._finished(cell, settings):
@@ -126,8 +150,14 @@ class Run:
             report, codes, *seconds = self._run_shallow(shallow, ks)
         else:
             report, codes, *seconds = self._run_learned(name, spec, bits, seed, ks)
-        labels = {f"{split}_labels": images.labels for split, images in self._labelled().items() if split != "train"}
-        save_arrays(self._directory(cell) / "codes.npz", {"bits": np.int64(bits), **codes, **labels})
+        labels = {
+            f"{split}_labels": images.labels
+            for split, images in self._labelled().items()
+            if split != "train"
+        }
+        save_arrays(
+            self._directory(cell) / "codes.npz", {"bits": np.int64(bits), **codes, **labels}
+        )
         rows = []
         for k in ks:
             low, high = report.map_worst[k], report.map_best[k]
@@ -139,7 +169,10 @@ class Run:
         start = time.perf_counter()
         method.fit(self._features("train"))
         fitted = time.perf_counter()
-        codes = {f"{name}_codes": pack_codes(method.project(self._features(name))) for name in ("query", "database")}
+        codes = {
+            f"{name}_codes": pack_codes(method.project(self._features(name)))
+            for name in ("query", "database")
+        }
         encoded = time.perf_counter()
         splits = self._labelled()
         report = evaluate_codes(
@@ -152,14 +185,18 @@ class Run:
         )
         return report, codes, fitted - start, encoded - fitted
 
-    def _run_learned(self, name: str, spec: dict[str, Any], bits: int, seed: int, ks: Sequence[int | None]) -> Scored:
+    def _run_learned(
+        self, name: str, spec: dict[str, Any], bits: int, seed: int, ks: Sequence[int | None]
+    ) -> Scored:
         model = self.base.model.as_dict()
         shared = {key: model["init_args"][key] for key in ("backbone", "weights", "grid")}
         init_args = {**shared, **(spec.get("init_args") or {}), "bits": bits}
         given = {"class_path": spec["class_path"], "init_args": init_args}
         arguments = ["--config", str(self.config), *self.overrides, "--model", json.dumps(given)]
         cli = UdmshCLI([*arguments, "--seed_everything", str(seed)], run=False)
-        datamodule = self.datamodule  # open already, with what other cells have fitted to its features
+        datamodule = (
+            self.datamodule
+        )  # open already, with what other cells have fitted to its features
         if any(getattr(datamodule, key) != getattr(cli.model, key) for key in SHARED_WITH_DATA):
             datamodule = cli.datamodule
         directory = self._directory((name, bits, seed))
@@ -167,17 +204,24 @@ class Run:
         asked = cli.config_init.trainer.callbacks or []
         trainer = cli.instantiate_trainer(
             # only what the user asks for: Lightning would keep the last step too, beside last.ckpt
-            enable_checkpointing=any(isinstance(one, Checkpoint) for one in (asked if isinstance(asked, list) else [asked])),
+            enable_checkpointing=any(
+                isinstance(one, Checkpoint)
+                for one in (asked if isinstance(asked, list) else [asked])
+            ),
             default_root_dir=str(directory),
             logger=CSVLogger(str(directory), name="", version="logs"),
         )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        evaluation = next(one for one in callbacks if isinstance(one, EvaluateRetrieval))  # among the command line's defaults
+        evaluation = next(
+            one for one in callbacks if isinstance(one, EvaluateRetrieval)
+        )  # among the command line's defaults
         evaluation.ks = tuple(ks)
         start = time.perf_counter()
         trainer.fit(cli.model, datamodule=datamodule)
         seconds = time.perf_counter() - start
-        trainer.save_checkpoint(directory / "last.ckpt", weights_only=True)  # a finished cell is not trained further
+        trainer.save_checkpoint(
+            directory / "last.ckpt", weights_only=True
+        )  # a finished cell is not trained further
         trainer.test(cli.model, datamodule=datamodule, verbose=False)
         if evaluation.report is None:  # another rank of a distributed run: the first one reports
             raise SystemExit(0)
@@ -190,13 +234,17 @@ class Run:
         try:
             kind = getattr(__import__(module, fromlist=[attribute]), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"{self.config}: method {name!r}: class_path {spec.get('class_path')!r}: {error}") from error
+            raise InputError(
+                f"{self.config}: method {name!r}: class_path {spec.get('class_path')!r}: {error}"
+            ) from error
         if not issubclass(kind, ShallowHash):
             return None
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(kind, "method")
         init_args = {**(spec.get("init_args") or {}), "bits": bits, "seed": seed}
-        method: ShallowHash = parser.instantiate_classes(parser.parse_object({"method": init_args})).method
+        method: ShallowHash = parser.instantiate_classes(
+            parser.parse_object({"method": init_args})
+        ).method
         return method
 
     def _features(self, split: str) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -205,7 +253,10 @@ class Run:
     def _labelled(self) -> dict[str, Any]:
         splits = self.datamodule.splits.by_name()
         if "query" not in splits or not splits["query"].labels.shape[1]:
-            raise InputError(f"{self.config} has no labelled queries to score; `udmsh fit` and `predict` need none")
+            raise InputError(
+                f"{self.config} has no labelled queries to score; `udmsh fit` and `predict` need "
+                "none"
+            )
         return splits
 
     def _directory(self, cell: tuple[str, int, int]) -> Path:
@@ -218,10 +269,18 @@ class Run:
 
     def _stamp(self, settings: dict[str, Any]) -> dict[str, Any]:
         text = json.dumps(settings, sort_keys=True, default=str)
-        return {"settings": text, "split": self.datamodule.splits.fingerprint(), "version": __version__}
+        return {
+            "settings": text,
+            "split": self.datamodule.splits.fingerprint(),
+            "version": __version__,
+        }
 
-    def _keep(self, cell: tuple[str, int, int], settings: dict[str, Any], rows: list[Result]) -> None:
-        """Results first, the mark that says finished last: a kill between the two only repeats the cell."""
+    def _keep(
+        self, cell: tuple[str, int, int], settings: dict[str, Any], rows: list[Result]
+    ) -> None:
+        """Results first, the mark that says finished last: a kill between the two only repeats the
+        cell.
+        """
         self.results = [result for result in self.results if result.cell != cell] + rows
         write_results(self.out / "results.csv", self.results)
         write_text(self._directory(cell) / "done.json", json.dumps(self._stamp(settings)))

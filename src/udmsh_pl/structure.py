@@ -1,8 +1,9 @@
 """Semantic structure: what the distances of teacher features say about which images are alike.
 
-Source: the cosine distance of deep features is *stated* (UDMSH, abstract); two half-Gaussians around the mode of all
-pair distances and the thresholds are *read* from SSDH (Yang et al., IJCAI 2018); graded levels are our *reading* of
-"multi-similarity", confidence weights of CIMON (Luo et al., IJCAI 2021). Centring the teacher's features is *ours*.
+Source: the cosine distance of deep features is *stated* (UDMSH, abstract); two half-Gaussians
+around the mode of all pair distances and the thresholds are *read* from SSDH (Yang et al., IJCAI
+2018); graded levels are our *reading* of "multi-similarity", confidence weights of CIMON (Luo et
+al., IJCAI 2021). Centring the teacher's features is *ours*.
 """
 
 import math
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 
 Levels = Literal["graded", "hard", "cosine"]
 
-BINS = 20_000  # over [0, 2]: a width of 1e-4, so that moments taken from bin centres err by less than 1e-8
-BINS_PER_BAR = 100  # the mode is the centre of the fullest bar of width 0.01, as in SSDH's 100 bins on [0, 1]
+# over [0, 2]: a width of 1e-4, so that moments taken from bin centres err by less than 1e-8
+BINS = 20_000
+BINS_PER_BAR = (
+    100  # the mode is the centre of the fullest bar of width 0.01, as in SSDH's 100 bins on [0, 1]
+)
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,21 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def distance_histogram(
-    features: Tensor, block: int = 2048, sample: int | None = None, unit: Callable[[Tensor], Tensor] = _unit
+    features: Tensor,
+    block: int = 2048,
+    sample: int | None = None,
+    unit: Callable[[Tensor], Tensor] = _unit,
 ) -> Tensor:
-    """Count the cosine distances of all pairs i < j, block by block: memory grows with N, never with N squared.
+    """Count the cosine distances of all pairs i < j, block by block: memory grows with N, never
+    with N squared.
 
     Args:
         features: float [N, D]; rows need not be normalised
         block: rows of a block; ``block * block`` distances are alive at once
-        sample: use this many rows, drawn with a fixed seed, when N is larger (the error of a share p of pairs is about
-            ``sqrt(2 p (1 - p) / sample)``); None uses all rows
-        unit: turns some rows into float32 rows whose dot products are cosines; called block by block, so that float16
-            features are never all there as float32
+        sample: use this many rows, drawn with a fixed seed, when N is larger (the error of a share
+            p of pairs is about ``sqrt(2 p (1 - p) / sample)``); None uses all rows
+        unit: turns some rows into float32 rows whose dot products are cosines; called block by
+            block, so that float16 features are never all there as float32
 
     Returns:
         int64 [20000], pairs in each bin of width 1e-4 over [0, 2].
@@ -79,7 +87,9 @@ def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
         raise ValueError("the semantic structure needs at least two train images")
     width = 2 / BINS
     fullest = int(counts.view(-1, BINS_PER_BAR).sum(1).argmax())
-    edge = fullest * BINS_PER_BAR + BINS_PER_BAR // 2  # the bar's centre is an edge of fine bins: an exact split
+    edge = (
+        fullest * BINS_PER_BAR + BINS_PER_BAR // 2
+    )  # the bar's centre is an edge of fine bins: an exact split
     mode = edge * width
     squares = counts.double() * ((torch.arange(BINS) + 0.5) * width - mode).square()
     left, right = counts[:edge].sum().clamp_min(1), counts[edge:].sum().clamp_min(1)
@@ -90,8 +100,11 @@ def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
     )
 
 
-def fit_half_gaussians(features: Tensor, block: int = 2048, sample: int | None = None) -> HalfGaussians:
-    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows (see :func:`distance_histogram`).
+def fit_half_gaussians(
+    features: Tensor, block: int = 2048, sample: int | None = None
+) -> HalfGaussians:
+    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows (see
+    :func:`distance_histogram`).
 
     Args:
         features: float [N, D]
@@ -102,7 +115,8 @@ def fit_half_gaussians(features: Tensor, block: int = 2048, sample: int | None =
 
 
 class SemanticStructure(nn.Module):
-    """Thresholds fitted on the train set; gives the similarity S and the confidence w of a batch's distances.
+    """Thresholds fitted on the train set; gives the similarity S and the confidence w of a batch's
+    distances.
 
     Everything fitted is a buffer, so that a checkpoint holds it.
 
@@ -110,8 +124,10 @@ class SemanticStructure(nn.Module):
         dims: length of each teacher's features; several teachers' cosine distances are averaged
         alpha: surely similar below ``d_s = m - alpha * sigma_left`` (2 in SSDH)
         beta: surely dissimilar above ``d_d = m + beta * sigma_right`` (2 in SSDH)
-        levels: ``graded`` (a line from +1 at d_s to -1 at d_d), ``hard`` (SSDH: +1, 0, -1) or ``cosine`` (2 cos - 1)
-        confidence: weight pairs by CIMON's confidence instead of 1 (with ``hard`` levels, undecided pairs weigh 0)
+        levels: ``graded`` (a line from +1 at d_s to -1 at d_d), ``hard`` (SSDH: +1, 0, -1) or
+            ``cosine`` (2 cos - 1)
+        confidence: weight pairs by CIMON's confidence instead of 1 (with ``hard`` levels, undecided
+            pairs weigh 0)
         centre: subtract the train mean from the teacher's features
         sample: rows used for the fit when the train set is larger; None uses every pair
     """
@@ -152,18 +168,26 @@ class SemanticStructure(nn.Module):
         return self.half_gaussians.mode + self.beta * self.half_gaussians.sigma_right
 
     def fit(self, features: Tensor) -> Tensor:
-        """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram for plotting."""
+        """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram for
+        plotting.
+        """
         if self.centre:
             self.mean.copy_(features.mean(0, dtype=torch.float32))
         histogram = distance_histogram(features, sample=self.sample, unit=self.unit)
         fitted = half_gaussians_of_histogram(histogram)
-        self.thresholds.copy_(torch.tensor([fitted.mode, fitted.sigma_left, fitted.sigma_right], dtype=torch.float64))
+        self.thresholds.copy_(
+            torch.tensor([fitted.mode, fitted.sigma_left, fitted.sigma_right], dtype=torch.float64)
+        )
         return histogram
 
     def unit(self, features: Tensor) -> Tensor:
-        """Teacher features ``[B, D]``, centred and scaled so that dot products are cosines averaged over teachers."""
+        """Teacher features ``[B, D]``, centred and scaled so that dot products are cosines averaged
+        over teachers.
+        """
         parts = torch.split(features.float() - self.mean, list(self.dims), dim=1)
-        return torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1) / math.sqrt(len(parts))
+        return torch.cat(
+            [nn.functional.normalize(part, dim=1) for part in parts], dim=1
+        ) / math.sqrt(len(parts))
 
     def distances(self, features: Tensor) -> Tensor:
         """Cosine distances ``[B, B]`` of teacher features ``[B, D]``."""
@@ -180,10 +204,17 @@ class SemanticStructure(nn.Module):
         return (1 - 2 * (distances - near) / (far - near)).clamp(-1, 1)
 
     def weight(self, distances: Tensor) -> Tensor:
-        """Confidence w in [0, 1]: 0 at the mode, 1 at the ends; all ones unless ``confidence`` is set."""
+        """Confidence w in [0, 1]: 0 at the mode, 1 at the ends; all ones unless ``confidence`` is
+        set.
+        """
         if not self.confidence:
-            return self.similarity(distances).abs() if self.levels == "hard" else torch.ones_like(distances)
+            return (
+                self.similarity(distances).abs()
+                if self.levels == "hard"
+                else torch.ones_like(distances)
+            )
         fitted = self.half_gaussians
         spread = torch.where(distances <= fitted.mode, fitted.sigma_left, fitted.sigma_right)
-        # both sides of CIMON's formula are the half-Gaussian's mass between the mode and d over the side's whole mass
+        # both sides of CIMON's formula are the half-Gaussian's mass between the mode and d over the
+        # side's whole mass
         return torch.erf((distances - fitted.mode).abs() / (spread * math.sqrt(2)))

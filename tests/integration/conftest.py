@@ -1,4 +1,4 @@
-"""A small data set that can be learned: four colours, as list files, with a tiny random trunk."""
+"""A small data set that can be learned: four colours, as list files, with a tiny random backbone."""
 
 import csv
 import os
@@ -24,7 +24,10 @@ def write_list(root: Path, name: str, count: int, generator: np.random.Generator
         label = row % len(COLOURS)
         noise = generator.normal(COLOURS[label], 40, (24, 24, 3)).clip(0, 255).astype(np.uint8)
         Image.fromarray(noise).save(root / f"{name}{row}.png")
-        lines.append(f"{name}{row}.png " + " ".join(str(int(column == label)) for column in range(len(COLOURS))))
+        lines.append(
+            f"{name}{row}.png "
+            + " ".join(str(int(column == label)) for column in range(len(COLOURS)))
+        )
     (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
     return root / f"{name}.txt"
 
@@ -34,7 +37,10 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, ``query.txt`` (13 lines), ``database.txt`` (61) and ``config.yaml``."""
     root = tmp_path_factory.mktemp("colours")
     generator = np.random.default_rng(0)
-    lists = {name: write_list(root, name, count, generator) for name, count in (("query", 13), ("database", 61))}
+    lists = {
+        name: write_list(root, name, count, generator)
+        for name, count in (("query", 13), ("database", 61))
+    }
     config = {
         "seed_everything": 1,
         "model": {
@@ -92,7 +98,9 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def udmsh_process(tmp_path: Path) -> Process:
-    """Run the command line in a process of its own, as DDP and kills need it; ``probe`` is given to ``probes.py``."""
+    """Run the command line in a process of its own, as DDP and kills need it; ``probe`` is given to
+    ``probes.py``.
+    """
     root = Path(__file__).parents[2]
 
     def run(*arguments: object, probe: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -100,21 +108,30 @@ def udmsh_process(tmp_path: Path) -> Process:
         command = [sys.executable, "-m", module, *map(str, (*probe, *arguments))]
         path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
 
     return run
 
 
 def logged(folder: Path, name: str) -> list[float]:
-    """Values of the metrics whose name starts with ``name`` in all CSV logs below a folder, oldest log first."""
+    """Values of the metrics whose name starts with ``name`` in all CSV logs below a folder, oldest
+    log first.
+    """
     files = sorted(folder.rglob("metrics.csv"))
     rows = [row for file in files for row in csv.DictReader(file.open())]
-    return [float(value) for row in rows for key, value in row.items() if key.startswith(name) and value]
+    return [
+        float(value) for row in rows for key, value in row.items() if key.startswith(name) and value
+    ]
 
 
 def recorder(folder: Path) -> tuple[str, ...]:
     """Arguments that add the recorder of ``probes.py`` to a fit."""
-    return ("--trainer.callbacks+=tests.integration.probes.Recorder", f"--trainer.callbacks.folder={folder}")
+    return (
+        "--trainer.callbacks+=tests.integration.probes.Recorder",
+        f"--trainer.callbacks.folder={folder}",
+    )
 
 
 def assert_same_arrays(one: Path, two: Path) -> None:

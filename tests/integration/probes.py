@@ -1,7 +1,9 @@
-"""What the tests put into real runs: a recorder of steps, a model with dropout, and a kill or a full disk at a call.
+"""What the tests put into real runs: a recorder of steps, a model with dropout, and a kill or a
+full disk at a call.
 
-``python -m tests.integration.probes MODULE.FUNCTION N kill|full ARGUMENTS...`` is ``udmsh ARGUMENTS...``, except that the
-N-th call of the function kills the process, or finds a disk on which no file can grow any more.
+``python -m tests.integration.probes MODULE.FUNCTION N kill|full ARGUMENTS...`` is
+``udmsh ARGUMENTS...``, except that the N-th call of the function kills the process, or finds a disk
+on which no file can grow any more.
 """
 
 import os
@@ -17,7 +19,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from udmsh_pl.data.features import Batch
+from udmsh_pl.features.store import Batch
 from udmsh_pl.models import UDMSH
 
 
@@ -35,14 +37,25 @@ class Recorder(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.split = trainer.datamodule.splits.fingerprint()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         self.steps.append({"epoch": trainer.current_epoch, "rows": batch["index"].clone()})
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        self.steps[-1]["gradients"] = {name: value.grad.clone() for name, value in pl_module.named_parameters()}
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
+    ) -> None:
+        self.steps[-1]["gradients"] = {
+            name: value.grad.clone() for name, value in pl_module.named_parameters()
+        }
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self.steps[-1]["loss"] = outputs["loss"].detach().clone()
 
@@ -61,7 +74,9 @@ class WithDropout(UDMSH):
 
 
 def sabotage(target: str, number: int, what: str) -> None:
-    """Replace ``MODULE.FUNCTION`` by one whose call of that number kills the process or finds the disk full."""
+    """Replace ``MODULE.FUNCTION`` by one whose call of that number kills the process or finds the
+    disk full.
+    """
     owner_name, _, name = target.rpartition(".")
     owner: Any = pkgutil.resolve_name(owner_name)
     original = getattr(owner, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from udmsh_pl.data.features import open_features
+from udmsh_pl.features.store import open_features
 
 from .conftest import Run
 
@@ -34,7 +34,10 @@ def test_one_line_names_the_mend(
     options: tuple[str, str],
     words: tuple[str, ...],
 ) -> None:
-    assert udmsh("fit", "--config", colours / "config.yaml", *options, "--data.cache_dir", "cache") == 2
+    assert (
+        udmsh("fit", "--config", colours / "config.yaml", *options, "--data.cache_dir", "cache")
+        == 2
+    )
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("udmsh: error: ")
     for word in words:
@@ -53,7 +56,12 @@ def test_one_line_names_the_mend(
     ],
 )
 def test_bad_lists(
-    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, words: tuple[str, ...]
+    colours: Path,
+    udmsh: Run,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    line: str,
+    words: tuple[str, ...],
 ) -> None:
     lines = (colours / "database.txt").read_text()
     (tmp_path / "database.txt").write_text(f"{line}\n{lines}")
@@ -63,14 +71,20 @@ def test_bad_lists(
         assert word in error
 
 
-def test_an_unreadable_image_is_named(colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(
+    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     shutil.copytree(colours, tmp_path / "copy", ignore=shutil.ignore_patterns("cache"))
     (tmp_path / "copy" / "database7.png").write_bytes(b"not an image")
     options = ("--data.root", "copy", "--data.cache_dir", "cache")
     assert udmsh("fit", "--config", colours / "config.yaml", *options) == 2
     assert "database7.png" in capsys.readouterr().err
-    stores = [path for path in (tmp_path / "cache").iterdir() if path.suffix not in (".part", ".lock")]
-    assert [len(open_features(path)["global_feature"]) for path in stores] == [13]  # the queries, which were whole
+    stores = [
+        path for path in (tmp_path / "cache").iterdir() if path.suffix not in (".part", ".lock")
+    ]
+    assert [len(open_features(path)["global_feature"]) for path in stores] == [
+        13
+    ]  # the queries, which were whole
 
 
 def test_no_command_and_a_wrong_one(udmsh: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +98,8 @@ def test_a_closed_pipe_is_no_error() -> None:
     code = "from udmsh_pl import cli; cli._OWN['table'] = lambda _: print('x' * 10**6) or 0; cli.main(['table'])"
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True
+    )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")

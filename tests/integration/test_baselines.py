@@ -1,4 +1,6 @@
-"""Every comparison method as a line of a plan, through the real command line; the learned ones in two processes too."""
+"""Every comparison method as a line of a plan, through the real command line; the learned ones in
+two processes too.
+"""
 
 import subprocess
 from collections.abc import Callable
@@ -24,19 +26,29 @@ def config_of(colours: Path, tmp_path: Path) -> Path:
     config["reproduce"] = {"bits": [8], "seeds": [0], "ks": [None], "methods": {}}
     for name in METHODS:
         own = {"hidden": 32, "learning_rate": 0.01} if name in LEARNED else {}
-        # features of noise are so alike that an encoder as it starts gives one code, where a cosine has no gradient
+        # features of noise are so alike that an encoder as it starts gives one code, where a cosine
+        # has no gradient
         own |= {"centre": True, "batch_norm": True} if name == "GreedyHash" else {}
         own |= {"contrastive_weight": 0.1} if name == "SDC" else {}
-        config["reproduce"]["methods"][name] = {"class_path": f"udmsh_pl.baselines.{name}", "init_args": own}
+        config["reproduce"]["methods"][name] = {
+            "class_path": f"udmsh_pl.baselines.{name}",
+            "init_args": own,
+        }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(config))
     return tmp_path / "plan.yaml"
 
 
-def test_a_plan_of_all_methods_runs_and_each_learns(colours: Path, udmsh: Run, tmp_path: Path) -> None:
+def test_a_plan_of_all_methods_runs_and_each_learns(
+    colours: Path, udmsh: Run, tmp_path: Path
+) -> None:
     config = config_of(colours, tmp_path)
     assert udmsh("reproduce", config, "--out", "run", "--trainer.max_epochs", 12) == 0
     results = read_results(tmp_path / "run/results.csv")
-    values = {result.method: result.value for result in results if result.bits and result.ties == "expected"}
+    values = {
+        result.method: result.value
+        for result in results
+        if result.bits and result.ties == "expected"
+    }
     assert set(values) == set(METHODS)
     for name in METHODS:
         assert values[name] > 0.32, (name, values)  # four colours: chance is near 0.27
@@ -45,7 +57,10 @@ def test_a_plan_of_all_methods_runs_and_each_learns(colours: Path, udmsh: Run, t
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_two_processes_share_a_teacher_and_a_batch(
-    name: str, colours: Path, udmsh_process: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    name: str,
+    colours: Path,
+    udmsh_process: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
 ) -> None:
     config = yaml.safe_load(config_of(colours, tmp_path).read_text())
     own = {"bits": 8, "backbone": "tf_efficientnet_lite0", "hidden": 32}

@@ -1,4 +1,6 @@
-"""A disk without room: one line that names the file, nothing half written, and the same numbers once there is room."""
+"""A disk without room: one line that names the file, nothing half written, and the same numbers
+once there is room.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from .test_killed import stores, values
 
 
 def refused(process: Process, call: str, number: int, file: str, *arguments: object) -> None:
-    """Run ``udmsh ARGUMENTS`` on a disk that is full from that call on, and expect one line that names ``file``."""
+    """Run ``udmsh ARGUMENTS`` on a disk that is full from that call on, and expect one line that
+    names ``file``.
+    """
     done = process(*arguments, probe=(call, number, "full"))
     assert done.returncode == 2, done.stderr[-3000:]
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
@@ -20,9 +24,20 @@ def refused(process: Process, call: str, number: int, file: str, *arguments: obj
     assert "free some room" in line
 
 
-@pytest.mark.parametrize(("call", "number"), [("udmsh_pl.data.features.write_text", 3), ("os.fsync", 1)])
-def test_extraction(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, call: str, number: int) -> None:
-    fit = ("fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 1, "--data.cache_dir")
+@pytest.mark.parametrize(
+    ("call", "number"), [("udmsh_pl.features.store.write_text", 3), ("os.fsync", 1)]
+)
+def test_extraction(
+    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, call: str, number: int
+) -> None:
+    fit = (
+        "fit",
+        "--config",
+        colours / "config.yaml",
+        "--trainer.max_epochs",
+        1,
+        "--data.cache_dir",
+    )
     refused(udmsh_process, call, number, "cache/tf_efficientnet_lite0-clean-", *fit, "cache")
     assert not list(tmp_path.glob("cache/*/.*.part*"))
     assert udmsh(*fit, "cache") == udmsh(*fit, "whole") == 0
@@ -34,11 +49,31 @@ def test_extraction(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path:
     ("call", "number", "file"),
     [
         ("udmsh_pl.checkpoints.atomic_path", 2, "checkpoints/epoch=1"),
-        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 4, "a log of the run"),  # the metrics come next
+        (
+            "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
+            4,
+            "a log of the run",
+        ),  # the metrics come next
     ],
 )
-def test_training(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, call: str, number: int, file: str) -> None:
-    fit = ("fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 3, "--ckpt_path", "last")
+def test_training(
+    colours: Path,
+    udmsh: Run,
+    udmsh_process: Process,
+    tmp_path: Path,
+    call: str,
+    number: int,
+    file: str,
+) -> None:
+    fit = (
+        "fit",
+        "--config",
+        colours / "config.yaml",
+        "--trainer.max_epochs",
+        3,
+        "--ckpt_path",
+        "last",
+    )
     fit = (*fit, "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir")
     refused(udmsh_process, call, number, file, *fit, "two")
     (kept,) = (tmp_path / "two").rglob("checkpoints/*")
@@ -50,7 +85,9 @@ def test_training(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: P
     torch.testing.assert_close(two["weights"], one["weights"], rtol=0, atol=0)
 
 
-def test_results_and_codes(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path) -> None:
+def test_results_and_codes(
+    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
+) -> None:
     plan = ("reproduce", colours / "config.yaml", "--bits", 8, "--methods", "itq", "--out")
     assert udmsh(*plan, "whole") == 0
     for call, number, file in (
@@ -64,15 +101,25 @@ def test_results_and_codes(colours: Path, udmsh: Run, udmsh_process: Process, tm
     assert udmsh(*plan, "broken") == 0
     assert values(tmp_path / "broken") == values(tmp_path / "whole")
     for cell in ("itq-8-0", "itq-8-1"):
-        assert_same_arrays(*(tmp_path / run / "cells" / cell / "codes.npz" for run in ("whole", "broken")))
+        assert_same_arrays(
+            *(tmp_path / run / "cells" / cell / "codes.npz" for run in ("whole", "broken"))
+        )
 
 
 def test_encoding(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path) -> None:
     config = ("--config", colours / "config.yaml")
     assert udmsh("fit", *config, "--trainer.max_epochs", 1) == 0
-    predict = ("predict", *config, "--ckpt_path", next(tmp_path.rglob("*.ckpt")), "--trainer.default_root_dir")
+    predict = (
+        "predict",
+        *config,
+        "--ckpt_path",
+        next(tmp_path.rglob("*.ckpt")),
+        "--trainer.default_root_dir",
+    )
     assert udmsh(*predict, "one") == 0
-    refused(udmsh_process, "udmsh_pl.callbacks.encode.save_arrays", 1, "two/codes.npz", *predict, "two")
+    refused(
+        udmsh_process, "udmsh_pl.callbacks.encode.save_arrays", 1, "two/codes.npz", *predict, "two"
+    )
     assert [path.name for path in (tmp_path / "two").iterdir() if "codes" in path.name] == []
     assert udmsh(*predict, "two") == 0
     assert_same_arrays(tmp_path / "one/codes.npz", tmp_path / "two/codes.npz")

@@ -1,4 +1,6 @@
-"""Several processes train, encode and score as one does: gloo on a CPU, through the real command line."""
+"""Several processes train, encode and score as one does: gloo on a CPU, through the real command
+line.
+"""
 
 from pathlib import Path
 
@@ -25,12 +27,16 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         "--data.cache_dir", tmp_path / "cache", "--model.isometry", isometry, "--model.confidence", "true",
         "--model.balance_weight", 0.1, "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
     )  # fmt: skip
-    two = udmsh_process("fit", *options, "--data.batch_size", 8, *ddp(2), *recorder(tmp_path / "two"))
+    two = udmsh_process(
+        "fit", *options, "--data.batch_size", 8, *ddp(2), *recorder(tmp_path / "two")
+    )
     assert two.returncode == 0, two.stderr[-2000:]
     assert two.stderr.count("| 13/13 [") == 1, two.stderr  # extracted once, not once a process
     assert two.stderr.count("| 61/61 [") == 2, two.stderr  # and so were the views
     assert udmsh("fit", *options, "--data.batch_size", 16, *recorder(tmp_path / "one")) == 0
-    one, first, second = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    one, first, second = (
+        torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt")
+    )
     assert one["split"] == first["split"] == second["split"]
     assert len(one["steps"]) == len(first["steps"]) == len(second["steps"]) == 6
     for whole, *halves in zip(one["steps"], first["steps"], second["steps"], strict=True):
@@ -39,9 +45,15 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         for half in halves:
             torch.testing.assert_close(half["loss"], whole["loss"], **EXACT)
             torch.testing.assert_close(half["gradients"], whole["gradients"], **EXACT)
-    assert one["steps"][0]["rows"].tolist() != one["steps"][3]["rows"].tolist()  # each epoch has its own order
+    assert (
+        one["steps"][0]["rows"].tolist() != one["steps"][3]["rows"].tolist()
+    )  # each epoch has its own order
     assert torch.equal(first["weights"]["rotation"], second["weights"]["rotation"])
-    for found in (one, first, second):  # so small a set leaves many rotations equally good, and rounding decides
+    for found in (
+        one,
+        first,
+        second,
+    ):  # so small a set leaves many rotations equally good, and rounding decides
         found["weights"].pop("rotation")
     assert first["weights"].keys() == one["weights"].keys()
     for found in (first, second):
@@ -59,7 +71,14 @@ def test_two_processes_go_on_inside_an_epoch_that_one_began(
         "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1", "--ckpt_path", "last",
     )  # fmt: skip
     assert udmsh(*fit, *recorder(tmp_path / "one"), "--trainer.default_root_dir", "one") == 0
-    killed(udmsh_process, "udmsh_pl.models.udmsh.multilevel_pairwise_loss", 6, *fit, "--trainer.default_root_dir", "two")
+    killed(
+        udmsh_process,
+        "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
+        6,
+        *fit,
+        "--trainer.default_root_dir",
+        "two",
+    )
     resumed = (*fit, "--data.batch_size", 8, *ddp(2), *recorder(tmp_path / "two"))
     done = udmsh_process(*resumed, "--trainer.default_root_dir", "two")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -16,34 +16,60 @@ from .conftest import Process, Run, assert_same_arrays, recorder
 def killed(process: Process, call: str, number: int, *arguments: object) -> None:
     """Run ``udmsh ARGUMENTS`` with a kill at that call."""
     done = process(*arguments, probe=(call, number, "kill"))
-    assert done.returncode == -signal.SIGKILL, f"{call} was not called {number} times: {done.stderr[-2000:]}"
+    assert done.returncode == -signal.SIGKILL, (
+        f"{call} was not called {number} times: {done.stderr[-2000:]}"
+    )
 
 
 def stores(cache: Path) -> dict[str, Any]:
     """Checksums of every finished feature store."""
-    return {path.parent.name: json.loads(path.read_text())["arrays"] for path in cache.glob("*/meta.json")}
+    return {
+        path.parent.name: json.loads(path.read_text())["arrays"]
+        for path in cache.glob("*/meta.json")
+    }
 
 
 def values(run: Path) -> list[tuple[object, ...]]:
     """What a run found, without the time that it took."""
-    return sorted((*r.cell, r.k, r.ties, r.value, r.lower, r.upper, r.split_sha256) for r in read_results(run / "results.csv"))
+    return sorted(
+        (*r.cell, r.k, r.ties, r.value, r.lower, r.upper, r.split_sha256)
+        for r in read_results(run / "results.csv")
+    )
 
 
 def assert_same_training(one: Path, two: Path) -> None:
-    """The second, resumed run ends with the weights of the first, bit by bit, and took the same last steps."""
+    """The second, resumed run ends with the weights of the first, bit by bit, and took the same
+    last steps.
+    """
     whole, resumed = (torch.load(path / "0.pt") for path in (one, two))
     assert 0 < len(resumed["steps"]) < len(whole["steps"])
-    for expected, step in zip(whole["steps"][-len(resumed["steps"]) :], resumed["steps"], strict=True):
-        assert (step["epoch"], step["rows"].tolist()) == (expected["epoch"], expected["rows"].tolist())
+    for expected, step in zip(
+        whole["steps"][-len(resumed["steps"]) :], resumed["steps"], strict=True
+    ):
+        assert (step["epoch"], step["rows"].tolist()) == (
+            expected["epoch"],
+            expected["rows"].tolist(),
+        )
         torch.testing.assert_close(step["loss"], expected["loss"], rtol=0, atol=0)
     torch.testing.assert_close(resumed["weights"], whole["weights"], rtol=0, atol=0)
 
 
-def test_extraction_goes_on_where_it_was_killed(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path) -> None:
-    # 16 views: four images a batch, 32 between two safe points, so that the third store is written in two blocks
-    options = ("fit", "--config", colours / "config.yaml", "--data.views", 16, "--trainer.max_epochs", 1)
+def test_extraction_goes_on_where_it_was_killed(
+    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
+) -> None:
+    # 16 views: four images a batch, 32 between two safe points, so that the third store is written
+    # in two blocks
+    options = (
+        "fit",
+        "--config",
+        colours / "config.yaml",
+        "--data.views",
+        16,
+        "--trainer.max_epochs",
+        1,
+    )
     broken = (*options, "--data.cache_dir", tmp_path / "broken")
-    writes = "udmsh_pl.data.features.write_text"  # a block is counted, or a store finished
+    writes = "udmsh_pl.features.store.write_text"  # a block is counted, or a store finished
     killed(udmsh_process, writes, 1, *broken)  # the first block is on disk, but not counted
     killed(udmsh_process, writes, 4, *broken)  # the second store is whole, but has no checksums
     killed(udmsh_process, writes, 3, *broken)  # one block of views is counted, the next is written
@@ -59,18 +85,43 @@ def test_extraction_goes_on_where_it_was_killed(colours: Path, udmsh: Run, udmsh
 @pytest.mark.parametrize(
     ("call", "number", "options"),
     [
-        # three steps an epoch, saved after every second step: in the middle of an epoch, and at its end
+        # three steps an epoch, saved after every second step: in the middle of an epoch, and at its
+        # end
         ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5, ("--model.isometry", "rotation")),
-        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 8, ("--model", "tests.integration.probes.WithDropout")),
-        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 11, ("--model.finetune", "true", "--data.num_workers", "2")),
+        (
+            "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
+            8,
+            ("--model", "tests.integration.probes.WithDropout"),
+        ),
+        (
+            "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
+            11,
+            ("--model.finetune", "true", "--data.num_workers", "2"),
+        ),
         ("os.fsync", 5, ()),  # the third checkpoint is written, but not in its place
     ],
 )
 def test_training_goes_on_inside_an_epoch(
-    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, call: str, number: int, options: tuple[str, ...]
+    colours: Path,
+    udmsh: Run,
+    udmsh_process: Process,
+    tmp_path: Path,
+    call: str,
+    number: int,
+    options: tuple[str, ...],
 ) -> None:
     every = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=2")
-    arguments = ("fit", "--config", colours / "config.yaml", *options, "--data.views", 3, *every, "--ckpt_path", "last")
+    arguments = (
+        "fit",
+        "--config",
+        colours / "config.yaml",
+        *options,
+        "--data.views",
+        3,
+        *every,
+        "--ckpt_path",
+        "last",
+    )
     arguments = (*arguments, "--trainer.max_epochs", 4, "--trainer.default_root_dir")
     assert udmsh(*arguments, "one", *recorder(tmp_path / "one")) == 0
     killed(udmsh_process, call, number, *arguments, "two")
@@ -79,11 +130,27 @@ def test_training_goes_on_inside_an_epoch(
 
 
 @pytest.mark.slow
-def test_a_plan_and_an_encoding_go_on(colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path) -> None:
-    plan = ("reproduce", colours / "config.yaml", "--bits", 8, "--methods", "itq", "udmsh", "--trainer.max_epochs", 2, "--out")
+def test_a_plan_and_an_encoding_go_on(
+    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
+) -> None:
+    plan = (
+        "reproduce",
+        colours / "config.yaml",
+        "--bits",
+        8,
+        "--methods",
+        "itq",
+        "udmsh",
+        "--trainer.max_epochs",
+        2,
+        "--out",
+    )
     assert udmsh(*plan, "whole") == 0
     for call, number in (
-        ("udmsh_pl.reproduce.write_results", 2),  # in the first cell: its codes are there, its results are not
+        (
+            "udmsh_pl.reproduce.write_results",
+            2,
+        ),  # in the first cell: its codes are there, its results are not
         ("udmsh_pl.reproduce.Run._finished", 3),  # between two cells
         ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5),  # while the third cell trains
         ("udmsh_pl.callbacks.evaluate.evaluate_codes", 3),  # trained, being scored
@@ -92,18 +159,35 @@ def test_a_plan_and_an_encoding_go_on(colours: Path, udmsh: Run, udmsh_process: 
         killed(udmsh_process, call, number, *plan, "broken")
     assert udmsh(*plan, "broken") == 0
     assert values(tmp_path / "broken") == values(tmp_path / "whole")
-    assert len(values(tmp_path / "whole")) == 2 + 2 * 2 * 2 * 2  # the reference; methods, seeds, cut-offs, treatments of ties
+    assert (
+        len(values(tmp_path / "whole")) == 2 + 2 * 2 * 2 * 2
+    )  # the reference; methods, seeds, cut-offs, treatments of ties
     for cell in ("itq-8-1", "udmsh-8-0", "udmsh-8-1"):
-        assert_same_arrays(*(tmp_path / run / "cells" / cell / "codes.npz" for run in ("whole", "broken")))
-    tables = [(tmp_path / run / "table.md").read_text().split("| method | training, s |") for run in ("whole", "broken")]
+        assert_same_arrays(
+            *(tmp_path / run / "cells" / cell / "codes.npz" for run in ("whole", "broken"))
+        )
+    tables = [
+        (tmp_path / run / "table.md").read_text().split("| method | training, s |")
+        for run in ("whole", "broken")
+    ]
     assert tables[0][0] == tables[1][0]  # but for the seconds, which no two runs share
     assert len(tables[0]) == len(tables[1]) == 2
 
     weights = tmp_path / "whole/cells/udmsh-8-0/last.ckpt"
-    encode = ("predict", "--config", colours / "config.yaml", "--model.bits", 8, "--ckpt_path", weights)
+    encode = (
+        "predict",
+        "--config",
+        colours / "config.yaml",
+        "--model.bits",
+        8,
+        "--ckpt_path",
+        weights,
+    )
     encode = (*encode, "--trainer.default_root_dir")
     assert udmsh(*encode, "one") == 0
-    killed(udmsh_process, "os.fsync", 2, *encode, "two")  # after environment.json: the codes are written, not in place
+    killed(
+        udmsh_process, "os.fsync", 2, *encode, "two"
+    )  # after environment.json: the codes are written, not in place
     assert not (tmp_path / "two/codes.npz").exists()
     assert udmsh(*encode, "two") == 0
     assert_same_arrays(tmp_path / "one/codes.npz", tmp_path / "two/codes.npz")

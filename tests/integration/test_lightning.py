@@ -17,26 +17,49 @@ def checkpoint(folder: Path) -> Path:
     return next(folder.rglob("*.ckpt"))
 
 
-def test_the_codes_of_predict_are_the_codes_that_test_scored(colours: Path, udmsh: Run, tmp_path: Path) -> None:
+def test_the_codes_of_predict_are_the_codes_that_test_scored(
+    colours: Path, udmsh: Run, tmp_path: Path
+) -> None:
     config = colours / "config.yaml"
     assert udmsh("fit", "--config", config, *CSV, "fit") == 0
     weights = checkpoint(tmp_path / "fit")
-    assert len(logged(tmp_path / "fit", "val/map@all")) == 6  # one an epoch; the sanity check was not scored
+    assert (
+        len(logged(tmp_path / "fit", "val/map@all")) == 6
+    )  # one an epoch; the sanity check was not scored
     for run in ("one", "two"):
         assert udmsh("test", "--config", config, "--ckpt_path", weights, *CSV, run) == 0
-        assert udmsh("predict", "--config", config, "--ckpt_path", weights, "--trainer.default_root_dir", run) == 0
+        assert (
+            udmsh(
+                "predict",
+                "--config",
+                config,
+                "--ckpt_path",
+                weights,
+                "--trainer.default_root_dir",
+                run,
+            )
+            == 0
+        )
     assert_same_arrays(Path("one/codes.npz"), Path("two/codes.npz"))
     with np.load("one/codes.npz", allow_pickle=False) as one:
         assert one["query_codes"].shape == (13, 2)
         assert one["database_names"][3] == "database3.png"
         report = evaluate_codes(
-            one["query_codes"], one["database_codes"], one["query_labels"], one["database_labels"], int(one["bits"])
+            one["query_codes"],
+            one["database_codes"],
+            one["query_labels"],
+            one["database_labels"],
+            int(one["bits"]),
         )
     for run in ("one", "two"):
-        assert logged(tmp_path / run, "test/map@all")[0] == pytest.approx(report.map[None], abs=1e-6)
+        assert logged(tmp_path / run, "test/map@all")[0] == pytest.approx(
+            report.map[None], abs=1e-6
+        )
     assert report.map[None] > 0.5  # four colours: chance is near 0.25
     assert udmsh("validate", "--config", config, "--ckpt_path", weights, *CSV, "val") == 0
-    assert logged(tmp_path / "val", "val/map@all")[0] == pytest.approx(logged(tmp_path / "fit", "val/map@all")[-1], abs=1e-6)
+    assert logged(tmp_path / "val", "val/map@all")[0] == pytest.approx(
+        logged(tmp_path / "fit", "val/map@all")[-1], abs=1e-6
+    )
 
 
 def test_a_checkpoint_holds_everything_fitted(colours: Path, udmsh: Run, tmp_path: Path) -> None:
@@ -44,7 +67,9 @@ def test_a_checkpoint_holds_everything_fitted(colours: Path, udmsh: Run, tmp_pat
     state = torch.load(checkpoint(tmp_path / "fit"), weights_only=True)["state_dict"]
     assert {"structure.mean", "structure.thresholds", "rotation"} <= set(state)
     assert state["structure.mean"].abs().sum() > 0
-    assert not any(key.startswith("trunk") for key in state)  # the frozen trunk is named, not copied
+    assert not any(
+        key.startswith("backbone") for key in state
+    )  # the frozen backbone is named, not copied
     assert list((tmp_path / "fit").rglob("structure.png"))
 
 
@@ -60,38 +85,70 @@ def test_other_readings_train(colours: Path, udmsh: Run, isometry: str) -> None:
         "--model.teacher",
         "both",
     )
-    assert udmsh("fit", "--config", colours / "config.yaml", *options, "--trainer.max_epochs", 1) == 0
+    assert (
+        udmsh("fit", "--config", colours / "config.yaml", *options, "--trainer.max_epochs", 1) == 0
+    )
 
 
 @pytest.mark.parametrize("method", ["UDMSH", "UDMSHPlus"])
-def test_fine_tuning_trains_the_trunk(colours: Path, udmsh: Run, tmp_path: Path, method: str) -> None:
+def test_fine_tuning_trains_the_backbone(
+    colours: Path, udmsh: Run, tmp_path: Path, method: str
+) -> None:
     options = (
         "--model",
         f"udmsh_pl.models.{method}",
         "--model.finetune",
         "true",
-        "--model.trunk_learning_rate",
+        "--model.backbone_learning_rate",
         "1e-3",
         "--model.gradient_checkpointing",
         "true",
     )
-    assert udmsh("fit", "--config", colours / "config.yaml", *options, *CSV, "fit", "--trainer.max_epochs", 1) == 0
+    assert (
+        udmsh(
+            "fit",
+            "--config",
+            colours / "config.yaml",
+            *options,
+            *CSV,
+            "fit",
+            "--trainer.max_epochs",
+            1,
+        )
+        == 0
+    )
     state = torch.load(checkpoint(tmp_path / "fit"), weights_only=True)["state_dict"]
-    from udmsh_pl.models import build_trunk
+    from udmsh_pl.models import build_backbone
 
-    before = build_trunk("tf_efficientnet_lite0").state_dict()
-    moved = [key for key in before if "conv_head" in key and not torch.equal(before[key], state[f"trunk.{key}"])]
+    before = build_backbone("tf_efficientnet_lite0").state_dict()
+    moved = [
+        key
+        for key in before
+        if "conv_head" in key and not torch.equal(before[key], state[f"backbone.{key}"])
+    ]
     assert moved
     weights = checkpoint(tmp_path / "fit")
-    assert udmsh("predict", "--config", colours / "config.yaml", *options[:4], "--ckpt_path", weights) == 0
+    assert (
+        udmsh("predict", "--config", colours / "config.yaml", *options[:4], "--ckpt_path", weights)
+        == 0
+    )
     with np.load("codes.npz", allow_pickle=False) as codes:
         assert codes["database_codes"].shape == (61, 2)
 
 
-def test_wandb_works_offline(colours: Path, udmsh: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_works_offline(
+    colours: Path, udmsh: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    options = ("--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true", "--trainer.max_epochs", 1)
+    options = (
+        "--trainer.logger",
+        "WandbLogger",
+        "--trainer.logger.offline",
+        "true",
+        "--trainer.max_epochs",
+        1,
+    )
     assert udmsh("fit", "--config", colours / "config.yaml", *options) == 0
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
@@ -99,12 +156,23 @@ def test_wandb_works_offline(colours: Path, udmsh: Run, tmp_path: Path, monkeypa
 def test_tensorboard_shows_what_was_found(colours: Path, udmsh: Run, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    options = ("--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path, "--trainer.max_epochs", 2)
+    options = (
+        "--trainer.logger",
+        "TensorBoardLogger",
+        "--trainer.logger.save_dir",
+        tmp_path,
+        "--trainer.max_epochs",
+        2,
+    )
     assert udmsh("fit", "--config", colours / "config.yaml", *options) == 0
     [events] = tmp_path.rglob("events.out.tfevents.*")
     accumulator = EventAccumulator(str(events), size_guidance={"images": 0})
     accumulator.Reload()
     tags = accumulator.Tags()
-    assert {"structure", "val/precision_recall", "val/distances", "val/retrieved"} <= set(tags["images"])
-    assert {"loss/total", "val/map@all", "codes/bit_balance", "similarity/mean"} <= set(tags["scalars"])
+    assert {"structure", "val/precision_recall", "val/distances", "val/retrieved"} <= set(
+        tags["images"]
+    )
+    assert {"loss/total", "val/map@all", "codes/bit_balance", "similarity/mean"} <= set(
+        tags["scalars"]
+    )
     assert [image.step for image in accumulator.Images("val/retrieved")] == [3, 6]  # one an epoch

@@ -19,17 +19,25 @@ METHODS = ("lsh", "itq", "udmsh", "udmsh-plus")
 
 @pytest.fixture
 def run_dir(colours: Path, udmsh: Run, tmp_path: Path) -> Path:
-    assert udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0
+    assert (
+        udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0
+    )
     return tmp_path / "run"
 
 
 def test_a_plan_is_run_reported_and_resumed(
-    run_dir: Path, colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run_dir: Path,
+    colours: Path,
+    udmsh: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     results = read_results(run_dir / "results.csv")
     assert tuple(next(csv.reader((run_dir / "results.csv").open()))) == COLUMNS
     cells = {result.cell for result in results if result.bits}
-    assert cells == {(method, bits, seed) for method in METHODS for bits in (8, 12) for seed in (0, 1)}
+    assert cells == {
+        (method, bits, seed) for method in METHODS for bits in (8, 12) for seed in (0, 1)
+    }
     for result in results:
         assert result.lower <= result.value + 1e-9 <= result.upper + 2e-9
         assert result.dataset == "colours"
@@ -46,15 +54,23 @@ def test_a_plan_is_run_reported_and_resumed(
         assert "udmsh" in capsys.readouterr().out
 
     ran = []
-    monkeypatch.setattr("udmsh_pl.reproduce.Run._run_learned", lambda self, name, *rest: ran.append(name))
-    monkeypatch.setattr("udmsh_pl.reproduce.Run._run_shallow", lambda self, *rest: ran.append("shallow"))
+    monkeypatch.setattr(
+        "udmsh_pl.reproduce.Run._run_learned", lambda self, name, *rest: ran.append(name)
+    )
+    monkeypatch.setattr(
+        "udmsh_pl.reproduce.Run._run_shallow", lambda self, *rest: ran.append("shallow")
+    )
     before = (run_dir / "results.csv").read_bytes()
-    assert udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0
+    assert (
+        udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0
+    )
     assert not ran
     assert (run_dir / "results.csv").read_bytes() == before
 
 
-def test_stored_codes_and_weights_give_the_stored_value(run_dir: Path, colours: Path, udmsh: Run) -> None:
+def test_stored_codes_and_weights_give_the_stored_value(
+    run_dir: Path, colours: Path, udmsh: Run
+) -> None:
     results = read_results(run_dir / "results.csv")
     with np.load(run_dir / "cells/udmsh-12-1/codes.npz", allow_pickle=False) as codes:
         report = evaluate_codes(
@@ -66,34 +82,65 @@ def test_stored_codes_and_weights_give_the_stored_value(run_dir: Path, colours: 
             ks=(10, None),
         )
     for k, name in ((10, "10"), (None, "all")):
-        row = next(r for r in results if r.cell == ("udmsh", 12, 1) and r.k == name and r.ties == "expected")
+        row = next(
+            r
+            for r in results
+            if r.cell == ("udmsh", 12, 1) and r.k == name and r.ties == "expected"
+        )
         assert row.value == pytest.approx(report.map[k], abs=1e-6)
         assert row.lower == pytest.approx(report.map_worst[k], abs=1e-6)
-        row = next(r for r in results if r.cell == ("udmsh", 12, 1) and r.k == name and r.ties == "id")
+        row = next(
+            r for r in results if r.cell == ("udmsh", 12, 1) and r.k == name and r.ties == "id"
+        )
         assert row.value == pytest.approx(report.map_id[k], abs=1e-6)
 
     cell = run_dir / "cells/udmsh-12-1"
-    assert [path.name for path in cell.rglob("*.ckpt")] == ["last.ckpt"]  # weights once, without the optimiser's state
+    assert [path.name for path in cell.rglob("*.ckpt")] == [
+        "last.ckpt"
+    ]  # weights once, without the optimiser's state
     assert "optimizer_states" not in torch.load(cell / "last.ckpt", weights_only=False)
-    again = ("predict", "--config", colours / "config.yaml", "--model.bits", 12, "--ckpt_path", cell / "last.ckpt")
+    again = (
+        "predict",
+        "--config",
+        colours / "config.yaml",
+        "--model.bits",
+        12,
+        "--ckpt_path",
+        cell / "last.ckpt",
+    )
     assert udmsh(*again, "--trainer.default_root_dir", "again") == 0
-    with np.load("again/codes.npz", allow_pickle=False) as ours, np.load(cell / "codes.npz", allow_pickle=False) as stored:
+    with (
+        np.load("again/codes.npz", allow_pickle=False) as ours,
+        np.load(cell / "codes.npz", allow_pickle=False) as stored,
+    ):
         for split in ("query_codes", "database_codes"):
             np.testing.assert_array_equal(ours[split], stored[split])
 
 
-def test_a_changed_setting_and_a_lost_cell_are_run_again(run_dir: Path, colours: Path, udmsh: Run) -> None:
-    before = {r.cell: r for r in read_results(run_dir / "results.csv") if r.k == "all" and r.ties == "expected"}
+def test_a_changed_setting_and_a_lost_cell_are_run_again(
+    run_dir: Path, colours: Path, udmsh: Run
+) -> None:
+    before = {
+        r.cell: r
+        for r in read_results(run_dir / "results.csv")
+        if r.k == "all" and r.ties == "expected"
+    }
     shutil.rmtree(run_dir / "cells" / "itq-8-0")
     options = ("--bits", 8, "--seeds", 0, "--methods", "itq", "udmsh", "--trainer.max_epochs", 1)
     assert udmsh("reproduce", colours / "config.yaml", "--out", "run", *options) == 0
-    after = {r.cell: r for r in read_results(run_dir / "results.csv") if r.k == "all" and r.ties == "expected"}
+    after = {
+        r.cell: r
+        for r in read_results(run_dir / "results.csv")
+        if r.k == "all" and r.ties == "expected"
+    }
     assert set(after) == set(before)  # cells that were not asked for keep their rows
     assert after["itq", 8, 0].value == before["itq", 8, 0].value
     assert (run_dir / "cells" / "itq-8-0" / "codes.npz").is_file()
     assert after["udmsh", 8, 0].value != before["udmsh", 8, 0].value
 
 
-def test_unknown_method_is_refused(colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_method_is_refused(
+    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert udmsh("reproduce", colours / "config.yaml", "--methods", "nothing") == 2
     assert "it has lsh, itq, udmsh" in capsys.readouterr().err

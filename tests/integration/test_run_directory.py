@@ -1,4 +1,6 @@
-"""Every run directory says what it was run with: configuration, versions, commit, split and results."""
+"""Every run directory says what it was run with: configuration, versions, commit, split and
+results.
+"""
 
 import json
 import subprocess
@@ -17,7 +19,9 @@ from .conftest import Run, logged, recorder
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    return subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_commit_of_a_repository_and_of_none(tmp_path: Path) -> None:
@@ -39,7 +43,9 @@ def test_a_fit_says_what_it_ran_on(colours: Path, udmsh: Run, tmp_path: Path, lo
     csv = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "run")
     none = ("--trainer.logger", "false", "--trainer.default_root_dir", "run")
     options = csv if logger == "CSVLogger" else none
-    assert udmsh("fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 1, *options) == 0
+    assert (
+        udmsh("fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 1, *options) == 0
+    )
     (file,) = (tmp_path / "run").rglob("environment.json")
     found = json.loads(file.read_text())
     for package in ("torch", "lightning", "numpy", "faiss-cpu"):
@@ -56,21 +62,52 @@ def test_a_fit_says_what_it_ran_on(colours: Path, udmsh: Run, tmp_path: Path, lo
     assert (tmp_path / "plan/config.yaml").is_file()
     planned = json.loads((tmp_path / "plan/environment.json").read_text())
     assert {**planned, "command": 0} == {**found, "command": 0}
-    assert {result.split_sha256 for result in read_results(tmp_path / "plan/results.csv")} == {found["split_sha256"]}
+    assert {result.split_sha256 for result in read_results(tmp_path / "plan/results.csv")} == {
+        found["split_sha256"]
+    }
 
 
-def test_last_is_the_newest_checkpoint_of_this_run(colours: Path, udmsh: Run, tmp_path: Path) -> None:
-    fit = ("fit", "--config", colours / "config.yaml", "--ckpt_path", "last", "--trainer.logger", "CSVLogger")
+def test_last_is_the_newest_checkpoint_of_this_run(
+    colours: Path, udmsh: Run, tmp_path: Path
+) -> None:
+    fit = (
+        "fit",
+        "--config",
+        colours / "config.yaml",
+        "--ckpt_path",
+        "last",
+        "--trainer.logger",
+        "CSVLogger",
+    )
     fit = (*fit, "--trainer.logger.save_dir")
     assert udmsh(*fit, "other", "--trainer.max_epochs", 3) == 0  # another run is never resumed
     for epochs in (1, 2, 2):
         assert udmsh(*fit, "run", "--trainer.max_epochs", epochs) == 0
-    names = sorted(str(path.relative_to(tmp_path / "run/lightning_logs")) for path in (tmp_path / "run").rglob("*.ckpt"))
-    assert names == ["version_0/checkpoints/epoch=0-step=3.ckpt", "version_1/checkpoints/epoch=1-step=6.ckpt"]
+    names = sorted(
+        str(path.relative_to(tmp_path / "run/lightning_logs"))
+        for path in (tmp_path / "run").rglob("*.ckpt")
+    )
+    assert names == [
+        "version_0/checkpoints/epoch=0-step=3.ckpt",
+        "version_1/checkpoints/epoch=1-step=6.ckpt",
+    ]
     assert len(logged(tmp_path / "run", "val/map@all")) == 2
 
-    own = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=kept", "--trainer.logger", "false")
+    own = (
+        "--trainer.callbacks+=ModelCheckpoint",
+        "--trainer.callbacks.dirpath=kept",
+        "--trainer.logger",
+        "false",
+    )
     for epochs, steps in ((1, 3), (2, 3)):
-        fit = ("fit", "--config", colours / "config.yaml", *own, "--ckpt_path", "last", *recorder(tmp_path / "recorded"))
+        fit = (
+            "fit",
+            "--config",
+            colours / "config.yaml",
+            *own,
+            "--ckpt_path",
+            "last",
+            *recorder(tmp_path / "recorded"),
+        )
         assert udmsh(*fit, "--trainer.max_epochs", epochs) == 0
         assert len(torch.load(tmp_path / "recorded/0.pt")["steps"]) == steps

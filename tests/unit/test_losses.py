@@ -18,7 +18,9 @@ from udmsh_pl.losses import (
 
 @pytest.fixture
 def u() -> torch.Tensor:
-    return torch.tanh(torch.randn(9, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    return torch.tanh(
+        torch.randn(9, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    )
 
 
 def test_pairwise_loss_equals_the_double_loop(u: torch.Tensor) -> None:
@@ -33,7 +35,9 @@ def test_pairwise_loss_equals_the_double_loop(u: torch.Tensor) -> None:
                 mass += float(weight[i, j])
     assert float(multilevel_pairwise_loss(u, similarity, weight)) == pytest.approx(total / mass)
     ones = torch.ones(9, 9, dtype=torch.float64)
-    assert float(multilevel_pairwise_loss(u, similarity)) == pytest.approx(float(multilevel_pairwise_loss(u, similarity, ones)))
+    assert float(multilevel_pairwise_loss(u, similarity)) == pytest.approx(
+        float(multilevel_pairwise_loss(u, similarity, ones))
+    )
 
 
 def test_pairwise_loss_vanishes_without_weight_and_at_a_perfect_fit(u: torch.Tensor) -> None:
@@ -42,7 +46,9 @@ def test_pairwise_loss_vanishes_without_weight_and_at_a_perfect_fit(u: torch.Ten
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_asymmetric_loss_equals_the_double_loop_and_learns_from_relaxed_codes_alone(u: torch.Tensor, share: float) -> None:
+def test_asymmetric_loss_equals_the_double_loop_and_learns_from_relaxed_codes_alone(
+    u: torch.Tensor, share: float
+) -> None:
     similarity = torch.rand(9, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     b = np.where(u.numpy() >= 0, 1.0, -1.0)
     values = []
@@ -52,17 +58,23 @@ def test_asymmetric_loss_equals_the_double_loop_and_learns_from_relaxed_codes_al
                 inner = (1 - share) * float(u[i] @ u[j]) + share * float(u[i].numpy() @ b[j])
                 values.append((inner / 6 - float(similarity[i, j])) ** 2)
     assert float(asymmetric_pairwise_loss(u, similarity, share)) == pytest.approx(np.mean(values))
-    assert torch.autograd.gradcheck(lambda v: asymmetric_pairwise_loss(v, similarity, share), u.clone().requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda v: asymmetric_pairwise_loss(v, similarity, share), u.clone().requires_grad_()
+    )
 
 
 def test_pairwise_isometry_equals_the_double_loop(u: torch.Tensor) -> None:
     b = np.where(u.numpy() >= 0, 1.0, -1.0)
-    values = [(float(u[i] @ u[j]) - b[i] @ b[j]) ** 2 / 36 for i in range(9) for j in range(9) if i != j]
+    values = [
+        (float(u[i] @ u[j]) - b[i] @ b[j]) ** 2 / 36 for i in range(9) for j in range(9) if i != j
+    ]
     assert float(isometric_loss(u)) == pytest.approx(np.mean(values))
 
 
 def test_pointwise_isometry(u: torch.Tensor) -> None:
-    assert float(isometric_loss(u, "pointwise")) == pytest.approx(float(((u.abs() - 1) ** 2).mean()))
+    assert float(isometric_loss(u, "pointwise")) == pytest.approx(
+        float(((u.abs() - 1) ** 2).mean())
+    )
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise", "rotation"])

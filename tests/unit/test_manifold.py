@@ -66,7 +66,8 @@ def test_embedding_equals_the_dense_spectrum(features: np.ndarray) -> None:
 
 
 def test_embedding_is_the_heat_kernel_without_its_constant_part(features: np.ndarray) -> None:
-    # with a long time only the leading eigenvectors carry heat, so that a rank of a quarter holds nearly all of it
+    # with a long time only the leading eigenvectors carry heat, so that a rank of a quarter holds
+    # nearly all of it
     dense, time = dense_graph(features, 8, 2.0), 20.0
     heat = expm(-2 * time * (np.eye(60) - dense))
     values, vectors = eigh(dense)
@@ -78,11 +79,16 @@ def test_embedding_is_the_heat_kernel_without_its_constant_part(features: np.nda
 
 def test_similarity_follows_the_manifold_where_the_cosine_does_not() -> None:
     angle = np.linspace(0, 0.9 * np.pi, 200)  # two long arcs on a sphere, one above the other
-    arcs = [np.stack([np.cos(angle), np.sin(angle), np.full(200, height)], 1) for height in (-0.15, 0.15)]
+    arcs = [
+        np.stack([np.cos(angle), np.sin(angle), np.full(200, height)], 1)
+        for height in (-0.15, 0.15)
+    ]
     points = np.concatenate(arcs).astype(np.float32)
     embedding = diffused_embedding(neighbour_graph(points, 6, 3.0), rank=20, time=2000.0)
     cosine = unit_rows(points) @ unit_rows(points).T
-    assert cosine[0, 200] > cosine[0, 60]  # the other arc's end is nearer than a place further along the own arc
+    assert (
+        cosine[0, 200] > cosine[0, 60]
+    )  # the other arc's end is nearer than a place further along the own arc
     similarity = embedding @ embedding.T
     assert similarity[0, 60] > similarity[0, 200] + 0.5
 
@@ -112,7 +118,9 @@ def test_a_graph_in_pieces_equals_the_dense_spectrum(pieces: int) -> None:
 
 
 def test_more_pieces_than_vectors_stay_apart() -> None:
-    points = (100 * np.random.default_rng(0).standard_normal((60, 40))[np.arange(600) % 60]).astype(np.float32)
+    points = (100 * np.random.default_rng(0).standard_normal((60, 40))[np.arange(600) % 60]).astype(
+        np.float32
+    )
     embedding = diffused_embedding(neighbour_graph(points, 5), rank=32)
     similarity = embedding @ embedding.T
     same = np.arange(600)[:, None] % 60 == np.arange(600) % 60
@@ -134,7 +142,10 @@ def test_heat_flows_shorter_where_there_are_more_groups() -> None:
 
     def points(groups: int) -> np.ndarray:
         generator = np.random.default_rng(0)
-        centres, noise = generator.standard_normal((groups, 32)), generator.standard_normal((1200, 32))
+        centres, noise = (
+            generator.standard_normal((groups, 32)),
+            generator.standard_normal((1200, 32)),
+        )
         return (2 * centres[np.arange(1200) % groups] + noise).astype(np.float32)
 
     assert rule(points(100)) < 0.5 * rule(points(5))

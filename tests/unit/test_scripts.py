@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from udmsh_pl.data.lists import read_list
+from udmsh_pl.images.list_file import read_list
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "drawings.py"
 
@@ -18,9 +18,15 @@ def drawings(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-def test_drawings_are_listed_by_the_folders_they_lie_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawings_are_listed_by_the_folders_they_lie_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clipart, stamps = tmp_path / "usr/share/openclipart/png", tmp_path / "usr/share/tuxpaint/stamps"
-    for folder, count in ((clipart / "animals/birds", 10), (stamps / "animals/birds/cartoon", 10), (clipart / "food", 170)):
+    for folder, count in (
+        (clipart / "animals/birds", 10),
+        (stamps / "animals/birds/cartoon", 10),
+        (clipart / "food", 170),
+    ):
         folder.mkdir(parents=True)
         for number in range(count):
             Image.new("RGB", (2, 2)).save(folder / f"{number}.png")
@@ -28,10 +34,15 @@ def test_drawings_are_listed_by_the_folders_they_lie_in(tmp_path: Path, monkeypa
     Image.new("RGB", (2, 2)).save(clipart / "rare/one.png")
     Image.new("1", (3000, 3000)).save(clipart / "animals/birds/huge.png")
     drawings(tmp_path, monkeypatch)
-    fine = [read_list(tmp_path / f"fine-{split}.txt", tmp_path, None) for split in ("query", "database")]
+    fine = [
+        read_list(tmp_path / f"fine-{split}.txt", tmp_path, None) for split in ("query", "database")
+    ]
     coarse = (tmp_path / "coarse-database.txt").read_text()
     assert sum(len(one) for one in fine) == 20 + 150
-    assert np.concatenate([one.labels for one in fine]).sum(0).tolist() == [20, 150]  # animals/birds, food
+    assert np.concatenate([one.labels for one in fine]).sum(0).tolist() == [
+        20,
+        150,
+    ]  # animals/birds, food
     assert not set(fine[0].names) & set(fine[1].names)
     assert "huge" not in coarse
     assert "rare" not in coarse
@@ -40,12 +51,16 @@ def test_drawings_are_listed_by_the_folders_they_lie_in(tmp_path: Path, monkeypa
     assert (tmp_path / "coarse-database.txt").read_text() == before
 
 
-def test_a_package_that_was_not_unpacked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_was_not_unpacked_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SystemExit, match=r"openclipart.*does not exist; unpack"):
         drawings(tmp_path, monkeypatch)
 
 
-def test_packages_without_drawings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_without_drawings_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for folder in ("usr/share/openclipart/png", "usr/share/tuxpaint/stamps"):
         (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(SystemExit, match="unpack both packages whole"):

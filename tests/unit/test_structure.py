@@ -24,11 +24,15 @@ def test_streamed_fit_equals_the_dense_one_for_any_block(block: int) -> None:
     counts, _ = np.histogram(dense, bins=BINS, range=(0, 2))
     streamed = distance_histogram(features, block=block)
     assert int(streamed.sum()) == 203 * 202 // 2
-    assert np.abs(np.cumsum(streamed.numpy() - counts)).max() <= 3  # float32 may push a pair over a bin's edge
+    assert (
+        np.abs(np.cumsum(streamed.numpy() - counts)).max() <= 3
+    )  # float32 may push a pair over a bin's edge
     fitted = fit_half_gaussians(features, block=block)
     left, right = dense[dense <= fitted.mode], dense[dense > fitted.mode]
     assert fitted.sigma_left == pytest.approx(np.sqrt(np.mean((left - fitted.mode) ** 2)), abs=1e-4)
-    assert fitted.sigma_right == pytest.approx(np.sqrt(np.mean((right - fitted.mode) ** 2)), abs=1e-4)
+    assert fitted.sigma_right == pytest.approx(
+        np.sqrt(np.mean((right - fitted.mode) ** 2)), abs=1e-4
+    )
     bars, _ = np.histogram(dense, bins=200, range=(0, 2))
     assert fitted.mode == pytest.approx((bars.argmax() + 0.5) / 100, abs=0.011)
 
@@ -57,9 +61,15 @@ def fitted_structure(**options: object) -> SemanticStructure:
     return structure
 
 
-@given(st.lists(st.floats(0, 2, width=32), min_size=2, max_size=30), st.floats(0.5, 3), st.floats(0.5, 3))
+@given(
+    st.lists(st.floats(0, 2, width=32), min_size=2, max_size=30),
+    st.floats(0.5, 3),
+    st.floats(0.5, 3),
+)
 @settings(max_examples=60, deadline=None)
-def test_order_in_distance_is_order_in_similarity(values: list[float], alpha: float, beta: float) -> None:
+def test_order_in_distance_is_order_in_similarity(
+    values: list[float], alpha: float, beta: float
+) -> None:
     for levels in ("graded", "hard", "cosine"):
         structure = fitted_structure(alpha=alpha, beta=beta, levels=levels)
         distances = torch.tensor(sorted(values))
@@ -85,13 +95,22 @@ def test_confidence_is_cimons_half_gaussian_mass() -> None:
 
 def test_two_teachers_average_their_centred_cosine_distances() -> None:
     generator = torch.Generator().manual_seed(3)
-    first, second = torch.randn(40, 5, generator=generator), torch.randn(40, 9, generator=generator) * 7 + 1
+    first, second = (
+        torch.randn(40, 5, generator=generator),
+        torch.randn(40, 9, generator=generator) * 7 + 1,
+    )
     structure = SemanticStructure([5, 9])
     structure.fit(torch.cat([first, second], dim=1))
     expected = sum(
-        1 - torch.nn.functional.cosine_similarity((x - x.mean(0))[:, None], (x - x.mean(0))[None], dim=2) for x in (first, second)
+        1
+        - torch.nn.functional.cosine_similarity(
+            (x - x.mean(0))[:, None], (x - x.mean(0))[None], dim=2
+        )
+        for x in (first, second)
     )
-    torch.testing.assert_close(structure.distances(torch.cat([first, second], dim=1)), expected / 2, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        structure.distances(torch.cat([first, second], dim=1)), expected / 2, atol=1e-5, rtol=0
+    )
 
 
 def test_state_dict_holds_everything_fitted() -> None:
@@ -101,7 +120,10 @@ def test_state_dict_holds_everything_fitted() -> None:
     copy = SemanticStructure([6])
     copy.load_state_dict(structure.state_dict())
     assert copy.half_gaussians == structure.half_gaussians
-    assert torch.equal(copy.similarity(copy.distances(features)), structure.similarity(structure.distances(features)))
+    assert torch.equal(
+        copy.similarity(copy.distances(features)),
+        structure.similarity(structure.distances(features)),
+    )
 
 
 def test_mode_of_a_known_histogram() -> None:

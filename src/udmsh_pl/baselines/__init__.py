@@ -1,9 +1,11 @@
 """Comparison methods, one file each; the base classes are the registry.
 
-Shallow ones (:class:`ShallowHash`) are fitted on an array of features; learned ones are a loss on a :class:`HashingModule`.
+Shallow ones (:class:`ShallowHash`) are fitted on an array of features; learned ones are a loss on a
+:class:`HashingModule`.
 
-Left out, because we hold no definition that is firm enough to test against: DeepBit (CVPR 2016), UTH (CVPR 2017 workshop), TBH
-(CVPR 2020), DistillHash (CVPR 2019) and, beyond its confidence weights (``UDMSH(confidence=True)``), CIMON (IJCAI 2021).
+Left out, because we hold no definition that is firm enough to test against: DeepBit (CVPR 2016),
+UTH (CVPR 2017 workshop), TBH (CVPR 2020), DistillHash (CVPR 2019) and, beyond its confidence
+weights (``UDMSH(confidence=True)``), CIMON (IJCAI 2021).
 """
 
 from udmsh_pl.baselines.base import ShallowHash

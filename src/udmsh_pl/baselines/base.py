@@ -1,4 +1,6 @@
-"""What the shallow baselines share: fitted on an array of features, applied to an array of features."""
+"""What the shallow baselines share: fitted on an array of features, applied to an array of
+features.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -7,11 +9,11 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 
-Floats = NDArray[np.float32]
+Float32s = NDArray[np.float32]
 
 
 class ShallowHash(ABC):
-    """A closed-form method on trunk features.
+    """A closed-form method on backbone features.
 
     Args:
         bits: code length K
@@ -24,21 +26,25 @@ class ShallowHash(ABC):
         self.bits, self.seed = bits, seed
 
     @abstractmethod
-    def fit(self, features: Floats) -> None:
+    def fit(self, features: Float32s) -> None:
         """Learn from train features ``[N, D]``."""
 
     @abstractmethod
-    def project(self, features: Floats) -> Floats:
+    def project(self, features: Float32s) -> Float32s:
         """Features ``[N, D]`` -> real values ``[N, K]`` whose signs are the code."""
 
 
-def principal_directions(centred: Floats, count: int) -> Floats:
-    """Leading eigenvectors of the covariance of centred features ``[N, D]``, as columns ``[D, count]``.
+def principal_directions(centred: Float32s, count: int) -> Float32s:
+    """Leading eigenvectors of the covariance of centred features ``[N, D]``, as columns
+    ``[D, count]``.
 
     Raises:
         InputError: more directions are asked for than the features have dimensions.
     """
     if count > centred.shape[1]:
-        raise InputError(f"{count} bits need {count} principal directions, the trunk's features have {centred.shape[1]}")
+        raise InputError(
+            f"{count} bits need {count} principal directions, the backbone's features have "
+            f"{centred.shape[1]}"
+        )
     _, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     return vectors[:, ::-1][:, :count].astype(np.float32)

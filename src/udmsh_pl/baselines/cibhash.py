@@ -7,15 +7,16 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from udmsh_pl.baselines.functional import straight_through_sign
-from udmsh_pl.data.features import Batch
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Batch
 from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import Branches
 
 
 def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
-    """``mean_i sum_k KL(Bernoulli(sigmoid(logits_ik)) || Bernoulli(sigmoid(other_ik)))``; no gradient through ``other``.
+    """``mean_i sum_k KL(Bernoulli(sigmoid(logits_ik)) || Bernoulli(sigmoid(other_ik)))``; no
+    gradient through ``other``.
 
     Args:
         logits: float [B, K]
@@ -31,12 +32,14 @@ def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
 class CIBHash(HashingModule):
     """Two random views of an image get the same code; needs ``data.views`` of at least 2.
 
-    ``NT-Xent(z, z'; tau) + weight (KL(p || p') + KL(p' || p)) / 2`` with ``p = sigmoid(logits)`` and ``z`` in {-1, +1}.
+    ``NT-Xent(z, z'; tau) + weight (KL(p || p') + KL(p' || p)) / 2`` with ``p = sigmoid(logits)``
+    and ``z`` in {-1, +1}.
 
-    *Stated*: the contrastive loss on Bernoulli codes with a straight-through gradient, and the bottleneck's
-    bound by the KL divergence of the two views. *Read* in the official code: ``z = sign(p - 0.5)`` in place of a sample, the
-    second argument of each KL detached, tau = 0.3, weight = 0.001, a frozen VGG16 and an encoder 4096-1024-K, Adam 1e-3,
-    batch 64: our setup but for the trunk. *Ours*: the views are drawn beforehand, ``data.views`` of each image.
+    *Stated*: the contrastive loss on Bernoulli codes with a straight-through gradient, and the
+    bottleneck's bound by the KL divergence of the two views. *Read* in the official code:
+    ``z = sign(p - 0.5)`` in place of a sample, the second argument of each KL detached, tau = 0.3,
+    weight = 0.001, a frozen VGG16 and an encoder 4096-1024-K, Adam 1e-3, batch 64: our setup but
+    for the backbone. *Ours*: the views are drawn beforehand, ``data.views`` of each image.
 
     Args:
         branches: ``global`` as in the paper, ``dual`` or ``spatial``
@@ -52,7 +55,9 @@ class CIBHash(HashingModule):
 
     def __post_init__(self) -> None:
         if self.finetune:
-            raise InputError("CIBHash trains on views of a frozen trunk; give --model.finetune false")
+            raise InputError(
+                "CIBHash trains on views of a frozen backbone; give --model.finetune false"
+            )
         super().__post_init__()
 
     @property
@@ -65,12 +70,16 @@ class CIBHash(HashingModule):
         first, second = (self.gather(self.logits(self.view(batch, number))) for number in (0, 1))
         divergence = (bernoulli_kl(first, second) + bernoulli_kl(second, first)) / 2
         return {
-            "contrastive": nt_xent_loss(self.binarise(first), self.binarise(second), self.temperature),
+            "contrastive": nt_xent_loss(
+                self.binarise(first), self.binarise(second), self.temperature
+            ),
             "bottleneck": self.bottleneck_weight * divergence,
         }
 
     def binarise(self, logits: Tensor) -> Tensor:
-        """Logits ``[B, K]`` -> codes ``[B, K]`` in {-1, +1}, whose gradient passes unchanged to the probabilities."""
+        """Logits ``[B, K]`` -> codes ``[B, K]`` in {-1, +1}, whose gradient passes unchanged to the
+        probabilities.
+        """
         probabilities = logits.sigmoid()
         threshold = torch.rand_like(probabilities) if self.sample else 0.5
         return straight_through_sign(probabilities - threshold)

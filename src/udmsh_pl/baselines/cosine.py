@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from udmsh_pl.baselines.base import Floats
+from udmsh_pl.baselines.base import Float32s
 
 Bools = NDArray[np.bool_]
 
 
 def cosine_map(
-    query: Floats,
-    database: Floats,
+    query: Float32s,
+    database: Float32s,
     query_labels: Bools,
     database_labels: Bools,
     ks: Sequence[int | None],

@@ -1,4 +1,6 @@
-"""What several learned baselines share: a sign with a gradient, the cosines of a batch's pairs, and a loss on them."""
+"""What several learned baselines share: a sign with a gradient, the cosines of a batch's pairs, and
+a loss on them.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,9 @@ def sign(values: Tensor) -> Tensor:
 
 
 def straight_through_sign(values: Tensor) -> Tensor:
-    """:func:`sign` in the forward pass, the identity in the backward pass (Bengio et al., 2013; GreedyHash's layer)."""
+    """:func:`sign` in the forward pass, the identity in the backward pass (Bengio et al., 2013;
+    GreedyHash's layer).
+    """
     return sign(values) + (values - values.detach())
 
 
@@ -30,25 +34,29 @@ def pair_cosines(values: Tensor) -> Tensor:
         InputError: there is no pair.
     """
     if len(values) < 2:
-        raise InputError("a batch of one image has no pairs to compare; give --data.batch_size a number of at least 2")
+        raise InputError(
+            "a batch of one image has no pairs to compare; give --data.batch_size a number of at "
+            "least 2"
+        )
     unit = normalize(values, dim=1)
     first, second = torch.triu_indices(len(values), len(values), offset=1, device=values.device)
     return (unit @ unit.T)[first, second]
 
 
 def cosine_matching_loss(codes: Tensor, features: Tensor) -> Tensor:
-    """``mean_(i<j) (cos(b_i, b_j) - cos(f_i, f_j))^2``, as in GreedyHash (NeurIPS 2018) and Bi-half Net (AAAI 2021).
+    """``mean_(i<j) (cos(b_i, b_j) - cos(f_i, f_j))^2``, as in GreedyHash (NeurIPS 2018) and Bi-half
+    Net (AAAI 2021).
 
-    Both official codes pair the first half of a batch with the second; all pairs have the same expectation and less
-    variance (*ours*).
+    Both official codes pair the first half of a batch with the second; all pairs have the same
+    expectation and less variance (*ours*).
 
     Args:
         codes: float [B, K]
-        features: float [B, D], of the frozen trunk
+        features: float [B, D], of the frozen backbone
     """
     return (pair_cosines(codes) - pair_cosines(features.to(codes.dtype))).square().mean()
 
 
 def train_features(datamodule: "RetrievalDataModule") -> Tensor:
-    """The frozen trunk's global features of the train split, float16 ``[N, D]``."""
+    """The frozen backbone's global features of the train split, float16 ``[N, D]``."""
     return torch.from_numpy(np.array(datamodule.features("train")["global_feature"]))

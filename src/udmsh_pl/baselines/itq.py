@@ -1,9 +1,11 @@
-"""ITQ: principal components, rotated until they are nearest to their signs (Gong & Lazebnik, CVPR 2011)."""
+"""ITQ: principal components, rotated until they are nearest to their signs (Gong & Lazebnik, CVPR
+2011).
+"""
 
 import numpy as np
 import torch
 
-from udmsh_pl.baselines.base import Floats
+from udmsh_pl.baselines.base import Float32s
 from udmsh_pl.baselines.pcah import PCAH
 from udmsh_pl.losses import best_rotation
 
@@ -13,7 +15,7 @@ class ITQ(PCAH):
 
     iterations = 50
 
-    def fit(self, features: Floats) -> None:
+    def fit(self, features: Float32s) -> None:
         """Learn mean, principal directions and the rotation."""
         super().fit(features)
         generator = np.random.default_rng(self.seed)

@@ -1,4 +1,6 @@
-"""What GreedyHash and Bi-half Net share: codes whose cosines match those of the frozen trunk's features."""
+"""What GreedyHash and Bi-half Net share: codes whose cosines match those of the frozen backbone's
+features.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,7 +9,7 @@ import torch
 from torch import Tensor
 
 from udmsh_pl.baselines.functional import cosine_matching_loss, train_features
-from udmsh_pl.data.features import Batch
+from udmsh_pl.features.store import Batch
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import Branches
 
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class CosineMatching(HashingModule):
-    """:func:`cosine_matching_loss` between codes and features; subclasses say how outputs become codes.
+    """:func:`cosine_matching_loss` between codes and features; subclasses say how outputs become
+    codes.
 
     Args:
         branches: ``global`` as in the papers, ``dual`` or ``spatial``
-        centre: subtract the train mean from the features (*ours*; the papers do not). Where uncentred features are much
-            alike, codes that are nearly constant match them best
+        centre: subtract the train mean from the features (*ours*; the papers do not). Where
+            uncentred features are much alike, codes that are nearly constant match them best
     """
 
     branches: Branches = "global"
@@ -33,7 +36,7 @@ class CosineMatching(HashingModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.register_buffer("mean", torch.zeros(self.trunk_info.global_dim))
+        self.register_buffer("mean", torch.zeros(self.backbone_info.global_dim))
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Find the train mean where it is to be subtracted."""
@@ -45,5 +48,7 @@ class CosineMatching(HashingModule):
             self.mean.copy_(state["mean"])
 
     def matching(self, codes: Tensor, batch: Batch) -> Tensor:
-        """The loss of codes ``[B, K]`` of the global batch, whose part in this process is ``batch``."""
+        """The loss of codes ``[B, K]`` of the global batch, whose part in this process is
+        ``batch``.
+        """
         return cosine_matching_loss(codes, self.gather(batch["global_feature"] - self.mean))

@@ -1,4 +1,6 @@
-"""MLS3RDUH: cosine neighbours, confirmed or refused by the data manifold (Tu et al., IJCAI 2020)."""
+"""MLS3RDUH: cosine neighbours, confirmed or refused by the data manifold (Tu et al., IJCAI
+2020).
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from udmsh_pl.baselines.functional import train_features
-from udmsh_pl.baselines.manifold import fit_manifold, list_members
-from udmsh_pl.data.features import Batch
+from udmsh_pl.baselines.manifold_ranking import fit_manifold, list_members
+from udmsh_pl.features.store import Batch
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import Branches
 
@@ -17,31 +19,38 @@ if TYPE_CHECKING:
 
 
 def log_cosh_loss(u: Tensor, similarity: Tensor) -> Tensor:
-    """``(1/B^2) sum_ij log cosh(u_i.u_j / K - S_ij)``, the diagonal included, for u ``[B, K]`` and S ``[B, B]``."""
+    """``(1/B^2) sum_ij log cosh(u_i.u_j / K - S_ij)``, the diagonal included, for u ``[B, K]`` and
+    S ``[B, B]``.
+    """
     return (u @ u.T / u.shape[1] - similarity.to(u.dtype)).cosh().log().mean()
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class MLS3RDUH(HashingModule):
-    """Deep unsupervised hashing via manifold based local semantic similarity structure reconstructing.
+    """Deep unsupervised hashing via manifold based local semantic similarity structure
+    reconstructing.
 
-    S_ij is +1 where j is in i's cosine list and in i's manifold list, -1 where it is in the cosine list alone, else
-    ``2 cos - 1``; a claim of either i or j counts, +1 before -1. Loss: :func:`log_cosh_loss`.
+    S_ij is +1 where j is in i's cosine list and in i's manifold list, -1 where it is in the cosine
+    list alone, else ``2 cos - 1``; a claim of either i or j counts, +1 before -1. Loss:
+    :func:`log_cosh_loss`.
 
-    *Stated*: the manifold reconstructs the local similarity structure, and the loss is log cosh. *Read* in the official code:
-    lists of 6 % and 9 % of the train set, manifold similarity ``(1 - a)(I - a A)^-1`` with a = 0.99 on the graph of mutual
-    neighbours, uncentred features, SGD 0.04 through all of AlexNet or VGG16 with a tanh layer, batch 128. *Ours*: a frozen
-    trunk, AdamW, and for more than ``rank`` images the manifold similarity from the ``rank`` leading eigenvectors of A; a
-    graph of at most ``max_edges`` neighbours an image, which only matters above ``max_edges / 0.06`` images; images without
-    a mutual neighbour keep ``2 cos - 1``. No N x N array is ever held: a list is a threshold a row, and a batch's B x B
-    block is decided against the thresholds.
+    *Stated*: the manifold reconstructs the local similarity structure, and the loss is log cosh.
+    *Read* in the official code: lists of 6 % and 9 % of the train set, manifold similarity
+    ``(1 - a)(I - a A)^-1`` with a = 0.99 on the graph of mutual neighbours, uncentred features, SGD
+    0.04 through all of AlexNet or VGG16 with a tanh layer, batch 128. *Ours*: a frozen backbone,
+    AdamW, and for more than ``rank`` images the manifold similarity from the ``rank`` leading
+    eigenvectors of A; a graph of at most ``max_edges`` neighbours an image, which only matters
+    above ``max_edges / 0.06`` images; images without a mutual neighbour keep ``2 cos - 1``. No N x
+    N array is ever held: a list is a threshold a row, and a batch's B x B block is decided against
+    the thresholds.
 
     Args:
         branches: ``global`` as in the paper, ``dual`` or ``spatial``
         cosine_share: share of the train set in a cosine list
         manifold_share: share of the train set in a manifold list
         damping: a
-        rank: eigenvectors of the manifold similarity; all, and exact, for train sets up to this size
+        rank: eigenvectors of the manifold similarity; all, and exact, for train sets up to this
+            size
         max_edges: edges an image has at most in the graph
     """
 
@@ -59,14 +68,20 @@ class MLS3RDUH(HashingModule):
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Find both lists of each train image (see :func:`fit_manifold`)."""
         settings = (self.cosine_share, self.manifold_share, self.damping, self.rank, self.max_edges)
-        return datamodule.once(("mls3rduh", *settings), lambda: fit_manifold(train_features(datamodule), *settings))
+        return datamodule.once(
+            ("mls3rduh", *settings), lambda: fit_manifold(train_features(datamodule), *settings)
+        )
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over the lists; a checkpoint does not hold them, since encoding does not need them."""
+        """Take over the lists; a checkpoint does not hold them, since encoding does not need
+        them.
+        """
         self.manifold = {name: values.to(self.device) for name, values in state.items()}
 
     def similarity(self, index: Tensor, features: Tensor) -> Tensor:
-        """S float ``[B, B]`` of train rows ``index`` long [B] with trunk features float ``[B, D]``."""
+        """S float ``[B, B]`` of train rows ``index`` long [B] with backbone features float
+        ``[B, D]``.
+        """
         unit = normalize(features.float(), dim=1)
         cosine = unit @ unit.T
         near, member = list_members(self.manifold, index, cosine)
@@ -78,5 +93,7 @@ class MLS3RDUH(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """:func:`log_cosh_loss` over the global batch."""
-        similarity = self.similarity(self.gather(batch["index"]), self.gather(batch["global_feature"]))
+        similarity = self.similarity(
+            self.gather(batch["index"]), self.gather(batch["global_feature"])
+        )
         return {"pairwise": log_cosh_loss(self.gather(self(batch)), similarity)}

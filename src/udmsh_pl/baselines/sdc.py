@@ -9,8 +9,8 @@ from scipy.special import betaincinv
 from torch import Tensor, nn
 
 from udmsh_pl.baselines.functional import pair_cosines, sign
-from udmsh_pl.data.features import Batch
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Batch
 from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import Branches
@@ -18,19 +18,25 @@ from udmsh_pl.models.encoder import Branches
 
 @lru_cache(maxsize=8)
 def beta_quantiles(count: int, shape: float) -> Tensor:
-    """Quantiles of Beta(shape, shape) at (2i + 1) / (2 count), scaled to [-1, 1]: float32 ``[count]``, rising."""
+    """Quantiles of Beta(shape, shape) at (2i + 1) / (2 count), scaled to [-1, 1]: float32
+    ``[count]``, rising.
+    """
     levels = (2 * np.arange(count) + 1) / (2 * count)
     return torch.from_numpy(2 * betaincinv(shape, shape, levels) - 1).float()
 
 
-def calibration_loss(outputs: Tensor, features: Tensor, shape: float = 5.0, orthogonal: bool = True) -> Tensor:
-    """``mean |cos(v_i, v_j) - q_r|`` over pairs i < j, r the rank of ``cos(f_i, f_j)`` among all pairs (1-Wasserstein).
+def calibration_loss(
+    outputs: Tensor, features: Tensor, shape: float = 5.0, orthogonal: bool = True
+) -> Tensor:
+    """``mean |cos(v_i, v_j) - q_r|`` over pairs i < j, r the rank of ``cos(f_i, f_j)`` among all
+    pairs (1-Wasserstein).
 
     Args:
         outputs: float [B, K], before the sign
         features: float [B, D], which give the order of the pairs and nothing else
         shape: a = b of the Beta distribution
-        orthogonal: raise negative quantiles to 0: unlike images get orthogonal codes, not opposite ones
+        orthogonal: raise negative quantiles to 0: unlike images get orthogonal codes, not opposite
+            ones
     """
     order = pair_cosines(features.float()).argsort()
     targets = beta_quantiles(len(order), shape).to(outputs)
@@ -39,14 +45,17 @@ def calibration_loss(outputs: Tensor, features: Tensor, shape: float = 5.0, orth
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class SDC(HashingModule):
-    """Similarity distribution calibration: :func:`calibration_loss` + mean (1 - cos(v, sign(v))) [+ NT-Xent of two views].
+    """Similarity distribution calibration: :func:`calibration_loss` + mean (1 - cos(v, sign(v))) [+
+    NT-Xent of two views].
 
-    *Stated* (abstract): the distribution of code similarities is aligned to a calibration distribution with spread over the
-    whole range, such as a Beta. *Read* in the official code: Beta(5, 5), L1 after sorting by the features' cosine, negative
-    quantiles raised to 0, quantisation weight 1, batch normalisation of the output v, NT-Xent with tau 0.3 and weight 1 in
-    the variant with SimCLR (which needs ``data.views`` of at least 2). *Ours*: all pairs of a batch (there: B / 2 of them),
-    the calibration on the images themselves also beside views, ReLU in the hidden layer (there: GELU, as wide as the
-    feature), AdamW. Which of the *read* parts the paper's equations hold is not known to us.
+    *Stated* (abstract): the distribution of code similarities is aligned to a calibration
+    distribution with spread over the whole range, such as a Beta. *Read* in the official code:
+    Beta(5, 5), L1 after sorting by the features' cosine, negative quantiles raised to 0,
+    quantisation weight 1, batch normalisation of the output v, NT-Xent with tau 0.3 and weight 1 in
+    the variant with SimCLR (which needs ``data.views`` of at least 2). *Ours*: all pairs of a batch
+    (there: B / 2 of them), the calibration on the images themselves also beside views, ReLU in the
+    hidden layer (there: GELU, as wide as the feature), AdamW. Which of the *read* parts the paper's
+    equations hold is not known to us.
 
     Args:
         branches: ``global`` as in the paper, ``dual`` or ``spatial``
@@ -66,9 +75,14 @@ class SDC(HashingModule):
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
-            raise InputError(f"the Beta distribution's shape is {self.beta}; give --model.beta a number above 0")
+            raise InputError(
+                f"the Beta distribution's shape is {self.beta}; give --model.beta a number above 0"
+            )
         if self.finetune and self.contrastive_weight:
-            raise InputError("SDC with views needs a frozen trunk; give --model.finetune false or contrastive_weight 0")
+            raise InputError(
+                "SDC with views needs a frozen backbone; give --model.finetune false or "
+                "contrastive_weight 0"
+            )
         super().__post_init__()
         self.output_norm = nn.BatchNorm1d(self.bits)
 
@@ -95,6 +109,10 @@ class SDC(HashingModule):
             "quantisation": self.quantisation_weight * error.mean(),
         }
         if self.contrastive_weight:
-            first, second = (self.gather(self.logits(self.view(batch, number))) for number in (0, 1))
-            terms["contrastive"] = self.contrastive_weight * nt_xent_loss(first, second, self.temperature)
+            first, second = (
+                self.gather(self.logits(self.view(batch, number))) for number in (0, 1)
+            )
+            terms["contrastive"] = self.contrastive_weight * nt_xent_loss(
+                first, second, self.temperature
+            )
         return terms

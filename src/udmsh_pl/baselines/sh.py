@@ -1,25 +1,33 @@
-"""SH: signs of analytic eigenfunctions along the principal components (Weiss, Torralba & Fergus, NIPS 2008)."""
+"""SH: signs of analytic eigenfunctions along the principal components (Weiss, Torralba & Fergus,
+NIPS 2008).
+"""
 
 import numpy as np
 
-from udmsh_pl.baselines.base import Floats, ShallowHash, principal_directions
+from udmsh_pl.baselines.base import Float32s, ShallowHash, principal_directions
 
 
 class SH(ShallowHash):
     """Spectral hashing; no random choice, so every seed gives the same codes.
 
-    The data are taken as uniform on a box along the first ``min(K, D)`` principal components. There the graph Laplacian's
-    eigenfunctions are ``sin(pi/2 + m pi x / range)``, one component x and one mode m = 1, 2, ... at a time, with eigenvalues
-    that grow with ``(m pi / range)^2``; the K smallest give the K bits, so a wide component gives several bits.
+    The data are taken as uniform on a box along the first ``min(K, D)`` principal components. There
+    the graph Laplacian's eigenfunctions are ``sin(pi/2 + m pi x / range)``, one component x and one
+    mode m = 1, 2, ... at a time, with eigenvalues that grow with ``(m pi / range)^2``; the K
+    smallest give the K bits, so a wide component gives several bits.
 
-    Source: *stated* (the three steps of the algorithm). The box runs from the smallest to the largest train value:
-    *read* from the authors' code, which computes the 5th and 95th percentile and then overwrites both.
+    Source: *stated* (the three steps of the algorithm). The box runs from the smallest to the
+    largest train value: *read* from the authors' code, which computes the 5th and 95th percentile
+    and then overwrites both.
     """
 
-    def fit(self, features: Floats) -> None:
-        """Learn from train features float32 ``[N, D]``: mean, principal directions, box and the K modes."""
+    def fit(self, features: Float32s) -> None:
+        """Learn from train features float32 ``[N, D]``: mean, principal directions, box and the K
+        modes.
+        """
         self.mean = features.mean(0)
-        self.directions = principal_directions(features - self.mean, min(self.bits, features.shape[1]))
+        self.directions = principal_directions(
+            features - self.mean, min(self.bits, features.shape[1])
+        )
         along = self._along(features)
         self.low = along.min(0)
         ranges = np.maximum(along.max(0) - self.low, np.finfo(np.float32).tiny).astype(np.float64)
@@ -29,10 +37,14 @@ class SH(ShallowHash):
         self.components = smallest % len(ranges)
         self.frequencies = frequencies.ravel()[smallest].astype(np.float32)
 
-    def project(self, features: Floats) -> Floats:
-        """Features float32 ``[N, D]`` -> the eigenfunctions' values float32 ``[N, K]`` in [-1, 1]."""
+    def project(self, features: Float32s) -> Float32s:
+        """Features float32 ``[N, D]`` -> the eigenfunctions' values float32 ``[N, K]`` in [-1,
+        1].
+        """
         offsets = self._along(features)[:, self.components] - self.low[self.components]
-        return np.asarray(np.sin(np.float32(np.pi / 2) + offsets * self.frequencies), dtype=np.float32)
+        return np.asarray(
+            np.sin(np.float32(np.pi / 2) + offsets * self.frequencies), dtype=np.float32
+        )
 
-    def _along(self, features: Floats) -> Floats:
+    def _along(self, features: Float32s) -> Float32s:
         return np.asarray((features - self.mean) @ self.directions)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from udmsh_pl.baselines.base import Floats, ShallowHash
+from udmsh_pl.baselines.base import Float32s, ShallowHash
 from udmsh_pl.errors import InputError
 
 
@@ -10,10 +10,11 @@ class SpH(ShallowHash):
     """Spherical hashing: bit k is +1 inside the sphere with pivot p_k and radius t_k.
 
     *Stated*: each sphere holds half of the points, each two share a quarter. Radii are the median
-    distances; pivots move by forces ``f_ij = 1/2 (o_ij - m/4) / (m/4) (p_i - p_j)``, averaged over j, until the counts o_ij
-    deviate from m/4 by at most 10 % on average and spread by at most 15 %. *Read*: pivots start as means of a few random
-    points. *Ours*: the limit of iterations; codes are ranked by Hamming distance, not by the paper's spherical one, because
-    every method here is ranked alike.
+    distances; pivots move by forces ``f_ij = 1/2 (o_ij - m/4) / (m/4) (p_i - p_j)``, averaged over
+    j, until the counts o_ij deviate from m/4 by at most 10 % on average and spread by at most 15 %.
+    *Read*: pivots start as means of a few random points. *Ours*: the limit of iterations; codes are
+    ranked by Hamming distance, not by the paper's spherical one, because every method here is
+    ranked alike.
 
     Args:
         bits: code length K
@@ -28,14 +29,20 @@ class SpH(ShallowHash):
     mean_tolerance, spread_tolerance = 0.10, 0.15
     points_a_pivot = 5
 
-    def __init__(self, bits: int = 64, seed: int = 0, sample: int = 10_000, iterations: int = 300) -> None:
+    def __init__(
+        self, bits: int = 64, seed: int = 0, sample: int = 10_000, iterations: int = 300
+    ) -> None:
         super().__init__(bits, seed)
         if sample < 4 or iterations < 1:
-            raise InputError(f"SpH has sample {sample}, iterations {iterations}; give at least 4 and 1")
+            raise InputError(
+                f"SpH has sample {sample}, iterations {iterations}; give at least 4 and 1"
+            )
         self.sample, self.iterations = sample, iterations
 
-    def fit(self, features: Floats) -> None:
-        """Learn pivots ``[K, D]`` and squared radii ``[K]`` from train features float32 ``[N, D]``."""
+    def fit(self, features: Float32s) -> None:
+        """Learn pivots ``[K, D]`` and squared radii ``[K]`` from train features float32
+        ``[N, D]``.
+        """
         generator = np.random.default_rng(self.seed)
         points = features[np.sort(generator.permutation(len(features))[: self.sample])]
         chosen = generator.integers(len(points), size=(self.bits, self.points_a_pivot))
@@ -44,25 +51,33 @@ class SpH(ShallowHash):
             shared = self._shared(points)
             off_diagonal = shared[~np.eye(self.bits, dtype=bool)]
             if self.bits == 1 or (
-                np.abs(off_diagonal - 1).mean() <= self.mean_tolerance and off_diagonal.std() <= self.spread_tolerance
+                np.abs(off_diagonal - 1).mean() <= self.mean_tolerance
+                and off_diagonal.std() <= self.spread_tolerance
             ):
                 return
             push = 0.5 * (shared - 1)  # the diagonal pushes along p_i - p_i = 0
-            self.pivots = self.pivots + (push.sum(1, keepdims=True) * self.pivots - push @ self.pivots) / self.bits
+            self.pivots = (
+                self.pivots
+                + (push.sum(1, keepdims=True) * self.pivots - push @ self.pivots) / self.bits
+            )
         self._shared(points)
 
-    def project(self, features: Floats) -> Floats:
-        """Features float32 ``[N, D]`` -> ``t_k^2 - ||x - p_k||^2`` float32 ``[N, K]``, positive inside."""
+    def project(self, features: Float32s) -> Float32s:
+        """Features float32 ``[N, D]`` -> ``t_k^2 - ||x - p_k||^2`` float32 ``[N, K]``, positive
+        inside.
+        """
         return np.asarray(self.squared_radii - self._squared_distances(features))
 
-    def _shared(self, points: Floats) -> Floats:
-        """Set the radii; give how many points each two spheres share, over a quarter of all, float32 ``[K, K]``."""
+    def _shared(self, points: Float32s) -> Float32s:
+        """Set the radii; give how many points each two spheres share, over a quarter of all,
+        float32 ``[K, K]``.
+        """
         distances = self._squared_distances(points)
         self.squared_radii = np.median(distances, axis=0)
         inside = (distances <= self.squared_radii).astype(np.float32)
         return np.asarray(inside.T @ inside / (len(points) / 4))
 
-    def _squared_distances(self, features: Floats) -> Floats:
+    def _squared_distances(self, features: Float32s) -> Float32s:
         cross = features @ self.pivots.T
         squares = np.square(features).sum(1, keepdims=True) + np.square(self.pivots).sum(1)
         return np.asarray(np.maximum(squares - 2 * cross, 0))

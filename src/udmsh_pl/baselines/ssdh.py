@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from udmsh_pl.baselines.functional import train_features
-from udmsh_pl.data.features import Batch
+from udmsh_pl.features.store import Batch
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import Branches
 from udmsh_pl.structure import SemanticStructure
@@ -30,11 +30,12 @@ def ssdh_loss(u: Tensor, similarity: Tensor) -> Tensor:
 class SSDH(HashingModule):
     """Semantic structure-based unsupervised deep hashing.
 
-    *Stated*: two half-Gaussians, surely similar and surely dissimilar pairs, a pairwise loss. *Read* in the official code: S is
-    +1 below ``m - 2 sigma_left``, -1 above ``m + 2 sigma_right``, 0 between, on cosine distances of uncentred fc7 after
-    ReLU; :func:`ssdh_loss`. That code trains all of VGG16 by Adam with **eps = 1.0**, learning rate 1e-3, batch 24, 10 epochs,
-    and puts the mode at the left edge of the fullest of 100 bars on [0, 1]. *Ours*: a frozen trunk (``finetune: true``
-    trains it), AdamW with its usual eps, and the mode in the middle of the bar.
+    *Stated*: two half-Gaussians, surely similar and surely dissimilar pairs, a pairwise loss.
+    *Read* in the official code: S is +1 below ``m - 2 sigma_left``, -1 above ``m + 2 sigma_right``,
+    0 between, on cosine distances of uncentred fc7 after ReLU; :func:`ssdh_loss`. That code trains
+    all of VGG16 by Adam with **eps = 1.0**, learning rate 1e-3, batch 24, 10 epochs, and puts the
+    mode at the left edge of the fullest of 100 bars on [0, 1]. *Ours*: a frozen backbone (``finetune:
+    true`` trains it), AdamW with its usual eps, and the mode in the middle of the bar.
 
     Args:
         branches: ``global`` as in the paper, ``dual`` or ``spatial``
@@ -53,7 +54,7 @@ class SSDH(HashingModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.structure = SemanticStructure(
-            dims=[self.trunk_info.global_dim],
+            dims=[self.backbone_info.global_dim],
             alpha=self.alpha,
             beta=self.beta,
             levels="hard",
@@ -63,7 +64,10 @@ class SSDH(HashingModule):
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fit the two half-Gaussians on the train split."""
-        return datamodule.once(("ssdh", self.centre, self.structure_sample), lambda: self._fit(train_features(datamodule)))
+        return datamodule.once(
+            ("ssdh", self.centre, self.structure_sample),
+            lambda: self._fit(train_features(datamodule)),
+        )
 
     def _fit(self, features: Tensor) -> dict[str, Tensor]:
         self.structure.cpu().fit(features)
@@ -77,4 +81,6 @@ class SSDH(HashingModule):
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """:func:`ssdh_loss` over the global batch."""
         distances = self.structure.distances(self.gather(batch["global_feature"]))
-        return {"pairwise": ssdh_loss(self.gather(self(batch)), self.structure.similarity(distances))}
+        return {
+            "pairwise": ssdh_loss(self.gather(self(batch)), self.structure.similarity(distances))
+        }

@@ -1,4 +1,6 @@
-"""Collect packed codes from the steps of every process, merge them by row, and write them to a file."""
+"""Collect packed codes from the steps of every process, merge them by row, and write them to a
+file.
+"""
 
 from pathlib import Path
 from typing import Any, cast
@@ -28,9 +30,14 @@ class CodeCollector:
         self._parts.setdefault(loader, []).append((rows, np.asarray(outputs["codes"])))
 
     def merge(self) -> dict[int, tuple[NDArray[np.int64], Codes]]:
-        """Rows (sorted, each once) and codes of all processes; the distributed sampler repeats rows to even the load."""
+        """Rows (sorted, each once) and codes of all processes; the distributed sampler repeats rows
+        to even the load.
+        """
         mine = {
-            loader: (np.concatenate([rows for rows, _ in parts]), np.concatenate([codes for _, codes in parts]))
+            loader: (
+                np.concatenate([rows for rows, _ in parts]),
+                np.concatenate([codes for _, codes in parts]),
+            )
             for loader, parts in self._parts.items()
         }
         everyone = [mine]
@@ -48,7 +55,8 @@ class CodeCollector:
 
 
 class EncodeCodes(Callback):
-    """``udmsh predict`` writes ``codes.npz``: ``query_codes``, ``database_codes`` (packed), labels, names and ``bits``.
+    """``udmsh predict`` writes ``codes.npz``: ``query_codes``, ``database_codes`` (packed), labels,
+    names and ``bits``.
 
     Args:
         output: file to write; None for ``codes.npz`` in the trainer's ``default_root_dir``
@@ -102,4 +110,6 @@ def save_arrays(target: Path, arrays: dict[str, Any]) -> None:
         with atomic_path(target) as partial:
             np.savez_compressed(partial, allow_pickle=False, **arrays)
     except OSError as error:
-        raise InputError(f"{target} cannot be written ({error}); free some room or give another folder") from error
+        raise InputError(
+            f"{target} cannot be written ({error}); free some room or give another folder"
+        ) from error

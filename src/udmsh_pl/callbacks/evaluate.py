@@ -1,4 +1,6 @@
-"""Score the codes of query and database: exact under ties, once, over the merged rows of all processes."""
+"""Score the codes of query and database: exact under ties, once, over the merged rows of all
+processes.
+"""
 
 import time
 from collections.abc import Sequence
@@ -44,7 +46,9 @@ class EvaluateRetrieval(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the batch's codes, but not those of the sanity check, which sees a part of the database only."""
+        """Keep the batch's codes, but not those of the sanity check, which sees a part of the
+        database only.
+        """
         if not trainer.sanity_checking:
             self._collector.add(dataloader_idx, outputs)
 
@@ -74,18 +78,29 @@ class EvaluateRetrieval(Callback):
         merged = self._collector.merge()
         datamodule = getattr(trainer, "datamodule", None)
         if len(merged) != 2 or not isinstance(datamodule, RetrievalDataModule):
-            raise InputError(f"{stage} needs the query and the database loader of a data module of udmsh_pl.data")
+            raise InputError(
+                f"{stage} needs the query and the database loader of a data module of udmsh_pl.data"
+            )
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             splits = datamodule.splits.by_name()
             names = ("train", "train") if stage == "val" else ("query", "database")
-            labels = [splits[name].labels[rows] for name, (rows, _) in zip(names, merged.values(), strict=True)]
-            self.codes = dict(zip(("query", "database"), (codes for _, codes in merged.values()), strict=True))
+            labels = [
+                splits[name].labels[rows]
+                for name, (rows, _) in zip(names, merged.values(), strict=True)
+            ]
+            self.codes = dict(
+                zip(("query", "database"), (codes for _, codes in merged.values()), strict=True)
+            )
             self.report = self._evaluate(labels, int(cast(Any, pl_module).bits))
-            values = {f"{stage}/map@{'all' if k is None else k}": self.report.map[k] for k in self.ks}
+            values = {
+                f"{stage}/map@{'all' if k is None else k}": self.report.map[k] for k in self.ks
+            }
         values = trainer.strategy.broadcast(values)
         for name, value in values.items():
             pl_module.log(name, value, prog_bar=name.endswith("map@all"), rank_zero_only=False)
 
     def _evaluate(self, labels: list[Bools], bits: int) -> RetrievalReport:
-        return evaluate_codes(self.codes["query"], self.codes["database"], labels[0], labels[1], bits, ks=self.ks)
+        return evaluate_codes(
+            self.codes["query"], self.codes["database"], labels[0], labels[1], bits, ks=self.ks
+        )

@@ -9,4 +9,13 @@ from udmsh_pl.data.mirflickr import MIRFlickr
 from udmsh_pl.data.nuswide import NUSWIDE
 from udmsh_pl.data.sample import FashionSample
 
-__all__ = ["CIFAR10", "COCO", "NUSWIDE", "FashionMNIST", "FashionSample", "ImageFolders", "ListFiles", "MIRFlickr"]
+__all__ = [
+    "CIFAR10",
+    "COCO",
+    "NUSWIDE",
+    "FashionMNIST",
+    "FashionSample",
+    "ImageFolders",
+    "ListFiles",
+    "MIRFlickr",
+]

@@ -12,43 +12,55 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from udmsh_pl.data.batches import OF_VIEWS, FeatureRows, ImagesWithFeatures, Shuffle, TrainLoader, whole_batch
-from udmsh_pl.data.extract import FeatureExtractor, Runner
-from udmsh_pl.data.features import Arrays, Batch
-from udmsh_pl.data.imagefile import pack_splits
-from udmsh_pl.data.images import ImageDataset, ImageList, Splits
-from udmsh_pl.data.transforms import eval_transform, view_transform
+from udmsh_pl.backbones import OFFLINE_BACKBONE, backbone_info
+from udmsh_pl.data.batches import (
+    OF_VIEWS,
+    FeatureRows,
+    ImagesWithFeatures,
+    Shuffle,
+    TrainLoader,
+    whole_batch,
+)
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.backbones import OFFLINE_TRUNK, trunk_info
+from udmsh_pl.features.extract import FeatureExtractor, Runner
+from udmsh_pl.features.store import Arrays, Batch
+from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
+from udmsh_pl.images.pack import pack_splits
+from udmsh_pl.images.transforms import eval_transform, view_transform
 
 T = TypeVar("T")
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class RetrievalDataModule(LightningDataModule):
-    """Query, train and database images of one protocol, as batches of images or of cached trunk features.
+    """Query, train and database images of one protocol, as batches of images or of cached backbone
+    features.
 
-    With a frozen trunk (``finetune`` false) batches hold ``global_feature`` float [B, D] and ``feature_map`` float
-    [B, C, g, g] from the cache instead of ``image``; train batches also hold ``views`` float [B, 2, D] and ``view_maps``
-    float [B, 2, C, g, g] of two random views of each image when ``views`` is set.
-    When fine-tuning, train batches hold ``image`` beside the frozen features, which then serve the teacher. All hold
-    ``labels`` bool [B, L] and ``index`` long [B], the row in the split.
+    With a frozen backbone (``finetune`` false) batches hold ``global_feature`` float [B, D] and
+    ``feature_map`` float [B, C, g, g] from the cache instead of ``image``; train batches also hold
+    ``views`` float [B, 2, D] and ``view_maps`` float [B, 2, C, g, g] of two random views of each
+    image when ``views`` is set. When fine-tuning, train batches hold ``image`` beside the frozen
+    features, which then serve the teacher. All hold ``labels`` bool [B, L] and ``index`` long [B],
+    the row in the split.
 
     Args:
         batch_size: images a batch (a process, under DDP)
         num_workers: processes that decode images
-        val_queries: this many train images, drawn with a fixed seed, are the queries of ``validate`` against the rest of
-            the train list; test queries are never used for a choice. 0 for no validation
-        image_size: side of the square input in pixels; None for the trunk's own
+        val_queries: this many train images, drawn with a fixed seed, are the queries of
+            ``validate`` against the rest of the train list; test queries are never used for a
+            choice. 0 for no validation
+        image_size: side of the square input in pixels; None for the backbone's own
         cache_dir: folder of the feature cache
-        pack_size: copy the images into one file of the cache first, their shorter side made this many pixels where it is
-            larger: for slow disks and network drives. None reads them where they lie
+        pack_size: copy the images into one file of the cache first, their shorter side made this
+            many pixels where it is larger: for slow disks and network drives. None reads them where
+            they lie
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
-        extractor: what runs the frozen trunk: ``torch``, ``openvino`` (extra ``udmsh-pl[extract]``) or ``auto``
-        backbone: trunk; set by the model
-        weights: the trunk's weights; set by the model
-        finetune: train the trunk too, on images; set by the model
+        extractor: what runs the frozen backbone: ``torch``, ``openvino`` (extra ``udmsh-pl[extract]``)
+            or ``auto``
+        backbone: backbone; set by the model
+        weights: the backbone's weights; set by the model
+        finetune: train the backbone too, on images; set by the model
     """
 
     batch_size: int = 128
@@ -60,16 +72,21 @@ class RetrievalDataModule(LightningDataModule):
     grid: int = 2
     views: int = 0
     extractor: Runner = "auto"
-    backbone: str = OFFLINE_TRUNK
+    backbone: str = OFFLINE_BACKBONE
     weights: str | None = None
     finetune: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
         if self.batch_size < 1:
-            raise InputError(f"batch size is {self.batch_size}; give --data.batch_size a number of at least 1")
+            raise InputError(
+                f"batch size is {self.batch_size}; give --data.batch_size a number of at least 1"
+            )
         if self.views == 1 or self.views < 0:
-            raise InputError(f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least 2")
+            raise InputError(
+                f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least "
+                "2"
+            )
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
         self._made: dict[Hashable, object] = {}
@@ -79,7 +96,9 @@ class RetrievalDataModule(LightningDataModule):
         """Read the lists of the three splits; must give the same rows in every process."""
 
     def download(self) -> None:
-        """Fetch what can be fetched; called once a machine. Benchmarks without a download leave it as it is."""
+        """Fetch what can be fetched; called once a machine. Benchmarks without a download leave it
+        as it is.
+        """
 
     @property
     def splits(self) -> Splits:
@@ -93,7 +112,7 @@ class RetrievalDataModule(LightningDataModule):
 
     @property
     def feature_extractor(self) -> FeatureExtractor:
-        """The frozen trunk and the cache of its features."""
+        """The frozen backbone and the cache of its features."""
         return FeatureExtractor(
             cache_dir=self.cache_dir,
             backbone=self.backbone,
@@ -120,19 +139,24 @@ class RetrievalDataModule(LightningDataModule):
         return self._features[split]
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """``make()``, or what it gave when ``key`` was asked for before: fits that many models share."""
+        """``make()``, or what it gave when ``key`` was asked for before: fits that many models
+        share.
+        """
         if key not in self._made:
             self._made[key] = make()
         return cast(T, self._made[key])
 
     def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the train split that validate as (query, database); at most a fifth of them are queries."""
+        """Rows of the train split that validate as (query, database); at most a fifth of them are
+        queries.
+        """
         order = np.random.default_rng(0).permutation(len(self.splits.train))
         count = min(self.val_queries, len(order) // 5)
         return np.sort(order[:count]), np.sort(order[count:])
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled train batches of equal size; rows that do not fill the last batch wait for another epoch.
+        """Shuffled train batches of equal size; rows that do not fill the last batch wait for
+        another epoch.
 
         Order and random views depend on the seed and the epoch alone (:class:`Shuffle`).
         """
@@ -146,17 +170,29 @@ class RetrievalDataModule(LightningDataModule):
         batch_size = min(self.batch_size, max(1, len(images) // world))
         if not self.finetune:  # copying cached rows needs no worker processes
             return TrainLoader(
-                rows, batch_size=batch_size, sampler=Shuffle(rows, world, rank), drop_last=True, collate_fn=whole_batch
+                rows,
+                batch_size=batch_size,
+                sampler=Shuffle(rows, world, rank),
+                drop_last=True,
+                collate_fn=whole_batch,
             )
-        info = trunk_info(self.backbone, self.weights)
-        pixels = ImageDataset(images, view_transform(self.image_size or info.image_size, info.mean, info.std))
+        info = backbone_info(self.backbone, self.weights)
+        pixels = ImageDataset(
+            images, view_transform(self.image_size or info.image_size, info.mean, info.std)
+        )
         both = ImagesWithFeatures(pixels, rows)
         return TrainLoader(
-            both, batch_size=batch_size, sampler=Shuffle(both, world, rank), drop_last=True, num_workers=self.num_workers
+            both,
+            batch_size=batch_size,
+            sampler=Shuffle(both, world, rank),
+            drop_last=True,
+            num_workers=self.num_workers,
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders, query and database, both rows of the train split; none when there is nothing to validate with."""
+        """Two loaders, query and database, both rows of the train split; none when there is nothing
+        to validate with.
+        """
         query, database = self.val_rows()
         if not len(query) or not self.splits.train.labels.shape[1]:
             return []
@@ -169,22 +205,36 @@ class RetrievalDataModule(LightningDataModule):
             InputError: the data has no queries or no labels to score with.
         """
         if self.splits.query is None or not self.splits.query.labels.shape[1]:
-            raise InputError("this data has no labelled queries to score; use `udmsh predict` for codes")
+            raise InputError(
+                "this data has no labelled queries to score; use `udmsh predict` for codes"
+            )
         return [self._eval_loader("query"), self._eval_loader("database")]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """Query and database, or the database alone when there are no queries."""
-        return [self._eval_loader(name) for name in ("query", "database") if name in self.splits.by_name()]
+        return [
+            self._eval_loader(name)
+            for name in ("query", "database")
+            if name in self.splits.by_name()
+        ]
 
     def _eval_loader(self, split: str, rows: NDArray[np.int64] | None = None) -> DataLoader[Batch]:
         images: ImageList = self.splits.by_name()[split]
         if self.finetune:
-            info = trunk_info(self.backbone, self.weights)
-            pixels = ImageDataset(images, eval_transform(self.image_size or info.image_size, info.mean, info.std))
+            info = backbone_info(self.backbone, self.weights)
+            pixels = ImageDataset(
+                images, eval_transform(self.image_size or info.image_size, info.mean, info.std)
+            )
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
             return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
-        stored = {name: array for name, array in self.features(split).items() if name not in OF_VIEWS}
-        return DataLoader(FeatureRows(images.labels, stored, rows), batch_size=max(self.batch_size, 512), collate_fn=whole_batch)
+        stored = {
+            name: array for name, array in self.features(split).items() if name not in OF_VIEWS
+        }
+        return DataLoader(
+            FeatureRows(images.labels, stored, rows),
+            batch_size=max(self.batch_size, 512),
+            collate_fn=whole_batch,
+        )
 
     def _open_features(self) -> None:
         extractor, splits = self.feature_extractor, self.splits
@@ -193,9 +243,15 @@ class RetrievalDataModule(LightningDataModule):
             images = splits.by_name()[name]
             if name in self._features:
                 continue
-            if name == "database" and images.names == splits.train.names and images.root == splits.train.root:
+            if (
+                name == "database"
+                and images.names == splits.train.names
+                and images.root == splits.train.root
+            ):
                 self._features[name] = self._features["train"]
             else:
                 self._features[name] = extractor.clean(images)
         if self.views and "views" not in self._features["train"]:
-            self._features["train"] = self._features["train"] | extractor.views(splits.train, self.views)
+            self._features["train"] = self._features["train"] | extractor.views(
+                splits.train, self.views
+            )

@@ -1,9 +1,9 @@
 """Batches of cached rows and images; those of training are a function of seed, epoch and row alone.
 
-So every number of processes trains on the same global batches, and a resumed run on those of the run that was cut.
+So every number of processes trains on the same global batches, and a resumed run on those of the
+run that was cut.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,24 +13,21 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from udmsh_pl.data.features import Arrays, Batch
-from udmsh_pl.data.images import ImageDataset
+from udmsh_pl.features.store import Arrays, Batch
+from udmsh_pl.images.image_list import ImageDataset
+from udmsh_pl.seeds import seed_of
 
 OF_VIEWS = ("views", "view_maps")  # arrays that hold random views; encoding leaves them alone
 
 
-def seed_of(*facts: int) -> int:
-    """A seed for torch that depends on the run's seed and on ``facts``, such as epoch and row."""
-    seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-    for fact in facts:
-        seed = (seed * 1_000_003 + fact) % 2**63
-    return seed
-
-
 class FeatureRows(Dataset[Batch]):
-    """Rows of cached features, fetched a whole batch at a time (torch calls ``__getitems__`` with a batch's rows)."""
+    """Rows of cached features, fetched a whole batch at a time (torch calls ``__getitems__`` with a
+    batch's rows).
+    """
 
-    def __init__(self, labels: NDArray[np.bool_], arrays: Arrays, rows: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self, labels: NDArray[np.bool_], arrays: Arrays, rows: NDArray[np.int64] | None = None
+    ) -> None:
         self.labels, self.arrays = labels, arrays
         self.rows = np.arange(len(labels)) if rows is None else rows
         self.set_epoch(0)
@@ -38,7 +35,10 @@ class FeatureRows(Dataset[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Draw the two different views that the epoch shows of each image."""
         if "views" in self.arrays:
-            draws = torch.rand(self.arrays["views"].shape[:2], generator=torch.Generator().manual_seed(seed_of(epoch)))
+            draws = torch.rand(
+                self.arrays["views"].shape[:2],
+                generator=torch.Generator().manual_seed(seed_of(epoch)),
+            )
             self.pairs = draws.topk(2).indices.numpy()
 
     def __len__(self) -> int:
@@ -59,7 +59,9 @@ class FeatureRows(Dataset[Batch]):
 
 
 class ImagesWithFeatures(Dataset[dict[str, Any]]):
-    """An augmented image together with the cached features of the clean one, for fine-tuning under a frozen teacher."""
+    """An augmented image together with the cached features of the clean one, for fine-tuning under
+    a frozen teacher.
+    """
 
     def __init__(self, pixels: ImageDataset, features: FeatureRows) -> None:
         self.pixels, self.features = pixels, features
@@ -82,8 +84,8 @@ class ImagesWithFeatures(Dataset[dict[str, Any]]):
 class Shuffle(DistributedSampler[int]):
     """All rows in an order that seed and epoch decide, dealt in turn to ``world`` processes.
 
-    Batch t of all processes together holds the rows of batch t of one process whose batches are ``world`` times larger.
-    Lightning announces the epoch with ``set_epoch`` before its first batch.
+    Batch t of all processes together holds the rows of batch t of one process whose batches are
+    ``world`` times larger. Lightning announces the epoch with ``set_epoch`` before its first batch.
     """
 
     def __init__(self, dataset: FeatureRows | ImagesWithFeatures, world: int, rank: int) -> None:
@@ -107,7 +109,8 @@ class TrainLoader(DataLoader[Batch]):
     _resume: tuple[int, int] = (0, 0)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # a generator, so that worker processes start at the first batch, when the epoch has been announced
+        # a generator, so that worker processes start at the first batch, when the epoch has been
+        # announced
         epoch = getattr(self.sampler, "epoch", 0)
         done = self._resume[1] if self._resume[0] == epoch else 0
         if isinstance(self.sampler, Shuffle):

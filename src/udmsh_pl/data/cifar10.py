@@ -1,4 +1,6 @@
-"""CIFAR-10: 60,000 images of 32 x 32 pixels in 10 classes, under the two splits that hashing papers use."""
+"""CIFAR-10: 60,000 images of 32 x 32 pixels in 10 classes, under the two splits that hashing papers
+use.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,10 +10,10 @@ from torchvision import datasets
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.fetch import refuse_failed_download
-from udmsh_pl.data.images import ImageList, Splits, one_hot
-from udmsh_pl.data.protocol import Protocol, named
-from udmsh_pl.data.split import draw_per_label
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList, Splits, one_hot
+from udmsh_pl.images.protocol import Protocol, named
+from udmsh_pl.images.split import draw_per_label
 
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _OFFICIAL = Protocol(
@@ -60,8 +62,10 @@ def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
             official = datasets.CIFAR10(str(root), train=part == "train")
         except RuntimeError as error:
             raise InputError(
-                f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the official ones; "
-                f"let the machine download them, or unpack cifar-10-python.tar.gz of {HOME} in {root}"
+                f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the "
+                "official ones; "
+                f"let the machine download them, or unpack cifar-10-python.tar.gz of {HOME} in "
+                f"{root}"
             ) from error
         parts.append(
             ImageList(
@@ -77,24 +81,31 @@ def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
     if protocol.name == "10k-50k-5k":
         rows = draw_per_label(train.labels, {"train": 500}, split_seed)
         return Splits(protocol, query=test, train=train.select(rows["train"]), database=train)
-    labels, pixels = np.concatenate([test.labels, train.labels]), np.concatenate([test.pixels, train.pixels])
+    labels, pixels = (
+        np.concatenate([test.labels, train.labels]),
+        np.concatenate([test.pixels, train.pixels]),
+    )
     both = ImageList([*test.names, *train.names], labels, pixels=pixels, source="CIFAR-10")
     rows = draw_per_label(labels, {"query": 100, "train": 500}, split_seed)
     database = np.union1d(rows["train"], rows["rest"])
-    return Splits(protocol, both.select(rows["query"]), both.select(rows["train"]), both.select(database))
+    return Splits(
+        protocol, both.select(rows["query"]), both.select(rows["train"]), both.select(database)
+    )
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class CIFAR10(RetrievalDataModule):
     """CIFAR-10, downloaded through torchvision.
 
-    The default is ``10k-50k``: its split is official, so nobody's random draw stands between two numbers.
+    The default is ``10k-50k``: its split is official, so nobody's random draw stands between two
+    numbers.
 
     Args:
         root: folder of the download; an unpacked ``cifar-10-batches-py`` in it is used
-        protocol: ``10k-50k`` (official test images are the queries, 50,000 database = train images), ``10k-50k-5k``
-            (the same with 500 train images a class), or ``1k-59k`` (100 queries and 500 train images a class drawn
-            from all 60,000; the database is all but the queries)
+        protocol: ``10k-50k`` (official test images are the queries, 50,000 database = train
+            images), ``10k-50k-5k`` (the same with 500 train images a class), or ``1k-59k`` (100
+            queries and 500 train images a class drawn from all 60,000; the database is all but the
+            queries)
         split_seed: decides what the last two draw
     """
 

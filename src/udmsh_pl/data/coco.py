@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.images import ImageList, Splits
-from udmsh_pl.data.lists import read_list, read_splits, write_list
-from udmsh_pl.data.missing import drop_missing
-from udmsh_pl.data.protocol import Protocol, named, resized
-from udmsh_pl.data.split import draw
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.images.list_file import read_list, read_splits, write_list
+from udmsh_pl.images.missing import drop_missing
+from udmsh_pl.images.protocol import Protocol, named, resized
+from udmsh_pl.images.split import draw
 
 HOME = "https://cocodataset.org/#download"
 _2014 = Protocol(
@@ -33,14 +33,16 @@ PROTOCOLS = {"2014": _2014, "2017": replace(_2014, name="2017")}
 
 
 def read_annotations(path: Path, folder: str) -> ImageList:
-    """Read an official ``instances_*.json``: one row an image with at least one object, in the order of the file.
+    """Read an official ``instances_*.json``: one row an image with at least one object, in the
+    order of the file.
 
     Args:
         path: the annotation file.
         folder: folder of its pictures, ``train2014`` say; it becomes the first part of each name.
 
     Returns:
-        Images named ``folder/file_name``, labels bool [N, L], one column a category in the order of their ids.
+        Images named ``folder/file_name``, labels bool [N, L], one column a category in the order of
+        their ids.
 
     Raises:
         InputError: the file is absent, no JSON, or has no valid images, annotations and categories.
@@ -48,7 +50,10 @@ def read_annotations(path: Path, folder: str) -> ImageList:
     try:
         with path.open(encoding="utf-8") as stream:
             content = json.load(stream, object_hook=_slim)
-        columns = {number: column for column, number in enumerate(sorted(one["id"] for one in content["categories"]))}
+        columns = {
+            number: column
+            for column, number in enumerate(sorted(one["id"] for one in content["categories"]))
+        }
         rows = {one["id"]: row for row, one in enumerate(content["images"])}
         labels = np.zeros((len(rows), len(columns)), dtype=np.bool_)
         for one in content["annotations"]:
@@ -56,14 +61,18 @@ def read_annotations(path: Path, folder: str) -> ImageList:
         names = [f"{folder}/{one['file_name']}" for one in content["images"]]
     except FileNotFoundError as error:
         raise InputError(
-            f"{path}: not there; unpack the annotations of {HOME} and the pictures of {folder}.zip in --data.root, or "
+            f"{path}: not there; unpack the annotations of {HOME} and the pictures of {folder}.zip "
+            "in --data.root, or "
             "give --data.lists a folder with test.txt, train.txt and database.txt"
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
+        raise InputError(
+            f"{path}: cannot be read as JSON ({error}); fetch the file again"
+        ) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: not an instances file of COCO (no or unknown {error}); take annotations/instances_*.json"
+            f"{path}: not an instances file of COCO (no or unknown {error}); take "
+            "annotations/instances_*.json"
         ) from error
     if not labels.any():
         raise InputError(f"{path}: no image has an annotation; take annotations/instances_*.json")
@@ -83,26 +92,32 @@ def split_official(everything: ImageList, protocol: Protocol, split_seed: int) -
     counts = {"query": protocol.queries or 0, "train": protocol.train or 0}
     rows = draw(np.arange(len(everything)), counts, split_seed)
     database = everything.select(np.union1d(rows["train"], rows["rest"]))
-    return Splits(protocol, everything.select(rows["query"]), everything.select(rows["train"]), database)
+    return Splits(
+        protocol, everything.select(rows["query"]), everything.select(rows["train"]), database
+    )
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class COCO(RetrievalDataModule):
-    """MS-COCO from the official annotations or from lists: pictures with an object of any of the 80 categories.
+    """MS-COCO from the official annotations or from lists: pictures with an object of any of the 80
+    categories.
 
-    The default, ``2014``, is HashNet's; ``2017`` has the same pictures under other names. Nothing is downloaded, since
-    that is 19 GB: unpack ``train2014.zip``, ``val2014.zip`` and ``annotations_trainval2014.zip`` (or those of 2017) in
-    ``root``.
+    The default, ``2014``, is HashNet's; ``2017`` has the same pictures under other names. Nothing
+    is downloaded, since that is 19 GB: unpack ``train2014.zip``, ``val2014.zip`` and
+    ``annotations_trainval2014.zip`` (or those of 2017) in ``root``.
 
     Args:
-        root: folder with ``annotations/instances_*.json`` and the picture folders; with ``lists``, the folder that the
-            paths in the lists are relative to
-        protocol: ``2014`` or ``2017``: 5,000 queries, 10,000 train images, and all but the queries as database
-        queries: another number of queries than the protocol's; the results then carry it in the protocol's name
+        root: folder with ``annotations/instances_*.json`` and the picture folders; with ``lists``,
+            the folder that the paths in the lists are relative to
+        protocol: ``2014`` or ``2017``: 5,000 queries, 10,000 train images, and all but the queries
+            as database
+        queries: another number of queries than the protocol's; the results then carry it in the
+            protocol's name
         train: another number of train images, likewise
         lists: folder with ``test.txt``, ``train.txt`` and ``database.txt`` to use instead of a draw
         split_seed: decides the draw
-        allow_missing: go on without the pictures that are absent; their numbers enter the fingerprint
+        allow_missing: go on without the pictures that are absent; their numbers enter the
+            fingerprint
     """
 
     root: Path = Path("datasets/coco")
@@ -126,7 +141,9 @@ class COCO(RetrievalDataModule):
         return drop_missing(split_official(everything, wanted, self.split_seed), self.allow_missing)
 
     def _annotated(self, folder: str) -> ImageList:
-        """Labels of one annotation file, kept as a list in the cache: reading the JSON again takes 20 times as long."""
+        """Labels of one annotation file, kept as a list in the cache: reading the JSON again takes
+        20 times as long.
+        """
         path = self.root / "annotations" / f"instances_{folder}.json"
         try:
             facts = path.stat()

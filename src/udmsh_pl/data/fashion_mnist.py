@@ -1,4 +1,6 @@
-"""Fashion-MNIST in full: 10,000 official test images as queries, 60,000 training images as database."""
+"""Fashion-MNIST in full: 10,000 official test images as queries, 60,000 training images as
+database.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +9,9 @@ from torchvision import datasets
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.fetch import refuse_failed_download
-from udmsh_pl.data.images import ImageList, Splits, one_hot
-from udmsh_pl.data.protocol import Protocol
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList, Splits, one_hot
+from udmsh_pl.images.protocol import Protocol
 
 PROTOCOL = Protocol(
     dataset="fashion-mnist",
@@ -26,7 +28,8 @@ PROTOCOL = Protocol(
 
 
 def load_fashion_mnist(root: Path) -> Splits:
-    """Read the official IDX files under ``root/FashionMNIST/raw``; names are ``test/NNNNN`` and ``train/NNNNN``.
+    """Read the official IDX files under ``root/FashionMNIST/raw``; names are ``test/NNNNN`` and
+    ``train/NNNNN``.
 
     Raises:
         InputError: the files are not there.
@@ -37,7 +40,8 @@ def load_fashion_mnist(root: Path) -> Splits:
             official = datasets.FashionMNIST(root, train=part == "train")
         except RuntimeError as error:
             raise InputError(
-                f"{root}/FashionMNIST/raw: the files of Fashion-MNIST are not there; let the machine download them, "
+                f"{root}/FashionMNIST/raw: the files of Fashion-MNIST are not there; let the "
+                "machine download them, "
                 f"or put the four *-ubyte files of {PROTOCOL.home} in that folder, unpacked"
             ) from error
         parts[part] = ImageList(
@@ -51,17 +55,21 @@ def load_fashion_mnist(root: Path) -> Splits:
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class FashionMNIST(RetrievalDataModule):
-    """All of Fashion-MNIST: 10,000 queries against 60,000 database images, which are also the train set; 10 classes.
+    """All of Fashion-MNIST: 10,000 queries against 60,000 database images, which are also the train
+    set; 10 classes.
 
     Args:
-        root: folder of the download; four unpacked ``*-ubyte`` files in its ``FashionMNIST/raw`` are used
+        root: folder of the download; four unpacked ``*-ubyte`` files in its ``FashionMNIST/raw``
+            are used
     """
 
     root: Path = Path("datasets")
 
     def download(self) -> None:
         """Fetch what is not there yet, through torchvision."""
-        with refuse_failed_download("Fashion-MNIST", PROTOCOL.home, self.root / "FashionMNIST" / "raw"):
+        with refuse_failed_download(
+            "Fashion-MNIST", PROTOCOL.home, self.root / "FashionMNIST" / "raw"
+        ):
             for train in (False, True):
                 datasets.FashionMNIST(self.root, train=train, download=True)
 

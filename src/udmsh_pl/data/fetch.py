@@ -16,18 +16,20 @@ from udmsh_pl.files import atomic_path
 
 @contextmanager
 def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]:
-    """Turn a failed download into one line that says where the files come from and where to put them.
+    """Turn a failed download into one line that says where the files come from and where to put
+    them.
 
     Raises:
-        InputError: the block raised OSError (no network, no room, a server's refusal) or RuntimeError (torchvision's
-            word for a wrong checksum).
+        InputError: the block raised OSError (no network, no room, a server's refusal) or
+            RuntimeError (torchvision's word for a wrong checksum).
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{what} could not be downloaded ({reason}); fetch it from {home} by hand and put it under {target}"
+            f"{what} could not be downloaded ({reason}); fetch it from {home} by hand and put it "
+            f"under {target}"
         ) from error
 
 
@@ -37,7 +39,8 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
     Args:
         url: where from.
         target: file to write.
-        md5: MD5 in hexadecimal where its owner publishes one; None checks nothing but the announced length.
+        md5: MD5 in hexadecimal where its owner publishes one; None checks nothing but the announced
+            length.
 
     Raises:
         InputError: the bytes are not those of ``md5``.
@@ -48,7 +51,10 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
     with urllib.request.urlopen(url, timeout=60) as answer, atomic_path(target) as partial:
         size = int(answer.headers.get("Content-Length") or 0)
         digest = hashlib.md5(usedforsecurity=False)
-        with partial.open("wb") as stream, tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar:
+        with (
+            partial.open("wb") as stream,
+            tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar,
+        ):
             while block := answer.read(1 << 20):
                 stream.write(block)
                 digest.update(block)
@@ -62,7 +68,8 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip so that folder ``target`` holds its content; the folder appears when all of it is unpacked.
+    """Unpack a zip so that folder ``target`` holds its content; the folder appears when all of it
+    is unpacked.
 
     A single folder at the top of the archive becomes ``target`` itself, whatever its name.
 
@@ -76,10 +83,14 @@ def unpack(archive: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             for member in tqdm(packed.infolist(), unit="file", desc=f"unpack {archive.name}"):
-                packed.extract(member, partial)  # refuses to leave the folder: it drops ".." and absolute paths
+                packed.extract(
+                    member, partial
+                )  # refuses to leave the folder: it drops ".." and absolute paths
     except zipfile.BadZipFile as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(f"{archive}: not a whole zip archive; delete it and fetch it again") from error
+        raise InputError(
+            f"{archive}: not a whole zip archive; delete it and fetch it again"
+        ) from error
     top = list(partial.iterdir())
     if len(top) == 1 and top[0].is_dir():
         top[0].rename(target)

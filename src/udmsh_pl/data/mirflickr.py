@@ -1,4 +1,6 @@
-"""MIRFLICKR-25K: 25,000 pictures of Flickr, annotated with 24 concepts, 14 of them also in a stricter sense."""
+"""MIRFLICKR-25K: 25,000 pictures of Flickr, annotated with 24 concepts, 14 of them also in a
+stricter sense.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -9,16 +11,17 @@ from numpy.typing import NDArray
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.fetch import fetch, refuse_failed_download, unpack
-from udmsh_pl.data.images import ImageList, Splits
-from udmsh_pl.data.lists import read_splits
-from udmsh_pl.data.missing import drop_missing
-from udmsh_pl.data.protocol import Protocol, named, resized
-from udmsh_pl.data.split import draw
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.images.list_file import read_splits
+from udmsh_pl.images.missing import drop_missing
+from udmsh_pl.images.protocol import Protocol, named, resized
+from udmsh_pl.images.split import draw
 
 HOME = "https://press.liacs.nl/mirflickr/mirdownload.html"
 _FILES = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
-_IMAGES_MD5 = "a23d0a8564ee84cda5622a6c2f947785"  # from the official page, which gives none for the annotations
+# from the official page, which gives none for the annotations
+_IMAGES_MD5 = "a23d0a8564ee84cda5622a6c2f947785"
 _COUNT = 25_000
 _MIN_TAG = 20  # a tag counts when it stands at so many images
 _24 = Protocol(
@@ -48,12 +51,13 @@ PROTOCOLS = {
 
 
 def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
-    """Build a split from the unpacked archives ``root/mirflickr`` and ``root/mirflickr25k_annotations_v080``.
+    """Build a split from the unpacked archives ``root/mirflickr`` and
+    ``root/mirflickr25k_annotations_v080``.
 
-    ``24-labels`` keeps images that carry a label and a tag which stands at 20 images or more (*read* from DCMH's data,
-    whose 20,015 images others rebuilt that way; the database includes the train images). ``38-annotations`` takes all
-    images, with the stricter ``_r1`` annotations as labels of their own in alphabetical order; query, train and
-    database are disjoint.
+    ``24-labels`` keeps images that carry a label and a tag which stands at 20 images or more
+    (*read* from DCMH's data, whose 20,015 images others rebuilt that way; the database includes the
+    train images). ``38-annotations`` takes all images, with the stricter ``_r1`` annotations as
+    labels of their own in alphabetical order; query, train and database are disjoint.
 
     Args:
         root: folder of the two unpacked archives; names are ``imN.jpg`` in ``root/mirflickr``.
@@ -61,7 +65,8 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
         split_seed: decides the draw.
 
     Raises:
-        InputError: an annotation file is absent or malformed (file and line), or there are too few images.
+        InputError: an annotation file is absent or malformed (file and line), or there are too few
+            images.
     """
     folder = root / "mirflickr25k_annotations_v080"
     files = sorted(path for path in folder.glob("*.txt") if path.stem.lower() != "readme")
@@ -69,7 +74,8 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
         files = [path for path in files if not path.stem.endswith("_r1")]
     if len(files) != protocol.labels:
         raise InputError(
-            f"{folder}: expected {protocol.labels} annotation files, found {len(files)}; let the machine download "
+            f"{folder}: expected {protocol.labels} annotation files, found {len(files)}; let the "
+            "machine download "
             f"mirflickr25k_annotations_v080.zip, or fetch it from {HOME} and unpack it there"
         )
     labels = np.zeros((_COUNT, len(files)), dtype=np.bool_)
@@ -79,7 +85,9 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
     everything = ImageList(names, labels, root / "mirflickr", source=str(folder))
     rows = np.arange(_COUNT)
     if protocol.labels == 24:
-        rows = np.flatnonzero(labels.any(axis=1) & _has_common_tag(root / "mirflickr" / "meta" / "tags"))
+        rows = np.flatnonzero(
+            labels.any(axis=1) & _has_common_tag(root / "mirflickr" / "meta" / "tags")
+        )
     parts = draw(rows, {"query": protocol.queries or 0, "train": protocol.train or 0}, split_seed)
     if protocol.labels == 24:
         parts["rest"] = np.union1d(parts["train"], parts["rest"])
@@ -93,39 +101,48 @@ def _read_numbers(path: Path) -> NDArray[np.int64]:
     for number, line in enumerate(lines, 1):
         if line.strip() and not (line.strip().isdigit() and 1 <= int(line) <= _COUNT):
             raise InputError(
-                f"{path}:{number}: expected an image number from 1 to {_COUNT}, found {line[:20]!r}; unpack it again"
+                f"{path}:{number}: expected an image number from 1 to {_COUNT}, found "
+                f"{line[:20]!r}; unpack it again"
             )
     return np.asarray([int(line) for line in lines if line.strip()], dtype=np.int64)
 
 
 def _has_common_tag(folder: Path) -> NDArray[np.bool_]:
-    """Whether each image carries a tag of ``meta/tags/tagsN.txt`` (one a line) that ``_MIN_TAG`` images carry."""
+    """Whether each image carries a tag of ``meta/tags/tagsN.txt`` (one a line) that ``_MIN_TAG``
+    images carry.
+    """
     tags: list[set[bytes]] = []
     for number in range(1, _COUNT + 1):
         try:
             tags.append(set((folder / f"tags{number}.txt").read_bytes().split()))
         except OSError as error:
             raise InputError(
-                f"{folder}/tags{number}.txt: cannot be read ({error.strerror}); 24-labels needs the tags of "
-                f"mirflickr25k.zip ({HOME}); or give --data.lists a folder with test.txt, train.txt and database.txt"
+                f"{folder}/tags{number}.txt: cannot be read ({error.strerror}); 24-labels needs "
+                "the tags of "
+                f"mirflickr25k.zip ({HOME}); or give --data.lists a folder with test.txt, "
+                "train.txt and database.txt"
             ) from error
     carried = Counter(tag for one in tags for tag in one)
-    return np.asarray([any(carried[tag] >= _MIN_TAG for tag in one) for one in tags], dtype=np.bool_)
+    return np.asarray(
+        [any(carried[tag] >= _MIN_TAG for tag in one) for one in tags], dtype=np.bool_
+    )
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class MIRFlickr(RetrievalDataModule):
     """MIRFLICKR-25K: downloaded from its home (3.1 GB), or read from lists and a folder of images.
 
-    The default, ``24-labels``, is what SSDH and its successors report. That its filter gives exactly 20,015 images
-    could not be verified without the archive: ``udmsh data check`` compares the counts with the protocol.
+    The default, ``24-labels``, is what SSDH and its successors report. That its filter gives
+    exactly 20,015 images could not be verified without the archive: ``udmsh data check`` compares
+    the counts with the protocol.
 
     Args:
-        root: folder of the two unpacked archives, ``mirflickr`` and ``mirflickr25k_annotations_v080``; with ``lists``,
-            the folder of the images
-        protocol: ``24-labels`` (2,000 queries, 10,000 train, 18,015 database images) or ``38-annotations`` (1,000,
-            4,000 and 20,000, disjoint)
-        queries: another number of queries than the protocol's; the results then carry it in the protocol's name
+        root: folder of the two unpacked archives, ``mirflickr`` and
+            ``mirflickr25k_annotations_v080``; with ``lists``, the folder of the images
+        protocol: ``24-labels`` (2,000 queries, 10,000 train, 18,015 database images) or
+            ``38-annotations`` (1,000, 4,000 and 20,000, disjoint)
+        queries: another number of queries than the protocol's; the results then carry it in the
+            protocol's name
         train: another number of train images, likewise
         lists: folder with ``test.txt``, ``train.txt`` and ``database.txt`` to use instead of a draw
         split_seed: decides the draw
@@ -141,7 +158,9 @@ class MIRFlickr(RetrievalDataModule):
     allow_missing: bool = False
 
     def download(self) -> None:
-        """Fetch and unpack the official archives, unless they are there or ``lists`` gives the split."""
+        """Fetch and unpack the official archives, unless they are there or ``lists`` gives the
+        split.
+        """
         if self.lists is not None:
             return
         for name, md5 in (("mirflickr25k_annotations_v080", None), ("mirflickr25k", _IMAGES_MD5)):

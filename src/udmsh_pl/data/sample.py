@@ -1,4 +1,6 @@
-"""The embedded sample: 5,500 images of Fashion-MNIST that come with the package, so that nothing is downloaded."""
+"""The embedded sample: 5,500 images of Fashion-MNIST that come with the package, so that nothing is
+downloaded.
+"""
 
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -6,9 +8,9 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.images import ImageList, Splits, one_hot
-from udmsh_pl.data.protocol import Protocol
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList, Splits, one_hot
+from udmsh_pl.images.protocol import Protocol
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -29,10 +31,11 @@ PROTOCOL = Protocol(
 
 
 def load_sample() -> Splits:
-    """Read the sample: 500 queries (50 a class, official test images), 5,000 database = train images (500 a class).
+    """Read the sample: 500 queries (50 a class, official test images), 5,000 database = train
+    images (500 a class).
 
-    Grey images of 28 x 28 pixels in a fixed shuffled order; names are ``test/NNNNN`` and ``train/NNNNN``, the rows of
-    the official files. ``scripts/make_sample.py`` made the file.
+    Grey images of 28 x 28 pixels in a fixed shuffled order; names are ``test/NNNNN`` and
+    ``train/NNNNN``, the rows of the official files. ``scripts/make_sample.py`` made the file.
 
     Raises:
         InputError: the file is not in the installed package.
@@ -42,7 +45,9 @@ def load_sample() -> Splits:
         with as_file(resource) as path, np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
-        raise InputError(f"{resource}: the embedded sample is not there; install udmsh-pl again") from error
+        raise InputError(
+            f"{resource}: the embedded sample is not there; install udmsh-pl again"
+        ) from error
     query, database = (
         ImageList(
             names=[f"{official}/{row:05d}" for row in arrays[f"{split}_rows"].tolist()],
@@ -57,7 +62,9 @@ def load_sample() -> Splits:
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class FashionSample(RetrievalDataModule):
-    """The embedded sample: 500 queries against 5,000 database images, which are also the train set; 10 classes."""
+    """The embedded sample: 500 queries against 5,000 database images, which are also the train set;
+    10 classes.
+    """
 
     def load_splits(self) -> Splits:
         """Read the file in the package, see :func:`load_sample`."""

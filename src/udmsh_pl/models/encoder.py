@@ -13,38 +13,43 @@ MAX_BITS = 1024
 
 
 class SpatialPool(nn.Module):
-    """A map ``[B, C, h, w]`` becomes ``[B, C]``: mean, generalised mean, or a learned weighting of the places."""
+    """A map ``[B, C, h, w]`` becomes ``[B, C]``: mean, generalised mean, or a learned weighting of
+    the positions.
+    """
 
     def __init__(self, channels: int, kind: Pooling) -> None:
         super().__init__()
         self.kind = kind
-        if kind == "gem":  # Radenovic et al., TPAMI 2019: p = 1 is the mean, p -> inf the maximum; starts at 3
+        if (
+            kind == "gem"
+        ):  # Radenovic et al., TPAMI 2019: p = 1 is the mean, p -> inf the maximum; starts at 3
             self.power = nn.Parameter(torch.tensor(3.0))
         elif kind == "attention":
             self.score = nn.Conv2d(channels, 1, kernel_size=1)
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """``[B, C, h, w] -> [B, C]``."""
-        places = feature_map.flatten(2)
+        positions = feature_map.flatten(2)
         if self.kind == "gem":
-            mean: Tensor = places.clamp_min(1e-6).pow(self.power).mean(2)
+            mean: Tensor = positions.clamp_min(1e-6).pow(self.power).mean(2)
             return mean.pow(1 / self.power)
         if self.kind == "attention":
             scores: Tensor = self.score(feature_map)
-            return (places * scores.flatten(2).softmax(2)).sum(2)
-        return places.mean(2)
+            return (positions * scores.flatten(2).softmax(2)).sum(2)
+        return positions.mean(2)
 
 
 class DualBranchEncoder(nn.Module):
-    """``u = tanh(W [g; s] + b)`` from a trunk's global feature and feature map.
+    """``u = tanh(W [g; s] + b)`` from a backbone's global feature and feature map.
 
-    Source: both branches, learned jointly: *stated* (UDMSH, abstract). Layout (fully connected layers on the global
-    feature; 1x1 "conv6, conv7" on the map, then pooling): *read* from Deep Ordinal Hashing, arXiv 1805.02459.
-    Batch normalisation before the ReLU of each hidden layer: *ours*, ``batch_norm=False`` gives the plain layers.
+    Source: both branches, learned jointly: *stated* (UDMSH, abstract). Layout (fully connected
+    layers on the global feature; 1x1 "conv6, conv7" on the map, then pooling): *read* from Deep
+    Ordinal Hashing, arXiv 1805.02459. Batch normalisation before the ReLU of each hidden layer:
+    *ours*, ``batch_norm=False`` gives the plain layers.
 
     Args:
-        global_dim: D, length of the trunk's global feature
-        map_channels: C, channels of the trunk's feature map
+        global_dim: D, length of the backbone's global feature
+        map_channels: C, channels of the backbone's feature map
         bits: code length K, 1 to 1024
         hidden: width of the global branch
         spatial_hidden: width of the spatial branch
@@ -69,10 +74,14 @@ class DualBranchEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= bits <= MAX_BITS:
-            raise InputError(f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}")
+            raise InputError(
+                f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}"
+            )
         self.branches = branches
         if branches != "spatial":
-            self.global_branch = nn.Sequential(nn.Linear(global_dim, hidden), *_after(hidden, batch_norm, nn.BatchNorm1d))
+            self.global_branch = nn.Sequential(
+                nn.Linear(global_dim, hidden), *_after(hidden, batch_norm, nn.BatchNorm1d)
+            )
         if branches != "global":
             self.spatial_branch = nn.Sequential(
                 nn.Conv2d(map_channels, spatial_hidden, kernel_size=1),  # conv6
@@ -81,11 +90,15 @@ class DualBranchEncoder(nn.Module):
                 *_after(spatial_hidden, batch_norm, nn.BatchNorm2d),
                 SpatialPool(spatial_hidden, pooling),
             )
-        width = {"dual": hidden + spatial_hidden, "global": hidden, "spatial": spatial_hidden}[branches]
+        width = {"dual": hidden + spatial_hidden, "global": hidden, "spatial": spatial_hidden}[
+            branches
+        ]
         self.hash_layer = nn.Linear(width, bits)
 
     def forward(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
-        """``(global [B, D], map [B, C, h, w]) -> u [B, K]`` in (-1, 1); the map may be absent for ``branches=global``."""
+        """``(global [B, D], map [B, C, h, w]) -> u [B, K]`` in (-1, 1); the map may be absent for
+        ``branches=global``.
+        """
         return torch.tanh(self.logits(global_feature, feature_map))
 
     def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
@@ -95,7 +108,10 @@ class DualBranchEncoder(nn.Module):
             parts.append(self.global_branch(global_feature))
         if self.branches != "global":
             if feature_map is None:
-                raise InputError("the spatial branch needs the feature map; use --model.branches global without one")
+                raise InputError(
+                    "the spatial branch needs the feature map; use --model.branches global without "
+                    "one"
+                )
             parts.append(self.spatial_branch(feature_map))
         logits: Tensor = self.hash_layer(torch.cat(parts, dim=1))
         return logits

@@ -1,4 +1,4 @@
-"""One vector of a trunk's two features, and the head that turns it into relaxed codes."""
+"""One vector of a backbone's two features, and the head that turns it into relaxed codes."""
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,12 @@ EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised sea
 
 
 class FusedFeature(nn.Module):
-    """Signed square root, centre and unit length of each part; both parts together, centred and turned to principal axes. *Ours*.
+    """Signed square root, centre and unit length of each part; both parts together, centred and
+    turned to principal axes. *Ours*.
 
-    The square root tames channels that burst (as RootSIFT: Arandjelovic & Zisserman, CVPR 2012); the flattened map keeps
-    where in the image something is. What is fitted, on train features alone, are buffers: a checkpoint holds them.
+    The square root tames channels that burst (as RootSIFT: Arandjelovic & Zisserman, CVPR 2012);
+    the flattened map keeps where in the image something is. What is fitted, on train features
+    alone, are buffers: a checkpoint holds them.
 
     Args:
         parts: length of each part: global feature, flattened feature map
@@ -36,7 +38,9 @@ class FusedFeature(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, parts: Tensor) -> None:
-        """Fit to the train features ``[N, sum(parts)]``, global feature and flattened map side by side."""
+        """Fit to the train features ``[N, sum(parts)]``, global feature and flattened map side by
+        side.
+        """
         self.means.copy_(_root(parts).mean(0))
         fused = self._fuse(parts)
         self.centre.copy_(fused.mean(0))
@@ -50,7 +54,9 @@ class FusedFeature(nn.Module):
         self.scale.copy_(self._turn(fused).std().clamp_min(1e-12))
 
     def forward(self, parts: Tensor) -> Tensor:
-        """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the train features."""
+        """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
+        train features.
+        """
         blocks = [self._turn(self._fuse(block)) / self.scale for block in torch.split(parts, BLOCK)]
         return torch.cat(blocks)
 
@@ -63,10 +69,11 @@ class FusedFeature(nn.Module):
 
 
 class FusedEncoder(nn.Module):
-    """``u = tanh(head(fused feature))``: an encoder as :class:`DualBranchEncoder`, on a fitted :class:`FusedFeature`.
+    """``u = tanh(head(fused feature))``: an encoder as :class:`DualBranchEncoder`, on a fitted
+    :class:`FusedFeature`.
 
     Args:
-        global_dim: D, length of the trunk's global feature
+        global_dim: D, length of the backbone's global feature
         map_dim: length of the flattened feature map; 0 leaves the map out
         bits: code length K
         hidden: width of the head
@@ -74,14 +81,22 @@ class FusedEncoder(nn.Module):
         dropout: share of hidden units left out in training
     """
 
-    def __init__(self, global_dim: int, map_dim: int, bits: int, hidden: int, dims: int, dropout: float) -> None:
+    def __init__(
+        self, global_dim: int, map_dim: int, bits: int, hidden: int, dims: int, dropout: float
+    ) -> None:
         super().__init__()
         if not 1 <= bits <= MAX_BITS:
-            raise InputError(f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}")
+            raise InputError(
+                f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}"
+            )
         self.with_map = map_dim > 0
         self.fusion = FusedFeature((global_dim, map_dim) if map_dim else (global_dim,), dims)
         self.head = nn.Sequential(
-            nn.Linear(dims, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, bits)
+            nn.Linear(dims, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, bits),
         )
 
     def fuse(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
@@ -93,7 +108,9 @@ class FusedEncoder(nn.Module):
         if not self.with_map:
             return global_feature.float()
         if feature_map is None:
-            raise InputError("the fused feature needs the feature map; use --model.branches global without one")
+            raise InputError(
+                "the fused feature needs the feature map; use --model.branches global without one"
+            )
         return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
 
     def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
@@ -103,4 +120,6 @@ class FusedEncoder(nn.Module):
 
 def _root(parts: Tensor) -> Tensor:
     values = parts.float()
-    return values / values.abs().clamp_min(1e-6).sqrt()  # a line through 0, where the root's own slope is infinite
+    return (
+        values / values.abs().clamp_min(1e-6).sqrt()
+    )  # a line through 0, where the root's own slope is infinite

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from udmsh_pl.data.features import Arrays, Batch, sample_rows
+from udmsh_pl.features.store import Arrays, Batch, sample_rows
 from udmsh_pl.losses import (
     Isometry,
     best_rotation,
@@ -26,14 +26,18 @@ Teacher = Literal["global", "spatial", "both"]
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class UDMSH(HashingModule):
-    """Unsupervised Deep Multi-Similarity Hashing with semantic structure (Qin et al., IEEE TCSVT 2021).
+    """Unsupervised Deep Multi-Similarity Hashing with semantic structure (Qin et al., IEEE TCSVT
+    2021).
 
-    ``L = L_pair + lambda * L_iso``. *Stated* in the abstract: dual branches, cosine distances of deep features as
-    semantic structure, a multi-level pairwise loss, a Hamming-isometric mapping. *Read*: the form of each.
+    ``L = L_pair + lambda * L_iso``. *Stated* in the abstract: dual branches, cosine distances of
+    deep features as semantic structure, a multi-level pairwise loss, a Hamming-isometric mapping.
+    *Read*: the form of each.
 
     Args:
-        teacher: features whose distances are the structure; ``both`` averages the two cosine distances
-        root: take the signed square root of the teacher's features, which tames channels that burst (*ours*)
+        teacher: features whose distances are the structure; ``both`` averages the two cosine
+            distances
+        root: take the signed square root of the teacher's features, which tames channels that burst
+            (*ours*)
         alpha: pairs nearer than ``m - alpha sigma_left`` are surely similar
         beta: pairs farther than ``m + beta sigma_right`` are surely dissimilar
         levels: ``graded``, ``hard`` (SSDH) or ``cosine``
@@ -64,11 +68,17 @@ class UDMSH(HashingModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spatial = self.trunk_info.map_channels * self.grid**2
-        dims = {"global": [self.trunk_info.global_dim], "spatial": [spatial]}
+        spatial = self.backbone_info.map_channels * self.grid**2
+        dims = {"global": [self.backbone_info.global_dim], "spatial": [spatial]}
         dims["both"] = dims["global"] + dims["spatial"]
         self.structure = SemanticStructure(
-            dims[self.teacher], self.alpha, self.beta, self.levels, self.confidence, self.centre, self.structure_sample
+            dims[self.teacher],
+            self.alpha,
+            self.beta,
+            self.levels,
+            self.confidence,
+            self.centre,
+            self.structure_sample,
         )
         self.histogram: Tensor | None = None  # of the train set's distances, for the picture
         self.register_buffer("rotation", torch.eye(self.bits))
@@ -77,10 +87,14 @@ class UDMSH(HashingModule):
     @property
     def train_arrays(self) -> tuple[str, ...]:
         """What the encoder's branches and the teacher read."""
-        return super().train_arrays if self.teacher == "global" else ("global_feature", "feature_map")
+        return (
+            super().train_arrays if self.teacher == "global" else ("global_feature", "feature_map")
+        )
 
     def teacher_features(self, batch: Batch) -> Tensor:
-        """Teacher features ``[B, D']`` of cached ``global_feature`` and ``feature_map`` (flattened: layout counts)."""
+        """Teacher features ``[B, D']`` of cached ``global_feature`` and ``feature_map`` (flattened:
+        layout counts).
+        """
         parts = []
         if self.teacher != "spatial":
             parts.append(batch["global_feature"].float())
@@ -92,12 +106,16 @@ class UDMSH(HashingModule):
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fit the mean and the two half-Gaussians on the train split."""
         settings = (self.teacher, self.root, self.centre, self.structure_sample)
-        state, self.histogram = datamodule.once(("udmsh", *settings), lambda: self._fit(datamodule.features("train")))
+        state, self.histogram = datamodule.once(
+            ("udmsh", *settings), lambda: self._fit(datamodule.features("train"))
+        )
         return state
 
     def _fit(self, stored: Arrays) -> tuple[dict[str, Tensor], Tensor]:
         rows = sample_rows(len(stored["global_feature"]), self.structure_sample)
-        batch = {name: torch.from_numpy(stored[name][rows]) for name in ("global_feature", "feature_map")}
+        batch = {
+            name: torch.from_numpy(stored[name][rows]) for name in ("global_feature", "feature_map")
+        }
         histogram = self.structure.cpu().fit(self.teacher_features(batch))
         return dict(self.structure.state_dict()), histogram
 
@@ -107,7 +125,9 @@ class UDMSH(HashingModule):
         self.structure.to(self.device)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Relaxed codes u in (-1, 1), ``[B, K]``, turned by the isometric rotation where there is one."""
+        """Relaxed codes u in (-1, 1), ``[B, K]``, turned by the isometric rotation where there is
+        one.
+        """
         u = super().forward(batch)
         return u @ self.rotation if self.isometry == "rotation" and not self.training else u
 
@@ -116,11 +136,15 @@ class UDMSH(HashingModule):
         u = self.gather(self(batch))
         distances = self.structure.distances(self.gather(self.teacher_features(batch)))
         similarity = self.structure.similarity(distances)
-        terms = {"pairwise": multilevel_pairwise_loss(u, similarity, self.structure.weight(distances))}
+        terms = {
+            "pairwise": multilevel_pairwise_loss(u, similarity, self.structure.weight(distances))
+        }
         if self.isometry_weight:
             if self.isometry == "rotation":
                 self._epoch_u.append(u.detach())
-            terms["isometry"] = self.isometry_weight * isometric_loss(u, self.isometry, self.rotation)
+            terms["isometry"] = self.isometry_weight * isometric_loss(
+                u, self.isometry, self.rotation
+            )
         if self.balance_weight:
             terms["balance"] = self.balance_weight * bit_balance_loss(u)
         if self.decorrelation_weight:
@@ -139,7 +163,9 @@ class UDMSH(HashingModule):
         self.log_codes(u)
 
     def on_after_backward(self) -> None:
-        """Solve the rotation anew on the epoch's relaxed codes (isometry ``rotation``), before validation uses it."""
+        """Solve the rotation anew on the epoch's relaxed codes (isometry ``rotation``), before
+        validation uses it.
+        """
         if self._epoch_u and self.trainer.is_last_batch:
             rotation = best_rotation(torch.cat(self._epoch_u))
             self.rotation.copy_(self.trainer.strategy.broadcast(rotation))

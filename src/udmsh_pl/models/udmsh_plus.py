@@ -1,4 +1,6 @@
-"""UDMSH-plus: the best of ours, a student that learns a manifold teacher's similarities from views."""
+"""UDMSH-plus: the best of ours, a student that learns a manifold teacher's similarities from
+views.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -8,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from udmsh_pl.data.features import Arrays, Batch, sample_rows
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Arrays, Batch, sample_rows
 from udmsh_pl.losses import asymmetric_pairwise_loss
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
@@ -24,11 +26,13 @@ BLOCK = 1024  # rows projected at a time
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class UDMSHPlus(HashingModule):
-    """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their geometry, in *our* form.
+    """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their
+    geometry, in *our* form.
 
     The teacher's similarity is the cosine after diffusion over the train images' neighbour graph
-    (:mod:`udmsh_pl.manifold`); the student sees the clean image or one of its random views (``--data.views``), and learns
-    inner products of relaxed codes with each other and with codes at once. Everything here is *ours*.
+    (:mod:`udmsh_pl.manifold`); the student sees the clean image or one of its random views
+    (``--data.views``), and learns inner products of relaxed codes with each other and with codes at
+    once. Everything here is *ours*.
 
     Args:
         teacher: ``manifold``, or ``cosine`` of the fused features themselves
@@ -38,10 +42,12 @@ class UDMSHPlus(HashingModule):
         neighbours: k of the neighbour graph; at most a quarter of the train images
         edge_power: an edge weighs its cosine to this power
         rank: eigenvectors of the diffusion; at most a quarter of the train images
-        diffusion_time: how far similarity spreads; None for :func:`udmsh_pl.manifold.diffused_embedding`'s rule
+        diffusion_time: how far similarity spreads; None for
+            :func:`udmsh_pl.manifold.diffused_embedding`'s rule
         code_share: share of the loss's inner products that are between a relaxed code and a code
-        least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a small group count among
-            the many that have nothing in common; None weighs all pairs alike
+        least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a
+            small group count among the many that have nothing in common; None weighs all pairs
+            alike
     """
 
     hidden: int = 2048
@@ -63,9 +69,15 @@ class UDMSHPlus(HashingModule):
     def __post_init__(self) -> None:
         for name in ("diffusion_time", "least_weight"):
             if (getattr(self, name) or 0) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give --model.{name} a number of at least 0, or null")
+                raise InputError(
+                    f"{name} is {getattr(self, name)}; give --model.{name} a number of at least 0, "
+                    "or null"
+                )
         super().__post_init__()
-        self._inputs, self._targets = torch.empty(0), torch.empty(0)  # of the train images; not for the checkpoint
+        self._inputs, self._targets = (
+            torch.empty(0),
+            torch.empty(0),
+        )  # of the train images; not for the checkpoint
 
     @property
     def train_arrays(self) -> tuple[str, ...]:
@@ -73,22 +85,39 @@ class UDMSHPlus(HashingModule):
         return ()
 
     def build_encoder(self) -> FusedEncoder:
-        """The fused feature and its head; ``branches`` other than ``global`` use the feature map too."""
-        map_dim = 0 if self.branches == "global" else self.trunk_info.map_channels * self.grid**2
-        return FusedEncoder(self.trunk_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout)
+        """The fused feature and its head; ``branches`` other than ``global`` use the feature map
+        too.
+        """
+        map_dim = 0 if self.branches == "global" else self.backbone_info.map_channels * self.grid**2
+        return FusedEncoder(
+            self.backbone_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout
+        )
 
-    def trunk_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the base, with the map averaged to the grid that the fused feature was fitted on."""
-        feature, feature_map = super().trunk_features(image)
+    def backbone_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As in the base, with the map averaged to the grid that the fused feature was fitted
+        on.
+        """
+        feature, feature_map = super().backbone_features(image)
         return feature, torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
-        """Fused features of the clean train images and their views, and the teacher's embedding of each image.
+        """Fused features of the clean train images and their views, and the teacher's embedding of
+        each image.
 
         Neither depends on code length or seed, so the runs of one process share them.
         """
-        settings = (self.teacher, self.branches, self.dims, self.neighbours, self.edge_power, self.rank, self.diffusion_time)
-        return datamodule.once(("udmsh-plus", *settings), lambda: self._fit(datamodule.features("train")))
+        settings = (
+            self.teacher,
+            self.branches,
+            self.dims,
+            self.neighbours,
+            self.edge_power,
+            self.rank,
+            self.diffusion_time,
+        )
+        return datamodule.once(
+            ("udmsh-plus", *settings), lambda: self._fit(datamodule.features("train"))
+        )
 
     def _fit(self, stored: Arrays) -> dict[str, Tensor]:
         encoder = self.build_encoder()
@@ -98,7 +127,10 @@ class UDMSHPlus(HashingModule):
         for view in range(stored["views"].shape[1] if "views" in stored else 0):
             inputs.append(_fused(encoder, stored["views"][:, view], stored["view_maps"][:, view]))
         fusion = {f"fusion.{name}": value for name, value in encoder.fusion.state_dict().items()}
-        return fusion | {"inputs": torch.stack(inputs, dim=1), "targets": self._embedding(inputs[0])}
+        return fusion | {
+            "inputs": torch.stack(inputs, dim=1),
+            "targets": self._embedding(inputs[0]),
+        }
 
     def _embedding(self, fused: Tensor) -> Tensor:
         """Unit rows whose cosines are the teacher's similarities."""
@@ -109,8 +141,14 @@ class UDMSHPlus(HashingModule):
         return torch.from_numpy(diffused_embedding(graph, self.rank, self.diffusion_time))
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over the fitted fused feature, the inputs ``[N, 1 + V, dims]`` and the teacher's unit rows ``[N, rank]``."""
-        fusion = {name.removeprefix("fusion."): value for name, value in state.items() if name.startswith("fusion.")}
+        """Take over the fitted fused feature, the inputs ``[N, 1 + V, dims]`` and the teacher's
+        unit rows ``[N, rank]``.
+        """
+        fusion = {
+            name.removeprefix("fusion."): value
+            for name, value in state.items()
+            if name.startswith("fusion.")
+        }
         self.encoder.fusion.load_state_dict(fusion)
         self._inputs, self._targets = state["inputs"], state["targets"]
 
@@ -122,7 +160,9 @@ class UDMSHPlus(HashingModule):
         else:
             seen = self._inputs.shape[1] if self.use_views else 1
             pick = torch.randint(seen, (len(rows),))  # each image: as it is, or one of its views
-            u = torch.tanh(self.encoder.head(self._inputs[rows, pick].to(self.device, torch.float32)))
+            u = torch.tanh(
+                self.encoder.head(self._inputs[rows, pick].to(self.device, torch.float32))
+            )
         u = self.gather(u)
         self.log_codes(u)
         targets = self.gather(self._targets[rows].to(self.device))
@@ -132,11 +172,17 @@ class UDMSHPlus(HashingModule):
 
 
 def _rows(stored: Arrays, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(stored["global_feature"][rows]), torch.from_numpy(stored["feature_map"][rows])
+    return torch.from_numpy(stored["global_feature"][rows]), torch.from_numpy(
+        stored["feature_map"][rows]
+    )
 
 
-def _fused(encoder: FusedEncoder, feature: NDArray[np.float16], feature_map: NDArray[np.float16]) -> Tensor:
-    """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all there at once."""
+def _fused(
+    encoder: FusedEncoder, feature: NDArray[np.float16], feature_map: NDArray[np.float16]
+) -> Tensor:
+    """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all
+    there at once.
+    """
     blocks = []
     for start in range(0, len(feature), BLOCK):
         part = slice(start, start + BLOCK)

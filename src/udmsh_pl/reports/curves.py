@@ -1,6 +1,8 @@
-"""Curves for print: precision against recall, precision against N, mAP against bits, and what ties leave open.
+"""Curves for print: precision against recall, precision against N, mAP against bits, and what ties
+leave open.
 
-Every method has a marker and a line style of its own, so that a grey print tells them apart as colours do.
+Every method has a marker and a line style of its own, so that a grey print tells them apart as
+colours do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,15 @@ from udmsh_pl.retrieval import RetrievalReport
 
 MARKERS = "osD^vP*X<>"
 STYLES = ("-", "--", "-.", ":")
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe & Ito: colour-blind safe
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+)  # Okabe & Ito: colour-blind safe
 
 
 class Look(TypedDict):
@@ -31,7 +41,9 @@ class Look(TypedDict):
 
 
 def precision_recall_figure(reports: Mapping[str, RetrievalReport], title: str = "") -> Figure:
-    """Mean precision against mean recall over Hamming radii 0..bits, one curve a method (empty lookups count 0)."""
+    """Mean precision against mean recall over Hamming radii 0..bits, one curve a method (empty
+    lookups count 0).
+    """
     figure, axes = _axes("recall", "precision", title)
     for number, (name, report) in enumerate(reports.items()):
         precision, recall = report.precision_recall_curve()
@@ -44,7 +56,9 @@ def precision_recall_figure(reports: Mapping[str, RetrievalReport], title: str =
     return figure
 
 
-def precision_at_figure(reports: Mapping[str, RetrievalReport], numbers: Sequence[int], title: str = "") -> Figure:
+def precision_at_figure(
+    reports: Mapping[str, RetrievalReport], numbers: Sequence[int], title: str = ""
+) -> Figure:
     """Mean expected precision among the N nearest against N, one curve a method."""
     figure, axes = _axes("N, images returned", "precision@N", title)
     for number, (name, report) in enumerate(reports.items()):
@@ -61,7 +75,8 @@ def map_against_bits_figure(
     """mAP against code length: mean over seeds, error bars of one standard deviation.
 
     Args:
-        values: method -> bits -> one value a seed; the key 0 bits is a real-valued ranking, drawn as a level line
+        values: method -> bits -> one value a seed; the key 0 bits is a real-valued ranking, drawn
+            as a level line
         ylabel: name of the measure
         title: over the axes
     """
@@ -72,28 +87,51 @@ def map_against_bits_figure(
         bits = sorted(length for length in by_bits if length)
         if bits:
             means = [float(np.mean(by_bits[b])) for b in bits]
-            spreads = [float(np.std(by_bits[b], ddof=1)) if len(by_bits[b]) > 1 else 0.0 for b in bits]
-            axes.errorbar(bits, means, yerr=spreads, label=None if 0 in by_bits else name, capsize=3, **_look(number))
+            spreads = [
+                float(np.std(by_bits[b], ddof=1)) if len(by_bits[b]) > 1 else 0.0 for b in bits
+            ]
+            axes.errorbar(
+                bits,
+                means,
+                yerr=spreads,
+                label=None if 0 in by_bits else name,
+                capsize=3,
+                **_look(number),
+            )
     _bit_ticks(axes, sorted({bits for by_bits in values.values() for bits in by_bits if bits}))
     _legend(figure)
     return figure
 
 
 def distance_figure(report: RetrievalReport, title: str = "") -> Figure:
-    """Histogram of Hamming distances from queries to relevant and to other images, each as a share of its pairs."""
+    """Histogram of Hamming distances from queries to relevant and to other images, each as a share
+    of its pairs.
+    """
     figure, axes = _axes("Hamming distance in bits", "share of the pairs", title)
     relevant, others = report.relevant.sum(0), (report.items - report.relevant).sum(0)
-    for number, (name, counts) in enumerate((("a label in common", relevant), ("no label in common", others))):
+    for number, (name, counts) in enumerate(
+        (("a label in common", relevant), ("no label in common", others))
+    ):
         shares = counts / max(int(counts.sum()), 1)
-        axes.step(np.arange(len(counts)), shares, where="mid", label=name, color=COLOURS[number], linestyle=STYLES[number])
+        axes.step(
+            np.arange(len(counts)),
+            shares,
+            where="mid",
+            label=name,
+            color=COLOURS[number],
+            linestyle=STYLES[number],
+        )
     axes.set_xlim(0, report.bits)
     axes.set_ylim(0, None)
     _legend(figure)
     return figure
 
 
-def tie_interval_figure(reports: Mapping[str, Mapping[int, RetrievalReport]], k: int | None = None, title: str = "") -> Figure:
-    """How far the order of tied items alone can move mAP@k: bars from worst to best, the expectation marked.
+def tie_interval_figure(
+    reports: Mapping[str, Mapping[int, RetrievalReport]], k: int | None = None, title: str = ""
+) -> Figure:
+    """How far the order of tied items alone can move mAP@k: bars from worst to best, the
+    expectation marked.
 
     Args:
         reports: method -> bits -> report; every report holds the cut-off ``k``
@@ -109,14 +147,23 @@ def tie_interval_figure(reports: Mapping[str, Mapping[int, RetrievalReport]], k:
         low = means - np.array([by_bits[b].map_worst[k] for b in bits])
         high = np.array([by_bits[b].map_best[k] for b in bits]) - means
         look = _look(number)
-        axes.errorbar([b * shift for b in bits], means, yerr=np.maximum([low, high], 0.0), label=name, capsize=3, **look)
+        axes.errorbar(
+            [b * shift for b in bits],
+            means,
+            yerr=np.maximum([low, high], 0.0),
+            label=name,
+            capsize=3,
+            **look,
+        )
     _bit_ticks(axes, sorted({bits for by_bits in reports.values() for bits in by_bits}))
     _legend(figure)
     return figure
 
 
 def save_print(figure: Figure, target: Path) -> None:
-    """Write ``target`` as PNG and, beside it, as vector PDF with text that stays text, each whole or not at all."""
+    """Write ``target`` as PNG and, beside it, as vector PDF with text that stays text, each whole
+    or not at all.
+    """
     for suffix in (".png", ".pdf"):
         # type 42: journals refuse the type 3 fonts that Matplotlib embeds otherwise
         with atomic_path(target.with_suffix(suffix)) as partial, rc_context({"pdf.fonttype": 42}):

@@ -16,11 +16,18 @@ PACKAGES = ("torch", "lightning", "numpy", "faiss-cpu", "numba", "torchvision", 
 
 
 def git_commit(folder: Path) -> str | None:
-    """Commit that ``folder`` has checked out, ``+changes`` behind it when files differ; None outside of a repository."""
+    """Commit that ``folder`` has checked out, ``+changes`` behind it when files differ; None
+    outside of a repository.
+    """
     try:
         answers = [
-            subprocess.run(["git", "-C", str(folder), *question], capture_output=True, text=True, check=True).stdout.strip()
-            for question in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+            subprocess.run(
+                ["git", "-C", str(folder), *question], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for question in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no"),
+            )
         ]
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -28,7 +35,9 @@ def git_commit(folder: Path) -> str | None:
 
 
 def environment(datamodule: RetrievalDataModule) -> dict[str, Any]:
-    """Versions, the commits of package and working directory, the fingerprint of the splits, and the command."""
+    """Versions, the commits of package and working directory, the fingerprint of the splits, and
+    the command.
+    """
     versions = {"python": platform.python_version(), "udmsh_pl": __version__}
     for name in PACKAGES:
         try:

@@ -19,7 +19,10 @@ def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str
     axes = figure.subplots()
     axes.bar(centres, density, width, color="0.8", label="pairs of train images")
     peak = density.max()
-    for sigma, side, colour in ((fitted.sigma_left, -1, "tab:blue"), (fitted.sigma_right, 1, "tab:orange")):
+    for sigma, side, colour in (
+        (fitted.sigma_left, -1, "tab:blue"),
+        (fitted.sigma_right, 1, "tab:orange"),
+    ):
         x = fitted.mode + side * np.linspace(0, 4 * sigma, 200)
         name = "left" if side < 0 else "right"
         axes.plot(
@@ -31,8 +34,18 @@ def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str
     share = histogram.numpy().cumsum() / max(int(histogram.sum()), 1)
     edges = np.clip([int(near * BINS / 2), int(far * BINS / 2)], 0, BINS - 1)
     axes.axvline(fitted.mode, color="black", linewidth=1, label=f"mode m = {fitted.mode:.3f}")
-    axes.axvline(near, color="tab:green", linestyle="--", label=f"$d_s$ = {near:.3f}: {share[edges[0]]:.1%} surely similar")
-    axes.axvline(far, color="tab:red", linestyle="--", label=f"$d_d$ = {far:.3f}: {1 - share[edges[1]]:.1%} surely dissimilar")
+    axes.axvline(
+        near,
+        color="tab:green",
+        linestyle="--",
+        label=f"$d_s$ = {near:.3f}: {share[edges[0]]:.1%} surely similar",
+    )
+    axes.axvline(
+        far,
+        color="tab:red",
+        linestyle="--",
+        label=f"$d_d$ = {far:.3f}: {1 - share[edges[1]]:.1%} surely dissimilar",
+    )
     used = centres[counts > 0]
     axes.set_xlim(min(used.min(), near) - 0.05, max(used.max(), far) + 0.05)
     axes.set_xlabel("cosine distance of teacher features")

@@ -18,9 +18,10 @@ Format = Literal["markdown", "csv", "latex"]
 class Result:
     """One row of ``results.csv``: a value with everything that it depends on.
 
-    ``k`` is ``all`` for the whole database, ``bits`` 0 for real-valued features; ``lower`` and ``upper`` are the worst
-    and the best case over orders of tied items. ``seconds`` is the time of training with its teacher, ``encode_seconds`` that of
-    encoding queries and database, both on cached trunk features; ``peak_gb`` the process's largest memory so far.
+    ``k`` is ``all`` for the whole database, ``bits`` 0 for real-valued features; ``lower`` and
+    ``upper`` are the worst and the best case over orders of tied items. ``seconds`` is the time of
+    training with its teacher, ``encode_seconds`` that of encoding queries and database, both on
+    cached backbone features; ``peak_gb`` the process's largest memory so far.
     """
 
     dataset: str
@@ -68,9 +69,13 @@ def read_results(path: Path) -> list[Result]:
         results = []
         for line in reader:
             try:
-                results.append(Result(**{name: _TYPES.get(name, str)(line[name]) for name in COLUMNS}))
+                results.append(
+                    Result(**{name: _TYPES.get(name, str)(line[name]) for name in COLUMNS})
+                )
             except (TypeError, ValueError) as error:
-                raise InputError(f"{path}:{reader.line_num}: {error}; remove the line and run again") from error
+                raise InputError(
+                    f"{path}:{reader.line_num}: {error}; remove the line and run again"
+                ) from error
     return results
 
 
@@ -84,9 +89,11 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
 
 
 def render_table(results: Sequence[Result], form: Format = "markdown") -> str:
-    """mAP per method and bits as mean ± standard deviation over seeds; the protocol stands above it.
+    """mAP per method and bits as mean ± standard deviation over seeds; the protocol stands above
+    it.
 
-    The best mean of a column is bold only when it is ahead of every other by more than the two spreads together.
+    The best mean of a column is bold only when it is ahead of every other by more than the two
+    spreads together.
     """
     chosen = [result for result in results if result.metric == "map" and result.ties != "id"]
     if not chosen:
@@ -98,35 +105,59 @@ def render_table(results: Sequence[Result], form: Format = "markdown") -> str:
     )
     header = ["method", *(f"mAP@{'ALL' if k == 'all' else k}, {bits} bits" for k, bits in columns)]
     values = {
-        (method, column): [r.value for r in chosen if r.method == method and r.k == column[0] and r.bits in (column[1], 0)]
+        (method, column): [
+            r.value
+            for r in chosen
+            if r.method == method and r.k == column[0] and r.bits in (column[1], 0)
+        ]
         for method in methods
         for column in columns
     }
-    best = {column: _clear_winner({method: values[method, column] for method in methods}) for column in columns}
-    rows = [[method, *(_cell(values[method, column], method == best[column], form) for column in columns)] for method in methods]
+    best = {
+        column: _clear_winner({method: values[method, column] for method in methods})
+        for column in columns
+    }
+    rows = [
+        [
+            method,
+            *(_cell(values[method, column], method == best[column], form) for column in columns),
+        ]
+        for method in methods
+    ]
     if form == "csv":
-        return "\n".join(",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows])
+        return "\n".join(
+            ",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows]
+        )
     notes = _notes(chosen)
     if form == "latex":
         head = " & ".join(name.replace("@", "{@}") for name in header) + r" \\"
-        body = "\n".join(" & ".join(cell.replace("_", r"\_") for cell in row) + r" \\" for row in rows)
+        body = "\n".join(
+            " & ".join(cell.replace("_", r"\_") for cell in row) + r" \\" for row in rows
+        )
         comments = "\n".join(f"% {note}" for note in notes)
         shape = "l" + "c" * len(columns)
         return f"{comments}\n\\begin{{tabular}}{{{shape}}}\n\\toprule\n{head}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
-    lines = ["| " + " | ".join(row) + " |" for row in [header, ["---", *["---:"] * len(columns)], *rows]]
+    lines = [
+        "| " + " | ".join(row) + " |" for row in [header, ["---", *["---:"] * len(columns)], *rows]
+    ]
     return "\n".join(["\n".join(lines), "", *notes])
 
 
 def render_costs(results: Sequence[Result]) -> str:
-    """Markdown: mean seconds of training and of encoding a cell of each method, and the largest memory, on cached features."""
+    """Markdown: mean seconds of training and of encoding a cell of each method, and the largest
+    memory, on cached features.
+    """
     lines = ["| method | training, s | encoding, s |", "| --- | ---: | ---: |"]
     cells = [result for result in results if result.bits]
     for method in dict.fromkeys(result.method for result in cells):
         own = [result for result in cells if result.method == method]
-        training, encoding = (statistics.fmean(getattr(r, name) for r in own) for name in ("seconds", "encode_seconds"))
+        training, encoding = (
+            statistics.fmean(getattr(r, name) for r in own)
+            for name in ("seconds", "encode_seconds")
+        )
         lines.append(f"| {method} | {training:.1f} | {encoding:.2f} |")
     peak = max((result.peak_gb for result in results), default=0.0)
-    note = "Means over code lengths and seeds, on cached trunk features; a teacher counts in the cell that fitted it."
+    note = "Means over code lengths and seeds, on cached backbone features; a teacher counts in the cell that fitted it."
     return "\n".join([*lines, "", note + f" Peak memory of the process: {peak:.2f} GB."])
 
 
@@ -150,7 +181,9 @@ def _cell(values: Sequence[float], bold: bool, form: Format) -> str:
 
 
 def _clear_winner(values: dict[str, list[float]]) -> str | None:
-    """The method whose mean is ahead of all others by more than both spreads together, if there is one."""
+    """The method whose mean is ahead of all others by more than both spreads together, if there is
+    one.
+    """
     known = {method: numbers for method, numbers in values.items() if numbers}
     ranked = sorted(known, key=lambda method: -statistics.fmean(known[method]))
     if len(ranked) < 2:
@@ -164,7 +197,9 @@ def _notes(results: Sequence[Result]) -> list[str]:
     first = results[0]
     seeds = sorted({result.seed for result in results if result.bits})
     return [
-        f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, backbone {first.backbone}.",
+        f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, "
+        f"backbone {first.backbone}.",
         f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries without a hit count 0.',
-        f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by more than the spreads.",
+        f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by "
+        "more than the spreads.",
     ]

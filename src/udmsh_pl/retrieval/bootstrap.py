@@ -1,4 +1,6 @@
-"""Confidence intervals of a mean over queries, and of the difference of two methods on the same queries."""
+"""Confidence intervals of a mean over queries, and of the difference of two methods on the same
+queries.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.ties import Floats
+from udmsh_pl.retrieval.ties import Float64s
 
 
-def bootstrap_interval(values: Floats, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of per-query values (Efron & Tibshirani, 1993, ch. 13: *stated*).
+def bootstrap_interval(
+    values: Float64s, confidence: float = 0.95, samples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of per-query values (Efron & Tibshirani, 1993, ch.
+    13: *stated*).
 
-    The queries are the sample: the interval says how much a mean would move with other queries of the same kind. It
-    says nothing about other seeds of training.
+    The queries are the sample: the interval says how much a mean would move with other queries of
+    the same kind. It says nothing about other seeds of training.
 
     Args:
         values: [Q], such as ``report.average_precision[None]``
@@ -37,7 +42,9 @@ def bootstrap_interval(values: Floats, confidence: float = 0.95, samples: int = 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much better the first method is: mean difference, its interval, and a two-sided bootstrap p-value."""
+    """How much better the first method is: mean difference, its interval, and a two-sided bootstrap
+    p-value.
+    """
 
     mean: float
     lower: float
@@ -46,13 +53,13 @@ class PairedDifference:
 
 
 def paired_difference(
-    first: Floats, second: Floats, confidence: float = 0.95, samples: int = 2000, seed: int = 0
+    first: Float64s, second: Float64s, confidence: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> PairedDifference:
     """Compare two methods on the same queries: bootstrap of the mean of per-query differences.
 
-    Queries are resampled in pairs, so what makes a query hard for both methods cancels; two separate intervals may
-    overlap where this one excludes 0 (Sakai, SIGIR 2006: *stated* for retrieval measures). Neither says anything about
-    other seeds of training.
+    Queries are resampled in pairs, so what makes a query hard for both methods cancels; two
+    separate intervals may overlap where this one excludes 0 (Sakai, SIGIR 2006: *stated* for
+    retrieval measures). Neither says anything about other seeds of training.
 
     Args:
         first: [Q], such as ``report.average_precision[None]`` of one method
@@ -66,7 +73,9 @@ def paired_difference(
     """
     ours, theirs = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
     if len(ours) != len(theirs):
-        raise InputError(f"first has {len(ours)} queries, second {len(theirs)}: compare on the same queries")
+        raise InputError(
+            f"first has {len(ours)} queries, second {len(theirs)}: compare on the same queries"
+        )
     data = ours - theirs
     lower, upper = bootstrap_interval(data, confidence, samples, seed)
     # under the null hypothesis the differences are those found, moved to a mean of 0
@@ -75,11 +84,13 @@ def paired_difference(
     return PairedDifference(float(data.mean()), lower, upper, (extreme + 1) / (samples + 1))
 
 
-def _resampled_means(data: Floats, samples: int, seed: int) -> Floats:
+def _resampled_means(data: Float64s, samples: int, seed: int) -> Float64s:
     if samples < 1:
         raise InputError(f"samples is {samples}: give 1 or more, such as 2000")
     random = np.random.default_rng(seed)
     means = np.empty(samples)
-    for row in range(samples):  # one resample at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
+    for row in range(
+        samples
+    ):  # one resample at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
         means[row] = data[random.integers(0, len(data), len(data))].mean()
     return means

@@ -1,4 +1,6 @@
-"""Binary codes as bytes and as 64-bit words, labels as bit masks; every check of an input's shape is here."""
+"""Binary codes as bytes and as 64-bit words, labels as bit masks; every check of an input's shape
+is here.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,14 @@ Bools = npt.NDArray[np.bool_]
 def to_numpy(values: Any, name: str) -> npt.NDArray[Any]:
     """Give ``values`` (NumPy array, torch tensor on any device, nested list) as a NumPy array.
 
-    ``name`` is what an error calls the argument. Raises ``InputError`` for what is not a rectangular array.
+    ``name`` is what an error calls the argument. Raises ``InputError`` for what is not a
+    rectangular array.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        if str(values.dtype) == "torch.bfloat16":  # NumPy has no bfloat16; float32 holds each of its values
+        if (
+            str(values.dtype) == "torch.bfloat16"
+        ):  # NumPy has no bfloat16; float32 holds each of its values
             values = values.float()
         values = values.numpy()
     try:
@@ -37,29 +42,36 @@ def pack_codes(u: Any) -> Bytes:
     """Pack relaxed or binary codes into bytes.
 
     Args:
-        u: [N, K], NumPy array or torch tensor. Floats and signed integers: bit = (u >= 0), so sign(0) = +1 as the
-            hashing papers define it. Booleans: bit = u.
+        u: [N, K], NumPy array or torch tensor. Float64s and signed integers: bit = (u >= 0), so
+            sign(0) = +1 as the hashing papers define it. Booleans: bit = u.
 
     Returns:
-        uint8 [N, ceil(K / 8)]. Bit k of a code is bit k % 8 (the least significant first) of byte k // 8; the bits
-        past K are 0. Hamming distances, and so FAISS's answers, do not depend on this order.
+        uint8 [N, ceil(K / 8)]. Bit k of a code is bit k % 8 (the least significant first) of byte k
+        // 8; the bits past K are 0. Hamming distances, and so FAISS's answers, do not depend on
+        this order.
 
     Raises:
-        InputError: not two dimensions, K = 0, a NaN, or integers 0/1 (0 would become +1: pass them as bool).
+        InputError: not two dimensions, K = 0, a NaN, or integers 0/1 (0 would become +1: pass them
+            as bool).
     """
     values = to_numpy(u, "codes")
     if values.ndim != 2 or values.shape[1] == 0:
-        raise InputError(f"codes have shape {list(values.shape)}: give [items, bits] with at least one bit")
+        raise InputError(
+            f"codes have shape {list(values.shape)}: give [items, bits] with at least one bit"
+        )
     if values.dtype.kind == "b":
         return np.packbits(values, axis=1, bitorder="little")
     if values.dtype.kind in "iu":
         if values.size and values.min() >= 0 and (values == 0).any():
             raise InputError(
-                "codes are integers without a negative value, so u >= 0 is always true: convert 0/1 codes to bool, or give -1/+1"
+                "codes are integers without a negative value, so u >= 0 is always true: convert "
+                "0/1 codes to bool, or give -1/+1"
             )
     elif np.isnan(values).any():
         row = int(np.flatnonzero(np.isnan(values).any(axis=1))[0])
-        raise InputError(f"codes hold NaN, first in row {row}: the network diverged, or the file is damaged")
+        raise InputError(
+            f"codes hold NaN, first in row {row}: the network diverged, or the file is damaged"
+        )
     return np.packbits(values >= 0, axis=1, bitorder="little")
 
 
@@ -74,22 +86,33 @@ def unpack_codes(codes: Any, bits: int) -> npt.NDArray[np.int8]:
 
 
 def check_codes(codes: Any, bits: int, name: str) -> Bytes:
-    """Check packed codes (uint8 [N, ceil(bits / 8)], bits past ``bits`` zero) and give them as a contiguous array."""
+    """Check packed codes (uint8 [N, ceil(bits / 8)], bits past ``bits`` zero) and give them as a
+    contiguous array.
+    """
     if bits < 1:
         raise InputError(f"bits is {bits}: a code has at least one bit")
     array = to_numpy(codes, name)
     width = (bits + 7) // 8
     if array.dtype != np.uint8:
-        raise InputError(f"{name} holds {array.dtype}, not packed bytes: call pack_codes on them first")
+        raise InputError(
+            f"{name} holds {array.dtype}, not packed bytes: call pack_codes on them first"
+        )
     if array.ndim != 2 or array.shape[1] != width:
-        raise InputError(f"{name} has shape {list(array.shape)}: {bits} bits need [items, {width}] bytes; check bits")
+        raise InputError(
+            f"{name} has shape {list(array.shape)}: {bits} bits need [items, {width}] bytes; check "
+            "bits"
+        )
     if bits % 8 and array.size and (array[:, -1] >> (bits % 8)).any():
-        raise InputError(f"{name} has bits set past bit {bits}: the codes are longer than bits={bits} says")
+        raise InputError(
+            f"{name} has bits set past bit {bits}: the codes are longer than bits={bits} says"
+        )
     return np.ascontiguousarray(array)
 
 
 def code_words(codes: Bytes) -> Words:
-    """Pad bytes [N, B] with zeros to whole 64-bit words: uint64 [N, ceil(B / 8)]. Distances stay as they are."""
+    """Pad bytes [N, B] with zeros to whole 64-bit words: uint64 [N, ceil(B / 8)]. Distances stay as
+    they are.
+    """
     return _words(codes)
 
 
@@ -97,9 +120,14 @@ def check_labels(labels: Any, items: int, name: str) -> Bools:
     """Check labels ([items, L], bool or numbers 0/1) and give them as bool [items, L]."""
     array = to_numpy(labels, name)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise InputError(f"{name} has shape {list(array.shape)}: give [items, labels]; one-hot encode class numbers")
+        raise InputError(
+            f"{name} has shape {list(array.shape)}: give [items, labels]; one-hot encode class "
+            "numbers"
+        )
     if array.shape[0] != items:
-        raise InputError(f"{name} has {array.shape[0]} rows, its codes {items}: both must list the same items")
+        raise InputError(
+            f"{name} has {array.shape[0]} rows, its codes {items}: both must list the same items"
+        )
     if array.dtype.kind != "b":
         if not ((array == 0) | (array == 1)).all():
             raise InputError(f"{name} holds values other than 0 and 1: give one column a label")

@@ -1,4 +1,6 @@
-"""Best and worst AP@k that an order of tied items can give (the closed forms are *ours*, enumerated in the tests)."""
+"""Best and worst AP@k that an order of tied items can give (the closed forms are *ours*, enumerated
+in the tests).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import numpy as np
 
 from udmsh_pl.retrieval.ties import (
     Denominator,
-    Floats,
+    Float64s,
     Groups,
     Straddle,
     columns,
@@ -16,18 +18,22 @@ from udmsh_pl.retrieval.ties import (
 )
 
 
-def first_sum(x: Floats, before: Floats, hits: Floats) -> Floats:
-    """Sum of precisions at x relevant items that come right after ``before`` items, ``hits`` of them relevant."""
+def first_sum(x: Float64s, before: Float64s, hits: Float64s) -> Float64s:
+    """Sum of precisions at x relevant items that come right after ``before`` items, ``hits`` of
+    them relevant.
+    """
     return x + (hits - before) * harmonic_difference(before, before + x)
 
 
-def extreme_average_precision(groups: Groups, k: int, denominator: Denominator) -> tuple[Floats, Floats]:
+def extreme_average_precision(
+    groups: Groups, k: int, denominator: Denominator
+) -> tuple[Float64s, Float64s]:
     """Worst and best AP@k over all orders of tied items, float64 [Q] each.
 
-    Relevant items go last (worst) or first (best) inside each group. With the "retrieved" denominator the number x of
-    the cut group's relevant items inside k matters both ways. Best: the mean of precisions first falls, then rises
-    with x, so it is greatest at one end. Worst: the numerator is convex in x, so its quotient by (hits + x) has one
-    valley, which bisection finds.
+    Relevant items go last (worst) or first (best) inside each group. With the "retrieved"
+    denominator the number x of the cut group's relevant items inside k matters both ways. Best: the
+    mean of precisions first falls, then rises with x, so it is greatest at one end. Worst: the
+    numerator is convex in x, so its quotient by (hits + x) has one valley, which bisection finds.
     """
     cut = Straddle.at(groups, k)
     n, r, _, before, hits, _ = columns(groups, cut)
@@ -38,10 +44,10 @@ def extreme_average_precision(groups: Groups, k: int, denominator: Denominator) 
     done_best = _sum_inside(first_sum(groups.relevant, groups.before, groups.hits_before), cut)
     done_worst = _sum_inside(first_sum(groups.relevant, last, groups.hits_before), cut)
 
-    def best(x: Floats) -> Floats:
+    def best(x: Float64s) -> Float64s:
         return done_best + first_sum(x, before, hits)
 
-    def worst(x: Floats) -> Floats:
+    def worst(x: Float64s) -> Float64s:
         return done_worst + first_sum(x, before + slots - x, hits)
 
     if denominator != "retrieved":
@@ -53,7 +59,9 @@ def extreme_average_precision(groups: Groups, k: int, denominator: Denominator) 
     left, right = low.copy(), high.copy()
     while (left < right).any():
         middle = np.floor((left + right) / 2.0)
-        rising = ratio(worst(middle + 1.0), hits_inside + middle + 1.0) >= ratio(worst(middle), hits_inside + middle)
+        rising = ratio(worst(middle + 1.0), hits_inside + middle + 1.0) >= ratio(
+            worst(middle), hits_inside + middle
+        )
         active = left < right
         right = np.where(active & rising, middle, right)
         left = np.where(active & ~rising, middle + 1.0, left)
@@ -62,5 +70,5 @@ def extreme_average_precision(groups: Groups, k: int, denominator: Denominator) 
     return lowest, highest
 
 
-def _sum_inside(values: Floats, cut: Straddle) -> Floats:
+def _sum_inside(values: Float64s, cut: Straddle) -> Float64s:
     return np.asarray(np.where(cut.inside, values, 0.0).sum(axis=1))

@@ -1,8 +1,10 @@
-"""Metrics that know how many labels two images share: NDCG@k, ACG@k, WAP@k, exact in expectation under ties.
+"""Metrics that know how many labels two images share: NDCG@k, ACG@k, WAP@k, exact in expectation
+under ties.
 
-The grade of an item is the number of labels it shares with the query. Definitions as the multi-label hashing papers use
-them (Zhao et al., CVPR 2015: *stated*), with gain 2^grade - 1 and discount 1 / log2(1 + place) for NDCG (Järvelin &
-Kekäläinen, TOIS 2002: *stated*); expectation over ties: McSherry & Najork, ECIR 2008 (*stated* for DCG), WAP *ours*.
+The grade of an item is the number of labels it shares with the query. Definitions as the
+multi-label hashing papers use them (Zhao et al., CVPR 2015: *stated*), with gain 2^grade - 1 and
+discount 1 / log2(1 + place) for NDCG (Järvelin & Kekäläinen, TOIS 2002: *stated*); expectation over
+ties: McSherry & Najork, ECIR 2008 (*stated* for DCG), WAP *ours*.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from udmsh_pl.retrieval.codes import Words, popcounts
-from udmsh_pl.retrieval.kernel import Counts, count_grades
-from udmsh_pl.retrieval.ties import Denominator, Floats, Groups, expected_average_precision, ratio
+from udmsh_pl.retrieval.counting.kernel import Counts, count_grades
+from udmsh_pl.retrieval.ties import Denominator, Float64s, Groups, expected_average_precision, ratio
 
 Cutoff = int | None
 BLOCK = 256  # queries counted at a time: their counts have a cell for each distance and grade
@@ -22,15 +24,19 @@ BLOCK = 256  # queries counted at a time: their counts have a cell for each dist
 
 @dataclass(frozen=True)
 class GradedReport:
-    """Graded scores; dicts are keyed by cut-off, ``None`` is ALL; per-query arrays are float64 [Q]."""
+    """Graded scores; dicts are keyed by cut-off, ``None`` is ALL; per-query arrays are float64
+    [Q].
+    """
 
-    ndcg_per_query: dict[Cutoff, Floats]
-    acg_per_query: dict[Cutoff, Floats]
-    wap_per_query: dict[Cutoff, Floats]
+    ndcg_per_query: dict[Cutoff, Float64s]
+    acg_per_query: dict[Cutoff, Float64s]
+    wap_per_query: dict[Cutoff, Float64s]
 
     @property
     def ndcg(self) -> dict[Cutoff, float]:
-        """Mean of DCG@k over the DCG@k of the best possible ranking; 0 for a query without relevant items."""
+        """Mean of DCG@k over the DCG@k of the best possible ranking; 0 for a query without relevant
+        items.
+        """
         return {k: float(values.mean()) for k, values in self.ndcg_per_query.items()}
 
     @property
@@ -40,7 +46,9 @@ class GradedReport:
 
     @property
     def wap(self) -> dict[Cutoff, float]:
-        """Mean, over the relevant places inside k, of the ACG up to that place; 0 for a query without a hit."""
+        """Mean, over the relevant ranks inside k, of the ACG up to that rank; 0 for a query
+        without a hit.
+        """
         return {k: float(values.mean()) for k, values in self.wap_per_query.items()}
 
 
@@ -69,23 +77,32 @@ def graded_report(
     # two items share no more labels than the one with fewer has
     most = min(int(popcounts(words).max(initial=0)) for words in (query_labels, database_labels))
     levels = max(2, most + 1)
-    # DCG at a place is a weighted sum of gains: H'[m] = sum of the discounts of the first m places
+    # DCG at a rank is a weighted sum of gains: H'[m] = sum of the discounts of the first m ranks
     discounts = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(len(database)) + 2.0))])
-    found: dict[str, dict[Cutoff, list[Floats]]] = {name: {k: [] for k in ks} for name in ("ndcg", "acg", "wap")}
+    found: dict[str, dict[Cutoff, list[Float64s]]] = {
+        name: {k: [] for k in ks} for name in ("ndcg", "acg", "wap")
+    }
     for start in range(0, len(query), BLOCK):
         rows = slice(start, start + BLOCK)
-        counts = count_grades(query[rows], database, query_labels[rows], database_labels, bits, levels, threads)
+        counts = count_grades(
+            query[rows], database, query_labels[rows], database_labels, bits, levels, threads
+        )
         for k in ks:
             cut = len(database) if k is None else min(k, len(database))
             found["ndcg"][k].append(expected_ndcg(counts, cut, discounts))
             found["acg"][k].append(expected_acg(counts, cut))
             found["wap"][k].append(expected_wap(counts, cut, denominator))
-    joined = {name: {k: np.concatenate(parts) for k, parts in by_k.items()} for name, by_k in found.items()}
+    joined = {
+        name: {k: np.concatenate(parts) for k, parts in by_k.items()}
+        for name, by_k in found.items()
+    }
     return GradedReport(joined["ndcg"], joined["acg"], joined["wap"])
 
 
-def expected_ndcg(counts: Counts, k: int, discounts: Floats) -> Floats:
-    """Expected NDCG@k, float64 [Q], from counts [Q, D, grades]; ``discounts[m]`` sums those of the first m places."""
+def expected_ndcg(counts: Counts, k: int, discounts: Float64s) -> Float64s:
+    """Expected NDCG@k, float64 [Q], from counts [Q, D, grades]; ``discounts[m]`` sums those of the
+    first m ranks.
+    """
     gain = np.exp2(np.arange(counts.shape[2])) - 1.0
     items = counts.sum(axis=2)
     inside = np.minimum(np.cumsum(items, axis=1), k)
@@ -96,7 +113,7 @@ def expected_ndcg(counts: Counts, k: int, discounts: Floats) -> Floats:
     return ratio(dcg, ideal)
 
 
-def expected_acg(counts: Counts, k: int) -> Floats:
+def expected_acg(counts: Counts, k: int) -> Float64s:
     """Expected mean grade of the first k items, float64 [Q], from counts [Q, D, grades]."""
     items = counts.sum(axis=2)
     slots = np.diff(np.minimum(np.cumsum(items, axis=1), k), axis=1, prepend=0)
@@ -104,7 +121,9 @@ def expected_acg(counts: Counts, k: int) -> Floats:
     return np.asarray((mean * slots).sum(axis=1) / k)
 
 
-def expected_wap(counts: Counts, k: int, denominator: Denominator) -> Floats:
+def expected_wap(counts: Counts, k: int, denominator: Denominator) -> Float64s:
     """Expected weighted AP@k, float64 [Q], from counts [Q, D, grades]."""
     items, relevant = counts.sum(axis=2), counts[:, :, 1:].sum(axis=2)
-    return expected_average_precision(Groups.of(items, relevant, counts @ np.arange(counts.shape[2])), k, denominator)
+    return expected_average_precision(
+        Groups.of(items, relevant, counts @ np.arange(counts.shape[2])), k, denominator
+    )

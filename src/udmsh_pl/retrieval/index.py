@@ -20,7 +20,9 @@ Ids = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.int32]
 Found = tuple[Distances, Ids]
 
-COUNTING_FROM = 256  # FAISS's heap slows down with k; from here on its counting search is the faster one
+COUNTING_FROM = (
+    256  # FAISS's heap slows down with k; from here on its counting search is the faster one
+)
 COUNTING_BYTES = 256 << 20  # what the counting search may take: (bits + 1) k 8 bytes a query
 
 
@@ -28,9 +30,10 @@ class BinaryIndex:
     """Nearest codes by Hamming distance.
 
     Args:
-        bits: code length, 1 or more (codes are padded with zeros to whole bytes, which leaves distances as they are)
-        kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``, ``hnsw`` and
-            ``multihash`` search a part of the items
+        bits: code length, 1 or more (codes are padded with zeros to whole bytes, which leaves
+            distances as they are)
+        kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
+            ``hnsw`` and ``multihash`` search a part of the items
         lists: ivf: number of lists; None: the square root of the number of codes first added
         probes: ivf: lists searched
         links: hnsw: neighbours a node
@@ -59,7 +62,9 @@ class BinaryIndex:
         if kind not in get_args(Kind):
             raise InputError(f"kind is {kind!r}: choose one of {', '.join(get_args(Kind))}")
         if device != "cpu" and kind != "flat":
-            raise InputError(f"device is {device!r}: only kind='flat' searches there; leave device out")
+            raise InputError(
+                f"device is {device!r}: only kind='flat' searches there; leave device out"
+            )
         self.bits, self.kind, self.device = bits, kind, device
         self.ids: Ids = np.empty(0, dtype=np.int64)
         self._lists, self._probes = lists, probes
@@ -72,23 +77,31 @@ class BinaryIndex:
             self._index.hnsw.efConstruction = self._index.hnsw.efSearch = effort
         elif kind == "multihash":
             tables = min(hashes, bits)
-            self._index = faiss.IndexBinaryMultiHash(width, tables, hash_bits or min(16, bits // tables))
+            self._index = faiss.IndexBinaryMultiHash(
+                width, tables, hash_bits or min(16, bits // tables)
+            )
             self._index.nflip = flips
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def add(self, codes: Any, ids: Any = None) -> None:
-        """Add packed codes, uint8 [N, ceil(bits / 8)]; ``ids`` int [N] are their rows, by default the next ones.
+        """Add packed codes, uint8 [N, ceil(bits / 8)]; ``ids`` int [N] are their rows, by default
+        the next ones.
 
         The first codes added to an ivf index also train its lists.
         """
         packed = check_codes(codes, self.bits, "codes")
         if not len(packed):
             return
-        rows = np.arange(len(self), len(self) + len(packed)) if ids is None else to_numpy(ids, "ids")
+        rows = (
+            np.arange(len(self), len(self) + len(packed)) if ids is None else to_numpy(ids, "ids")
+        )
         if rows.shape != (len(packed),) or rows.dtype.kind not in "iu":
-            raise InputError(f"ids have shape {list(rows.shape)}, type {rows.dtype}: give {len(packed)} whole numbers")
+            raise InputError(
+                f"ids have shape {list(rows.shape)}, type {rows.dtype}: give {len(packed)} whole "
+                "numbers"
+            )
         if self._index is None:
             self._index = self._trained(packed)
         self._index.add(packed)
@@ -98,8 +111,8 @@ class BinaryIndex:
         """Find the k nearest items of each code.
 
         Returns:
-            distances int32 [Q, min(k, items)] and ids int64 of the same shape, nearest first. Where an inexact index
-            finds fewer, distance and id are -1.
+            distances int32 [Q, min(k, items)] and ids int64 of the same shape, nearest first. Where
+            an inexact index finds fewer, distance and id are -1.
         """
         packed = check_codes(codes, self.bits, "codes")
         if k < 1:
@@ -112,28 +125,37 @@ class BinaryIndex:
         if self.device != "cpu":
             from udmsh_pl.retrieval import cuda
 
-            distances, rows = cuda.search(code_words(packed), code_words(self.codes()), k, self.device)
+            distances, rows = cuda.search(
+                code_words(packed), code_words(self.codes()), k, self.device
+            )
         else:
             if self.kind == "flat":
                 self._index.use_heap = k < COUNTING_FROM
                 self._index.query_batch_size = max(1, COUNTING_BYTES // (8 * (self.bits + 1) * k))
             distances, rows = self._index.search(packed, k)
         missing = rows < 0
-        return np.where(missing, -1, distances).astype(np.int32), np.where(missing, -1, self.ids[rows])
+        return np.where(missing, -1, distances).astype(np.int32), np.where(
+            missing, -1, self.ids[rows]
+        )
 
     def range_search(self, codes: Any, radius: int) -> list[Found]:
-        """Find every item within ``radius`` (included), nearest first, in the order of addition at one distance.
+        """Find every item within ``radius`` (included), nearest first, in the order of addition at
+        one distance.
 
-        Returns one ``(distances int32 [n], ids int64 [n])`` a query. An hnsw index searches all its codes; ivf and
-        multihash may miss items, as in :meth:`search`.
+        Returns one ``(distances int32 [n], ids int64 [n])`` a query. An hnsw index searches all its
+        codes; ivf and multihash may miss items, as in :meth:`search`.
         """
         packed = check_codes(codes, self.bits, "codes")
         if radius < 0:
             raise InputError(f"radius is {radius}: a distance is 0 or more")
         if not len(self):
             raise InputError("the index is empty: add codes first")
-        index: Any = faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
-        limits, distances, rows = index.range_search(packed, radius + 1)  # FAISS leaves the radius itself out
+        index: Any = (
+            faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
+        )
+        limits, distances, rows = index.range_search(
+            packed, radius + 1
+        )  # FAISS leaves the radius itself out
         found = []
         for start, stop in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True):
             near, row = distances[start:stop].astype(np.int32), rows[start:stop]
@@ -145,28 +167,41 @@ class BinaryIndex:
         """Codes of a flat or hnsw index in the order they were added, uint8 [N, ceil(bits / 8)]."""
         if self.kind not in ("flat", "hnsw"):
             raise InputError(f"a {self.kind} index does not keep codes in order: use flat or hnsw")
-        index: Any = faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
+        index: Any = (
+            faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
+        )
         return np.asarray(faiss.vector_to_array(index.xb), dtype=np.uint8).reshape(len(self), -1)
 
     def save(self, path: Path | str, model_hash: str = "") -> None:
-        """Write the index to one file with a checksum, whole or not at all; ``model_hash`` names the encoder."""
+        """Write the index to one file with a checksum, whole or not at all; ``model_hash`` names
+        the encoder.
+        """
         if self._index is None or not len(self):
             raise InputError("the index is empty: add codes before saving it")
         head = indexfile.Head(self.bits, len(self), self.kind, model_hash)
         indexfile.write(Path(path), head, self.ids, faiss.serialize_index_binary(self._index))
 
     @classmethod
-    def load(cls, path: Path | str, bits: int | None = None, model_hash: str | None = None, device: str = "cpu") -> BinaryIndex:
+    def load(
+        cls,
+        path: Path | str,
+        bits: int | None = None,
+        model_hash: str | None = None,
+        device: str = "cpu",
+    ) -> BinaryIndex:
         """Read what :meth:`save` wrote.
 
         ``bits`` and ``model_hash`` are what the caller expects; None takes any.
 
         Raises:
-            InputError: no such file, cut short or altered, another code length, or another model's index.
+            InputError: no such file, cut short or altered, another code length, or another model's
+                index.
         """
         head, ids, octets = indexfile.read(Path(path))
         if bits is not None and head.bits != bits:
-            raise InputError(f"{path} holds codes of {head.bits} bits, not {bits}: set bits={head.bits}")
+            raise InputError(
+                f"{path} holds codes of {head.bits} bits, not {bits}: set bits={head.bits}"
+            )
         if model_hash is not None and head.model_hash != model_hash:
             raise InputError(
                 f"{path} is the index of another model ({head.model_hash or 'not named'}, expected "
@@ -186,14 +221,17 @@ class BinaryIndex:
         coarse.this.disown()  # the ivf index frees it
         index.nprobe = min(self._probes, lists)
         index.cp.min_points_per_centroid = 1  # small sets train without a warning
-        index.cp.max_points_per_centroid = 64  # a quarter of FAISS's: a million codes train in seconds
+        index.cp.max_points_per_centroid = (
+            64  # a quarter of FAISS's: a million codes train in seconds
+        )
         index.cp.niter = 10
         index.train(packed)
         return index
 
 
 def search_shards(shards: Sequence[BinaryIndex], codes: Any, k: int) -> Found:
-    """Search indexes that hold parts of one database, and merge: the k nearest of all, earlier shards first at a tie.
+    """Search indexes that hold parts of one database, and merge: the k nearest of all, earlier
+    shards first at a tie.
 
     With flat shards of consecutive rows and their ids, the answer is that of one flat index.
     """
@@ -204,4 +242,6 @@ def search_shards(shards: Sequence[BinaryIndex], codes: Any, k: int) -> Found:
     distances, ids = (np.concatenate([part[side] for part in parts], axis=1) for side in (0, 1))
     far = np.where(ids < 0, np.iinfo(np.int32).max, distances)
     order = np.argsort(far, axis=1, kind="stable")[:, : min(k, sum(map(len, filled)))]
-    return np.take_along_axis(distances, order, 1).astype(np.int32), np.take_along_axis(ids, order, 1).astype(np.int64)
+    return np.take_along_axis(distances, order, 1).astype(np.int32), np.take_along_axis(
+        ids, order, 1
+    ).astype(np.int64)

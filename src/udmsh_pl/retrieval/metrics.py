@@ -9,7 +9,7 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, check_labels, code_words, label_words
-from udmsh_pl.retrieval.kernel import count_distances
+from udmsh_pl.retrieval.counting.kernel import count_distances
 from udmsh_pl.retrieval.report import Cutoff, RetrievalReport, Ties, ZeroHits
 from udmsh_pl.retrieval.ties import Denominator
 
@@ -29,7 +29,8 @@ def evaluate_codes(
     threads: int | None = None,
     device: str = "cpu",
 ) -> RetrievalReport:
-    """Score packed codes, exact under ties (definitions: McSherry & Najork, ECIR 2008; see ties.py).
+    """Score packed codes, exact under ties (definitions: McSherry & Najork, ECIR 2008; see
+    ties.py).
 
     Args:
         query_codes: uint8 [Q, ceil(bits / 8)], from :func:`pack_codes`
@@ -40,18 +41,26 @@ def evaluate_codes(
         ks: cut-offs of mAP@k; None, or a k beyond the database, is the whole database
         ties: ``expected`` (over all orders of tied items) or ``id`` (by database row)
         denominator: of AP@k: ``retrieved``, ``min`` or ``total``
-        zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means (see RetrievalReport)
+        zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means (see
+            RetrievalReport)
         threads: None for all cores
         device: "cpu", or a CUDA device of torch for the pass over the database
 
     Raises:
-        InputError: shapes, dtypes or settings do not fit each other; the message names the argument.
+        InputError: shapes, dtypes or settings do not fit each other; the message names the
+            argument.
     """
-    query, database = check_codes(query_codes, bits, "query_codes"), check_codes(database_codes, bits, "database_codes")
+    query, database = (
+        check_codes(query_codes, bits, "query_codes"),
+        check_codes(database_codes, bits, "database_codes"),
+    )
     wanted = check_labels(query_labels, len(query), "query_labels")
     have = check_labels(database_labels, len(database), "database_labels")
     if wanted.shape[1] != have.shape[1]:
-        raise InputError(f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}: use one label set")
+        raise InputError(
+            f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}: use one "
+            "label set"
+        )
     if not len(query) or not len(database):
         raise InputError("there is nothing to score: give at least one query and one database code")
     cutoffs = check_cutoffs(ks)
@@ -64,14 +73,21 @@ def evaluate_codes(
             raise InputError(f"{name} is {value!r}: give one of {', '.join(known)}")
     words = (code_words(query), code_words(database), label_words(wanted), label_words(have))
     items, relevant = count_distances(*words, bits, threads, device)
-    return RetrievalReport(bits, cutoffs, items, relevant, words, denominator, ties, zero_hits, threads)
+    return RetrievalReport(
+        bits, cutoffs, items, relevant, words, denominator, ties, zero_hits, threads
+    )
 
 
 def check_cutoffs(ks: Sequence[Cutoff]) -> tuple[Cutoff, ...]:
-    """Check cut-offs (whole numbers from 1, None for ALL) and drop repeated ones; raises ``InputError``."""
+    """Check cut-offs (whole numbers from 1, None for ALL) and drop repeated ones; raises
+    ``InputError``.
+    """
     for k in ks:
         if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
-            raise InputError(f"ks is {list(ks)}: a cut-off is a whole number from 1, or None for the whole database")
+            raise InputError(
+                f"ks is {list(ks)}: a cut-off is a whole number from 1, or None for the whole "
+                "database"
+            )
     if not len(ks):
         raise InputError("ks is empty: give at least one cut-off, None for the whole database")
     return tuple(dict.fromkeys(None if k is None else int(k) for k in ks))

@@ -1,4 +1,6 @@
-"""What codes look like, apart from labels: balance, correlation, entropy, distinct codes, flips between neighbours."""
+"""What codes look like, apart from labels: balance, correlation, entropy, distinct codes, flips
+between neighbours.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +11,26 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, unpack_codes
-from udmsh_pl.retrieval.ties import Floats
+from udmsh_pl.retrieval.ties import Float64s
 
 
 @dataclass(frozen=True)
 class CodeQuality:
-    """Statistics of N codes of K bits (*ours*, after the balance and independence criteria of spectral hashing).
+    """Statistics of N codes of K bits (*ours*, after the balance and independence criteria of
+    spectral hashing).
 
     Attributes:
         balance: float64 [K], share of +1 of each bit; 1/2 is best
         imbalance: mean over bits of |2 balance - 1|: 0 is balanced, 1 is constant
-        correlation: mean |Pearson correlation| over pairs of bits; a constant bit correlates 0; 0 for one bit
+        correlation: mean |Pearson correlation| over pairs of bits; a constant bit correlates 0; 0
+            for one bit
         bit_entropy: mean entropy of single bits, in bits (at most 1)
         code_entropy: entropy of the distribution of whole codes, in bits (at most min(K, log2 N))
         distinct: number of distinct codes
         items: N
     """
 
-    balance: Floats
+    balance: Float64s
     imbalance: float
     correlation: float
     bit_entropy: float
@@ -36,7 +40,9 @@ class CodeQuality:
 
 
 def code_quality(codes: Any, bits: int) -> CodeQuality:
-    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for shapes that do not fit."""
+    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for shapes that do
+    not fit.
+    """
     packed = check_codes(codes, bits, "codes")
     if not len(packed):
         raise InputError("codes is empty: give at least one item")
@@ -65,20 +71,26 @@ def code_quality(codes: Any, bits: int) -> CodeQuality:
     )
 
 
-def neighbour_flips(codes: Any, features: Any, bits: int, sample: int = 2000, seed: int = 0) -> float:
+def neighbour_flips(
+    codes: Any, features: Any, bits: int, sample: int = 2000, seed: int = 0
+) -> float:
     """Mean number of bits that differ between an item and its nearest other item in feature space.
 
     Args:
         codes: uint8 [N, ceil(bits / 8)]
         features: [N, F] numbers, compared by cosine
         bits: code length
-        sample: at most this many items (drawn with ``seed``) look for their neighbour; it is sought among all N
+        sample: at most this many items (drawn with ``seed``) look for their neighbour; it is sought
+            among all N
         seed: of the draw
     """
     packed = check_codes(codes, bits, "codes")
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 2 or len(values) != len(packed):
-        raise InputError(f"features have shape {list(values.shape)}, there are {len(packed)} codes: give [items, features]")
+        raise InputError(
+            f"features have shape {list(values.shape)}, there are {len(packed)} codes: give "
+            "[items, features]"
+        )
     if len(packed) < 2:
         raise InputError("one item has no neighbour: give at least two")
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
@@ -93,6 +105,6 @@ def neighbour_flips(codes: Any, features: Any, bits: int, sample: int = 2000, se
     return flips / len(chosen)
 
 
-def _surprise(share: Floats) -> Floats:
+def _surprise(share: Float64s) -> Float64s:
     """-p log2 p, and 0 for p = 0."""
     return -share * np.log2(np.where(share > 0, share, 1.0))

@@ -7,28 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from udmsh_pl.retrieval.ties import Denominator, Floats, Groups, Straddle, columns
+from udmsh_pl.retrieval.ties import Denominator, Float64s, Groups, Straddle, columns
 
 
-def average_precision_of_places(places: npt.NDArray[np.int64], cuts: Sequence[int], denominator: Denominator) -> Floats:
-    """AP@k of one ranking at every k, float64 [len(cuts)], from the ascending 1-based places of its relevant items."""
-    sums = np.cumsum(np.arange(1, len(places) + 1) / places)
+def average_precision_of_ranks(
+    ranks: npt.NDArray[np.int64], cuts: Sequence[int], denominator: Denominator
+) -> Float64s:
+    """AP@k of one ranking at every k, float64 [len(cuts)], from the ascending 1-based ranks of its
+    relevant items.
+    """
+    sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)
     result = np.zeros(len(cuts))
     for column, k in enumerate(cuts):
-        hits = int(np.searchsorted(places, k, side="right"))
-        total = {"retrieved": hits, "min": min(k, len(places)), "total": len(places)}[denominator]
+        hits = int(np.searchsorted(ranks, k, side="right"))
+        total = {"retrieved": hits, "min": min(k, len(ranks)), "total": len(ranks)}[denominator]
         result[column] = sums[hits - 1] / total if hits else 0.0
     return result
 
 
-def hit_probability(groups: Groups, k: int) -> Floats:
-    """Probability that at least one of the k nearest is relevant, over random orders of ties, float64 [Q]."""
+def hit_probability(groups: Groups, k: int) -> Float64s:
+    """Probability that at least one of the k nearest is relevant, over random orders of ties,
+    float64 [Q].
+    """
     cut = Straddle.at(groups, k)
     whole = (cut.inside & (groups.relevant > 0)).any(axis=1)
     n, r, *_ = columns(groups, cut)
     miss = np.ones(len(n))
     for row in np.flatnonzero(~whole & (cut.slots > 0) & (r > 0)):
-        # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), as a product of min(r, s) factors
+        # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), as a product of
+        # min(r, s) factors
         few, many = sorted((r[row], cut.slots[row]))
         i = np.arange(few)
         miss[row] = np.prod(np.maximum(n[row] - many - i, 0.0) / (n[row] - i))

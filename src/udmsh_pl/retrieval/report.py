@@ -12,11 +12,11 @@ import numpy.typing as npt
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.bootstrap import bootstrap_interval
 from udmsh_pl.retrieval.codes import Words
+from udmsh_pl.retrieval.counting.kernel import Counts, each_stable_ranking
 from udmsh_pl.retrieval.extremes import extreme_average_precision
 from udmsh_pl.retrieval.graded import GradedReport, graded_report
-from udmsh_pl.retrieval.kernel import Counts, each_stable_ranking
-from udmsh_pl.retrieval.ranking import average_precision_of_places, hit_probability
-from udmsh_pl.retrieval.ties import Denominator, Floats, Groups, expected_average_precision, ratio
+from udmsh_pl.retrieval.ranking import average_precision_of_ranks, hit_probability
+from udmsh_pl.retrieval.ties import Denominator, Float64s, Groups, expected_average_precision, ratio
 
 Ties = Literal["expected", "id"]
 ZeroHits = Literal["zero", "drop"]
@@ -32,11 +32,15 @@ class RetrievalReport:
         ks: cut-offs asked for
         items: int64 [Q, bits + 1], database items at each distance from each query
         relevant: the same, of relevant items alone
-        words: codes of queries and database and their label masks, uint64, for the passes made later
-        denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or ``total`` (R)
-        ties: what ``map`` and ``average_precision`` hold: the exact expectation over orders of tied items, or ``id``
-        zero_hits: queries without a hit count 0, or are dropped. Dropped from mAP@k: where no order of tied items gives
-            a hit inside k (from ``map_id``: where that order gives none). From other means: where nothing is relevant
+        words: codes of queries and database and their label masks, uint64, for the passes made
+            later
+        denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or
+            ``total`` (R)
+        ties: what ``map`` and ``average_precision`` hold: the exact expectation over orders of tied
+            items, or ``id``
+        zero_hits: queries without a hit count 0, or are dropped. Dropped from mAP@k: where no order
+            of tied items gives a hit inside k (from ``map_id``: where that order gives none). From
+            other means: where nothing is relevant
         threads: of the passes made later (order by row, graded metrics)
     """
 
@@ -51,23 +55,32 @@ class RetrievalReport:
     threads: int | None = None
 
     @cached_property
-    def average_precision(self) -> dict[Cutoff, Floats]:
+    def average_precision(self) -> dict[Cutoff, Float64s]:
         """AP@k of each query, float64 [Q], with ``ties`` as asked for."""
-        return self.expected_average_precision if self.ties == "expected" else self.id_average_precision
+        return (
+            self.expected_average_precision
+            if self.ties == "expected"
+            else self.id_average_precision
+        )
 
     @cached_property
-    def expected_average_precision(self) -> dict[Cutoff, Floats]:
+    def expected_average_precision(self) -> dict[Cutoff, Float64s]:
         """Exact expectation of AP@k over all orders of tied items, float64 [Q]."""
-        return {k: expected_average_precision(self._groups, self._cut(k), self.denominator) for k in self.ks}
+        return {
+            k: expected_average_precision(self._groups, self._cut(k), self.denominator)
+            for k in self.ks
+        }
 
     @cached_property
-    def id_average_precision(self) -> dict[Cutoff, Floats]:
-        """AP@k when ties are ordered by database row (what FAISS's flat index returns), float64 [Q]; a second pass."""
+    def id_average_precision(self) -> dict[Cutoff, Float64s]:
+        """AP@k when ties are ordered by database row (what FAISS's flat index returns), float64
+        [Q]; a second pass.
+        """
         cuts = [self._cut(k) for k in self.ks]
         values = np.zeros((len(self.items), len(cuts)))
 
-        def score(row: int, places: npt.NDArray[np.int64]) -> None:
-            values[row] = average_precision_of_places(places, cuts, self.denominator)
+        def score(row: int, ranks: npt.NDArray[np.int64]) -> None:
+            values[row] = average_precision_of_ranks(ranks, cuts, self.denominator)
 
         each_stable_ranking(*self.words, self.items, self.relevant, score, self.threads)
         return {k: values[:, column] for column, k in enumerate(self.ks)}
@@ -95,16 +108,20 @@ class RetrievalReport:
 
     @cached_property
     def graded(self) -> GradedReport:
-        """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; another pass over the database."""
+        """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; another pass over the
+        database.
+        """
         return graded_report(*self.words, self.bits, self.ks, self.denominator, self.threads)
 
-    def interval(self, k: Cutoff, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    def interval(
+        self, k: Cutoff, confidence: float = 0.95, samples: int = 2000, seed: int = 0
+    ) -> tuple[float, float]:
         """Bootstrap confidence interval of ``map[k]`` over queries (see bootstrap.py)."""
         self._asked(k)
         values = self.average_precision[k]
         return bootstrap_interval(values[self._counted(k)], confidence, samples, seed)
 
-    def relevant_in_top(self, k: Cutoff) -> Floats:
+    def relevant_in_top(self, k: Cutoff) -> Float64s:
         """Expected number of relevant items among the k nearest, float64 [Q]."""
         slots = np.clip(self._cut(k) - self._groups.before, 0, self._groups.items)
         return np.asarray((ratio(self._groups.relevant, self._groups.items) * slots).sum(axis=1))
@@ -114,15 +131,23 @@ class RetrievalReport:
         return self._mean(self.relevant_in_top(k) / self._cut(k))
 
     def recall_at(self, k: Cutoff) -> float:
-        """Mean share of all relevant items that are among the k nearest; 0 without relevant items."""
-        return self._mean(ratio(self.relevant_in_top(k), self.relevant.sum(axis=1).astype(np.float64)))
+        """Mean share of all relevant items that are among the k nearest; 0 without relevant
+        items.
+        """
+        return self._mean(
+            ratio(self.relevant_in_top(k), self.relevant.sum(axis=1).astype(np.float64))
+        )
 
     def hit_rate_at(self, k: Cutoff) -> float:
-        """Mean probability that at least one of the k nearest is relevant, over random orders of ties."""
+        """Mean probability that at least one of the k nearest is relevant, over random orders of
+        ties.
+        """
         return self._mean(hit_probability(self._groups, self._cut(k)))
 
     def within_radius(self, radius: int = 2) -> dict[str, float]:
-        """Precision (empty lookups count 0), recall, and the share of empty lookups within a Hamming radius."""
+        """Precision (empty lookups count 0), recall, and the share of empty lookups within a
+        Hamming radius.
+        """
         found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)
         hits = self.relevant[:, : radius + 1].sum(axis=1).astype(np.float64)
         return {
@@ -131,11 +156,15 @@ class RetrievalReport:
             "empty": float((found == 0).mean()),
         }
 
-    def precision_recall_curve(self) -> tuple[Floats, Floats]:
-        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each; empty lookups count 0."""
+    def precision_recall_curve(self) -> tuple[Float64s, Float64s]:
+        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each; empty
+        lookups count 0.
+        """
         found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)
         precision = ratio(hits.astype(np.float64), found.astype(np.float64))
-        recall = ratio(hits.astype(np.float64), self.relevant.sum(axis=1, keepdims=True).astype(np.float64))
+        recall = ratio(
+            hits.astype(np.float64), self.relevant.sum(axis=1, keepdims=True).astype(np.float64)
+        )
         keep = self._kept
         return precision[keep].mean(axis=0), recall[keep].mean(axis=0)
 
@@ -144,8 +173,11 @@ class RetrievalReport:
         return Groups.of(self.items, self.relevant)
 
     @cached_property
-    def _extremes(self) -> dict[Cutoff, tuple[Floats, Floats]]:
-        return {k: extreme_average_precision(self._groups, self._cut(k), self.denominator) for k in self.ks}
+    def _extremes(self) -> dict[Cutoff, tuple[Float64s, Float64s]]:
+        return {
+            k: extreme_average_precision(self._groups, self._cut(k), self.denominator)
+            for k in self.ks
+        }
 
     @cached_property
     def _kept(self) -> npt.NDArray[np.bool_]:
@@ -156,12 +188,20 @@ class RetrievalReport:
         total = int(self.items[0].sum())
         return total if k is None else min(k, total)
 
-    def _mean(self, values: Floats) -> float:
+    def _mean(self, values: Float64s) -> float:
         return float(values[self._kept].mean())
 
-    def _means(self, values: dict[Cutoff, Floats], hit: dict[Cutoff, npt.NDArray[np.bool_]] | None = None) -> dict[Cutoff, float]:
-        kept = {k: self._counted(k) if hit is None or self.zero_hits == "zero" else hit[k] for k in values}
-        return {k: float(per_query[kept[k]].mean()) if kept[k].any() else 0.0 for k, per_query in values.items()}
+    def _means(
+        self, values: dict[Cutoff, Float64s], hit: dict[Cutoff, npt.NDArray[np.bool_]] | None = None
+    ) -> dict[Cutoff, float]:
+        kept = {
+            k: self._counted(k) if hit is None or self.zero_hits == "zero" else hit[k]
+            for k in values
+        }
+        return {
+            k: float(per_query[kept[k]].mean()) if kept[k].any() else 0.0
+            for k, per_query in values.items()
+        }
 
     def _counted(self, k: Cutoff) -> npt.NDArray[np.bool_]:
         if self.zero_hits == "zero":

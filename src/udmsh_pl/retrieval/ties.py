@@ -1,9 +1,11 @@
-"""Average precision when items are tied: exact expectation, best and worst order, from two counts a distance.
+"""Average precision when items are tied: exact expectation, best and worst order, from two counts a
+distance.
 
-Items at one Hamming distance are a *group*: any order within it is as good as another. With ``items[g]`` and
-``relevant[g]`` counted for every distance, the expectation of AP@k over all orders has a closed form, and so have its
-extremes (McSherry & Najork, ECIR 2008; He, Cakir, Bargal & Sclaroff, CVPR 2018: *stated* for AP with a fixed
-denominator; the sum for the random denominator and its extremes are *ours*, checked by enumeration in the tests).
+Items at one Hamming distance are a *group*: any order within it is as good as another. With
+``items[g]`` and ``relevant[g]`` counted for every distance, the expectation of AP@k over all orders
+has a closed form, and so have its extremes (McSherry & Najork, ECIR 2008; He, Cakir, Bargal &
+Sclaroff, CVPR 2018: *stated* for AP with a fixed denominator; the sum for the random denominator
+and its extremes are *ours*, checked by enumeration in the tests).
 
 The sums run over a gain: 1 for AP, the number of shared labels for weighted AP (see graded.py).
 """
@@ -16,48 +18,58 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+Float64s = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Denominator = Literal["retrieved", "min", "total"]
 
-ROWS = 256  # queries whose expectation is taken at once: what lies between is kept in the second-level cache
+# queries whose expectation is taken at once: what lies between is kept in the second-level cache
+ROWS = 256
 
 _TABLE = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, 65))])
 
 
-def harmonic_difference(low: Floats, high: Floats) -> Floats:
-    """H[high] - H[low] for whole numbers 0 <= low <= high, to a relative error near 1e-15 also where both are large.
+def harmonic_difference(low: Float64s, high: Float64s) -> Float64s:
+    """H[high] - H[low] for whole numbers 0 <= low <= high, to a relative error near 1e-15 also
+    where both are large.
 
-    Subtracting tabled values loses digits (1e-9 in an AP at a million items), so past 64 the asymptotic series
-    H[m] = gamma + log(x) + 1/(24 x^2) - 7/(960 x^4) + 31/(8064 x^6), x = m + 1/2, is differenced term by term.
+    Subtracting tabled values loses digits (1e-9 in an AP at a million items), so past 64 the
+    asymptotic series H[m] = gamma + log(x) + 1/(24 x^2) - 7/(960 x^4) + 31/(8064 x^6), x = m + 1/2,
+    is differenced term by term.
     """
-    tabled = _TABLE[np.minimum(high, 64).astype(np.int64)] - _TABLE[np.minimum(low, 64).astype(np.int64)]
+    tabled = (
+        _TABLE[np.minimum(high, 64).astype(np.int64)] - _TABLE[np.minimum(low, 64).astype(np.int64)]
+    )
     start, end = np.maximum(low, 64) + 0.5, np.maximum(high, 64) + 0.5
-    return np.asarray(tabled + np.log1p((end - start) / start) + (_tail(end) - _tail(start)), dtype=np.float64)
+    return np.asarray(
+        tabled + np.log1p((end - start) / start) + (_tail(end) - _tail(start)), dtype=np.float64
+    )
 
 
-def _tail(x: Floats) -> Floats:
+def _tail(x: Float64s) -> Float64s:
     square = 1.0 / (x * x)
     return square * (1 / 24 - square * (7 / 960 - square * (31 / 8064)))
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Tie groups of Q queries at D distances; every field is float64 [Q, D] and holds whole numbers.
+    """Tie groups of Q queries at D distances; every field is float64 [Q, D] and holds whole
+    numbers.
 
     ``before``, ``hits_before`` and ``gain_before`` are the sums over the nearer groups.
     """
 
-    items: Floats
-    relevant: Floats
-    gain: Floats
-    before: Floats
-    hits_before: Floats
-    gain_before: Floats
+    items: Float64s
+    relevant: Float64s
+    gain: Float64s
+    before: Float64s
+    hits_before: Float64s
+    gain_before: Float64s
 
     @staticmethod
     def of(items: Ints, relevant: Ints, gain: Ints | None = None) -> Groups:
-        """Count up ``items``, ``relevant`` and ``gain`` (default: ``relevant``), each integer [Q, D]."""
+        """Count up ``items``, ``relevant`` and ``gain`` (default: ``relevant``), each integer [Q,
+        D].
+        """
         n, r = items.astype(np.float64), relevant.astype(np.float64)
         before, hits_before = (np.cumsum(x, axis=1) - x for x in (n, r))
         if gain is None:
@@ -67,7 +79,14 @@ class Groups:
 
     def rows(self, start: int, stop: int) -> Groups:
         """Those of queries ``start`` to ``stop``."""
-        fields = (self.items, self.relevant, self.gain, self.before, self.hits_before, self.gain_before)
+        fields = (
+            self.items,
+            self.relevant,
+            self.gain,
+            self.before,
+            self.hits_before,
+            self.gain_before,
+        )
         return Groups(*(x[start:stop] for x in fields))
 
 
@@ -75,12 +94,12 @@ class Groups:
 class Straddle:
     """Where cut-off k falls in each query's list; every field is float64 [Q].
 
-    ``column`` is the group that k cuts (or ends), ``slots`` how many of its places lie inside k, ``inside`` marks the
-    groups wholly inside (bool [Q, D]).
+    ``column`` is the group that k cuts (or ends), ``slots`` how many of its ranks lie inside k,
+    ``inside`` marks the groups wholly inside (bool [Q, D]).
     """
 
     column: Ints
-    slots: Floats
+    slots: Float64s
     inside: npt.NDArray[np.bool_]
 
     @staticmethod
@@ -92,26 +111,39 @@ class Straddle:
         return Straddle(column, np.where(inside.all(axis=1), 0.0, slots), inside)
 
 
-def tied_sum(n: Floats, r: Floats, g: Floats, before: Floats, gain_before: Floats, slots: Floats) -> Floats:
-    """Expected sum, over the relevant places among the first ``slots`` of a group, of (gain so far) / place."""
+def tied_sum(
+    n: Float64s, r: Float64s, g: Float64s, before: Float64s, gain_before: Float64s, slots: Float64s
+) -> Float64s:
+    """Expected sum, over the relevant ranks among the first ``slots`` of a group, of (gain so far)
+    / place.
+    """
     harmonic = harmonic_difference(before, before + slots)
     n_safe = np.maximum(n, 1.0)
     pairs = np.where(n > 1, (r - 1.0) * g / (n_safe * np.maximum(n - 1.0, 1.0)), 0.0)
     return harmonic * (r * gain_before + g) / n_safe + pairs * (slots - (before + 1.0) * harmonic)
 
 
-def expected_average_precision(groups: Groups, k: int, denominator: Denominator) -> Floats:
-    """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 for a query without a hit."""
+def expected_average_precision(groups: Groups, k: int, denominator: Denominator) -> Float64s:
+    """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 for a query without a
+    hit.
+    """
     starts = range(0, len(groups.items), ROWS)
-    parts = [_expected_of_some(groups.rows(start, start + ROWS), k, denominator) for start in starts]
+    parts = [
+        _expected_of_some(groups.rows(start, start + ROWS), k, denominator) for start in starts
+    ]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Floats:
+def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float64s:
     cut = Straddle.at(groups, k)
     whole = np.zeros_like(groups.items)
-    some = cut.inside & (groups.gain > 0)  # all other groups add nothing, and at most distances a query has no item
-    n, r, g, before, gain = (x[some] for x in (groups.items, groups.relevant, groups.gain, groups.before, groups.gain_before))
+    some = cut.inside & (
+        groups.gain > 0
+    )  # all other groups add nothing, and at most distances a query has no item
+    n, r, g, before, gain = (
+        x[some]
+        for x in (groups.items, groups.relevant, groups.gain, groups.before, groups.gain_before)
+    )
     whole[some] = tied_sum(n, r, g, before, gain, n)
     done = whole.sum(axis=1)
     n, r, g, before, hits, gain = columns(groups, cut)
@@ -121,7 +153,9 @@ def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float
     result = ratio(done, np.where(cut.inside, groups.relevant, 0.0).sum(axis=1))
     split = np.flatnonzero(cut.slots > 0)
     if len(split):
-        n, r, g, before, hits, gain, slots = (x[split] for x in (n, r, g, before, hits, gain, cut.slots))
+        n, r, g, before, hits, gain, slots = (
+            x[split] for x in (n, r, g, before, hits, gain, cut.slots)
+        )
         per_hit = g / np.maximum(r, 1.0)
         harmonic = harmonic_difference(before, before + slots)
         # given x relevant items inside k, the numerator is done + linear x + square x (x - 1)
@@ -132,35 +166,55 @@ def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float
     return result
 
 
-def columns(groups: Groups, cut: Straddle) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
-    """Items, relevant, gain and the three sums before, of each query's cut group: float64 [Q] each."""
+def columns(
+    groups: Groups, cut: Straddle
+) -> tuple[Float64s, Float64s, Float64s, Float64s, Float64s, Float64s]:
+    """Items, relevant, gain and the three sums before, of each query's cut group: float64 [Q]
+    each.
+    """
     rows = np.arange(len(cut.column))
-    fields = (groups.items, groups.relevant, groups.gain, groups.before, groups.hits_before, groups.gain_before)
+    fields = (
+        groups.items,
+        groups.relevant,
+        groups.gain,
+        groups.before,
+        groups.hits_before,
+        groups.gain_before,
+    )
     n, r, g, before, hits, gain = (x[rows, cut.column] for x in fields)
     return n, r, g, before, hits, gain
 
 
-def fixed_denominator(groups: Groups, k: int, denominator: Denominator) -> Floats:
+def fixed_denominator(groups: Groups, k: int, denominator: Denominator) -> Float64s:
     """R_total ("total") or min(k, R_total) ("min") of each query."""
     total = np.asarray(groups.relevant.sum(axis=1))
     return np.minimum(total, k) if denominator == "min" else total
 
 
-def ratio(numerator: Floats, denominator: Floats) -> Floats:
+def ratio(numerator: Float64s, denominator: Float64s) -> Float64s:
     """Divide, and give 0 where the denominator is 0."""
     return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), 0.0)
 
 
-def _hypergeometric_mean(n: Floats, r: Floats, s: Floats, done: Floats, linear: Floats, square: Floats, hits: Floats) -> Floats:
-    """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n items, r relevant, s drawn).
+def _hypergeometric_mean(
+    n: Float64s,
+    r: Float64s,
+    s: Float64s,
+    done: Float64s,
+    linear: Float64s,
+    square: Float64s,
+    hits: Float64s,
+) -> Float64s:
+    """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n items, r
+    relevant, s drawn).
 
-    The weights are built outward from the mode by the ratio of neighbours and divided by their sum, so no factorial
-    is needed; a side ends once its weight is below 1e-20 of the mode's.
+    The weights are built outward from the mode by the ratio of neighbours and divided by their sum,
+    so no factorial is needed; a side ends once its weight is below 1e-20 of the mode's.
     """
     low, high = np.maximum(0.0, s - (n - r)), np.minimum(r, s)
     mode = np.clip(np.floor((r + 1.0) * (s + 1.0) / (n + 2.0)), low, high)
 
-    def value(x: Floats) -> Floats:
+    def value(x: Float64s) -> Float64s:
         return ratio(done + linear * x + square * x * (x - 1.0), hits + x)
 
     weights, total = np.ones_like(mode), value(mode)
@@ -171,7 +225,9 @@ def _hypergeometric_mean(n: Floats, r: Floats, s: Floats, done: Floats, linear: 
             up, down = (x, x + 1.0) if step > 0 else (x - 1.0, x)
             odds = (r - up) * (s - up) / np.maximum(down * (n - r - s + down), 1.0)
             going = (x < high) if step > 0 else (x > low)
-            weight = np.where(going, weight * (odds if step > 0 else 1.0 / np.where(going, odds, 1.0)), 0.0)
+            weight = np.where(
+                going, weight * (odds if step > 0 else 1.0 / np.where(going, odds, 1.0)), 0.0
+            )
             if not (weight > 1e-20).any():
                 break
             x = x + step

@@ -1,4 +1,6 @@
-"""``HammingRetrieval``: the evaluation as a torchmetrics metric, exact under distributed training."""
+"""``HammingRetrieval``: the evaluation as a torchmetrics metric, exact under distributed
+training.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,16 @@ KINDS = ("query", "database")
 
 
 class HammingRetrieval(Metric):
-    """mAP@k over Hamming distances, fed batch by batch: ``{"map@1000": ..., "map@all": ...}``, float64 scalars.
+    """mAP@k over Hamming distances, fed batch by batch: ``{"map@1000": ..., "map@all": ...}``,
+    float64 scalars.
 
-    States are the packed codes, labels and row ids of what a process saw. Across processes they are gathered, sorted by
-    id and freed of the repetitions that a padding ``DistributedSampler`` adds, so the value is that of one process to
-    the last bit, with uneven shards too. Never average the values of processes: that is another number.
+    States are the packed codes, labels and row ids of what a process saw. Across processes they are
+    gathered, sorted by id and freed of the repetitions that a padding ``DistributedSampler`` adds,
+    so the value is that of one process to the last bit, with uneven shards too. Never average the
+    values of processes: that is another number.
 
-    Call ``update`` and ``compute``; ``forward`` would score a single batch. ``compute`` leaves all else in ``report``.
+    Call ``update`` and ``compute``; ``forward`` would score a single batch. ``compute`` leaves all
+    else in ``report``.
 
     Args:
         bits: code length
@@ -62,11 +67,14 @@ class HammingRetrieval(Metric):
         self.add_state("label_count", default=torch.tensor(0), dist_reduce_fx="max")
         self._start_lists()
 
-    def update(self, codes: Tensor, labels: Tensor, index: Tensor, kind: Literal["query", "database"]) -> None:
+    def update(
+        self, codes: Tensor, labels: Tensor, index: Tensor, kind: Literal["query", "database"]
+    ) -> None:
         """Take in a batch.
 
         Args:
-            codes: [B, bits] real codes (bit = value >= 0) or bool, or uint8 [B, ceil(bits / 8)] from ``pack_codes``
+            codes: [B, bits] real codes (bit = value >= 0) or bool, or uint8 [B, ceil(bits / 8)]
+                from ``pack_codes``
             labels: bool [B, L]
             index: long [B], rows in the split: an item that comes twice counts once
             kind: ``query`` or ``database``
@@ -77,29 +85,41 @@ class HammingRetrieval(Metric):
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}: give 'query' or 'database'")
         values = to_numpy(codes, "codes")
-        packed = check_codes(values if values.dtype == np.uint8 else pack_codes(values), self.bits, "codes")
+        packed = check_codes(
+            values if values.dtype == np.uint8 else pack_codes(values), self.bits, "codes"
+        )
         marks = check_labels(labels, len(packed), "labels")
         ids = to_numpy(index, "index")
         if ids.shape != (len(packed),) or ids.dtype.kind not in "iu":
-            raise InputError(f"index has shape {list(ids.shape)}, type {ids.dtype}: give {len(packed)} whole numbers")
+            raise InputError(
+                f"index has shape {list(ids.shape)}, type {ids.dtype}: give {len(packed)} whole "
+                "numbers"
+            )
         count = int(self.label_count)
         if count and count != marks.shape[1]:
-            raise InputError(f"labels has {marks.shape[1]} columns, an earlier batch {count}: use one label set")
+            raise InputError(
+                f"labels has {marks.shape[1]} columns, an earlier batch {count}: use one label set"
+            )
         self.label_count = torch.tensor(marks.shape[1], device=self.device)
-        # flat, because a process without a batch has no shape to offer and must still take part in the gathering
+        # flat, because a process without a batch has no shape to offer and must still take part in
+        # the gathering
         self._append(f"{kind}_codes", packed)
         self._append(f"{kind}_labels", np.packbits(marks, axis=1))
         self._append(f"{kind}_ids", ids.astype(np.int64))
 
     def compute(self) -> dict[str, Tensor]:
-        """Score everything seen; raises ``InputError`` when there is no query or no database item."""
+        """Score everything seen; raises ``InputError`` when there is no query or no database
+        item.
+        """
         queries, database = self._rows("query"), self._rows("database")
         self.report = evaluate_codes(
             queries[0], database[0], queries[1], database[1], self.bits, self.ks, self.ties, self.denominator,
             self.zero_hits,
         )  # fmt: skip
         return {
-            f"map@{'all' if k is None else k}": torch.tensor(value, dtype=torch.float64, device=self.device)
+            f"map@{'all' if k is None else k}": torch.tensor(
+                value, dtype=torch.float64, device=self.device
+            )
             for k, value in self.report.map.items()
         }
 
@@ -110,9 +130,14 @@ class HammingRetrieval(Metric):
         self._start_lists()
 
     def _start_lists(self) -> None:
-        # torchmetrics skips an empty list when it gathers, and the other processes would wait for ever
+        # torchmetrics skips an empty list when it gathers, and the other processes would wait for
+        # ever
         for kind in KINDS:
-            for what, kind_of_number in (("codes", np.uint8), ("labels", np.uint8), ("ids", np.int64)):
+            for what, kind_of_number in (
+                ("codes", np.uint8),
+                ("labels", np.uint8),
+                ("ids", np.int64),
+            ):
                 self._append(f"{kind}_{what}", np.empty(0, dtype=kind_of_number))
 
     def _append(self, state: str, values: Any) -> None:
@@ -121,9 +146,14 @@ class HammingRetrieval(Metric):
     def _rows(self, kind: str) -> tuple[Any, Any]:
         ids = dim_zero_cat(getattr(self, f"{kind}_ids")).cpu().numpy()
         if not len(ids):
-            raise InputError(f"no {kind} batch was seen: call update(..., kind={kind!r}) before compute")
+            raise InputError(
+                f"no {kind} batch was seen: call update(..., kind={kind!r}) before compute"
+            )
         count = int(self.label_count)
-        codes, labels = (dim_zero_cat(getattr(self, f"{kind}_{what}")).cpu().numpy() for what in ("codes", "labels"))
+        codes, labels = (
+            dim_zero_cat(getattr(self, f"{kind}_{what}")).cpu().numpy()
+            for what in ("codes", "labels")
+        )
         first = np.unique(ids, return_index=True)[1]  # the first of each id, in the order of ids
         marks = np.unpackbits(labels.reshape(len(ids), -1)[first], axis=1, count=count).astype(bool)
         return codes.reshape(len(ids), -1)[first], marks

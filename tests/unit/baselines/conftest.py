@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from udmsh_pl.data.features import Batch
+from udmsh_pl.features.store import Batch
 from udmsh_pl.models import HashingModule
 
 BITS, ROWS, DIM = 8, 12, 512
@@ -35,11 +35,17 @@ def batch() -> Batch:
 
 @pytest.fixture
 def build() -> Callable[..., Any]:
-    """Function that builds a method with 8 bits on a trunk that is never run."""
+    """Function that builds a method with 8 bits on a backbone that is never run."""
 
     def make(kind: type[HashingModule], **options: Any) -> HashingModule:
         torch.manual_seed(0)
-        tiny = {"bits": BITS, "backbone": "resnet10t", "weights": "random", "hidden": 16, "gather_batch": False}
+        tiny = {
+            "bits": BITS,
+            "backbone": "resnet10t",
+            "weights": "random",
+            "hidden": 16,
+            "gather_batch": False,
+        }
         return kind(**(tiny | options))
 
     return make
@@ -52,7 +58,9 @@ def teach() -> Callable[[HashingModule, Tensor], None]:
     def fit(method: HashingModule, features: Tensor) -> None:
         stored = {"global_feature": features.numpy().astype(np.float16)}
         once = lambda key, make: make()  # noqa: E731
-        datamodule: Any = SimpleNamespace(features=lambda split: {"train": stored}[split], once=once)
+        datamodule: Any = SimpleNamespace(
+            features=lambda split: {"train": stored}[split], once=once
+        )
         method.load_teacher(method.fit_teacher(datamodule))
 
     return fit

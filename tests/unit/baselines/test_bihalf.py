@@ -1,4 +1,6 @@
-"""The bi-half layer against NumPy's sort and its formula; Bi-half Net's objective against a double loop."""
+"""The bi-half layer against NumPy's sort and its formula; Bi-half Net's objective against a double
+loop.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +53,8 @@ def test_training_lowers_it_and_balances_plain_signs(
 ) -> None:
     method = build(BiHalf)
     losses = losses_of_training(method, batch)
-    assert losses[-1] < 0.95 * losses[0]  # balanced codes cannot reach the cosines of uncentred features
+    assert (
+        losses[-1] < 0.95 * losses[0]
+    )  # balanced codes cannot reach the cosines of uncentred features
     on = (method(batch) >= 0).float().mean(0)
     assert (on - 0.5).abs().mean() < 0.15

@@ -36,7 +36,9 @@ def test_divergence_equals_the_loop_and_torchs_own() -> None:
 
 def test_objective_equals_the_double_loop(batch: Any, build: Callable[..., Any]) -> None:
     method = build(CIBHash, bottleneck_weight=0.5)
-    views = [method.logits(method.view(batch, number)).detach().double().numpy() for number in (0, 1)]
+    views = [
+        method.logits(method.view(batch, number)).detach().double().numpy() for number in (0, 1)
+    ]
     codes = np.where(np.concatenate(views) >= 0, 1.0, -1.0)
     total = 0.0
     for i in range(24):
@@ -45,7 +47,9 @@ def test_objective_equals_the_double_loop(batch: Any, build: Callable[..., Any])
     p, q = (sigmoid(view) for view in views)
     terms = method.objective(batch)
     assert terms["contrastive"].item() == pytest.approx(total / 24, rel=1e-4)
-    assert terms["bottleneck"].item() == pytest.approx(0.5 * (divergence(p, q) + divergence(q, p)) / 2, rel=1e-3)
+    assert terms["bottleneck"].item() == pytest.approx(
+        0.5 * (divergence(p, q) + divergence(q, p)) / 2, rel=1e-3
+    )
 
 
 def test_sampled_codes_follow_their_probabilities(build: Callable[..., Any]) -> None:
@@ -53,19 +57,25 @@ def test_sampled_codes_follow_their_probabilities(build: Callable[..., Any]) -> 
     logits = torch.tensor([[-2.0, 0.0, 1.0]]).repeat(20_000, 1).requires_grad_()
     codes = method.binarise(logits)
     assert set(codes.unique().tolist()) == {-1.0, 1.0}
-    np.testing.assert_allclose((codes > 0).float().mean(0), sigmoid(np.array([-2.0, 0.0, 1.0])), atol=0.02)
+    np.testing.assert_allclose(
+        (codes > 0).float().mean(0), sigmoid(np.array([-2.0, 0.0, 1.0])), atol=0.02
+    )
     codes.sum().backward()
     assert logits.grad is not None
     p = logits.detach().sigmoid()
-    torch.testing.assert_close(logits.grad, p * (1 - p))  # through the probability, not through the threshold
+    torch.testing.assert_close(
+        logits.grad, p * (1 - p)
+    )  # through the probability, not through the threshold
 
 
-def test_training_lowers_it(batch: Any, build: Callable[..., Any], losses_of_training: Callable[..., list[float]]) -> None:
+def test_training_lowers_it(
+    batch: Any, build: Callable[..., Any], losses_of_training: Callable[..., list[float]]
+) -> None:
     losses = losses_of_training(build(CIBHash), batch)
     assert losses[-1] < losses[0] - 0.2
 
 
-def test_it_asks_for_views_and_a_frozen_trunk(batch: Any, build: Callable[..., Any]) -> None:
+def test_it_asks_for_views_and_a_frozen_backbone(batch: Any, build: Callable[..., Any]) -> None:
     del batch["views"]
     with pytest.raises(InputError, match=r"data\.views"):
         build(CIBHash).objective(batch)

@@ -26,10 +26,15 @@ def test_matching_loss_equals_the_double_loop() -> None:
     generator = np.random.default_rng(0)
     codes, features = np.sign(generator.standard_normal((7, 5))), generator.random((7, 9))
     pairs = [(i, j) for i in range(7) for j in range(i + 1, 7)]
-    expected = np.mean([(cosine(codes[i], codes[j]) - cosine(features[i], features[j])) ** 2 for i, j in pairs])
+    expected = np.mean(
+        [(cosine(codes[i], codes[j]) - cosine(features[i], features[j])) ** 2 for i, j in pairs]
+    )
     actual = cosine_matching_loss(torch.from_numpy(codes), torch.from_numpy(features))
     assert float(actual) == pytest.approx(expected)
-    np.testing.assert_allclose(pair_cosines(torch.from_numpy(features)), [cosine(features[i], features[j]) for i, j in pairs])
+    np.testing.assert_allclose(
+        pair_cosines(torch.from_numpy(features)),
+        [cosine(features[i], features[j]) for i, j in pairs],
+    )
 
 
 def test_one_image_has_no_pairs() -> None:

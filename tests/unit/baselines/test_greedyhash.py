@@ -27,7 +27,9 @@ def test_objective_equals_the_double_loop(batch: Any, build: Callable[..., Any])
     assert terms["penalty"].item() == pytest.approx(0.3 * penalty, rel=1e-4)
 
 
-def test_centred_features_are_matched_on_request(batch: Any, build: Callable[..., Any], teach: Callable[..., None]) -> None:
+def test_centred_features_are_matched_on_request(
+    batch: Any, build: Callable[..., Any], teach: Callable[..., None]
+) -> None:
     method = build(GreedyHash, centre=True)
     train = batch["global_feature"].half().float()
     teach(method, train)
@@ -40,6 +42,8 @@ def test_centred_features_are_matched_on_request(batch: Any, build: Callable[...
     assert method.objective(batch)["cosine"].item() == pytest.approx(errors.mean(), rel=1e-4)
 
 
-def test_training_lowers_it(batch: Any, build: Callable[..., Any], losses_of_training: Callable[..., list[float]]) -> None:
+def test_training_lowers_it(
+    batch: Any, build: Callable[..., Any], losses_of_training: Callable[..., list[float]]
+) -> None:
     losses = losses_of_training(build(GreedyHash), batch)
     assert losses[-1] < 0.8 * losses[0]  # eight signs cannot reach every cosine

@@ -9,17 +9,21 @@ import pytest
 import torch
 
 from udmsh_pl.baselines import MLS3RDUH
-from udmsh_pl.baselines.manifold import fit_manifold, list_members
+from udmsh_pl.baselines.manifold_ranking import fit_manifold, list_members
 from udmsh_pl.baselines.mls3rduh import log_cosh_loss
 from udmsh_pl.errors import InputError
 
 
 def rings(rows: int = 60, dim: int = 512) -> torch.Tensor:
-    """Two noisy curves, positive as features after a ReLU, so that the manifold disagrees with the cosine here and there."""
+    """Two noisy curves, positive as features after a ReLU, so that the manifold disagrees with the
+    cosine here and there.
+    """
     generator = torch.Generator().manual_seed(0)
     ends = torch.randn(4, dim, generator=generator).relu()
     place = torch.linspace(0, 1, rows // 2)[:, None]
-    curves = torch.cat([(1 - place) * ends[0] + place * ends[1], (1 - place) * ends[2] + place * ends[3]])
+    curves = torch.cat(
+        [(1 - place) * ends[0] + place * ends[1], (1 - place) * ends[2] + place * ends[3]]
+    )
     return (curves + 0.25 * torch.randn(rows, dim, generator=generator)).relu().half().float()
 
 
@@ -29,8 +33,16 @@ def oracle(features: torch.Tensor, near: int, reach: int, damping: float) -> np.
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     cosine = x @ x.T
     count = len(x)
-    lists = [set(sorted((j for j in range(count) if j != i), key=lambda j: -cosine[i, j])[:near]) for i in range(count)]
-    graph = np.array([[cosine[i, j] * (j in lists[i] and i in lists[j]) for j in range(count)] for i in range(count)])
+    lists = [
+        set(sorted((j for j in range(count) if j != i), key=lambda j: -cosine[i, j])[:near])
+        for i in range(count)
+    ]
+    graph = np.array(
+        [
+            [cosine[i, j] * (j in lists[i] and i in lists[j]) for j in range(count)]
+            for i in range(count)
+        ]
+    )
     degree = graph.sum(1)
     assert (degree > 0).all()
     ranking = np.linalg.inv(np.eye(count) - damping * graph / np.sqrt(np.outer(degree, degree)))
@@ -64,7 +76,9 @@ def test_similarity_equals_the_dense_definition(method: MLS3RDUH) -> None:
     np.testing.assert_allclose(method.similarity(rows, features[rows]), block, atol=1e-4)
 
 
-def test_leading_eigenvectors_nearly_suffice(build: Callable[..., Any], teach: Callable[..., None]) -> None:
+def test_leading_eigenvectors_nearly_suffice(
+    build: Callable[..., Any], teach: Callable[..., None]
+) -> None:
     made = build(MLS3RDUH, cosine_share=0.2, manifold_share=0.3, rank=30)
     teach(made, rings())
     assert made.manifold["vectors"].shape == (60, 30)
@@ -74,13 +88,15 @@ def test_leading_eigenvectors_nearly_suffice(build: Callable[..., Any], teach: C
 
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit_manifold(rings(), 0.2, 0.3)
-    monkeypatch.setattr("udmsh_pl.baselines.manifold.BLOCK", 60 * 7)
+    monkeypatch.setattr("udmsh_pl.baselines.manifold_ranking.BLOCK", 60 * 7)
     parts = fit_manifold(rings(), 0.2, 0.3)
     for name in ("cosine_above", "edge_above", "score_above", "scale"):
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-3, atol=1e-5)
 
 
-def test_an_image_without_mutual_neighbours_keeps_its_cosines(build: Callable[..., Any], teach: Callable[..., None]) -> None:
+def test_an_image_without_mutual_neighbours_keeps_its_cosines(
+    build: Callable[..., Any], teach: Callable[..., None]
+) -> None:
     features = rings()
     features[5] = torch.eye(512)[3]  # like nothing else
     made = build(MLS3RDUH, cosine_share=0.1, manifold_share=0.2)
@@ -96,7 +112,9 @@ def test_nothing_of_another_component_is_in_a_manifold_list() -> None:
     features = torch.zeros(40, 16)
     features[:20, :8] = torch.rand(20, 8, generator=generator)
     features[20:, 8:] = torch.rand(20, 8, generator=generator)
-    state = fit_manifold(features, cosine_share=0.25, manifold_share=0.75)  # longer than a component
+    state = fit_manifold(
+        features, cosine_share=0.25, manifold_share=0.75
+    )  # longer than a component
     unit = torch.nn.functional.normalize(features, dim=1)
     _, members = list_members(state, torch.arange(40), unit @ unit.T)
     assert not members[:20, 20:].any()
@@ -115,7 +133,9 @@ def test_objective_equals_the_double_loop(method: MLS3RDUH, batch: Any) -> None:
     assert float(log_cosh_loss(torch.ones(2, 3), torch.ones(2, 2))) == 0
 
 
-def test_training_lowers_it(method: MLS3RDUH, batch: Any, losses_of_training: Callable[..., list[float]]) -> None:
+def test_training_lowers_it(
+    method: MLS3RDUH, batch: Any, losses_of_training: Callable[..., list[float]]
+) -> None:
     batch["global_feature"] = rings()[:12]
     losses = losses_of_training(method, batch)
     assert losses[-1] < 0.6 * losses[0]

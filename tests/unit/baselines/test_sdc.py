@@ -18,7 +18,11 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def oracle(v: np.ndarray, f: np.ndarray, shape: float, orthogonal: bool) -> float:
-    pairs = sorted((cosine(f[i], f[j]), cosine(v[i], v[j])) for i in range(len(v)) for j in range(i + 1, len(v)))
+    pairs = sorted(
+        (cosine(f[i], f[j]), cosine(v[i], v[j]))
+        for i in range(len(v))
+        for j in range(i + 1, len(v))
+    )
     total = 0.0
     for rank, (_, of_codes) in enumerate(pairs):
         target = 2 * stats.beta.ppf((rank + 0.5) / len(pairs), shape, shape) - 1
@@ -54,7 +58,10 @@ def test_objective_equals_the_definition(batch: Any, build: Callable[..., Any]) 
 
 @pytest.mark.parametrize("contrastive", [0.0, 1.0])
 def test_training_lowers_it(
-    contrastive: float, batch: Any, build: Callable[..., Any], losses_of_training: Callable[..., list[float]]
+    contrastive: float,
+    batch: Any,
+    build: Callable[..., Any],
+    losses_of_training: Callable[..., list[float]],
 ) -> None:
     method = build(SDC, contrastive_weight=contrastive)
     losses = losses_of_training(method, batch)
@@ -63,12 +70,14 @@ def test_training_lowers_it(
     assert method(batch).shape == (12, 8)
 
 
-def test_views_are_needed_only_for_the_contrastive_term(batch: Any, build: Callable[..., Any]) -> None:
+def test_views_are_needed_only_for_the_contrastive_term(
+    batch: Any, build: Callable[..., Any]
+) -> None:
     del batch["views"]
     assert torch.isfinite(build(SDC).objective(batch)["calibration"])
     with pytest.raises(InputError, match=r"data\.views"):
         build(SDC, contrastive_weight=1.0).objective(batch)
-    with pytest.raises(InputError, match="frozen trunk"):
+    with pytest.raises(InputError, match="frozen backbone"):
         build(SDC, contrastive_weight=1.0, finetune=True)
     with pytest.raises(InputError, match=r"model\.beta"):
         build(SDC, beta=0.0)

@@ -14,7 +14,9 @@ def features(rows: int = 40, dim: int = 7) -> np.ndarray:
 
 
 def oracle(data: np.ndarray, bits: int, anchors: np.ndarray) -> np.ndarray:
-    """Codes by explicit P, Q and N x N residual, eigenvectors by the plain (not generalised) solver."""
+    """Codes by explicit P, Q and N x N residual, eigenvectors by the plain (not generalised)
+    solver.
+    """
     x = data.astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     distances = np.array([[((a - x[b]) ** 2).sum() for b in anchors] for a in x])
@@ -22,7 +24,10 @@ def oracle(data: np.ndarray, bits: int, anchors: np.ndarray) -> np.ndarray:
     kernel -= kernel.mean(0)
     rho = 2
     falls = np.exp(-(x**2).sum(1) / rho)[:, None]
-    shared = [math.sqrt(2 * (math.e**2 - 1) / (math.e * rho)) * falls * x, math.sqrt((math.e**2 + 1) / math.e) * falls]
+    shared = [
+        math.sqrt(2 * (math.e**2 - 1) / (math.e * rho)) * falls * x,
+        math.sqrt((math.e**2 + 1) / math.e) * falls,
+    ]
     p = np.hstack([*shared, np.ones((len(x), 1))])
     q = np.hstack([*shared, -np.ones((len(x), 1))])
     exact = 2 * np.exp(-np.array([[((a - b) ** 2).sum() for b in x] for a in x]) / rho) - 1

@@ -16,7 +16,9 @@ def features(rows: int = 80, dim: int = 6) -> np.ndarray:
 def oracle(train: np.ndarray, data: np.ndarray, bits: int) -> np.ndarray:
     """The three steps of the paper, one number at a time."""
     mean = train.mean(0)
-    _, _, directions = np.linalg.svd(train - mean, full_matrices=False)  # another road to the components than ours
+    _, _, directions = np.linalg.svd(
+        train - mean, full_matrices=False
+    )  # another road to the components than ours
     directions = directions[: min(bits, train.shape[1])]
     found = []
     for component, direction in enumerate(directions):
@@ -41,10 +43,16 @@ def test_values_equal_the_loops(bits: int) -> None:
     expected, actual = oracle(data, data[:20], bits), method.project(data[:20])
     assert actual.dtype == np.float32
     assert actual.shape == (20, bits)
-    # a component's sign is arbitrary; turning it round mirrors its box, which at most negates odd modes
+    # a component's sign is arbitrary; turning it round mirrors its box, which at most negates odd
+    # modes
     for bit in range(bits):
-        negated = np.abs(actual[:, bit] + expected[:, bit]).max() < np.abs(actual[:, bit] - expected[:, bit]).max()
-        np.testing.assert_allclose(actual[:, bit], -expected[:, bit] if negated else expected[:, bit], atol=2e-4)
+        negated = (
+            np.abs(actual[:, bit] + expected[:, bit]).max()
+            < np.abs(actual[:, bit] - expected[:, bit]).max()
+        )
+        np.testing.assert_allclose(
+            actual[:, bit], -expected[:, bit] if negated else expected[:, bit], atol=2e-4
+        )
 
 
 def test_a_wide_component_gives_several_bits() -> None:

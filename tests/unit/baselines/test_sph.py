@@ -22,7 +22,9 @@ def fitted(data: np.ndarray) -> SpH:
 def test_each_sphere_holds_half_and_two_share_a_quarter(data: np.ndarray, fitted: SpH) -> None:
     inside = fitted.project(data) >= 0
     np.testing.assert_allclose(inside.mean(0), 0.5, atol=2 / len(data))
-    shares = [float((inside[:, i] & inside[:, j]).mean()) for i in range(8) for j in range(8) if i != j]
+    shares = [
+        float((inside[:, i] & inside[:, j]).mean()) for i in range(8) for j in range(8) if i != j
+    ]
     deviations = np.abs(np.array(shares) - 0.25) / 0.25
     assert deviations.mean() <= 0.101
     assert np.std(np.array(shares) / 0.25) <= 0.151
@@ -60,7 +62,9 @@ def test_values_are_squared_radius_less_squared_distance(data: np.ndarray, fitte
     for row in range(15):
         for bit in range(8):
             distance = float(((data[row] - fitted.pivots[bit]) ** 2).sum())
-            assert values[row, bit] == pytest.approx(float(fitted.squared_radii[bit]) - distance, abs=1e-4)
+            assert values[row, bit] == pytest.approx(
+                float(fitted.squared_radii[bit]) - distance, abs=1e-4
+            )
 
 
 def test_the_seed_decides_and_more_bits_than_dimensions_are_fine(data: np.ndarray) -> None:

@@ -13,14 +13,21 @@ from udmsh_pl.baselines.ssdh import ssdh_loss
 
 def test_loss_equals_the_double_loop() -> None:
     generator = np.random.default_rng(0)
-    u, s = np.tanh(generator.standard_normal((6, 4))), generator.integers(-1, 2, (6, 6)).astype(float)
+    u, s = (
+        np.tanh(generator.standard_normal((6, 4))),
+        generator.integers(-1, 2, (6, 6)).astype(float),
+    )
     total = sum(abs(s[i, j]) * (u[i] @ u[j] / 4 - s[i, j]) ** 2 for i in range(6) for j in range(6))
     assert float(ssdh_loss(torch.from_numpy(u), torch.from_numpy(s))) == pytest.approx(total / 36)
 
 
-def test_objective_equals_the_definition(batch: Any, build: Callable[..., Any], teach: Callable[..., None]) -> None:
+def test_objective_equals_the_definition(
+    batch: Any, build: Callable[..., Any], teach: Callable[..., None]
+) -> None:
     method = build(SSDH, alpha=1.0, beta=1.0)
-    train = (batch["global_feature"].repeat(20, 1) + 0.8 * torch.randn(240, 512)).relu().half().float()
+    train = (
+        (batch["global_feature"].repeat(20, 1) + 0.8 * torch.randn(240, 512)).relu().half().float()
+    )
     teach(method, train)
     x = train.double().numpy()
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -46,7 +53,10 @@ def test_objective_equals_the_definition(batch: Any, build: Callable[..., Any], 
 
 
 def test_training_lowers_it(
-    batch: Any, build: Callable[..., Any], teach: Callable[..., None], losses_of_training: Callable[..., list[float]]
+    batch: Any,
+    build: Callable[..., Any],
+    teach: Callable[..., None],
+    losses_of_training: Callable[..., list[float]],
 ) -> None:
     method = build(SSDH)
     teach(method, batch["global_feature"])

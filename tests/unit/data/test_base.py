@@ -1,4 +1,6 @@
-"""The shared base of the data modules: cached features in batches, views, the image file, shared fits."""
+"""The shared base of the data modules: cached features in batches, views, the image file, shared
+fits.
+"""
 
 from pathlib import Path
 
@@ -53,10 +55,16 @@ def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch["views"].shape == (4, 2, 1280)
     assert batch["view_maps"].shape == (4, 2, 1280, 2, 2)
-    # this trunk's global feature is the mean of its map, so each view's map belongs to its feature
-    torch.testing.assert_close(batch["view_maps"].mean((3, 4)), batch["views"], atol=2e-2, rtol=2e-2)
+    # this backbone's global feature is the mean of its map, so each view's map belongs to its feature
+    torch.testing.assert_close(
+        batch["view_maps"].mean((3, 4)), batch["views"], atol=2e-2, rtol=2e-2
+    )
     [queries, database] = data.test_dataloader()
-    assert set(next(iter(queries))) == set(next(iter(database))) == {"global_feature", "feature_map", "labels", "index"}
+    assert (
+        set(next(iter(queries)))
+        == set(next(iter(database)))
+        == {"global_feature", "feature_map", "labels", "index"}
+    )
 
 
 def test_two_views_of_a_batch_differ() -> None:

@@ -1,27 +1,45 @@
-"""Train batches are a function of seed, epoch and row, on any number of processes and after any restart."""
+"""Train batches are a function of seed, epoch and row, on any number of processes and after any
+restart.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from udmsh_pl.data.batches import FeatureRows, ImagesWithFeatures, Shuffle, TrainLoader, seed_of, whole_batch
-from udmsh_pl.data.images import ImageDataset, ImageList
+from udmsh_pl.data.batches import (
+    FeatureRows,
+    ImagesWithFeatures,
+    Shuffle,
+    TrainLoader,
+    seed_of,
+    whole_batch,
+)
+from udmsh_pl.images.image_list import ImageDataset, ImageList
 
 ROWS = 61
 
 
 def rows() -> FeatureRows:
     generator = np.random.default_rng(0)
-    arrays = {name: generator.normal(size=(ROWS, 5, 3)).astype("<f2") for name in ("views", "view_maps")}
+    arrays = {
+        name: generator.normal(size=(ROWS, 5, 3)).astype("<f2") for name in ("views", "view_maps")
+    }
     arrays["global_feature"] = generator.normal(size=(ROWS, 3)).astype("<f2")
     return FeatureRows(np.zeros((ROWS, 2), dtype=bool), arrays)
 
 
-def loader(batch_size: int, world: int = 1, rank: int = 0, epoch: int = 0, workers: int = 0) -> TrainLoader:
+def loader(
+    batch_size: int, world: int = 1, rank: int = 0, epoch: int = 0, workers: int = 0
+) -> TrainLoader:
     dataset = rows()
     sampler = Shuffle(dataset, world, rank)
     made = TrainLoader(
-        dataset, batch_size=batch_size, sampler=sampler, drop_last=True, collate_fn=whole_batch, num_workers=workers
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=True,
+        collate_fn=whole_batch,
+        num_workers=workers,
     )
     sampler.set_epoch(epoch)
     return made
@@ -35,7 +53,9 @@ def test_processes_together_hold_the_batches_of_one(world: int, epoch: int) -> N
     assert {len(part) for part in parts} == {len(whole)} == {ROWS // (4 * world)}
     for batch, *shares in zip(whole, *parts, strict=True):
         for name in batch:  # dealt in turn, so that taking turns gives them back in order
-            assert torch.equal(torch.stack([share[name] for share in shares], dim=1).flatten(0, 1), batch[name])
+            assert torch.equal(
+                torch.stack([share[name] for share in shares], dim=1).flatten(0, 1), batch[name]
+            )
 
 
 def test_epochs_and_seeds_differ_in_order_and_views(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,12 +85,16 @@ def test_a_loader_goes_on_inside_an_epoch(done: int, workers: int) -> None:
     expected = [batch["index"].tolist() for batch in loader(16, epoch=3)]
     assert [batch["index"].tolist() for batch in started] == expected[done:]
     resumed.sampler.set_epoch(4)  # and the next epoch is a whole one
-    assert [batch["index"].tolist() for batch in resumed] == [batch["index"].tolist() for batch in loader(16, epoch=4)]
+    assert [batch["index"].tolist() for batch in resumed] == [
+        batch["index"].tolist() for batch in loader(16, epoch=4)
+    ]
 
 
 def test_random_views_of_pixels_depend_on_epoch_and_row() -> None:
     pixels = np.zeros((ROWS, 4, 4, 3), dtype=np.uint8)
-    images = ImageList([f"{row}.png" for row in range(ROWS)], np.zeros((ROWS, 2), dtype=bool), pixels=pixels)
+    images = ImageList(
+        [f"{row}.png" for row in range(ROWS)], np.zeros((ROWS, 2), dtype=bool), pixels=pixels
+    )
     both = ImagesWithFeatures(ImageDataset(images, lambda image: torch.rand(2)), rows())
     state = torch.random.get_rng_state()
     one, other = both[5]["image"], both[6]["image"]

@@ -21,7 +21,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = np.random.default_rng(0)
     for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
         labels = [row % 10 for row in range(1_300)]
-        batch = {"data": generator.integers(0, 256, (1_300, 3072), dtype=np.uint8), "labels": labels}
+        batch = {
+            "data": generator.integers(0, 256, (1_300, 3072), dtype=np.uint8),
+            "labels": labels,
+        }
         (folder / name).write_bytes(pickle.dumps(batch))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": CLASSES}))
     return root
@@ -43,7 +46,9 @@ def test_official_split(root: Path) -> None:
     assert splits.query.names[7] == "test/00007"
     assert splits.query.labels[7].argmax() == 7
     batch = pickle.loads((root / "cifar-10-batches-py/test_batch").read_bytes())
-    assert np.array_equal(np.asarray(splits.query.load(7)), batch["data"][7].reshape(3, 32, 32).transpose(1, 2, 0))
+    assert np.array_equal(
+        np.asarray(splits.query.load(7)), batch["data"][7].reshape(3, 32, 32).transpose(1, 2, 0)
+    )
 
 
 @pytest.mark.usefixtures("_any_md5")
@@ -62,11 +67,16 @@ def test_100_a_class_of_all(root: Path) -> None:
     assert set(splits.train.names) < set(splits.database.names)
     assert len(splits.query) + len(splits.database) == 7_800
     assert splits.fingerprint() == CIFAR10(root=root, protocol="1k-59k").splits.fingerprint()
-    assert splits.fingerprint() != CIFAR10(root=root, protocol="1k-59k", split_seed=1).splits.fingerprint()
+    assert (
+        splits.fingerprint()
+        != CIFAR10(root=root, protocol="1k-59k", split_seed=1).splits.fingerprint()
+    )
 
 
 def test_absent_files_and_unknown_protocol(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cifar-10-batches-py: .* not there or not the official ones"):
+    with pytest.raises(
+        InputError, match=r"cifar-10-batches-py: .* not there or not the official ones"
+    ):
         CIFAR10(root=tmp_path).load_splits()
     with pytest.raises(InputError, match="not the official ones"):
         CIFAR10(root=root).load_splits()  # the miniature without the fixture: wrong MD5

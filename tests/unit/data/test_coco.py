@@ -1,4 +1,6 @@
-"""COCO's annotation JSON in miniature: images, annotations with polygons, categories with gaps in their ids."""
+"""COCO's annotation JSON in miniature: images, annotations with polygons, categories with gaps in
+their ids.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +11,9 @@ import pytest
 from udmsh_pl.data.coco import COCO, read_annotations
 from udmsh_pl.errors import InputError
 
-IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]  # COCO's 80
+IDS = [
+    number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+]  # COCO's 80
 
 
 def instances(folder: str, count: int, start: int) -> dict:
@@ -17,8 +21,18 @@ def instances(folder: str, count: int, start: int) -> dict:
     prefix = f"COCO_{folder}_" if "2014" in folder else ""
     pictures, annotations = [], []
     for number in range(start, start + count):
-        pictures.append({"license": 3, "file_name": f"{prefix}{number:012d}.jpg", "id": number, "height": 8, "width": 8})
-        for category in generator.choice(IDS, generator.integers(0, 4)).tolist():  # some have no object
+        pictures.append(
+            {
+                "license": 3,
+                "file_name": f"{prefix}{number:012d}.jpg",
+                "id": number,
+                "height": 8,
+                "width": 8,
+            }
+        )
+        for category in generator.choice(
+            IDS, generator.integers(0, 4)
+        ).tolist():  # some have no object
             annotations.append(
                 {
                     "segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]],
@@ -30,8 +44,17 @@ def instances(folder: str, count: int, start: int) -> dict:
                     "id": len(annotations),
                 }
             )
-    categories = [{"supercategory": "thing", "id": number, "name": f"category {number}"} for number in reversed(IDS)]
-    return {"info": {}, "licenses": [], "images": pictures, "annotations": annotations, "categories": categories}
+    categories = [
+        {"supercategory": "thing", "id": number, "name": f"category {number}"}
+        for number in reversed(IDS)
+    ]
+    return {
+        "info": {},
+        "licenses": [],
+        "images": pictures,
+        "annotations": annotations,
+        "categories": categories,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +65,15 @@ def root(tmp_path_factory: pytest.TempPathFactory, place_images) -> Path:
         for half, count, start in (("train", 300, 1), ("val", 100, 5_000)):
             content = instances(f"{half}{year}", count, start)
             (root / f"annotations/instances_{half}{year}.json").write_text(json.dumps(content))
-            place_images(root / f"{half}{year}", (picture["file_name"] for picture in content["images"]))
+            place_images(
+                root / f"{half}{year}", (picture["file_name"] for picture in content["images"])
+            )
     return root
 
 
-@pytest.mark.parametrize(("year", "name"), [("2014", "train2014/COCO_train2014_"), ("2017", "train2017/0000")])
+@pytest.mark.parametrize(
+    ("year", "name"), [("2014", "train2014/COCO_train2014_"), ("2017", "train2017/0000")]
+)
 def test_official_annotations(root: Path, tmp_path: Path, year: str, name: str) -> None:
     module = COCO(root=root, protocol=year, queries=20, train=50, cache_dir=tmp_path)
     splits = module.splits
@@ -59,7 +86,9 @@ def test_official_annotations(root: Path, tmp_path: Path, year: str, name: str) 
     number = int(splits.train.names[0][-16:-4])
     found = {one["category_id"] for one in content["annotations"] if one["image_id"] == number}
     assert {IDS[column] for column in np.flatnonzero(splits.train.labels[0])} == found
-    again = COCO(root=root, protocol=year, queries=20, train=50, cache_dir=tmp_path).splits  # from the cached lists
+    again = COCO(
+        root=root, protocol=year, queries=20, train=50, cache_dir=tmp_path
+    ).splits  # from the cached lists
     assert again.fingerprint() == splits.fingerprint()
     assert len(list(tmp_path.glob("coco-*.txt"))) == 2
 
@@ -71,7 +100,12 @@ def test_a_changed_annotation_file_is_read_again(root: Path, tmp_path: Path) -> 
     copy = tmp_path / "data/annotations/instances_train2014.json"
     copy.write_bytes((root / "annotations/instances_train2014.json").read_bytes())
     (copy.parent / "instances_val2014.json").symlink_to(root / "annotations/instances_val2014.json")
-    arguments = {"root": tmp_path / "data", "queries": 5, "train": 5, "cache_dir": tmp_path / "cache"}
+    arguments = {
+        "root": tmp_path / "data",
+        "queries": 5,
+        "train": 5,
+        "cache_dir": tmp_path / "cache",
+    }
     before = COCO(**arguments).splits.fingerprint()
     content = json.loads(copy.read_text())
     content["annotations"] = content["annotations"][:100]

@@ -20,7 +20,10 @@ def test_official_files(tmp_path: Path) -> None:
     raw.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for part, count in (("train", 30), ("t10k", 20)):
-        write_idx(raw / f"{part}-images-idx3-ubyte", generator.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        write_idx(
+            raw / f"{part}-images-idx3-ubyte",
+            generator.integers(0, 256, (count, 28, 28), dtype=np.uint8),
+        )
         write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
     module = FashionMNIST(root=tmp_path)
     module.download()  # nothing to fetch

@@ -29,7 +29,10 @@ def test_fetch_keeps_what_is_there(tmp_path: Path) -> None:
 
 def test_a_failed_download_says_what_to_do(tmp_path: Path) -> None:
     with (
-        pytest.raises(InputError, match=r"Toy could not be downloaded \(.*\); fetch it from HOME by hand and put it under"),
+        pytest.raises(
+            InputError,
+            match=r"Toy could not be downloaded \(.*\); fetch it from HOME by hand and put it under",
+        ),
         refuse_failed_download("Toy", "HOME", tmp_path),
     ):
         fetch((tmp_path / "none").as_uri(), tmp_path / "a.bin")

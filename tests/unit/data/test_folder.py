@@ -4,15 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from udmsh_pl.data.folder import ImageFolders, find_images
+from udmsh_pl.data.folder import ImageFolders
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.folder import find_images
 
 
 def test_class_folders_with_given_splits(tmp_path: Path, place_images) -> None:
-    place_images(tmp_path, ["query/cat/1.jpg", "query/dog/2.PNG", "database/cat/3.jpg", "database/cow/deep/4.jpg"])
+    place_images(
+        tmp_path,
+        ["query/cat/1.jpg", "query/dog/2.PNG", "database/cat/3.jpg", "database/cow/deep/4.jpg"],
+    )
     splits = ImageFolders(root=tmp_path).splits
     assert list(splits.query.names) == ["query/cat/1.jpg", "query/dog/2.PNG"]
-    assert splits.query.labels.tolist() == [[True, False, False], [False, False, True]]  # cat, cow, dog
+    assert splits.query.labels.tolist() == [
+        [True, False, False],
+        [False, False, True],
+    ]  # cat, cow, dog
     assert splits.database.labels.tolist() == [[True, False, False], [False, True, False]]
     assert splits.train is splits.database
     place_images(tmp_path, ["train/cow/5.jpg"])
@@ -20,7 +27,9 @@ def test_class_folders_with_given_splits(tmp_path: Path, place_images) -> None:
 
 
 def test_class_folders_with_drawn_queries(tmp_path: Path, place_images) -> None:
-    place_images(tmp_path, [f"{kind}/{number}.jpg" for kind in ("cat", "dog") for number in range(10)])
+    place_images(
+        tmp_path, [f"{kind}/{number}.jpg" for kind in ("cat", "dog") for number in range(10)]
+    )
     splits = ImageFolders(root=tmp_path, query_share=0.2).splits
     assert (len(splits.query), len(splits.database)) == (4, 16)
     assert splits.protocol.name == "folders-0.2-seed0"
@@ -52,7 +61,9 @@ def test_folders_that_cannot_be_read_as_classes(tmp_path: Path, place_images) ->
 def test_manifest_with_splits(tmp_path: Path, place_images) -> None:
     place_images(tmp_path, ["q.jpg", "a.jpg", "b.jpg"])
     manifest = tmp_path / "m.csv"
-    manifest.write_text("path,split,labels\nq.jpg,query,sea|sky\na.jpg,train|database,sky\nb.jpg,database,\n")
+    manifest.write_text(
+        "path,split,labels\nq.jpg,query,sea|sky\na.jpg,train|database,sky\nb.jpg,database,\n"
+    )
     splits = ImageFolders(root=tmp_path, manifest=manifest).splits
     assert splits.query.labels.tolist() == [[True, True]]
     assert splits.database.labels.tolist() == [[False, True], [False, False]]

@@ -11,15 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from udmsh_pl.data.images import ImageList
-from udmsh_pl.data.lists import ListFiles, read_list, read_splits, write_list
+from udmsh_pl.data.lists import ListFiles
 from udmsh_pl.data.mirflickr import PROTOCOLS as MIRFLICKR
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.images.list_file import read_list, read_splits, write_list
 
 SHARED = Path(__file__).parents[3] / "../shared/data/lists"
 # LC_ALL=C sort LIST | sha256sum gives the same for each list; this one is over the three of them.
 FINGERPRINT_MIRFLICKR = "17b55562ba8bc714e48f50d4398027ae990effaba775057bc19c1f9198432297"
-needs_lists = pytest.mark.skipif(not SHARED.is_dir(), reason="the lists of ../shared/data/lists are not here")
+needs_lists = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the lists of ../shared/data/lists are not here"
+)
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -67,7 +70,10 @@ def test_bare_paths(tmp_path: Path) -> None:
             b"a.jpg 0 1\nb.jpg 1 0 1\nc.jpg 1 1\n",
             r":2: expected a path and 2 labels .* 3 labels|found '1' and 2 labels",
         ),
-        (b"a.jpg 0 1\nb.jpg 2 1\nc.jpg 1 1\n", r":2: expected a path and 2 labels \(0 or 1\), found '2' and 1 labels"),
+        (
+            b"a.jpg 0 1\nb.jpg 2 1\nc.jpg 1 1\n",
+            r":2: expected a path and 2 labels \(0 or 1\), found '2' and 1 labels",
+        ),
         (b"a.jpg 0 1\nb.jpg 1 x\nc.jpg 1 1\n", r":2: expected a path and 2 labels"),
         (b"a.jpg 0 1\nb.jpg 1 -1\nc.jpg 1 1\n", r":2: expected a path and 2 labels"),
         (b"a.jpg 0 1\nb.jpg 1 1.0\nc.jpg 1 1\n", r":2: expected a path and 2 labels"),
@@ -84,7 +90,9 @@ def test_bare_paths(tmp_path: Path) -> None:
         (b"\n \r\n\n", "the list is empty"),
     ],
 )
-def test_broken_lists_are_refused_with_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_broken_lists_are_refused_with_file_and_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = write(tmp_path / "l.txt", content)
     with pytest.raises(InputError, match=message) as caught:
         read_list(path)
@@ -106,10 +114,18 @@ def test_absent_list_and_folder_for_a_list(tmp_path: Path) -> None:
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@given(st.lists(st.tuples(TEXT, st.lists(st.booleans(), min_size=3, max_size=3)), min_size=1, max_size=6))
-def test_whatever_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+@given(
+    st.lists(
+        st.tuples(TEXT, st.lists(st.booleans(), min_size=3, max_size=3)), min_size=1, max_size=6
+    )
+)
+def test_whatever_is_written_reads_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list
+) -> None:
     path = tmp_path_factory.mktemp("lists") / "l.txt"
-    images = ImageList([name for name, _ in rows], np.array([labels for _, labels in rows], dtype=bool))
+    images = ImageList(
+        [name for name, _ in rows], np.array([labels for _, labels in rows], dtype=bool)
+    )
     refusal = message_of(lambda: write_list(images, path))
     if refusal:
         assert "cannot stand in a list file" in refusal
@@ -125,12 +141,30 @@ def test_whatever_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory
     assert back.fingerprint() == images.fingerprint()
 
 
-PIECES = st.sampled_from([b"a", b"b.jpg", b"0", b"1", b" ", b" ", b"\n", b"\n", b"\r\n", b"\t", b"2", b"\xff", b"\xc3\xa9"])
+PIECES = st.sampled_from(
+    [
+        b"a",
+        b"b.jpg",
+        b"0",
+        b"1",
+        b" ",
+        b" ",
+        b"\n",
+        b"\n",
+        b"\r\n",
+        b"\t",
+        b"2",
+        b"\xff",
+        b"\xc3\xa9",
+    ]
+)
 
 
 @settings(max_examples=400)
 @given(st.lists(PIECES, max_size=40).map(b"".join))
-def test_any_bytes_give_all_rows_or_one_line_of_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_give_all_rows_or_one_line_of_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = write(tmp_path_factory.mktemp("bytes") / "l.txt", content)
     refusal = message_of(lambda: read_list(path))
     if refusal:
@@ -160,7 +194,9 @@ def test_any_bytes_give_all_rows_or_one_line_of_error(tmp_path_factory: pytest.T
         ("coco/train", 10_000, 80, 29412, "d02627e6873a74be"),
     ],
 )
-def test_real_lists(tmp_path: Path, name: str, rows: int, labels: int, positives: int, fingerprint: str) -> None:
+def test_real_lists(
+    tmp_path: Path, name: str, rows: int, labels: int, positives: int, fingerprint: str
+) -> None:
     images = read_list(SHARED / f"{name}.txt")
     assert images.labels.shape == (rows, labels)
     assert int(images.labels.sum()) == positives
@@ -183,7 +219,9 @@ def test_real_mirflickr_split_over_tiny_images(tmp_path: Path, place_images) -> 
     assert module.splits.fingerprint() == splits.fingerprint() == FINGERPRINT_MIRFLICKR
     assert module.splits.query.load(999).size == (8, 8)
     (tmp_path / splits.query.names[3]).unlink()
-    with pytest.raises(InputError, match=r"1 of 1000 query images are missing, first .*; fetch them"):
+    with pytest.raises(
+        InputError, match=r"1 of 1000 query images are missing, first .*; fetch them"
+    ):
         module.load_splits()
 
 
@@ -197,12 +235,18 @@ def make_pair(root: Path, place_images, **more: object) -> ListFiles:
 def test_module_takes_the_database_for_training_unless_told(tmp_path: Path, place_images) -> None:
     splits = make_pair(tmp_path, place_images, dataset="mine", protocol="p", map_at=5).splits
     assert splits.train is splits.database
-    assert (splits.protocol.dataset, splits.protocol.name, splits.protocol.map_at) == ("mine", "p", 5)
+    assert (splits.protocol.dataset, splits.protocol.name, splits.protocol.map_at) == (
+        "mine",
+        "p",
+        5,
+    )
 
 
 def test_numbers_of_left_out_images_can_be_declared(tmp_path: Path, place_images) -> None:
     plain = make_pair(tmp_path, place_images)
-    declared = ListFiles(root=tmp_path, query=plain.query, database=plain.database, missing={"database": 2})
+    declared = ListFiles(
+        root=tmp_path, query=plain.query, database=plain.database, missing={"database": 2}
+    )
     assert declared.splits.fingerprint() != plain.splits.fingerprint()
     assert declared.splits.missing == {"database": 2}
 
@@ -213,7 +257,8 @@ def test_195834_lines_are_fast_and_small(tmp_path: Path) -> None:
     names = [f"images/{row:06d}_{row * 7919 % 10**10}.jpg" for row in range(rows)]
     write_list(ImageList(names, labels), tmp_path / "l.txt")
     code = (
-        "import resource, sys; from pathlib import Path; from udmsh_pl.data.lists import read_list\n"
+        "import resource, sys; from pathlib import Path; from udmsh_pl.images.list_file import "
+        "read_list\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(read_list(Path(sys.argv[1])).fingerprint())\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"

@@ -1,4 +1,6 @@
-"""MIRFLICKR's archives: im1.jpg .. im25000.jpg, meta/tags/tagsN.txt, one file of image numbers an annotation."""
+"""MIRFLICKR's archives: im1.jpg .. im25000.jpg, meta/tags/tagsN.txt, one file of image numbers an
+annotation.
+"""
 
 import zipfile
 from pathlib import Path
@@ -29,12 +31,18 @@ def root(tmp_path_factory: pytest.TempPathFactory, place_images) -> Path:
         numbers = np.flatnonzero(generator.random(COUNT) < 0.1) + 1
         (annotations / f"{concept}.txt").write_text("".join(f"{number}\r\n" for number in numbers))
         if concept in STRICT:
-            (annotations / f"{concept}_r1.txt").write_text("".join(f"{number}\r\n" for number in numbers[::2]))
+            (annotations / f"{concept}_r1.txt").write_text(
+                "".join(f"{number}\r\n" for number in numbers[::2])
+            )
     tags = root / "mirflickr/meta/tags"
     tags.mkdir(parents=True)
     for number in range(1, COUNT + 1):
         # Three in four images have a common tag; the others have none or one of their own.
-        common = f"sky\r\nrare{number}\r\n" if number % 4 else ("" if number % 8 else f"rare{number}\r\n")
+        common = (
+            f"sky\r\nrare{number}\r\n"
+            if number % 4
+            else ("" if number % 8 else f"rare{number}\r\n")
+        )
         (tags / f"tags{number}.txt").write_text(common)
     place_images(root / "mirflickr", (f"im{number}.jpg" for number in range(1, COUNT + 1)))
     return root
@@ -50,8 +58,13 @@ def test_24_labels(root: Path) -> None:
     numbers = [int(name[2:-4]) for name in (*splits.query.names, *splits.database.names)]
     assert all(number % 4 for number in numbers)
     assert splits.database.labels.any(axis=1).all()
-    animals = set(map(int, (root / "mirflickr25k_annotations_v080/animals.txt").read_text().split()))
-    assert all((number in animals) == label for number, label in zip(numbers[:2_000], splits.query.labels[:, 0], strict=True))
+    animals = set(
+        map(int, (root / "mirflickr25k_annotations_v080/animals.txt").read_text().split())
+    )
+    assert all(
+        (number in animals) == label
+        for number, label in zip(numbers[:2_000], splits.query.labels[:, 0], strict=True)
+    )
 
 
 def test_38_annotations(root: Path) -> None:
@@ -69,7 +82,9 @@ def test_38_annotations(root: Path) -> None:
 
 
 def test_absent_and_malformed_annotations(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected 24 annotation files, found 0; let the machine download"):
+    with pytest.raises(
+        InputError, match="expected 24 annotation files, found 0; let the machine download"
+    ):
         MIRFlickr(root=tmp_path).load_splits()
     folder = tmp_path / "mirflickr25k_annotations_v080"
     folder.mkdir()
@@ -79,7 +94,9 @@ def test_absent_and_malformed_annotations(root: Path, tmp_path: Path) -> None:
         MIRFlickr(root=tmp_path).load_splits()
     for bad in ("0", "25001", "x", "1 2", "-3"):
         (folder / "sky.txt").write_text(f"1\n{bad}\n")
-        with pytest.raises(InputError, match=r"sky.txt:2: expected an image number from 1 to 25000"):
+        with pytest.raises(
+            InputError, match=r"sky.txt:2: expected an image number from 1 to 25000"
+        ):
             MIRFlickr(root=tmp_path).load_splits()
 
 
@@ -103,7 +120,9 @@ def test_lists_need_no_download(tmp_path: Path) -> None:
     assert not (tmp_path / "images").exists()
 
 
-def test_the_command_line_trains_and_scores_what_is_there(root: Path, tmp_path: Path, train_and_score, place_images) -> None:
+def test_the_command_line_trains_and_scores_what_is_there(
+    root: Path, tmp_path: Path, train_and_score, place_images
+) -> None:
     few = tmp_path / "few"
     (few / "mirflickr").mkdir(parents=True)
     (few / "mirflickr/meta").symlink_to(root / "mirflickr/meta")

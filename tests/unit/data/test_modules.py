@@ -1,4 +1,6 @@
-"""Every data module as LightningCLI sees it: arguments from the signature, defaults, and mistyped keys."""
+"""Every data module as LightningCLI sees it: arguments from the signature, defaults, and mistyped
+keys.
+"""
 
 import re
 from dataclasses import fields
@@ -14,11 +16,22 @@ BLOCKS = {
     "FashionSample": {},
     "FashionMNIST": {"root": "datasets"},
     "CIFAR10": {"root": "datasets", "protocol": "1k-59k", "split_seed": 1},
-    "NUSWIDE": {"root": "datasets/nuswide", "images": "pictures", "lists": None, "allow_missing": True},
+    "NUSWIDE": {
+        "root": "datasets/nuswide",
+        "images": "pictures",
+        "lists": None,
+        "allow_missing": True,
+    },
     "MIRFlickr": {"root": "datasets/mirflickr25k", "protocol": "38-annotations", "lists": "lists"},
     "COCO": {"root": "datasets/coco", "protocol": "2017", "queries": 100, "train": None},
     "ImageFolders": {"root": "pictures", "manifest": "m.csv", "query_share": 0.2},
-    "ListFiles": {"root": ".", "database": "d.txt", "query": "q.txt", "map_at": None, "missing": {"train": 3}},
+    "ListFiles": {
+        "root": ".",
+        "database": "d.txt",
+        "query": "q.txt",
+        "map_at": None,
+        "missing": {"train": 3},
+    },
 }
 
 
@@ -28,7 +41,9 @@ def parser() -> ArgumentParser:
     return parser
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jsonargparse 4.49 renames instantiate_classes
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # jsonargparse 4.49 renames instantiate_classes
 @pytest.mark.parametrize("name", BLOCKS)
 def test_each_module_is_built_from_a_yaml_block(name: str) -> None:
     block = {"class_path": f"udmsh_pl.data.{name}", "init_args": BLOCKS[name]}
@@ -41,15 +56,21 @@ def test_each_module_is_built_from_a_yaml_block(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_each_argument_is_explained_in_the_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_argument_is_explained_in_the_help(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = getattr(udmsh_pl.data, name)
     with pytest.raises(SystemExit):
         parser().parse_args([f"--data.help=udmsh_pl.data.{name}"])
     shown = " ".join(capsys.readouterr().out.split())
     for argument in fields(module):
         # The explanation stands between the argument's name and its type.
-        assert re.search(rf"--data\.{argument.name} (?:\S+ ){{4,}}?.*?\(type:", shown), argument.name
-        assert not re.search(rf"--data\.{argument.name} \S+ \((?:required, )?type:", shown), argument.name
+        assert re.search(rf"--data\.{argument.name} (?:\S+ ){{4,}}?.*?\(type:", shown), (
+            argument.name
+        )
+        assert not re.search(rf"--data\.{argument.name} \S+ \((?:required, )?type:", shown), (
+            argument.name
+        )
 
 
 def test_a_mistyped_key_is_named() -> None:

@@ -1,4 +1,6 @@
-"""A miniature of the official NUS-WIDE tree: Imagelist.txt with backslashes, Labels_*.txt, Concepts81.txt."""
+"""A miniature of the official NUS-WIDE tree: Imagelist.txt with backslashes, Labels_*.txt,
+Concepts81.txt.
+"""
 
 from pathlib import Path
 
@@ -16,7 +18,9 @@ CONCEPTS = [f"concept{number:02d}" for number in range(81)]
 def root(tmp_path_factory: pytest.TempPathFactory, place_images) -> Path:
     root = tmp_path_factory.mktemp("nuswide")
     generator = np.random.default_rng(0)
-    chance = np.concatenate([[0.02] * 30, np.linspace(0.1, 0.3, 21), [0.01] * 30])  # the 21 most frequent: 30..50
+    chance = np.concatenate(
+        [[0.02] * 30, np.linspace(0.1, 0.3, 21), [0.01] * 30]
+    )  # the 21 most frequent: 30..50
     table = generator.random((COUNT, 81)) < chance
     names = [f"concept{row % 81:02d}\\{row:04d}_{1_000_000 + row}.jpg" for row in range(COUNT)]
     (root / "ImageList").mkdir()
@@ -25,7 +29,9 @@ def root(tmp_path_factory: pytest.TempPathFactory, place_images) -> Path:
     labels = root / "Groundtruth/AllLabels"
     labels.mkdir(parents=True)
     for column, concept in enumerate(CONCEPTS):
-        (labels / f"Labels_{concept}.txt").write_text("".join(f"{int(flag)}\n" for flag in table[:, column]))
+        (labels / f"Labels_{concept}.txt").write_text(
+            "".join(f"{int(flag)}\n" for flag in table[:, column])
+        )
     place_images(root / "Flickr", (name.replace("\\", "/") for name in names))
     return root
 
@@ -41,7 +47,8 @@ def test_21_concepts(root: Path) -> None:
     assert splits.query.load(0).size == (8, 8)
     row = int(splits.query.names[0].split("/")[1][:4])
     flags = [
-        (root / f"Groundtruth/AllLabels/Labels_{concept}.txt").read_text().split()[row] == "1" for concept in CONCEPTS[30:51]
+        (root / f"Groundtruth/AllLabels/Labels_{concept}.txt").read_text().split()[row] == "1"
+        for concept in CONCEPTS[30:51]
     ]
     assert splits.query.labels[0].tolist() == flags
 
@@ -54,7 +61,9 @@ def test_other_protocols(root: Path, protocol: str, labels: int) -> None:
 
 
 def test_the_seed_decides(root: Path) -> None:
-    first, again, other = (NUSWIDE(root=root, queries=42, train=105, split_seed=seed).splits for seed in (0, 0, 1))
+    first, again, other = (
+        NUSWIDE(root=root, queries=42, train=105, split_seed=seed).splits for seed in (0, 0, 1)
+    )
     assert first.fingerprint() == again.fingerprint() != other.fingerprint()
     assert list(first.query.names) == list(again.query.names)
 
@@ -66,16 +75,22 @@ def test_missing_pictures(root: Path, tmp_path: Path, place_images) -> None:
     place_images(tmp_path, names)
     module = NUSWIDE(root=root, images=tmp_path, queries=42, train=105)
     total = len(whole.database)
-    counts = f"1 of 42 query images, 2 of 105 train images, 2 of {total} database images are missing"
+    counts = (
+        f"1 of 42 query images, 2 of 105 train images, 2 of {total} database images are missing"
+    )
     with pytest.raises(InputError, match=counts + ".*allow_missing true"):
         module.load_splits()
     module.allow_missing = True
     part = module.load_splits()
     assert dict(part.missing) == {"query": 1, "train": 2, "database": 2}
-    assert set(part.query.names) == set(whole.query.names) - gone  # the draw does not depend on what is there
+    assert (
+        set(part.query.names) == set(whole.query.names) - gone
+    )  # the draw does not depend on what is there
     assert part.fingerprint() != whole.fingerprint()
     with pytest.raises(InputError, match=r"42 of 42 query images.* set --data.root"):
-        NUSWIDE(root=root, images=tmp_path / "none", queries=42, train=105, allow_missing=True).load_splits()
+        NUSWIDE(
+            root=root, images=tmp_path / "none", queries=42, train=105, allow_missing=True
+        ).load_splits()
 
 
 def test_published_numbers_need_the_whole_set(root: Path) -> None:
@@ -84,7 +99,9 @@ def test_published_numbers_need_the_whole_set(root: Path) -> None:
 
 
 def test_malformed_files(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Imagelist.txt: not there; NUS-WIDE cannot be downloaded"):
+    with pytest.raises(
+        InputError, match=r"Imagelist.txt: not there; NUS-WIDE cannot be downloaded"
+    ):
         NUSWIDE(root=tmp_path).load_splits()
     for name in ("ImageList", "Groundtruth", "Concepts81.txt"):
         (tmp_path / name).symlink_to(root / name)
@@ -92,7 +109,9 @@ def test_malformed_files(root: Path, tmp_path: Path) -> None:
     labels = tmp_path / "Groundtruth/AllLabels"
     labels.mkdir(parents=True)
     for concept in CONCEPTS[1:]:
-        (labels / f"Labels_{concept}.txt").symlink_to(root / f"Groundtruth/AllLabels/Labels_{concept}.txt")
+        (labels / f"Labels_{concept}.txt").symlink_to(
+            root / f"Groundtruth/AllLabels/Labels_{concept}.txt"
+        )
     module = NUSWIDE(root=tmp_path, queries=42, train=105)
     with pytest.raises(InputError, match=r"Labels_concept00.txt: cannot be read"):
         module.load_splits()
@@ -108,7 +127,11 @@ def test_malformed_files(root: Path, tmp_path: Path) -> None:
 
 def test_lists_instead_of_a_draw(tmp_path: Path, place_images) -> None:
     labels = " ".join(["1"] + ["0"] * 20)
-    for name, image in (("test", "images/q.jpg"), ("train", "images/a.jpg"), ("database", "images/a.jpg")):
+    for name, image in (
+        ("test", "images/q.jpg"),
+        ("train", "images/a.jpg"),
+        ("database", "images/a.jpg"),
+    ):
         (tmp_path / f"{name}.txt").write_text(f"{image} {labels}\n")
     place_images(tmp_path, ["images/q.jpg", "images/a.jpg"])
     splits = NUSWIDE(root=tmp_path, lists=tmp_path).splits
@@ -124,7 +147,8 @@ def test_protocol_counts_add_up() -> None:
 
 def test_the_command_line_trains_and_scores_it(root: Path, train_and_score) -> None:
     metrics = train_and_score("NUSWIDE", {"root": str(root), "queries": 42, "train": 105})
-    # All pictures are the same one, so all codes are tied, and the mAP is the share of relevant images.
+    # All pictures are the same one, so all codes are tied, and the mAP is the share of relevant
+    # images.
     splits = NUSWIDE(root=root, queries=42, train=105).splits
     relevant = (splits.query.labels.astype(int) @ splits.database.labels.T) > 0
     assert metrics["test/map@all"] == pytest.approx(relevant.mean(), abs=0.01)

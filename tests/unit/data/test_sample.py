@@ -13,8 +13,13 @@ def test_counts_and_fingerprint() -> None:
     assert splits.query.labels.sum(axis=0).tolist() == [50] * len(CLASSES)
     assert splits.database.labels.sum(axis=0).tolist() == [500] * len(CLASSES)
     assert (splits.query.labels.sum(axis=1) == 1).all()
-    assert splits.fingerprint() == "536bb13040999ec4f46d665d17fd496017d35ca5688c4d5be1e168cfb94258c5"
-    assert (splits.protocol.queries, splits.protocol.database) == (len(splits.query), len(splits.database))
+    assert (
+        splits.fingerprint() == "536bb13040999ec4f46d665d17fd496017d35ca5688c4d5be1e168cfb94258c5"
+    )
+    assert (splits.protocol.queries, splits.protocol.database) == (
+        len(splits.query),
+        len(splits.database),
+    )
 
 
 def test_rows_are_shuffled_and_images_are_images() -> None:

@@ -44,4 +44,6 @@ def test_pooling_closed_forms() -> None:
     torch.testing.assert_close(gem(feature_map), (feature_map**3).mean((2, 3)) ** (1 / 3))
     attention = SpatialPool(3, "attention")
     torch.nn.init.zeros_(attention.score.weight)
-    torch.testing.assert_close(attention(feature_map), feature_map.mean((2, 3)))  # equal scores are a plain mean
+    torch.testing.assert_close(
+        attention(feature_map), feature_map.mean((2, 3))
+    )  # equal scores are a plain mean

@@ -11,13 +11,17 @@ from udmsh_pl.models.fusion import FusedEncoder, FusedFeature
 
 @pytest.fixture
 def parts() -> torch.Tensor:
-    return torch.rand(200, 14, generator=torch.Generator().manual_seed(0)) ** 3 * torch.linspace(1, 5, 14)
+    return torch.rand(200, 14, generator=torch.Generator().manual_seed(0)) ** 3 * torch.linspace(
+        1, 5, 14
+    )
 
 
 def fused_by_hand(values: np.ndarray) -> np.ndarray:
     root = np.sqrt(values)
     root -= root.mean(0)
-    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (root[:, :6], root[:, 6:])]
+    unit = [
+        part / np.linalg.norm(part, axis=1, keepdims=True) for part in (root[:, :6], root[:, 6:])
+    ]
     both = np.concatenate(unit, axis=1)
     return both / np.linalg.norm(both, axis=1, keepdims=True)
 
@@ -33,7 +37,9 @@ def test_axes_are_the_principal_ones(parts: torch.Tensor) -> None:
     np.testing.assert_allclose(np.corrcoef(ours.T), np.eye(5), atol=1e-2)
 
 
-def test_fitting_twice_gives_the_same_and_leaves_the_random_state_alone(parts: torch.Tensor) -> None:
+def test_fitting_twice_gives_the_same_and_leaves_the_random_state_alone(
+    parts: torch.Tensor,
+) -> None:
     one, two = FusedFeature((6, 8), 5), FusedFeature((6, 8), 5)
     torch.manual_seed(1)
     one.fit(parts)

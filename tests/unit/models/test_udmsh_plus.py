@@ -21,15 +21,29 @@ def stored() -> dict[str, np.ndarray]:
     clean = groups[np.arange(ROWS) % 4] + 0.2 * generator.random((ROWS, DIM))
     maps = clean[:, :, None, None] * generator.random((ROWS, DIM, 2, 2))
     views = clean[:, None] + 0.1 * generator.random((ROWS, VIEWS, DIM))
-    arrays = {"global_feature": clean, "feature_map": maps, "views": views, "view_maps": np.stack([maps] * VIEWS, axis=1)}
+    arrays = {
+        "global_feature": clean,
+        "feature_map": maps,
+        "views": views,
+        "view_maps": np.stack([maps] * VIEWS, axis=1),
+    }
     return {name: array.astype(np.float16) for name, array in arrays.items()}
 
 
 def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSHPlus:
     torch.manual_seed(0)
-    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 32, "dims": 16, "gather_batch": False}
+    tiny = {
+        "bits": 8,
+        "backbone": "resnet10t",
+        "weights": "random",
+        "hidden": 32,
+        "dims": 16,
+        "gather_batch": False,
+    }
     built = UDMSHPlus(**(tiny | options))
-    data: Any = SimpleNamespace(features=lambda split: {"train": stored}[split], once=lambda key, make: make())
+    data: Any = SimpleNamespace(
+        features=lambda split: {"train": stored}[split], once=lambda key, make: make()
+    )
     built.load_teacher(built.fit_teacher(data))
     return built
 
@@ -42,7 +56,9 @@ def test_teacher_is_the_diffusion_of_the_fused_features(stored: dict[str, np.nda
     torch.testing.assert_close(built._inputs[:, 0], fused, atol=2e-3, rtol=2e-3)
     expected = diffused_embedding(neighbour_graph(built._inputs[:, 0].float().numpy(), 5), 6, 4.0)
     similarity = built._targets @ built._targets.T
-    torch.testing.assert_close(similarity, torch.from_numpy(expected @ expected.T), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        similarity, torch.from_numpy(expected @ expected.T), atol=1e-3, rtol=0
+    )
     same = similarity[torch.arange(ROWS)[:, None] % 4 == torch.arange(ROWS) % 4]
     assert same.mean() > similarity.mean() + 0.3  # the four groups
 
@@ -54,22 +70,31 @@ def test_cosine_teacher_is_the_cosine_of_the_fused_features(stored: dict[str, np
 
 
 @pytest.mark.parametrize(("code_share", "least_weight"), [(0.0, None), (0.5, None), (0.5, 0.1)])
-def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], code_share: float, least_weight: float | None) -> None:
-    built = model(stored, code_share=code_share, least_weight=least_weight, use_views=False, dropout=0.0).eval()
+def test_objective_equals_the_double_loop(
+    stored: dict[str, np.ndarray], code_share: float, least_weight: float | None
+) -> None:
+    built = model(
+        stored, code_share=code_share, least_weight=least_weight, use_views=False, dropout=0.0
+    ).eval()
     rows = torch.tensor([3, 17, 30, 5])
     u = torch.tanh(built.encoder.head(built._inputs[rows, 0].float())).detach().numpy()
     b = np.where(u >= 0, 1, -1)
     wanted = (built._targets[rows] @ built._targets[rows].T).numpy()
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
     weights = [1.0 if least_weight is None else least_weight + abs(wanted[i, j]) for i, j in pairs]
-    errors = [((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2 for i, j in pairs]
+    errors = [
+        ((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2
+        for i, j in pairs
+    ]
     assert float(built.objective({"index": rows})["pairwise"].detach()) == pytest.approx(
         np.average(errors, weights=weights), rel=1e-4
     )
 
 
 @pytest.mark.parametrize(("use_views", "expected"), [(True, 1 + VIEWS), (False, 1)])
-def test_views_are_inputs_unless_switched_off(stored: dict[str, np.ndarray], use_views: bool, expected: int) -> None:
+def test_views_are_inputs_unless_switched_off(
+    stored: dict[str, np.ndarray], use_views: bool, expected: int
+) -> None:
     built = model(stored, use_views=use_views, dropout=0.0).eval()
     rows = torch.tensor([3, 17])
     values = {float(built.objective({"index": rows})["pairwise"].detach()) for _ in range(60)}
@@ -86,7 +111,9 @@ def test_without_the_map_and_without_views(stored: dict[str, np.ndarray]) -> Non
         model(stored).logits(batch)
 
 
-def test_training_lowers_the_objective_and_a_checkpoint_encodes_alike(stored: dict[str, np.ndarray]) -> None:
+def test_training_lowers_the_objective_and_a_checkpoint_encodes_alike(
+    stored: dict[str, np.ndarray],
+) -> None:
     built = model(stored)
     optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
     losses = []
@@ -99,11 +126,15 @@ def test_training_lowers_the_objective_and_a_checkpoint_encodes_alike(stored: di
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     other = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", hidden=32, dims=16)
     other.load_state_dict(built.state_dict())
-    batch = {name: torch.from_numpy(stored[name]).float() for name in ("global_feature", "feature_map")}
+    batch = {
+        name: torch.from_numpy(stored[name]).float() for name in ("global_feature", "feature_map")
+    }
     torch.testing.assert_close(other.eval()(batch), built.eval()(batch), rtol=0, atol=0)
 
 
-def test_dead_channels_of_a_trained_trunk_have_finite_gradients(stored: dict[str, np.ndarray]) -> None:
+def test_dead_channels_of_a_trained_backbone_have_finite_gradients(
+    stored: dict[str, np.ndarray],
+) -> None:
     built = model(stored)
     feature = torch.from_numpy(stored["global_feature"]).float().requires_grad_()
     with torch.no_grad():

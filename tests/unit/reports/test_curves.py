@@ -17,7 +17,9 @@ def report(bits, noise, seed=0):
     classes = rng.integers(0, 5, 40), rng.integers(0, 5, 600)
     centres = rng.standard_normal((5, bits))
     codes = [pack_codes(centres[c] + noise * rng.standard_normal((len(c), bits))) for c in classes]
-    return evaluate_codes(*codes, *(c[:, None] == np.arange(5) for c in classes), bits, ks=(100, None))
+    return evaluate_codes(
+        *codes, *(c[:, None] == np.arange(5) for c in classes), bits, ks=(100, None)
+    )
 
 
 @pytest.fixture(scope="module")

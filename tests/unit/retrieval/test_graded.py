@@ -9,7 +9,12 @@ from udmsh_pl.retrieval import evaluate_codes, pack_codes
 
 
 @pytest.mark.parametrize("denominator", ["retrieved", "min", "total"])
-@given(seed=st.integers(0, 10**6), items=st.integers(1, 6), k=st.integers(1, 7), bits=st.sampled_from([1, 2, 66]))
+@given(
+    seed=st.integers(0, 10**6),
+    items=st.integers(1, 6),
+    k=st.integers(1, 7),
+    bits=st.sampled_from([1, 2, 66]),
+)
 @settings(max_examples=60, deadline=None)
 def test_graded_scores_equal_enumeration_over_orders(denominator, seed, items, k, bits):
     case = oracle.random_case(2, items, bits, 4, seed, share=0.5)
@@ -21,8 +26,12 @@ def test_graded_scores_equal_enumeration_over_orders(denominator, seed, items, k
         assert graded.wap_per_query[k][row] == pytest.approx(
             np.mean([oracle.wap(o, g, cut, denominator) for o in orders]), abs=1e-12
         )
-        assert graded.ndcg_per_query[k][row] == pytest.approx(np.mean([oracle.ndcg(o, g, cut) for o in orders]), abs=1e-12)
-        assert graded.acg_per_query[k][row] == pytest.approx(np.mean([g[o[:cut]].mean() for o in orders]), abs=1e-12)
+        assert graded.ndcg_per_query[k][row] == pytest.approx(
+            np.mean([oracle.ndcg(o, g, cut) for o in orders]), abs=1e-12
+        )
+        assert graded.acg_per_query[k][row] == pytest.approx(
+            np.mean([g[o[:cut]].mean() for o in orders]), abs=1e-12
+        )
 
 
 def test_ndcg_is_scikit_learns_which_averages_over_ties_too():
@@ -50,7 +59,9 @@ def test_with_single_labels_weighted_ap_is_ap():
 def test_more_queries_than_a_block_and_none_relevant():
     case = oracle.random_case(600, 50, 8, 3)
     graded = evaluate_codes(*case, 8, ks=(10,)).graded
-    single = evaluate_codes(case[0][300:301], case[1], case[2][300:301], case[3], 8, ks=(10,)).graded
+    single = evaluate_codes(
+        case[0][300:301], case[1], case[2][300:301], case[3], 8, ks=(10,)
+    ).graded
     assert graded.ndcg_per_query[10][300] == single.ndcg_per_query[10][0]
     empty = evaluate_codes(case[0], case[1], case[2], np.zeros_like(case[3]), 8, ks=(10,)).graded
     assert empty.ndcg[10] == empty.wap[10] == empty.acg[10] == 0.0

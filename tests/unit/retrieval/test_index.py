@@ -7,7 +7,7 @@ import pytest
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import BinaryIndex, pack_codes
 from udmsh_pl.retrieval.index import search_shards
-from udmsh_pl.retrieval.indexfile import MAGIC
+from udmsh_pl.retrieval.io.index_file import MAGIC
 
 KINDS = ("flat", "ivf", "hnsw", "multihash")
 
@@ -94,7 +94,14 @@ def saved(tmp_path: Path) -> Path:
 
 def test_every_truncation_is_an_error(saved):
     content = saved.read_bytes()
-    for size in [0, 3, len(MAGIC), len(MAGIC) + 5, *range(len(MAGIC) + 20, len(content), 41), len(content) - 1]:
+    for size in [
+        0,
+        3,
+        len(MAGIC),
+        len(MAGIC) + 5,
+        *range(len(MAGIC) + 20, len(content), 41),
+        len(content) - 1,
+    ]:
         saved.write_bytes(content[:size])
         with pytest.raises(InputError, match="cut short or altered"):
             BinaryIndex.load(saved)
@@ -118,7 +125,9 @@ def test_other_files_lengths_and_models_are_errors(saved, tmp_path):
     (tmp_path / "text").write_text("hello, I am a text file and no index")
     with pytest.raises(InputError, match="not an index"):
         BinaryIndex.load(tmp_path / "text")
-    hostile = json.dumps({"bits": 16, "count": 10**18, "kind": "flat", "model_hash": "", "bytes": 0, "sha256": ""})
+    hostile = json.dumps(
+        {"bits": 16, "count": 10**18, "kind": "flat", "model_hash": "", "bytes": 0, "sha256": ""}
+    )
     (tmp_path / "text").write_bytes(MAGIC + hostile.encode() + b"\n")
     with pytest.raises(InputError, match="altered"):
         BinaryIndex.load(tmp_path / "text")

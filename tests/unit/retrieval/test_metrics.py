@@ -20,7 +20,9 @@ def small_tasks(draw):
     queries, items = draw(st.integers(1, 3)), draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     codes = [pack_codes(rng.random((n, bits)) < 0.5) for n in (queries, items)]
-    return (*codes, *(rng.random((n, labels)) < 0.5 for n in (queries, items)), bits), draw(st.integers(1, 8))
+    return (*codes, *(rng.random((n, labels)) < 0.5 for n in (queries, items)), bits), draw(
+        st.integers(1, 8)
+    )
 
 
 @pytest.mark.parametrize("denominator", DENOMINATORS)
@@ -50,10 +52,14 @@ def test_precision_recall_and_hit_rate_at_k_equal_enumeration(task):
     report = evaluate_codes(*case, threads=1)
     cut = min(k, len(case[1]))
     expected = np.zeros(3)
-    for d, r in zip(oracle.hamming(case[0], case[1]), oracle.shared(case[2], case[3]) > 0, strict=True):
+    for d, r in zip(
+        oracle.hamming(case[0], case[1]), oracle.shared(case[2], case[3]) > 0, strict=True
+    ):
         tops = np.array([r[order][:cut] for order in oracle.orders(d)])
         found = tops.sum(axis=1).mean()
-        expected += np.array([found / cut, found / max(r.sum(), 1), tops.any(axis=1).mean()]) / len(case[0])
+        expected += np.array([found / cut, found / max(r.sum(), 1), tops.any(axis=1).mean()]) / len(
+            case[0]
+        )
     measured = [report.precision_at(k), report.recall_at(k), report.hit_rate_at(k)]
     assert measured == pytest.approx(expected, abs=1e-12)
 
@@ -71,7 +77,9 @@ def test_radius_measures_equal_a_naive_loop():
             r.append((hit & inside).sum() / hit.sum() if hit.any() else 0.0)
             empty.append(not inside.any())
         near = report.within_radius(radius)
-        assert near == pytest.approx({"precision": np.mean(p), "recall": np.mean(r), "empty": np.mean(empty)})
+        assert near == pytest.approx(
+            {"precision": np.mean(p), "recall": np.mean(r), "empty": np.mean(empty)}
+        )
         assert (precisions[radius], recalls[radius]) == pytest.approx((np.mean(p), np.mean(r)))
     assert report.within_radius(0)["empty"] > 0  # the case has empty lookups at all
 
@@ -84,8 +92,13 @@ def test_row_order_is_that_of_faiss():
     for heap, k in itertools.product((True, False), (7, 500, 2000)):
         index.use_heap = heap
         rankings = index.search(case[0], k)[1]
-        values = [oracle.ap(ranking, r, k, "retrieved") for ranking, r in zip(rankings, relevant, strict=True)]
-        assert evaluate_codes(*case, 16, ks=(k,), ties="id").map[k] == pytest.approx(np.mean(values), abs=1e-12)
+        values = [
+            oracle.ap(ranking, r, k, "retrieved")
+            for ranking, r in zip(rankings, relevant, strict=True)
+        ]
+        assert evaluate_codes(*case, 16, ks=(k,), ties="id").map[k] == pytest.approx(
+            np.mean(values), abs=1e-12
+        )
 
 
 def no_ties(seed: int):
@@ -106,7 +119,9 @@ def test_without_ties_it_is_scikit_learns_and_torchmetrics_value(seed):
     case = no_ties(seed)
     report = evaluate_codes(*case, 40, ks=(10, None))
     near = 41 - oracle.hamming(case[0], case[1])[0]
-    assert report.map[None] == pytest.approx(average_precision_score(case[3][:, 0], near), abs=1e-12)
+    assert report.map[None] == pytest.approx(
+        average_precision_score(case[3][:, 0], near), abs=1e-12
+    )
     target = torch.from_numpy(case[3][:, 0])
     for k, top in ((10, 10), (None, None)):
         theirs = retrieval_average_precision(torch.from_numpy(near).float(), target, top_k=top)
@@ -125,7 +140,9 @@ def test_negative_distances_as_scores_are_a_trap_in_torchmetrics_and_shifted_one
     target = torch.from_numpy(case[3][:, 0])
     assert float(retrieval_average_precision(-distance, target)) == 0.0
     ours = evaluate_codes(*case, 40).map[None]
-    assert float(retrieval_average_precision(41 - distance, target)) == pytest.approx(ours, abs=1e-6)
+    assert float(retrieval_average_precision(41 - distance, target)) == pytest.approx(
+        ours, abs=1e-6
+    )
 
 
 def test_constant_codes_score_one_tie_group_whatever_the_row_order():
@@ -175,7 +192,14 @@ def test_all_includes_the_last_item_and_a_k_beyond_the_database_is_all():
     # the only relevant item is the last of the ranking: gnd[0:-1] would lose it
     database = pack_codes(np.tri(4, 3, -1, dtype=bool))
     labels = np.array([[False], [False], [False], [True]])
-    report = evaluate_codes(pack_codes([[-1.0, -1, -1]]), database, np.ones((1, 1), bool), labels, 3, ks=(3, 4, 99, None))
+    report = evaluate_codes(
+        pack_codes([[-1.0, -1, -1]]),
+        database,
+        np.ones((1, 1), bool),
+        labels,
+        3,
+        ks=(3, 4, 99, None),
+    )
     assert report.map == pytest.approx({3: 0.0, 4: 0.25, 99: 0.25, None: 0.25}, abs=1e-12)
 
 
@@ -186,7 +210,9 @@ def test_queries_without_hits_count_zero_or_are_dropped():
     kept = evaluate_codes(queries, database, wanted, labels, 3, ks=(2, None))
     dropped = evaluate_codes(queries, database, wanted, labels, 3, ks=(2, None), zero_hits="drop")
     assert kept.map == pytest.approx({2: 0.5, None: 0.625})
-    assert dropped.map == pytest.approx({2: 1.0, None: 0.625})  # inside 2 the second query has no hit; in all it has
+    assert dropped.map == pytest.approx(
+        {2: 1.0, None: 0.625}
+    )  # inside 2 the second query has no hit; in all it has
     for other in (dropped.map_id, dropped.map_best, dropped.map_worst):
         assert other == pytest.approx(dropped.map)
     nothing = evaluate_codes(queries, database, wanted, np.zeros_like(labels), 3, zero_hits="drop")
@@ -213,7 +239,10 @@ def test_a_report_knows_its_confidence_and_its_cutoffs():
         ({"ties": "random"}, "expected, id"),
         ({"denominator": "all"}, "retrieved, min, total"),
         ({"zero_hits": "keep"}, "zero, drop"),
-        ({"query_codes": np.zeros((0, 1), np.uint8), "query_labels": np.zeros((0, 3), bool)}, "nothing to score"),
+        (
+            {"query_codes": np.zeros((0, 1), np.uint8), "query_labels": np.zeros((0, 3), bool)},
+            "nothing to score",
+        ),
         ({"query_labels": np.ones((4, 2), bool)}, "2 columns"),
         ({"query_labels": np.ones((3, 3), bool)}, "3 rows"),
         ({"database_codes": np.zeros((9, 1))}, "pack_codes"),

@@ -34,7 +34,10 @@ def test_collapsed_and_perfect_codes():
 
 def test_flips_between_neighbours():
     features = np.array([[1, 0.0], [1, 0.1], [0, 1.0], [0.1, 1]])
-    assert neighbour_flips(pack_codes(np.array([[1.0, 1], [1, 1], [-1, -1], [-1, 1]])), features, 2) == 0.5
+    assert (
+        neighbour_flips(pack_codes(np.array([[1.0, 1], [1, 1], [-1, -1], [-1, 1]])), features, 2)
+        == 0.5
+    )
     with pytest.raises(InputError, match=r"4 codes|1 codes"):
         neighbour_flips(np.zeros((1, 1), np.uint8), features, 2)
     with pytest.raises(InputError, match="neighbour"):

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from udmsh_pl.retrieval.extremes import extreme_average_precision
-from udmsh_pl.retrieval.ties import Groups, expected_average_precision, harmonic_difference, tied_sum
+from udmsh_pl.retrieval.ties import (
+    Groups,
+    expected_average_precision,
+    harmonic_difference,
+    tied_sum,
+)
 
 
 @st.composite
@@ -20,7 +25,10 @@ def small_lists(draw):
 
 def groups_of(distance: np.ndarray, relevant: np.ndarray) -> Groups:
     size = int(distance.max()) + 2
-    items, hits = np.bincount(distance, minlength=size), np.bincount(distance[relevant], minlength=size)
+    items, hits = (
+        np.bincount(distance, minlength=size),
+        np.bincount(distance[relevant], minlength=size),
+    )
     return Groups.of(items[None], hits[None])
 
 
@@ -32,7 +40,9 @@ def test_expected_best_and_worst_equal_enumeration(denominator, case):
     values = [oracle.ap(order, relevant, k, denominator) for order in oracle.orders(distance)]
     groups = groups_of(distance, relevant)
     worst, best = extreme_average_precision(groups, k, denominator)
-    assert expected_average_precision(groups, k, denominator)[0] == pytest.approx(np.mean(values), abs=1e-13)
+    assert expected_average_precision(groups, k, denominator)[0] == pytest.approx(
+        np.mean(values), abs=1e-13
+    )
     assert worst[0] == pytest.approx(min(values), abs=1e-13)
     assert best[0] == pytest.approx(max(values), abs=1e-13)
 
@@ -49,22 +59,33 @@ def test_a_pair_of_hits_a_million_places_down():
     # tabled harmonic numbers lose this one in the ninth digit
     groups = Groups.of(np.array([[1_000_000, 2]]), np.array([[0, 2]]))
     exact = (Fraction(1, 1_000_001) + Fraction(2, 1_000_002)) / 2
-    assert expected_average_precision(groups, 1_000_002, "retrieved")[0] == pytest.approx(float(exact), rel=1e-12)
+    assert expected_average_precision(groups, 1_000_002, "retrieved")[0] == pytest.approx(
+        float(exact), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
     ("n", "r", "s", "before", "hits"),
-    [(60_000, 9_000, 4_000, 1_000, 700), (150_000, 40, 5_000, 0, 0), (5_001, 5_000, 5_000, 0, 0), (900, 450, 1, 99, 0)],
+    [
+        (60_000, 9_000, 4_000, 1_000, 700),
+        (150_000, 40, 5_000, 0, 0),
+        (5_001, 5_000, 5_000, 0, 0),
+        (900, 450, 1, 99, 0),
+    ],
 )
 def test_a_large_cut_group_equals_the_sum_over_scipys_hypergeometric(n, r, s, before, hits):
     groups = Groups.of(np.array([[before, n]]), np.array([[hits, r]]))
-    done = float(tied_sum(*(np.array([float(x)]) for x in (max(before, 1), hits, hits, 0, 0, before)))[0])
+    done = float(
+        tied_sum(*(np.array([float(x)]) for x in (max(before, 1), hits, hits, 0, 0, before)))[0]
+    )
     value = 0.0
     for x in range(max(0, s - (n - r)), min(r, s) + 1):
         if hits + x:
             inside = tied_sum(*(np.array([float(v)]) for v in (s, x, x, before, hits, s)))[0]
             value += hypergeom.pmf(x, n, r, s) * (done + inside) / (hits + x)
-    assert expected_average_precision(groups, before + s, "retrieved")[0] == pytest.approx(value, rel=1e-9)
+    assert expected_average_precision(groups, before + s, "retrieved")[0] == pytest.approx(
+        value, rel=1e-9
+    )
 
 
 def test_worst_and_best_bracket_the_expected_on_large_lists():

@@ -43,11 +43,19 @@ def test_batches_give_the_value_of_evaluate_codes():
 def test_order_and_repetition_of_rows_do_not_matter():
     rng = np.random.default_rng(0)
     metric = HammingRetrieval(BITS, KS, ties="id")
-    feed(metric, {name: np.concatenate([rng.permutation(rows), rows[:9]]) for name, rows in everything().items()})
+    feed(
+        metric,
+        {
+            name: np.concatenate([rng.permutation(rows), rows[:9]])
+            for name, rows in everything().items()
+        },
+    )
     metric.compute()
     assert metric.report is not None
     assert len(metric.report.items) == 31
-    assert metric.report.map == evaluate_codes(*case(), BITS, ks=KS, ties="id").map  # row order is that of ids
+    assert (
+        metric.report.map == evaluate_codes(*case(), BITS, ks=KS, ties="id").map
+    )  # row order is that of ids
 
 
 def test_real_codes_and_reset():
@@ -58,7 +66,10 @@ def test_real_codes_and_reset():
         metric.update(u > 0, labels, torch.arange(2), "database")
         assert metric.compute()["map@all"] == 1.0
         metric.reset()
-    with pytest.raises(InputError, match="no query batch"), pytest.warns(UserWarning, match="before the"):
+    with (
+        pytest.raises(InputError, match="no query batch"),
+        pytest.warns(UserWarning, match="before the"),
+    ):
         metric.compute()
 
 
@@ -73,7 +84,11 @@ def test_real_codes_and_reset():
     ],
 )
 def test_misuse_is_named(change, message):
-    good = {"codes": torch.zeros(3, 17), "labels": torch.zeros(3, 2, dtype=torch.bool), "index": torch.arange(3)}
+    good = {
+        "codes": torch.zeros(3, 17),
+        "labels": torch.zeros(3, 2, dtype=torch.bool),
+        "index": torch.arange(3),
+    }
     metric = HammingRetrieval(17)
     metric.update(**good, kind="query")
     with pytest.raises(InputError, match=message):
@@ -82,29 +97,44 @@ def test_misuse_is_named(change, message):
 
 def halves(first_query, second_query, first_database, second_database):
     return [
-        {"query": np.array(first_query, dtype=int), "database": np.array(first_database, dtype=int)},
-        {"query": np.array(second_query, dtype=int), "database": np.array(second_database, dtype=int)},
+        {
+            "query": np.array(first_query, dtype=int),
+            "database": np.array(first_database, dtype=int),
+        },
+        {
+            "query": np.array(second_query, dtype=int),
+            "database": np.array(second_database, dtype=int),
+        },
     ]
 
 
 SHARDS = {
-    "a padding sampler repeats rows": halves([*range(0, 31, 2)], [*range(1, 31, 2), 0], range(0, 400, 2), range(1, 400, 2)),
+    "a padding sampler repeats rows": halves(
+        [*range(0, 31, 2)], [*range(1, 31, 2), 0], range(0, 400, 2), range(1, 400, 2)
+    ),
     "uneven": halves(range(3), range(3, 31), range(333), range(333, 400)),
     "all queries here and the database there": halves(range(31), [], [], range(400)),
 }
 
 
 def worker(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
     for number, shards in enumerate(SHARDS.values()):
         metric = HammingRetrieval(BITS, KS)
         feed(metric, shards[rank])
-        np.save(Path(folder) / f"{number}-{rank}.npy", [value.item() for value in metric.compute().values()])
+        np.save(
+            Path(folder) / f"{number}-{rank}.npy",
+            [value.item() for value in metric.compute().values()],
+        )
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_give_the_value_of_one_to_the_last_bit(tmp_path):
-    start = multiprocessing.get_context("spawn")  # once for all shards: most of the time goes into importing torch
+    start = multiprocessing.get_context(
+        "spawn"
+    )  # once for all shards: most of the time goes into importing torch
     processes = [start.Process(target=worker, args=(rank, str(tmp_path))) for rank in range(2)]
     for process in processes:
         process.start()

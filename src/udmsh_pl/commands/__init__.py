@@ -1,0 +1,1 @@
+"""One file a command of ``udmsh``; each is loaded when it is called."""

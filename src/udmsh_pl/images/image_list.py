@@ -1,0 +1,288 @@
+"""Images with labels, by name on a disk or as pixels in memory, and the three splits of a
+protocol.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.images.protocol import Protocol
+
+# Everything that Pillow raises on files that are cut, mislabelled or hostile; it has no common base
+# for them.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """N images with L labels each, in a fixed order: the row of an image is its identity everywhere
+    else.
+
+    Args:
+        names: N names, paths relative to ``root`` with forward slashes; unique within a split.
+        labels: bool [N, L]; L may be 0 for images without labels.
+        root: folder that the names are relative to; None for the working directory.
+        pixels: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB) when the images are held in memory
+            instead of on a disk.
+        source: where the names come from (a list file, an archive), told in errors.
+
+    Raises:
+        InputError: the number of names, of label rows and of pixel rows differ, or a dtype is
+            another one.
+    """
+
+    names: Sequence[str]
+    labels: NDArray[np.bool_]
+    root: Path | None = None
+    pixels: NDArray[np.uint8] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        rows = len(self.names)
+        if self.labels.ndim != 2 or self.labels.dtype != np.bool_ or len(self.labels) != rows:
+            raise InputError(
+                f"{self.source or 'labels'}: expected a bool array [{rows}, L], one row a name, "
+                f"got {self.labels.dtype} {list(self.labels.shape)}"
+            )
+        if self.pixels is not None and (self.pixels.dtype != np.uint8 or len(self.pixels) != rows):
+            raise InputError(
+                f"{self.source or 'pixels'}: expected a uint8 array with {rows} images, one a "
+                "name, "
+                f"got {self.pixels.dtype} {list(self.pixels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, row: int) -> Path:
+        """Path of the image file of a row (which need not exist for images in memory)."""
+        return Path(self.names[row]) if self.root is None else self.root / self.names[row]
+
+    def load(self, row: int) -> Image.Image:
+        """Decode one image to RGB.
+
+        No EXIF rotation is applied, since the code behind the published numbers applies none.
+
+        Raises:
+            InputError: the file is absent or cannot be decoded; the message names it and the list
+                line asking for it.
+        """
+        if self.pixels is not None:
+            return Image.fromarray(self.pixels[row]).convert("RGB")
+        path = self.path(row)
+        try:
+            with Image.open(path) as image:
+                return to_rgb(image)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{path}: no such image{self._asked_by(row)}; "
+                "set --data.root to the folder that holds it, or see all that are missing with "
+                "`udmsh data check`"
+            ) from error
+        except _UNREADABLE as error:
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = "of no known format" if unknown else str(error) or type(error).__name__
+            raise InputError(
+                f"{path}: not a readable image ({reason}){self._asked_by(row)}; "
+                "fetch that file again, or delete it and go on with --data.allow_missing true"
+            ) from error
+
+    def load_tensor(self, row: int) -> torch.Tensor:
+        """Decode one image to uint8 [3, H, W], the same values as :meth:`load`: what transforms are
+        fastest on.
+
+        Pillow decodes. torchvision.io gives the same values sooner, but is deprecated since
+        torchvision 0.29; resizing on tensors brings more than half of the difference
+        (``benchmarks/decoding.py``).
+
+        Raises:
+            InputError: as :meth:`load`.
+        """
+        return torch.from_numpy(np.array(self.load(row))).permute(2, 0, 1)
+
+    def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "ImageList":
+        """The images of the given rows, in the given order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return ImageList(
+            names=[self.names[row] for row in index.tolist()],
+            labels=self.labels[index],
+            root=self.root,
+            pixels=None if self.pixels is None else self.pixels[index],
+            source=self.source,
+        )
+
+    def lines(self) -> list[bytes]:
+        """One ``path 0 1 0`` line a row, UTF-8, without line ends: the format of list files and of
+        the fingerprint.
+        """
+        text = np.full((len(self), 2 * self.labels.shape[1]), ord(" "), dtype=np.uint8)
+        text[:, 1::2] = self.labels + np.uint8(ord("0"))
+        # "surrogateescape" as in os.fsencode: a name on a disk may hold bytes that are no UTF-8.
+        names = (name.encode("utf-8", "surrogateescape") for name in self.names)
+        return [name + row.tobytes() for name, row in zip(names, text, strict=True)]
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) over the sorted ``path 0 1 0`` lines; the order of the rows does
+        not change it.
+        """
+        return hashlib.sha256(b"".join(line + b"\n" for line in sorted(self.lines()))).hexdigest()
+
+    def _asked_by(self, row: int) -> str:
+        """``, named by FILE:LINE`` where the source is a list file, else ``, named by SOURCE``."""
+        if not self.source:
+            return ""
+        start = self.names[row].encode("utf-8", "surrogateescape") + b" "
+        source = Path(self.source)
+        if source.is_file():
+            with source.open("rb") as stream:
+                for number, line in enumerate(stream, 1):
+                    if line.startswith(start):
+                        return f", named by {source}:{number}"
+        return f", named by {self.source}"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a decoded image of any Pillow mode to RGB.
+
+    16-bit grey is scaled to 8 bits (Pillow would clip it to white). What is transparent shows
+    white, as on a page: Pillow would show the colour that lies hidden there, most often black.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def one_hot(classes: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:
+    """Class numbers, integers [N] in 0..count-1, as bool labels [N, count]."""
+    labels: NDArray[np.bool_] = np.asarray(classes)[:, None] == np.arange(count)
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The query, training and database images of a benchmark under one protocol.
+
+    Args:
+        protocol: the facts of the benchmark.
+        query: images to search with; None when there are no labels to score with.
+        train: images to learn from, without labels; may be the database or a part of it.
+        database: images to search in.
+        missing: images that the protocol names and the disk lacks, by split (``query``, ``train``,
+            ``database``).
+
+    Raises:
+        InputError: numbers of labels differ, a split is empty or names an image twice, or a query
+            is also a training or database image (a leak: its own copy would be retrieved first).
+    """
+
+    protocol: Protocol
+    query: ImageList | None
+    train: ImageList
+    database: ImageList
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        splits = self.by_name()
+        widths = {name: images.labels.shape[1] for name, images in splits.items()}
+        if len(set(widths.values())) > 1:
+            counts = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise InputError(
+                f"{self._label()}: label counts differ between splits ({counts}); use lists of one "
+                "set"
+            )
+        for name, images in splits.items():
+            if not len(images):
+                raise InputError(
+                    f"{self._label()}: the {name} split is empty; give it at least one image"
+                )
+            if len(set(images.names)) < len(images):
+                twice = _twice(images.names)
+                raise InputError(
+                    f"{self._label()}: the {name} split names {twice} twice; remove one of them"
+                )
+        if self.query is not None:
+            for name in ("train", "database"):
+                self._refuse_overlap(self.query, name, splits[name])
+
+    def by_name(self) -> dict[str, ImageList]:
+        """The splits that exist, under ``query``, ``train`` and ``database``, in that order."""
+        named = {"query": self.query, "train": self.train, "database": self.database}
+        return {name: images for name, images in named.items() if images is not None}
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) over the fingerprints of the splits, and the counts of missing
+        images if any.
+        """
+        lines = [f"{name} {images.fingerprint()}\n" for name, images in self.by_name().items()]
+        lines += [
+            f"missing {name} {count}\n" for name, count in sorted(self.missing.items()) if count
+        ]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _label(self) -> str:
+        return f"{self.protocol.dataset} {self.protocol.name}"
+
+    def _refuse_overlap(self, query: ImageList, name: str, other: ImageList) -> None:
+        shared = set(query.names).intersection(other.names)
+        if shared:
+            first = [path for path in query.names if path in shared][:3]
+            raise InputError(
+                f"{self._label()}: {len(shared)} of {len(query)} query images are also in the "
+                f"{name} split "
+                f"({', '.join(first)}{', ...' if len(shared) > 3 else ''}); take them out of one "
+                "of the two lists"
+            )
+
+
+def _twice(names: Sequence[str]) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
+
+
+class ImageDataset(Dataset[dict[str, Any]]):
+    """Torch dataset over an :class:`ImageList`.
+
+    Each item is a dict of ``image`` (float [3, H, W], what ``transform`` gives), ``labels`` (bool
+    [L]) and ``index`` (int, the row in the split); the default collation makes float [B, 3, H, W],
+    bool [B, L], long [B] of it.
+
+    Args:
+        images: the images of one split.
+        transform: function from a uint8 tensor [3, H, W] to a float tensor [3, H', W'].
+    """
+
+    def __init__(
+        self, images: ImageList, transform: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """Load, transform and label the image of a row; raises InputError as :meth:`ImageList.load`
+        does.
+        """
+        image = self.transform(self.images.load_tensor(row))
+        return {
+            "image": image,
+            "labels": torch.from_numpy(self.images.labels[row].copy()),
+            "index": row,
+        }

@@ -1,0 +1,1 @@
+"""Counting distances: compiled kernels for the CPU, matrix products for a GPU."""

@@ -1,0 +1,217 @@
+"""Two queries share one increment: the pair of their bins is a cell of a joint table, compiled by
+numba.
+
+A histogram's cost is its scattered increments, not the popcounts, so halving the increments is what
+pays. ``blocks.py`` lays the database out for it: within a part all codes have the same parity,
+hence all distances to a query have one parity too, and half the distance is enough to tell them
+apart. That leaves 66 bins a query at 64 bits (33 halves, each relevant or not), and a table of 66 x
+66 16-bit cells stays in the first-level cache beside the items.
+
+Two more things keep the processor busy. The cells of 64 items are computed in vectors while those
+of ``LAG`` blocks ago are counted, one by one: the two kinds of work use different units and overlap
+(counting fresh cells instead would wait for their store). And the vectors are written out as LLVM's
+own: a loop so short is not vectorised without a check for overlapping arrays that costs more than
+the loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from udmsh_pl.retrieval.counting.blocks import CODE_PLANES, ITEMS, LABEL_PLANES
+from udmsh_pl.retrieval.counting.compiled import wide_vectors
+
+LAG = 4  # blocks from the computing of cells to the counting of them
+RING = 8  # blocks of cells that are kept: a power of two above LAG
+FLUSH = 65_535 // ITEMS  # blocks a table can take before a 16-bit cell might overflow
+
+_OCTETS = ir.VectorType(ir.IntType(8), ITEMS)
+_CELLS = ir.VectorType(ir.IntType(16), ITEMS)
+
+
+def _constant(value: int) -> Any:
+    return ir.Constant(_OCTETS, [value] * ITEMS)
+
+
+def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _octets(builder: Any, data: Any, plane: Any) -> Any:
+    """Load row ``plane`` of bytes [planes, 64]."""
+    place = builder.gep(data, [builder.mul(plane, plane.type(ITEMS))])
+    return builder.load(builder.bitcast(place, _OCTETS.as_pointer()), align=1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def compute_cells(
+    typing_context: Any,
+    database: Any,
+    block: Any,
+    queries: Any,
+    code_planes: Any,
+    bins: Any,
+    cells: Any,
+    slot: Any,
+) -> Any:
+    """Write the 64 cell numbers of a block of the database to row ``slot`` of ``cells``, uint16
+    [RING, 64].
+
+    ``database`` is uint8 [blocks, planes, 64], ``queries`` uint8 [planes, 2, 64]: each byte of
+    both, 64 times over.
+    """
+    signature = types.void(database, types.intp, queries, types.intp, types.intp, cells, types.intp)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        database, block, _, code_planes, bins, cells, slot = arguments
+        integer = block.type
+        planes = cgutils.unpack_tuple(
+            builder, context.make_array(signature.args[0])(context, builder, database).shape
+        )[1]
+        items, masks = (_data(context, builder, signature.args[i], arguments[i]) for i in (0, 2))
+        first = builder.mul(block, planes)
+        popcount = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_OCTETS, [_OCTETS]), f"llvm.ctpop.v{ITEMS}i8"
+        )
+        near, shared = ([cgutils.alloca_once(builder, _OCTETS) for _ in range(2)] for _ in range(2))
+        for total in near + shared:
+            builder.store(_constant(0), total)
+
+        def each_plane(start: Any, stop: Any, group: int, totals: Any, use: Any) -> None:
+            with cgutils.for_range_slice(builder, start, stop, integer(group)) as (at, _):
+                sums = [builder.load(total) for total in totals]
+                for plane in (builder.add(at, integer(i)) for i in range(group)):
+                    word = _octets(builder, items, builder.add(first, plane))
+                    for side in range(2):
+                        row = builder.add(builder.mul(plane, integer(2)), integer(side))
+                        sums[side] = use(sums[side], word, _octets(builder, masks, row))
+                for value, total in zip(sums, totals, strict=True):
+                    builder.store(value, total)
+
+        def add_distance(total: Any, word: Any, code: Any) -> Any:
+            return builder.add(total, builder.call(popcount, [builder.xor(word, code)]))
+
+        def add_shared(total: Any, word: Any, mask: Any) -> Any:
+            return builder.or_(total, builder.and_(word, mask))
+
+        each_plane(integer(0), code_planes, CODE_PLANES, near, add_distance)
+        each_plane(code_planes, planes, LABEL_PLANES, shared, add_shared)
+        halves = []
+        for distance, labels in zip(near, shared, strict=True):
+            relevant = builder.zext(
+                builder.icmp_unsigned("!=", builder.load(labels), _constant(0)), _OCTETS
+            )
+            # the lowest bit is the parity, which all items have in common: relevance takes its
+            # place
+            halves.append(
+                builder.zext(
+                    builder.or_(builder.and_(builder.load(distance), _constant(254)), relevant),
+                    _CELLS,
+                )
+            )
+        nothing = ir.Constant(_CELLS, ir.Undefined)
+        width = builder.insert_element(
+            nothing, builder.trunc(bins, ir.IntType(16)), ir.IntType(32)(0)
+        )
+        width = builder.shuffle_vector(
+            width, nothing, ir.Constant(ir.VectorType(ir.IntType(32), ITEMS), [0] * ITEMS)
+        )
+        place = builder.gep(
+            _data(context, builder, signature.args[5], cells), [builder.mul(slot, integer(ITEMS))]
+        )
+        value = builder.add(builder.mul(halves[0], width), halves[1])
+        builder.store(value, builder.bitcast(place, _CELLS.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def count_cells(typing_context: Any, table: Any, cells: Any, slot: Any) -> Any:
+    """Count row ``slot`` of ``cells`` in ``table``, uint16: 64 increments in a row.
+
+    A loop's end would be guessed wrong once a block, and what was computed ahead would be thrown
+    away.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, _, slot = arguments
+        table, cells = (_data(context, builder, signature.args[i], arguments[i]) for i in range(2))
+        first = builder.mul(slot, slot.type(ITEMS))
+        for item in range(ITEMS):
+            cell = builder.load(builder.gep(cells, [builder.add(first, slot.type(item))]))
+            place = builder.gep(table, [builder.zext(cell, slot.type)])
+            builder.store(builder.add(builder.load(place), cell.type(1)), place)
+        return context.get_dummy_value()
+
+    return types.void(table, cells, types.intp), emit
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def count_pair(database, first, last, idle, queries, code_planes, bins, table, cells):  # type: ignore[no-untyped-def]
+    """Count blocks ``first`` to ``last`` in a joint table, but for the ``idle`` items that fill up
+    the last one.
+    """
+    wide_vectors()
+    lag = min(LAG, last - first)
+    for block in range(first, first + lag):
+        compute_cells(database, block, queries, code_planes, bins, cells, block & (RING - 1))
+    for block in range(first + lag, last):
+        compute_cells(database, block, queries, code_planes, bins, cells, block & (RING - 1))
+        count_cells(table, cells, (block - lag) & (RING - 1))
+    for block in range(last - lag, last):
+        count_cells(table, cells, block & (RING - 1))
+    # idle items are equal, and the last one of a block that has any is idle
+    table[cells[(last - 1) & (RING - 1), ITEMS - 1]] -= np.uint16(idle)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def empty_into(table, bins, parities, columns, ours, theirs):  # type: ignore[no-untyped-def]
+    """Add a joint table's sums over columns and over rows to the two queries' counts, and zero
+    it.
+    """
+    wide_vectors()
+    columns[:] = np.uint32(0)
+    for mine in range(bins):
+        line = table[mine * bins : (mine + 1) * bins]
+        total = np.uint32(0)
+        for its in range(bins):
+            value = np.uint32(line[its])
+            total += value
+            columns[its] += value
+            line[its] = np.uint16(0)
+        ours[(mine & ~1) + parities[0], mine & 1] += total
+    for its in range(bins):
+        theirs[(its & ~1) + parities[1], its & 1] += columns[its]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def count_pairs(database, parts, idle, codes, odd, code_planes, bins, first, last, counts, scratch):  # type: ignore[no-untyped-def]
+    """Add queries ``first`` to ``last``, an even number of them, to ``counts``, int64 [Q, bits + 2,
+    2].
+
+    Part p of the database is blocks ``parts[p]`` to ``parts[p + 1]``. ``codes``, uint8 [Q, planes],
+    has the labels too.
+    """
+    table, cells, queries = scratch
+    columns = np.zeros(bins, np.uint32)
+    parities = np.zeros(2, np.int64)
+    for part in range(2):
+        for begin in range(
+            parts[part], parts[part + 1], FLUSH
+        ):  # outside the queries: it stays in the second cache
+            end = min(parts[part + 1], begin + FLUSH)
+            filling = idle[part] if end == parts[part + 1] else 0
+            for row in range(first, last, 2):
+                for side in range(2):
+                    parities[side] = (odd[row + side] + part) & 1
+                    for plane in range(codes.shape[1]):
+                        queries[plane, side, :] = codes[row + side, plane]
+                count_pair(database, begin, end, filling, queries, code_planes, bins, table, cells)
+                empty_into(table, bins, parities, columns, counts[row], counts[row + 1])

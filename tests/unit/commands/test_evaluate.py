@@ -1,0 +1,183 @@
+import argparse
+import csv
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from udmsh_pl import cli, evaluate
+from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval import evaluate_codes, pack_codes
+
+BITS = 12
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    query, database = rng.standard_normal((20, BITS)), rng.standard_normal((300, BITS))
+    return query, database, rng.random((20, 5)) < 0.3, rng.random((300, 5)) < 0.3
+
+
+@pytest.fixture(scope="module")
+def expected(data):
+    query, database, query_labels, database_labels = data
+    return evaluate_codes(
+        pack_codes(query), pack_codes(database), query_labels, database_labels, BITS, ks=(10, None)
+    )
+
+
+def score(*words):
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    args = parser.parse_args([str(word) for word in words] + ["--k", "10", "all"])
+    return evaluate.score(args, (10, None))
+
+
+def save_npz(folder, data):
+    query, database, query_labels, database_labels = data
+    codes = {"query_codes": pack_codes(query), "database_codes": pack_codes(database), "bits": BITS}
+    np.savez(
+        folder / "codes.npz", **codes, query_labels=query_labels, database_labels=database_labels
+    )
+    return [folder / "codes.npz"]
+
+
+def save_two_npz(folder, data):
+    for name, codes, labels in (("q", data[0], data[2]), ("d", data[1], data[3])):
+        np.savez(folder / f"{name}.npz", codes=np.sign(codes).astype(np.int8), labels=labels)
+    return ["--query", folder / "q.npz", "--database", folder / "d.npz"]
+
+
+def save_mat(folder, data):
+    """Codes column by column, as DeepHash-style .mat files have them."""
+    arrays = {
+        "qB": np.sign(data[0]).T,
+        "rB": np.sign(data[1]).T,
+        "queryL": data[2] * 1.0,
+        "retrievalL": data[3] * 1.0,
+    }
+    scipy.io.savemat(folder / "a.mat", arrays)
+    return [folder / "a.mat"]
+
+
+def save_pt(folder, data):
+    for name, codes, labels in (("q", data[0], data[2]), ("d", data[1], data[3])):
+        torch.save(
+            {"codes": torch.from_numpy(codes).half(), "labels": torch.from_numpy(labels)},
+            folder / f"{name}.pt",
+        )
+    return ["--query", folder / "q.pt", "--database", folder / "d.pt"]
+
+
+def save_text(folder, data):
+    """One file written without blanks, one with commas and -1/+1; labels of their own."""
+    np.savetxt(folder / "q.txt", data[0] >= 0, fmt="%d", delimiter="")
+    np.savetxt(folder / "d.csv", np.sign(data[1]), fmt="%d", delimiter=",")
+    np.savetxt(folder / "ql.txt", data[2], fmt="%d")
+    np.save(folder / "dl.npy", data[3])
+    names = (
+        ("--query", "q.txt"),
+        ("--database", "d.csv"),
+        ("--query-labels", "ql.txt"),
+        ("--database-labels", "dl.npy"),
+    )
+    return [word for option, name in names for word in (option, folder / name)]
+
+
+def save_named(folder, data):
+    arrays = dict(zip("abcd", data, strict=True))
+    np.savez(folder / "odd.npz", **arrays)
+    options = ("--query", "--database", "--query-labels", "--database-labels")
+    return [
+        word
+        for option, name in zip(options, "abcd", strict=True)
+        for word in (option, f"{folder}/odd.npz:{name}")
+    ]
+
+
+@pytest.mark.parametrize("save", [save_npz, save_two_npz, save_mat, save_pt, save_text, save_named])
+def test_every_format_gives_the_same_numbers(tmp_path, data, expected, save):
+    report = score(*save(tmp_path, data))
+    assert report.bits == BITS
+    for field in ("map", "map_best", "map_worst", "map_id"):
+        assert getattr(report, field) == getattr(expected, field)
+
+
+def test_external_bit_order_of_packed_codes_changes_nothing(tmp_path, data, expected):
+    query, database, query_labels, database_labels = data
+    for name, codes, labels in (("q", query, query_labels), ("d", database, database_labels)):
+        np.savez(tmp_path / f"{name}.npz", codes=np.packbits(codes >= 0, axis=1), labels=labels)
+    report = score("--query", tmp_path / "q.npz", "--database", tmp_path / "d.npz", "--bits", BITS)
+    assert report.map == expected.map
+
+
+def test_class_numbers_equal_one_hot(tmp_path, data):
+    query, database = (pack_codes(codes) for codes in data[:2])
+    classes = np.arange(20) % 4 + 7, np.arange(300) % 4 + 7
+    arrays = {"query_codes": query, "database_codes": database, "bits": BITS}
+    np.savez(
+        tmp_path / "codes.npz",
+        **arrays,
+        query_labels=classes[0],
+        database_labels=classes[1][:, None],
+    )
+    one_hot = [c[:, None] == np.arange(7, 11) for c in classes]
+    assert (
+        score(tmp_path / "codes.npz").map
+        == evaluate_codes(query, database, *one_hot, BITS, ks=(10, None)).map
+    )
+
+
+def test_table_is_printed_and_written(tmp_path, data, expected, capsys):
+    words = [str(word) for word in save_npz(tmp_path, data)]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["evaluate", *words, "--k", "10", "all", "--out", str(tmp_path / "o.csv")])
+    printed = capsys.readouterr().out
+    assert (
+        f"| mAP@10 | {expected.map[10]:.4f} | {expected.map_worst[10]:.4f} | "
+        f"{expected.map_best[10]:.4f} |" in printed
+    )
+    assert f"anywhere from {expected.map_worst[10]:.4f} to {expected.map_best[10]:.4f}" in printed
+    with (tmp_path / "o.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert float(rows[1]["expected"]) == expected.map[None]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "which codes"),
+        (["absent.npz"], "is not a file"),
+        (["codes.npz", "--bits", "13"], "bits is 12 and 13"),
+        (["codes.npz", "--k", "0"], "--k 0"),
+        (["codes.npz", "--out", "table.doc"], ".csv or .md"),
+        (["codes.npz", "--threads", "0"], "--threads is 0"),
+        (["codes.npz:nothing"], "holds no array 'nothing'"),
+        (["codes.npz", "--query-labels", "short.npy"], "query_labels has 3 rows"),
+        (["codes.npz", "--query", "alone.npy"], "names no query labels"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(tmp_path, data, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    save_npz(tmp_path, data)
+    np.save("short.npy", data[2][:3])
+    np.save("alone.npy", np.sign(data[0]))
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", *words])
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_lengths_that_differ_are_named(tmp_path, data):
+    np.savez(
+        tmp_path / "codes.npz",
+        qB=data[0],
+        rB=data[1][:, :8],
+        query_labels=data[2],
+        database_labels=data[3],
+    )
+    with pytest.raises(InputError, match="query codes have 12 bits, database codes 8"):
+        score(tmp_path / "codes.npz")

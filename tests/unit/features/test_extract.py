@@ -1,0 +1,135 @@
+"""Extraction: the backbone's own output, cached under everything that decides it."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from udmsh_pl.backbones import backbone_info, build_backbone
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.images.transforms import eval_transform
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageList:
+    generator = np.random.default_rng(0)
+    names = [f"{row}.png" for row in range(11)]
+    for name in names:
+        Image.fromarray(generator.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(
+            tmp_path / name
+        )
+    return ImageList(names=names, labels=np.ones((11, 2), dtype=bool), root=tmp_path)
+
+
+def extractor(tmp_path: Path, **changes: object) -> FeatureExtractor:
+    settings = {
+        "backbone": "resnet10t",
+        "weights": "random",
+        "image_size": 64,
+        "runner": "torch",
+        "batch_size": 4,
+    }
+    return FeatureExtractor(cache_dir=tmp_path / "cache", **{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_features_are_the_trunks_own(tmp_path: Path, images: ImageList) -> None:
+    arrays = extractor(tmp_path).clean(images)
+    info = backbone_info("resnet10t", "random")
+    transform = eval_transform(64, info.mean, info.std)
+    with torch.no_grad():
+        feature_map, feature = build_backbone("resnet10t", "random")(
+            torch.stack([transform(images.load(row)) for row in range(11)])
+        )
+    pooled = torch.nn.functional.adaptive_avg_pool2d(feature_map, 2)
+    np.testing.assert_allclose(arrays["global_feature"], feature, rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(arrays["feature_map"], pooled, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(
+    find_spec("openvino") is None, reason="the extra udmsh-pl[extract] is not installed"
+)
+def test_openvino_agrees_with_torch(tmp_path: Path, images: ImageList) -> None:
+    ours = extractor(tmp_path, backbone="tf_efficientnet_lite0", weights=None).clean(images)
+    theirs = extractor(
+        tmp_path, backbone="tf_efficientnet_lite0", weights=None, runner="openvino"
+    ).clean(images)
+    np.testing.assert_allclose(
+        ours["global_feature"], theirs["global_feature"], rtol=5e-3, atol=5e-3
+    )
+
+
+def test_a_second_call_reads_the_cache(
+    tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extractor(tmp_path).clean(images)
+    monkeypatch.setattr(
+        "udmsh_pl.features.extract.build_backbone", lambda *_: pytest.fail("the backbone ran again")
+    )
+    second = extractor(tmp_path, batch_size=2).clean(images)
+    np.testing.assert_array_equal(first["feature_map"], second["feature_map"])
+
+
+@pytest.mark.parametrize("change", [{"image_size": 32}, {"grid": 1}, {"backbone": "resnet18"}])
+def test_another_setting_is_another_key(
+    tmp_path: Path, images: ImageList, change: dict[str, object]
+) -> None:
+    assert extractor(tmp_path).key(images, 0, 0) != extractor(tmp_path, **change).key(images, 0, 0)
+
+
+def test_a_changed_image_is_another_key(tmp_path: Path, images: ImageList) -> None:
+    before = extractor(tmp_path).key(images, 0, 0)
+    path = images.path(3)
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(path)
+    os.utime(path, (1, 1))
+    assert extractor(tmp_path).key(images, 0, 0) != before
+    assert extractor(tmp_path).key(images.select([0, 1, 2]), 0, 0) != extractor(tmp_path).key(
+        images.select([2, 1, 0]), 0, 0
+    )
+
+
+def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -> None:
+    one = extractor(tmp_path, batch_size=2).views(images, 3)["views"]
+    assert one.shape == (11, 3, 512)
+    other = extractor(tmp_path / "elsewhere", batch_size=64).views(images, 3)["views"]
+    np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
+    assert np.abs(one[:, 0].astype(float) - one[:, 1]).max() > 1e-2
+    reseeded = extractor(tmp_path).views(images, 3, seed=1)["views"]
+    assert np.abs(one.astype(float) - reseeded).max() > 1e-2
+
+
+def test_extraction_goes_on_where_it_was_stopped(
+    tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udmsh_pl.features.extract.BLOCK", 1)
+    whole = extractor(tmp_path / "whole").clean(images)
+    original, calls = ImageList.load, []
+
+    def failing(self: ImageList, row: int) -> Image.Image:
+        if row == 9:
+            raise KeyboardInterrupt
+        return original(self, row)
+
+    monkeypatch.setattr(ImageList, "load", failing)
+    with pytest.raises(KeyboardInterrupt):
+        extractor(tmp_path).clean(images)
+
+    def counting(self: ImageList, row: int) -> Image.Image:
+        calls.append(row)
+        return original(self, row)
+
+    monkeypatch.setattr(ImageList, "load", counting)
+    resumed = extractor(tmp_path).clean(images)
+    assert calls == [8, 9, 10]
+    np.testing.assert_array_equal(resumed["global_feature"], whole["global_feature"])
+
+
+def test_a_missing_image_names_the_file(tmp_path: Path, images: ImageList) -> None:
+    images.path(4).unlink()
+    with pytest.raises(InputError, match=r"4\.png"):
+        extractor(tmp_path).clean(images)

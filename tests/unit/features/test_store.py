@@ -1,0 +1,102 @@
+"""The feature store: whole or never used, resumed after a kill at the last finished block."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import FeatureWriter, open_features
+
+SHAPES = {"global_feature": (3,), "feature_map": (2, 2, 2)}
+KEY = {"backbone": "x", "rows": 10}
+
+
+def block(start: int, stop: int) -> dict[str, np.ndarray]:
+    rows = np.arange(start, stop, dtype=np.float32)
+    return {
+        "global_feature": np.tile(rows[:, None], 3),
+        "feature_map": np.tile(rows[:, None, None, None], (1, 2, 2, 2)),
+    }
+
+
+def filled(directory: Path) -> None:
+    writer = FeatureWriter(directory, KEY, 10, SHAPES)
+    for start in range(writer.done, 10, 4):
+        writer.append(block(start, min(start + 4, 10)))
+    writer.finish()
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    assert open_features(tmp_path / "store") is None
+    filled(tmp_path / "store")
+    arrays = open_features(tmp_path / "store")
+    assert arrays is not None
+    assert arrays["global_feature"].shape == (10, 3)
+    assert arrays["feature_map"].shape == (10, 2, 2, 2)
+    np.testing.assert_array_equal(arrays["feature_map"][:, 0, 0, 0], np.arange(10))
+    assert not (tmp_path / "store.part").exists()
+
+
+@pytest.mark.parametrize("torn", ["global_feature.f16", "feature_map.f16", None])
+def test_a_killed_run_goes_on_at_the_last_finished_block(tmp_path: Path, torn: str | None) -> None:
+    writer = FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
+    writer.append(block(0, 4))
+    writer.append(block(4, 8))
+    if torn:  # the process died while it wrote the third block
+        with (tmp_path / "store.part" / torn).open("ab") as stream:
+            stream.write(b"\x01\x02\x03")
+    assert open_features(tmp_path / "store") is None
+    again = FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
+    assert again.done == 8
+    again.append(block(8, 10))
+    arrays = again.finish()
+    np.testing.assert_array_equal(arrays["global_feature"][:, 0], np.arange(10))
+
+
+def test_a_lost_block_is_written_again(tmp_path: Path) -> None:
+    writer = FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
+    writer.append(block(0, 8))
+    path = tmp_path / "store.part" / "feature_map.f16"
+    path.write_bytes(path.read_bytes()[: 5 * 16])  # five whole rows of 8 numbers are left
+    assert FeatureWriter(tmp_path / "store", KEY, 10, SHAPES).done == 5
+
+
+def test_an_unfinished_store_of_another_key_starts_anew(tmp_path: Path) -> None:
+    FeatureWriter(tmp_path / "store", KEY, 10, SHAPES).append(block(0, 4))
+    assert FeatureWriter(tmp_path / "store", {**KEY, "backbone": "y"}, 10, SHAPES).done == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "meta", "missing"])
+def test_a_damaged_store_is_never_used(tmp_path: Path, damage: str) -> None:
+    filled(tmp_path / "store")
+    path = tmp_path / "store" / "global_feature.f16"
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(content[:-2])
+    elif damage == "flip":
+        content[7] ^= 1
+        path.write_bytes(content)
+    elif damage == "meta":
+        (tmp_path / "store" / "meta.json").write_text('{"arrays": {"global_feature": {}}}')
+    else:
+        path.unlink()
+    assert open_features(tmp_path / "store") is None
+    filled(tmp_path / "store")
+    assert open_features(tmp_path / "store") is not None
+
+
+def test_too_small_a_disk_is_told_before_work_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    with pytest.raises(InputError, match=r"--data\.cache_dir"):
+        FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
+
+
+def test_meta_tells_what_made_the_features(tmp_path: Path) -> None:
+    filled(tmp_path / "store")
+    meta = json.loads((tmp_path / "store" / "meta.json").read_text())
+    assert meta["key"] == KEY
+    assert len(meta["arrays"]["feature_map"]["sha256"]) == 64

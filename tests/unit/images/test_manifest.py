@@ -1,0 +1,155 @@
+"""The manifest parser."""
+
+import csv
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.images.manifest import read_manifest
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def message_of(action: Callable[[], object]) -> str:
+    """What an InputError says, or nothing; any other exception is a failure."""
+    try:
+        action()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_quotes_crlf_bom_blank_lines_and_other_columns(tmp_path: Path) -> None:
+    content = '\ufeffid,path,labels\r\n1,"a, b.jpg",sea | sky\r\n\r\n2,é.jpg,\r\n'.encode()
+    images = read_manifest(write(tmp_path / "m.csv", content), tmp_path)["all"]
+    assert list(images.names) == ["a, b.jpg", "é.jpg"]
+    assert images.labels.tolist() == [[True, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no rows"),
+        (b"path,labels\n", "no rows"),
+        (b"file,labels\na.jpg,x\n", "no column `path` among 'file', 'labels'"),
+        (b"path,labels\na.jpg\n", ":2: expected 2 fields as in the header, found 1"),
+        (b"path,labels\na.jpg,x\nb.jpg,x,y\n", ":3: expected 2 fields as in the header, found 3"),
+        (b"path,path\na.jpg,x\n", ":1: a column name stands twice"),
+        (b"path,labels\n,x\n", ":2: empty path"),
+        (b"path\na.jpg\nb.jpg\na.jpg\n", ":4: 'a.jpg' is already in row 2"),
+        (b"path,split\na.jpg,test\n", ":2: split is 'test'; expected query, train, database"),
+        (b"path,split\na.jpg,\n", ":2: split is ''"),
+        (b"path,split\na.jpg,query\n", "no row has split `database`"),
+        (b"path\n\xff.jpg\n", "not UTF-8"),
+        (b'path\n"a.jpg\n', "not valid CSV"),
+    ],
+)
+def test_malformed(tmp_path: Path, content: bytes, message: str) -> None:
+    path = write(tmp_path / "m.csv", content)
+    assert message in message_of(lambda: read_manifest(path, tmp_path))
+
+
+def test_absent(tmp_path: Path) -> None:
+    assert "cannot read this manifest" in message_of(
+        lambda: read_manifest(tmp_path / "m.csv", tmp_path)
+    )
+
+
+NAME = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+
+
+@given(
+    st.lists(
+        st.tuples(NAME, st.lists(st.sampled_from(["sea", "sky", "x y"]), unique=True)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_whatever_a_csv_writer_writes_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list
+) -> None:
+    path = tmp_path_factory.mktemp("csv") / "m.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "labels"])
+        writer.writerows((name, "|".join(labels)) for name, labels in rows)
+    names = [name.strip() for name, _ in rows]
+    refusal = message_of(lambda: read_manifest(path, path.parent))
+    if len(set(names)) < len(names) or "" in names:
+        assert "already in row" in refusal or "empty path" in refusal or "no rows" in refusal
+        return
+    images = read_manifest(path, path.parent)["all"]
+    assert list(images.names) == names
+    assert [int(count) for count in images.labels.sum(axis=1)] == [
+        len(labels) for _, labels in rows
+    ]
+
+
+PIECES = st.sampled_from(
+    [
+        b"path",
+        b"split",
+        b"labels",
+        b",",
+        b",",
+        b"\n",
+        b"\n",
+        b"\r\n",
+        b'"',
+        b"a",
+        b"b",
+        b"|",
+        b"\xff",
+        b"\0",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(PIECES, max_size=25).map(b"".join))
+def test_any_bytes_give_a_table_or_one_line_of_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = write(tmp_path_factory.mktemp("bytes") / "m.csv", content)
+    refusal = message_of(lambda: read_manifest(path, path.parent))
+    assert "\n" not in refusal
+    assert not refusal or refusal.startswith(str(path))
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra udmsh-pl[app] is not installed")
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table(
+        {
+            "path": ["q.jpg", "a.jpg"],
+            "labels": [["sea", "sky"], None],
+            "split": ["query", "database"],
+        }
+    )
+    parquet.write_table(table, tmp_path / "m.parquet")
+    parts = read_manifest(tmp_path / "m.parquet", tmp_path)
+    assert parts["query"].labels.tolist() == [[True, True]]
+    assert parts["database"].labels.tolist() == [[False, False]]
+    (tmp_path / "m.parquet").write_bytes(b"PAR1 no more")
+    assert "cannot be read as Parquet" in message_of(
+        lambda: read_manifest(tmp_path / "m.parquet", tmp_path)
+    )
+
+
+def test_parquet_without_pyarrow_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    path = write(tmp_path / "m.parquet", b"PAR1")
+    assert "pip install 'udmsh-pl[app]'" in message_of(lambda: read_manifest(path, tmp_path))
