@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from udmsh_pl.backbones import backbone_info, build_backbone, weights_id
 from udmsh_pl.errors import InputError
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "weights"
+SHARED = Path(__file__).parents[2].parent / "shared" / "weights"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/weights is not here")
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval import indexfile
 from udmsh_pl.retrieval.codes import Bytes, check_codes, code_words, to_numpy
+from udmsh_pl.retrieval.io import index_file
 
 Kind = Literal["flat", "ivf", "hnsw", "multihash"]
 Ids = npt.NDArray[np.int64]
@@ -123,7 +123,7 @@ class BinaryIndex:
         if not len(packed):
             return np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.int64)
         if self.device != "cpu":
-            from udmsh_pl.retrieval import cuda
+            from udmsh_pl.retrieval.counting import cuda
 
             distances, rows = cuda.search(
                 code_words(packed), code_words(self.codes()), k, self.device
@@ -178,8 +178,8 @@ class BinaryIndex:
         """
         if self._index is None or not len(self):
             raise InputError("the index is empty: add codes before saving it")
-        head = indexfile.Head(self.bits, len(self), self.kind, model_hash)
-        indexfile.write(Path(path), head, self.ids, faiss.serialize_index_binary(self._index))
+        head = index_file.Head(self.bits, len(self), self.kind, model_hash)
+        index_file.write(Path(path), head, self.ids, faiss.serialize_index_binary(self._index))
 
     @classmethod
     def load(
@@ -197,7 +197,7 @@ class BinaryIndex:
             InputError: no such file, cut short or altered, another code length, or another model's
                 index.
         """
-        head, ids, octets = indexfile.read(Path(path))
+        head, ids, octets = index_file.read(Path(path))
         if bits is not None and head.bits != bits:
             raise InputError(
                 f"{path} holds codes of {head.bits} bits, not {bits}: set bits={head.bits}"

@@ -1,9 +1,9 @@
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import dcg_score
+from tests.unit.retrieval import oracle
 
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 

@@ -2,11 +2,11 @@ import itertools
 
 import faiss
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
+from tests.unit.retrieval import oracle
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import evaluate_codes, pack_codes

@@ -1,11 +1,11 @@
 from fractions import Fraction
 
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
+from tests.unit.retrieval import oracle
 
 from udmsh_pl.retrieval.extremes import extreme_average_precision
 from udmsh_pl.retrieval.ties import (

@@ -3,9 +3,9 @@ import multiprocessing
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 import torch
+from tests.unit.retrieval import oracle
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import HammingRetrieval, evaluate_codes

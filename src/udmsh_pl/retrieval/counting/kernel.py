@@ -84,7 +84,7 @@ def count_grades(
     """
     arrays = (query, database, query_labels, database_labels)
     if device != "cpu":
-        from udmsh_pl.retrieval import cuda
+        from udmsh_pl.retrieval.counting import cuda
 
         return cuda.count_grades(*arrays, bits, levels, device)
     if compiled is None:

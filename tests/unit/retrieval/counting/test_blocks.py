@@ -1,9 +1,9 @@
 import numpy as np
-import oracle
 import pytest
+from tests.unit.retrieval import oracle
 
-from udmsh_pl.retrieval import kernel
 from udmsh_pl.retrieval.codes import code_words, label_words
+from udmsh_pl.retrieval.counting import kernel
 from udmsh_pl.retrieval.counting.blocks import ITEMS, Blocks, aligned_zeros
 
 

@@ -4,12 +4,12 @@ import sys
 import textwrap
 
 import numpy as np
-import oracle
 import pytest
+from tests.unit.retrieval import oracle
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval import cuda, kernel
 from udmsh_pl.retrieval.codes import code_words, label_words
+from udmsh_pl.retrieval.counting import cuda, kernel
 
 SHAPES = [
     (1, 1),

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval import codefiles
+from udmsh_pl.retrieval.io import code_files
 from udmsh_pl.retrieval.io.code_files import SINGLE, read_arrays
 from udmsh_pl.retrieval.io.external import external_codes, external_labels
 
@@ -113,7 +113,7 @@ def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
 def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(codefiles, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(code_files, "MOST_BYTES", 2**20)
     np.savez_compressed(tmp_path / "bomb.npz", codes=np.zeros((1024, 1024), dtype=np.uint8))
     with pytest.raises(InputError, match="unpacks to more than"):
         read_arrays(tmp_path / "bomb.npz")
@@ -121,7 +121,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(
 
 @pytest.mark.parametrize("suffix", [".pt", ".mat"])
 def test_other_formats_that_unpack_to_too_much(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(codefiles, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(code_files, "MOST_BYTES", 2**20)
     path = tmp_path / f"bomb{suffix}"
     if suffix == ".mat":
         scipy.io.savemat(
