@@ -43,7 +43,7 @@ def train_and_score(tmp_path: Path) -> Callable[[str, dict[str, Any]], dict[str,
     """
 
     def run(data: str, arguments: dict[str, Any]) -> dict[str, float]:
-        from udmsh_pl.cli import UdmshCLI
+        from udmsh_pl.lightning_cli import UdmshCLI
 
         own = {
             "image_size": 32,

@@ -2,9 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from udmsh_pl.errors import InputError
 
 
 @contextmanager
@@ -45,3 +50,18 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def save_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
+    """Write a compressed ``.npz`` without pickle, whole or not at all.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    try:
+        with atomic_path(target) as partial:
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written ({error}); free some room or give another folder"
+        ) from error

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from udmsh_pl.reports.table import read_results
+from udmsh_pl.results import read_results
 
 from .conftest import Process, Run, assert_same_arrays, recorder
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from udmsh_pl.reports.table import COLUMNS, read_results
+from udmsh_pl.results import COLUMNS, read_results
 from udmsh_pl.retrieval import evaluate_codes
 
 from .conftest import Run

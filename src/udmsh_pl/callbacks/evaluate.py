@@ -1,41 +1,60 @@
-"""Score the codes of query and database: exact under ties, once, over the merged rows of all
-processes.
-"""
+"""Score the codes of query and database: exact under ties, once, over the rows of all processes."""
 
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-import numpy as np
 from lightning import Callback, LightningModule, Trainer
-from numpy.typing import NDArray
 
-from udmsh_pl.callbacks.encode import CodeCollector
-from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval import RetrievalReport, evaluate_codes
+from udmsh_pl.plan import MEASURES
+from udmsh_pl.retrieval.measures import named_measure
+from udmsh_pl.retrieval.report import RetrievalReport
+from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval, Rows
 
-Bools = NDArray[np.bool_]
+
+class Scored(NamedTuple):
+    """What one pass over query and database found.
+
+    Args:
+        report: every measure
+        query: ids, codes and labels of the queries
+        database: likewise
+        encode_seconds: of all batches of both loaders
+    """
+
+    report: RetrievalReport
+    query: Rows
+    database: Rows
+    encode_seconds: float
 
 
 class EvaluateRetrieval(Callback):
-    """mAP@k in validation and test, to any logger: ``val/map@1000``, ``test/map@all`` and so on.
+    """Measures in validation and test, to any logger: ``val/map@1000``, ``test/map@all``, ...
 
     Args:
         ks: cut-offs; None is the whole database
+        measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
     """
 
-    def __init__(self, ks: Sequence[int | None] = (1000, 5000, None)) -> None:
+    def __init__(
+        self,
+        ks: Sequence[int | None] = (1000, 5000, None),
+        measures: Sequence[str] = MEASURES[:1],
+    ) -> None:
         self.ks = tuple(ks)
-        self.report: RetrievalReport | None = None
-        self.codes: dict[str, NDArray[np.uint8]] = {}
-        self.encode_seconds = 0.0  # of the last test: all batches of both loaders
-        self._collector = CodeCollector()
+        self.measures = [named_measure(name) for name in measures]
+        self.scored: Scored | None = None  # of the newest pass, on the first process
+        self._metric: HammingRetrieval | None = None
         self._started = 0.0
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with nothing seen."""
+        self._start(pl_module)
+
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of encoding."""
-        self._started = time.perf_counter()
+        """Begin with nothing seen."""
+        self._start(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -46,11 +65,9 @@ class EvaluateRetrieval(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the batch's codes, but not those of the sanity check, which sees a part of the
-        database only.
-        """
+        """Keep the batch's codes, but not the sanity check's, which sees a part of the database."""
         if not trainer.sanity_checking:
-            self._collector.add(dataloader_idx, outputs)
+            self._add(outputs, batch, dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -62,7 +79,7 @@ class EvaluateRetrieval(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the batch's codes."""
-        self._collector.add(dataloader_idx, outputs)
+        self._add(outputs, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the validation queries (train images) against the rest of the train list."""
@@ -71,36 +88,31 @@ class EvaluateRetrieval(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the query split against the database."""
-        self.encode_seconds = time.perf_counter() - self._started
         self._score("test", trainer, pl_module)
 
+    def _start(self, pl_module: LightningModule) -> None:
+        metric = HammingRetrieval(int(cast(Any, pl_module).bits), self.ks)
+        self._metric = metric.to(pl_module.device)  # where the processes' collectives want tensors
+        self._started = time.perf_counter()
+
+    def _add(self, outputs: Any, batch: Any, loader: int) -> None:
+        if self._metric is not None:
+            kind = KINDS[loader]
+            self._metric.update(outputs["codes"], batch["labels"], outputs["index"], kind)
+
     def _score(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        merged = self._collector.merge()
-        datamodule = getattr(trainer, "datamodule", None)
-        if len(merged) != 2 or not isinstance(datamodule, RetrievalDataModule):
-            raise InputError(
-                f"{stage} needs the query and the database loader of a data module of udmsh_pl.data"
-            )
+        if self._metric is None:
+            return
+        seconds = time.perf_counter() - self._started
+        found = self._metric.gather()
+        if len(found) != len(KINDS):
+            raise InputError(f"{stage} needs two loaders, of queries and of the database")
         values: dict[str, float] = {}
         if trainer.is_global_zero:
-            splits = datamodule.splits.by_name()
-            names = ("train", "train") if stage == "val" else ("query", "database")
-            labels = [
-                splits[name].labels[rows]
-                for name, (rows, _) in zip(names, merged.values(), strict=True)
-            ]
-            self.codes = dict(
-                zip(("query", "database"), (codes for _, codes in merged.values()), strict=True)
-            )
-            self.report = self._evaluate(labels, int(cast(Any, pl_module).bits))
-            values = {
-                f"{stage}/map@{'all' if k is None else k}": self.report.map[k] for k in self.ks
-            }
-        values = trainer.strategy.broadcast(values)
-        for name, value in values.items():
-            pl_module.log(name, value, prog_bar=name.endswith("map@all"), rank_zero_only=False)
-
-    def _evaluate(self, labels: list[Bools], bits: int) -> RetrievalReport:
-        return evaluate_codes(
-            self.codes["query"], self.codes["database"], labels[0], labels[1], bits, ks=self.ks
-        )
+            report = self._metric.evaluate(found["query"], found["database"])
+            self.scored = Scored(report, found["query"], found["database"], seconds)
+            told = (measure for function in self.measures for measure in function(report))
+            values = {f"{stage}/{measure.key}": measure.value for measure in told}
+        self._metric = None
+        for name, value in trainer.strategy.broadcast(values).items():
+            pl_module.log(name, value, prog_bar=name.endswith("/map@all"), rank_zero_only=False)

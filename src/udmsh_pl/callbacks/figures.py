@@ -1,107 +1,86 @@
-"""Pictures during training: the semantic structure as a file, and what is found in any logger that
-takes images.
-"""
+"""Pictures during training: the semantic structure, and what is found, in loggers that take them."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.files import atomic_path
-from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.models.udmsh import UDMSH
 from udmsh_pl.reports.curves import distance_figure, precision_recall_figure
 from udmsh_pl.reports.gallery import gallery_figure
+from udmsh_pl.reports.pictures import gallery_rows, save_figure
 from udmsh_pl.reports.structure import structure_figure
-
-GALLERY_QUERIES = 8
 
 
 class Figures(Callback):
-    """Writes ``structure.png`` beside the logs and sends it to W&B and TensorBoard when they are
-    the logger.
-    """
+    """Writes ``structure.png`` beside the logs; W&B and TensorBoard get all pictures."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the structure that was just fitted."""
-        folder = Path(
-            trainer.log_dir or trainer.default_root_dir
-        )  # asks every process, so before any of them returns
-        if (
-            not trainer.is_global_zero
-            or not isinstance(pl_module, UDMSH)
-            or pl_module.histogram is None
-        ):
+        # asks every process, so before any of them returns
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if not trainer.is_global_zero or not isinstance(pl_module, UDMSH):
             return
-        figure = structure_figure(pl_module.histogram, pl_module.structure)
-        save_figure(figure, folder / "structure.png")
-        log_figure(trainer, "structure", figure)
+        if pl_module.histogram is not None:
+            figure = structure_figure(pl_module.histogram, pl_module.structure)
+            save_figure(figure, folder / "structure.png")
+            log_figure(trainer.loggers, "structure", figure, trainer.global_step)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what :class:`EvaluateRetrieval` found among the train images; it comes before this
-        callback.
-        """
-        if not trainer.sanity_checking and isinstance(
-            data := getattr(trainer, "datamodule", None), RetrievalDataModule
-        ):
-            rows = data.val_rows()
-            self._draw(
-                "val",
-                trainer,
-                lambda: (data.splits.train.select(rows[0]), data.splits.train.select(rows[1])),
-            )
+        """Draw what :class:`EvaluateRetrieval`, which comes before, found among train images."""
+        if not trainer.sanity_checking:
+            self._draw("val", trainer)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what :class:`EvaluateRetrieval` found for the queries."""
-        if isinstance(data := getattr(trainer, "datamodule", None), RetrievalDataModule):
-            splits = data.splits.by_name()
-            self._draw("test", trainer, lambda: (splits["query"], splits["database"]))
+        self._draw("test", trainer)
 
-    def _draw(
-        self, stage: str, trainer: Trainer, images: Callable[[], tuple[ImageList, ImageList]]
-    ) -> None:
-        found = next(
-            (callback for callback in trainer.callbacks if isinstance(callback, EvaluateRetrieval)),
-            None,
-        )  # type: ignore[attr-defined]
-        takes_images = any(
-            isinstance(logger, WandbLogger | TensorBoardLogger) for logger in trainer.loggers
-        )
-        if not takes_images or not trainer.is_global_zero or found is None or found.report is None:
+    def _draw(self, stage: str, trainer: Trainer) -> None:
+        data = getattr(trainer, "datamodule", None)
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        scored = next((one.scored for one in callbacks if isinstance(one, EvaluateRetrieval)), None)
+        if (
+            scored is None
+            or not isinstance(data, RetrievalDataModule)
+            or not shows(trainer.loggers)
+        ):
             return
-        query, database = images()
-        report, bits = found.report, found.report.bits
-        rows = np.linspace(0, len(query) - 1, min(GALLERY_QUERIES, len(query))).astype(int).tolist()
-        log_figure(
-            trainer, f"{stage}/precision_recall", precision_recall_figure({f"{bits} bits": report})
-        )
-        log_figure(trainer, f"{stage}/distances", distance_figure(report))
-        codes = found.codes["query"], found.codes["database"]
-        log_figure(
-            trainer, f"{stage}/retrieved", gallery_figure(query, database, *codes, bits, rows)
-        )
+        splits = data.splits.by_name()
+        names = ("train", "train") if stage == "val" else ("query", "database")
+        query = splits[names[0]].select(scored.query.ids)
+        database = splits[names[1]].select(scored.database.ids)
+        report, codes = scored.report, (scored.query.codes, scored.database.codes)
+        curve = {f"{report.bits} bits": report.precision_recall_curve()}
+        rows = gallery_rows(len(query))
+        for name, figure in (
+            ("precision_recall", precision_recall_figure(curve)),
+            ("distances", distance_figure(report)),
+            ("retrieved", gallery_figure(query, database, *codes, report.bits, rows)),
+        ):
+            log_figure(trainer.loggers, f"{stage}/{name}", figure, trainer.global_step)
 
 
-def save_figure(figure: Figure, target: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with atomic_path(target) as partial:
-        figure.savefig(partial, dpi=150)
+def shows(loggers: Sequence[Logger]) -> bool:
+    """Whether one of the loggers takes images."""
+    return any(isinstance(logger, WandbLogger | TensorBoardLogger) for logger in loggers)
 
 
-def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+def log_figure(loggers: Sequence[Logger], name: str, figure: Figure, step: int) -> None:
     """Send a figure to each logger that takes images."""
+    if not shows(loggers):
+        return
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(name, [pixels])
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(name, pixels, step, dataformats="HWC")

@@ -1,12 +1,39 @@
-"""What ``udmsh data check`` and ``udmsh data split`` do once the data module is built."""
+"""Check a benchmark's images and lists, or export its split."""
 
+import argparse
 import json
+import os
 from pathlib import Path
 
+from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
 from udmsh_pl.images.check import check_splits
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.list_file import check_names, write_list
+
+TAKES_OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``udmsh data``; ``--data.*`` goes to Lightning's parser."""
+    parser.add_argument("action", choices=("check", "split"))
+    parser.add_argument("config", type=Path, help="a yaml of experiments/; --data.* may follow")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, default=cores, help="check: processes that decode")
+    parser.add_argument("--write", type=Path, help="split: folder for the three lists")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check or export; gives the exit status."""
+    from udmsh_pl.experiment import Experiment
+
+    datamodule = Experiment.parse(args.config, args.overrides).datamodule()
+    datamodule.download()
+    if args.action == "check":
+        return run_check(datamodule.splits, args.workers)
+    if args.write is None:
+        raise InputError("udmsh data split needs --write DIRECTORY")
+    return run_split(datamodule.splits, args.write)
 
 
 def run_check(splits: Splits, workers: int) -> int:

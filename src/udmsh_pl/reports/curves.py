@@ -7,7 +7,6 @@ colours do.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 from matplotlib import rc_context
@@ -15,41 +14,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from udmsh_pl.files import atomic_path
+from udmsh_pl.reports.looks import COLOURS, STYLES, look_of
 from udmsh_pl.retrieval import RetrievalReport
-
-MARKERS = "osD^vP*X<>"
-STYLES = ("-", "--", "-.", ":")
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#000000",
-)  # Okabe & Ito: colour-blind safe
+from udmsh_pl.retrieval.ties import Float64s
 
 
-class Look(TypedDict):
-    """How one method is drawn in every figure."""
+def precision_recall_figure(
+    curves: Mapping[str, tuple[Float64s, Float64s]], title: str = ""
+) -> Figure:
+    """Mean precision against mean recall over Hamming radii 0..bits, one curve a method.
 
-    color: str
-    linestyle: str
-    marker: str
-    markersize: float
-    linewidth: float
-
-
-def precision_recall_figure(reports: Mapping[str, RetrievalReport], title: str = "") -> Figure:
-    """Mean precision against mean recall over Hamming radii 0..bits, one curve a method (empty
-    lookups count 0).
+    Args:
+        curves: method -> (precision, recall), of ``RetrievalReport.precision_recall_curve``
+        title: over the axes
     """
     figure, axes = _axes("recall", "precision", title)
-    for number, (name, report) in enumerate(reports.items()):
-        precision, recall = report.precision_recall_curve()
-        # radii that find next to nothing have a precision of 0 by definition and would draw a spike
+    for name, (precision, recall) in curves.items():
+        # radii that find next to nothing have a precision of 0 by definition: a spike in a drawing
         shown = recall > 1e-3
-        axes.plot(recall[shown], precision[shown], label=name, markevery=0.06, **_look(number))
+        axes.plot(recall[shown], precision[shown], label=name, markevery=0.06, **look_of(name))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, None)
     _legend(figure)
@@ -61,9 +44,9 @@ def precision_at_figure(
 ) -> Figure:
     """Mean expected precision among the N nearest against N, one curve a method."""
     figure, axes = _axes("N, images returned", "precision@N", title)
-    for number, (name, report) in enumerate(reports.items()):
+    for name, report in reports.items():
         values = [report.precision_at(n) for n in numbers]
-        axes.plot(numbers, values, label=name, **_look(number))
+        axes.plot(numbers, values, label=name, **look_of(name))
     axes.set_xlim(0, None)
     _legend(figure)
     return figure
@@ -81,7 +64,7 @@ def map_against_bits_figure(
         title: over the axes
     """
     figure, axes = _axes("code length in bits", ylabel, title)
-    for number, (name, by_bits) in enumerate(values.items()):
+    for name, by_bits in values.items():
         if 0 in by_bits:
             axes.axhline(float(np.mean(by_bits[0])), color="0.4", linestyle=":", label=name)
         bits = sorted(length for length in by_bits if length)
@@ -96,7 +79,7 @@ def map_against_bits_figure(
                 yerr=spreads,
                 label=None if 0 in by_bits else name,
                 capsize=3,
-                **_look(number),
+                **look_of(name),
             )
     _bit_ticks(axes, sorted({bits for by_bits in values.values() for bits in by_bits if bits}))
     _legend(figure)
@@ -146,7 +129,7 @@ def tie_interval_figure(
         means = np.array([by_bits[b].map[k] for b in bits])
         low = means - np.array([by_bits[b].map_worst[k] for b in bits])
         high = np.array([by_bits[b].map_best[k] for b in bits]) - means
-        look = _look(number)
+        look = look_of(name)
         axes.errorbar(
             [b * shift for b in bits],
             means,
@@ -168,16 +151,6 @@ def save_print(figure: Figure, target: Path) -> None:
         # type 42: journals refuse the type 3 fonts that Matplotlib embeds otherwise
         with atomic_path(target.with_suffix(suffix)) as partial, rc_context({"pdf.fonttype": 42}):
             figure.savefig(partial, dpi=300)
-
-
-def _look(number: int) -> Look:
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": STYLES[number % len(STYLES)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 4.0,
-        "linewidth": 1.4,
-    }
 
 
 def _legend(figure: Figure) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from udmsh_pl import __version__
-from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.files import write_text
 
 PACKAGES = ("torch", "lightning", "numpy", "faiss-cpu", "numba", "torchvision", "timm")
@@ -34,7 +33,7 @@ def git_commit(folder: Path) -> str | None:
     return answers[0] + ("+changes" if answers[1] else "")
 
 
-def environment(datamodule: RetrievalDataModule) -> dict[str, Any]:
+def environment(split_sha256: str) -> dict[str, Any]:
     """Versions, the commits of package and working directory, the fingerprint of the splits, and
     the command.
     """
@@ -49,11 +48,11 @@ def environment(datamodule: RetrievalDataModule) -> dict[str, Any]:
         "platform": platform.platform(),
         "package_commit": git_commit(Path(__file__).parent),
         "working_directory_commit": git_commit(Path.cwd()),
-        "split_sha256": datamodule.splits.fingerprint(),
+        "split_sha256": split_sha256,
         "command": sys.argv,
     }
 
 
-def write_environment(folder: Path, datamodule: RetrievalDataModule) -> None:
+def write_environment(folder: Path, split_sha256: str) -> None:
     """Write ``environment.json`` into a run's folder."""
-    write_text(folder / "environment.json", json.dumps(environment(datamodule), indent=1) + "\n")
+    write_text(folder / "environment.json", json.dumps(environment(split_sha256), indent=1) + "\n")

@@ -1,73 +1,56 @@
-"""How sure the lead is: the best method of each column against its runner-up, query by query."""
-
-import statistics
-from collections.abc import Sequence
-from pathlib import Path
+"""How sure a lead is: the best method of each column against its runner-up, query by query."""
 
 import numpy as np
 
-from udmsh_pl.cli import ReproducePlan
-from udmsh_pl.reports.table import Result
-from udmsh_pl.retrieval import evaluate_codes
+from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.retrieval.bootstrap import paired_difference
+from udmsh_pl.retrieval.report import Cutoff
 from udmsh_pl.retrieval.ties import Float64s
+from udmsh_pl.run_directory import RunDirectory
 
 
-def best_against_runner_up(out: Path, results: Sequence[Result], plan: ReproducePlan) -> list[str]:
-    """Markdown of a paired bootstrap over queries, per code length and cut-off; nothing when the
-    plan has one method.
+def best_against_runner_up(run: RunDirectory, plan: Plan) -> list[str]:
+    """Markdown of a paired bootstrap over queries, per cut-off and code length.
 
     A query's value is its expected AP@k, averaged over the seeds: the interval is about other
-    queries, the table's spread about other seeds.
+    queries, the table's spread about other seeds. Nothing when fewer than two methods are there.
 
     Args:
-        out: run directory with the cells' codes
-        results: rows of ``results.csv``
+        run: where the cells are; methods with an unfinished one are left out
         plan: what was run
     """
-    if len(plan.methods) < 2:
-        return []
-    lines = [
-        "| column | best | runner-up | lead | 95 % interval | p |",
-        "| --- | --- | --- | ---: | ---: | ---: |",
-    ]
-    known: dict[tuple[str, int], dict[int | None, Float64s]] = {}
+    head = "| column | best | runner-up | lead | 95 % interval | p |"
+    lines = [head, "| --- | --- | --- | ---: | ---: | ---: |"]
+    values = _values(run, plan)
     for k in plan.ks:
-        name = "all" if k is None else str(k)
         for bits in plan.bits:
-            means = {
-                method: statistics.fmean(
-                    r.value
-                    for r in results
-                    if (r.method, r.bits, r.k, r.ties) == (method, bits, name, "expected")
-                )
-                for method in plan.methods
-            }
-            pair = sorted(means, key=lambda method: -means[method])[:2]
-            for method in pair:
-                if (method, bits) not in known:
-                    known[method, bits] = _values(out, method, bits, plan)
-            found = paired_difference(known[pair[0], bits][k], known[pair[1], bits][k])
-            column = f"mAP@{name.upper()}, {bits} bits"
-            interval = f"{found.lower:+.3f} to {found.upper:+.3f}"
-            lines.append(
-                f"| {column} | {pair[0]} | {pair[1]} | {found.mean:+.3f} | {interval} | "
-                f"{found.p_value:.4f} |"
-            )
-    note = "Paired bootstrap over queries (2,000 resamples) of each query's expected AP, averaged over seeds."
+            found = {name: aps[k] for (name, length), aps in values.items() if length == bits}
+            if len(found) < 2:
+                continue
+            best, second = sorted(found, key=lambda name: -float(found[name].mean()))[:2]
+            lead = paired_difference(found[best], found[second])
+            column = f"mAP@{'ALL' if k is None else k}, {bits} bits"
+            interval = f"{lead.lower:+.3f} to {lead.upper:+.3f}"
+            cells = (column, best, second, f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    if len(lines) == 2:
+        return []
+    note = (
+        "Paired bootstrap over queries (2,000 resamples) of each query's expected AP, averaged "
+        "over seeds."
+    )
     return ["\n".join([*lines, "", note])]
 
 
-def _values(out: Path, method: str, bits: int, plan: ReproducePlan) -> dict[int | None, Float64s]:
-    totals: dict[int | None, Float64s] = {}
-    for seed in plan.seeds:
-        with np.load(
-            out / "cells" / f"{method}-{bits}-{seed}" / "codes.npz", allow_pickle=False
-        ) as codes:
-            pair = codes["query_codes"], codes["database_codes"]
-            report = evaluate_codes(
-                *pair, codes["query_labels"], codes["database_labels"], bits, ks=plan.ks
-            )
-        for k in plan.ks:
-            totals[k] = totals.get(k, 0.0) + report.average_precision[k] / len(plan.seeds)
-    return totals
+def _values(run: RunDirectory, plan: Plan) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:
+    """Mean over seeds of each query's AP, by method and code length."""
+    values = {}
+    for name in plan.methods:
+        for bits in plan.bits:
+            cells = [Cell(name, bits, seed) for seed in plan.seeds]
+            if all((run.folder(cell) / "scores.npz").is_file() for cell in cells):
+                found = [run.scores(cell).average_precision for cell in cells]
+                values[name, bits] = {
+                    k: np.mean([scores[k] for scores in found], axis=0) for k in plan.ks
+                }
+    return values

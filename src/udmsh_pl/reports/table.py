@@ -1,146 +1,102 @@
-"""results.csv, and the table made of it: mean and spread over seeds."""
+"""The table made of results: mean and spread over seeds."""
 
-import csv
-import io
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import write_text
+from udmsh_pl.results import Result
 
 Format = Literal["markdown", "csv", "latex"]
 
 
-@dataclass(frozen=True)
-class Result:
-    """One row of ``results.csv``: a value with everything that it depends on.
-
-    ``k`` is ``all`` for the whole database, ``bits`` 0 for real-valued features; ``lower`` and
-    ``upper`` are the worst and the best case over orders of tied items. ``seconds`` is the time of
-    training with its teacher, ``encode_seconds`` that of encoding queries and database, both on
-    cached backbone features; ``peak_gb`` the process's largest memory so far.
-    """
-
-    dataset: str
-    protocol: str
-    split_sha256: str
-    method: str
-    backbone: str
-    bits: int
-    seed: int
-    metric: str
-    k: str
-    ties: str
-    denominator: str
-    value: float
-    lower: float
-    upper: float
-    seconds: float
-    encode_seconds: float
-    peak_gb: float
-    version: str
-
-    @property
-    def cell(self) -> tuple[str, int, int]:
-        """What was run: method, bits, seed."""
-        return self.method, self.bits, self.seed
-
-
-COLUMNS = tuple(column.name for column in fields(Result))
-_NUMBERS = ("value", "lower", "upper", "seconds", "encode_seconds", "peak_gb")
-_TYPES: dict[str, Any] = {"bits": int, "seed": int} | dict.fromkeys(_NUMBERS, float)
-
-
-def read_results(path: Path) -> list[Result]:
-    """Read ``results.csv``.
-
-    Raises:
-        InputError: the file is absent, or a line does not have the columns of :class:`Result`.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; run `udmsh reproduce` first")
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise InputError(f"{path}:1: expected the columns {','.join(COLUMNS)}")
-        results = []
-        for line in reader:
-            try:
-                results.append(
-                    Result(**{name: _TYPES.get(name, str)(line[name]) for name in COLUMNS})
-                )
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    f"{path}:{reader.line_num}: {error}; remove the line and run again"
-                ) from error
-    return results
-
-
-def write_results(path: Path, results: Iterable[Result]) -> None:
-    """Write ``results.csv``, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
-    write_text(path, text.getvalue())
-
-
-def render_table(results: Sequence[Result], form: Format = "markdown") -> str:
-    """mAP per method and bits as mean ± standard deviation over seeds; the protocol stands above
-    it.
+def render_table(
+    results: Sequence[Result],
+    form: Format = "markdown",
+    ks: Sequence[str] | None = None,
+    bits: Sequence[int] | None = None,
+) -> str:
+    """Measures per method and bits as mean ± standard deviation over seeds, the protocol below.
 
     The best mean of a column is bold only when it is ahead of every other by more than the two
     spreads together.
+
+    Args:
+        results: rows of one split
+        form: ``markdown``, ``csv`` or ``latex``
+        ks: only these cut-offs
+        bits: only these code lengths
+
+    Raises:
+        InputError: no row is left, or the rows are of several splits, which no table compares.
     """
-    chosen = [result for result in results if result.metric == "map" and result.ties != "id"]
+    chosen = [
+        r
+        for r in results
+        if r.ties != "id" and (ks is None or r.k in ks) and (bits is None or r.bits in (0, *bits))
+    ]
     if not chosen:
-        raise InputError("there are no mAP rows in the results; run `udmsh reproduce` first")
+        raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
+    splits = sorted({result.split_sha256[:12] for result in chosen})
+    if len(splits) > 1:
+        raise InputError(
+            f"the results are of {len(splits)} splits ({', '.join(splits)}), which no table "
+            "compares; run `udmsh reproduce` again, or give another --out"
+        )
     methods = list(dict.fromkeys(result.method for result in chosen))
-    columns = sorted(
-        {(result.k, result.bits) for result in chosen if result.bits},
-        key=lambda column: (column[0] == "all", *_order(column)),
-    )
-    header = ["method", *(f"mAP@{'ALL' if k == 'all' else k}, {bits} bits" for k, bits in columns)]
-    values = {
-        (method, column): [
-            r.value
-            for r in chosen
-            if r.method == method and r.k == column[0] and r.bits in (column[1], 0)
-        ]
-        for method in methods
-        for column in columns
-    }
+    columns = sorted({_column(r) for r in chosen if r.bits} or {_column(r) for r in chosen})
+    header = ["method", *(_title(column) for column in columns)]
+    values: dict[tuple[str, Column], list[float]] = {}
+    for column in columns:
+        for r in chosen:
+            if _column(r)[:3] == column[:3] and r.bits in (column[3], 0):
+                values.setdefault((r.method, column), []).append(r.value)
     best = {
-        column: _clear_winner({method: values[method, column] for method in methods})
+        column: _clear_winner({method: values.get((method, column), []) for method in methods})
         for column in columns
     }
     rows = [
         [
             method,
-            *(_cell(values[method, column], method == best[column], form) for column in columns),
+            *(_cell(values.get((method, c), []), method == best[c], form) for c in columns),
         ]
         for method in methods
     ]
-    if form == "csv":
-        return "\n".join(
-            ",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows]
-        )
     notes = _notes(chosen)
-    if form == "latex":
-        head = " & ".join(name.replace("@", "{@}") for name in header) + r" \\"
-        body = "\n".join(
-            " & ".join(cell.replace("_", r"\_") for cell in row) + r" \\" for row in rows
-        )
-        comments = "\n".join(f"% {note}" for note in notes)
-        shape = "l" + "c" * len(columns)
-        return f"{comments}\n\\begin{{tabular}}{{{shape}}}\n\\toprule\n{head}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
-    lines = [
-        "| " + " | ".join(row) + " |" for row in [header, ["---", *["---:"] * len(columns)], *rows]
-    ]
-    return "\n".join(["\n".join(lines), "", *notes])
+    return {"csv": _csv, "latex": _latex, "markdown": _markdown}[form](header, rows, notes)
+
+
+def _csv(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
+    return "\n".join(",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows])
+
+
+def _latex(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
+    lines = [f"% {note}" for note in notes]
+    lines += [rf"\begin{{tabular}}{{l{'c' * (len(header) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(name.replace("@", "{@}") for name in header) + r" \\", r"\midrule"]
+    lines += [" & ".join(cell.replace("_", r"\_") for cell in row) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _markdown(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(
+        [*("| " + " | ".join(row) + " |" for row in [header, rule, *rows]), "", *notes]
+    )
+
+
+Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the order of a table
+
+
+def _column(result: Result) -> Column:
+    whole = result.k == "all"
+    name = "" if result.metric == "map" else result.metric  # mAP comes first
+    return name, whole, 0 if whole else int(result.k), result.bits
+
+
+def _title(column: Column) -> str:
+    name, whole, k, bits = column
+    return f"{name.upper() or 'mAP'}@{'ALL' if whole else k}, {bits} bits"
 
 
 def render_costs(results: Sequence[Result]) -> str:
@@ -157,13 +113,11 @@ def render_costs(results: Sequence[Result]) -> str:
         )
         lines.append(f"| {method} | {training:.1f} | {encoding:.2f} |")
     peak = max((result.peak_gb for result in results), default=0.0)
-    note = "Means over code lengths and seeds, on cached backbone features; a teacher counts in the cell that fitted it."
+    note = (
+        "Means over code lengths and seeds, on cached backbone features; a teacher counts in the "
+        "cell that fitted it."
+    )
     return "\n".join([*lines, "", note + f" Peak memory of the process: {peak:.2f} GB."])
-
-
-def _order(column: tuple[str, int]) -> tuple[int, int]:
-    k, bits = column
-    return (0 if k == "all" else int(k)), bits
 
 
 def _cell(values: Sequence[float], bold: bool, form: Format) -> str:
@@ -199,7 +153,8 @@ def _notes(results: Sequence[Result]) -> list[str]:
     return [
         f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, "
         f"backbone {first.backbone}.",
-        f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries without a hit count 0.',
+        f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries '
+        "without a hit count 0.",
         f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by "
         "more than the spreads.",
     ]

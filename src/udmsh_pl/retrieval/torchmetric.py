@@ -5,9 +5,10 @@ training.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -19,7 +20,22 @@ from udmsh_pl.retrieval.metrics import check_cutoffs, evaluate_codes
 from udmsh_pl.retrieval.report import Cutoff, RetrievalReport, Ties, ZeroHits
 from udmsh_pl.retrieval.ties import Denominator
 
-KINDS = ("query", "database")
+Kind = Literal["query", "database"]
+KINDS: tuple[Kind, Kind] = ("query", "database")
+
+
+class Rows(NamedTuple):
+    """What all processes saw of one kind, each item once, by rising id.
+
+    Args:
+        ids: int64 [N], rows in the split
+        codes: uint8 [N, ceil(bits / 8)], packed
+        labels: bool [N, L]
+    """
+
+    ids: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.bool_]
 
 
 class HammingRetrieval(Metric):
@@ -107,21 +123,44 @@ class HammingRetrieval(Metric):
         self._append(f"{kind}_labels", np.packbits(marks, axis=1))
         self._append(f"{kind}_ids", ids.astype(np.int64))
 
-    def compute(self) -> dict[str, Tensor]:
-        """Score everything seen; raises ``InputError`` when there is no query or no database
-        item.
+    def gather(self) -> dict[Kind, Rows]:
+        """The rows of all processes; a kind of which no process saw a batch is left out.
+
+        Every process must call it.
         """
-        queries, database = self._rows("query"), self._rows("database")
-        self.report = evaluate_codes(
-            queries[0], database[0], queries[1], database[1], self.bits, self.ks, self.ties, self.denominator,
-            self.zero_hits,
-        )  # fmt: skip
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
+            found = {kind: self._rows(kind) for kind in KINDS}
+        return {kind: rows for kind, rows in found.items() if len(rows.ids)}
+
+    def compute(self) -> dict[str, Tensor]:
+        """Score everything seen; raises ``InputError`` without a query or a database item."""
+        found = {kind: self._rows(kind) for kind in KINDS}
+        for kind, rows in found.items():
+            if not len(rows.ids):
+                raise InputError(
+                    f"no {kind} batch was seen: call update(..., kind={kind!r}) before compute"
+                )
+        self.report = self.evaluate(found["query"], found["database"])
         return {
             f"map@{'all' if k is None else k}": torch.tensor(
                 value, dtype=torch.float64, device=self.device
             )
             for k, value in self.report.map.items()
         }
+
+    def evaluate(self, query: Rows, database: Rows) -> RetrievalReport:
+        """Score gathered rows, in this process alone."""
+        return evaluate_codes(
+            query.codes,
+            database.codes,
+            query.labels,
+            database.labels,
+            self.bits,
+            self.ks,
+            self.ties,
+            self.denominator,
+            self.zero_hits,
+        )
 
     def reset(self) -> None:
         """Forget everything."""
@@ -143,17 +182,15 @@ class HammingRetrieval(Metric):
     def _append(self, state: str, values: Any) -> None:
         getattr(self, state).append(torch.from_numpy(values.reshape(-1)).to(self.device))
 
-    def _rows(self, kind: str) -> tuple[Any, Any]:
-        ids = dim_zero_cat(getattr(self, f"{kind}_ids")).cpu().numpy()
-        if not len(ids):
-            raise InputError(
-                f"no {kind} batch was seen: call update(..., kind={kind!r}) before compute"
-            )
-        count = int(self.label_count)
-        codes, labels = (
+    def _rows(self, kind: Kind) -> Rows:
+        ids, codes, labels = (
             dim_zero_cat(getattr(self, f"{kind}_{what}")).cpu().numpy()
-            for what in ("codes", "labels")
+            for what in ("ids", "codes", "labels")
         )
-        first = np.unique(ids, return_index=True)[1]  # the first of each id, in the order of ids
-        marks = np.unpackbits(labels.reshape(len(ids), -1)[first], axis=1, count=count).astype(bool)
-        return codes.reshape(len(ids), -1)[first], marks
+        if not len(ids):
+            return Rows(ids, codes.reshape(0, -(-self.bits // 8)), np.zeros((0, 0), dtype=bool))
+        # the first of each id, in the order of ids
+        unique, first = np.unique(ids, return_index=True)
+        octets = labels.reshape(len(ids), -1)[first]
+        marks = np.unpackbits(octets, axis=1, count=int(self.label_count)).astype(bool)
+        return Rows(unique, codes.reshape(len(ids), -1)[first], marks)

@@ -1,0 +1,27 @@
+"""Train, score and report every (method, bits, seed) cell of a plan, each once."""
+
+import argparse
+from pathlib import Path
+
+TAKES_OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``udmsh reproduce``; all others go to Lightning's parser."""
+    parser.epilog = "Any --trainer.*, --model.* and --data.* overrides the yaml."
+    parser.add_argument("config", type=Path, help="a yaml of experiments/")
+    parser.add_argument("--bits", type=int, nargs="+", help="code lengths instead of the plan's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
+    parser.add_argument("--methods", nargs="+", help="only these methods of the plan")
+    parser.add_argument("--out", type=Path, help="run directory (default: runs/<name of the yaml>)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the plan; gives the exit status."""
+    from udmsh_pl.experiment import Experiment
+    from udmsh_pl.runners import reproduce
+
+    experiment = Experiment.parse(args.config, args.overrides)
+    plan = experiment.plan.narrowed(str(args.config), args.bits, args.seeds, args.methods)
+    reproduce(experiment, plan, args.out or Path("runs") / args.config.stem)
+    return 0

@@ -1,0 +1,215 @@
+"""An experiment: a parsed configuration, and what it builds for each cell of its plan."""
+
+import copy
+import difflib
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from udmsh_pl.baselines import ShallowHash
+from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.errors import InputError
+from udmsh_pl.lightning_cli import (
+    SHARED_WITH_DATA,
+    OneLineParser,
+    ParsedCLI,
+    instantiated,
+    one_line,
+)
+from udmsh_pl.models import HashingModule
+from udmsh_pl.plan import Cell, Method, Plan
+
+# what changes how a run is shown or how fast it goes, but no result
+SHOWN_ONLY = ("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps")
+SPEED_ONLY = ("cache_dir", "num_workers")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration and a plan, parsed and checked; nothing is built before it is asked for.
+
+    Args:
+        source: the yaml
+        cli: the parsed configuration
+        plan: the yaml's own plan
+        kinds: class of each method of the plan
+    """
+
+    source: Path
+    cli: ParsedCLI
+    plan: Plan
+    kinds: dict[str, type[ShallowHash] | type[HashingModule]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, source: Path, overrides: Sequence[str] = ()) -> "Experiment":
+        """Read a yaml, with further arguments for Lightning's parser, and check its plan.
+
+        Raises:
+            InputError: the file, a key, a method or one of its settings is wrong.
+        """
+        if not source.is_file():
+            raise InputError(f"{source} does not exist; experiments/ holds one yaml a benchmark")
+        cli = ParsedCLI(["--config", str(source), *overrides])
+        given = cli.config.reproduce
+        methods = {
+            name: None if method is None else Method(method.class_path, dict(method.init_args))
+            for name, method in given.methods.items()
+        }
+        plan = Plan(given.bits, given.seeds, given.ks, methods, given.measures)
+        plan.check(str(source))
+        experiment = cls(source, cli, plan)
+        for name in plan.methods:
+            experiment.kinds[name] = experiment._kind(name)
+        return experiment
+
+    @cached_property
+    def resolved(self) -> str:
+        """The whole configuration as yaml, defaults included."""
+        text: str = self.cli.parser.dump(self.cli.config, skip_link_targets=False)
+        return text
+
+    def datamodule(self, model: HashingModule | None = None) -> RetrievalDataModule:
+        """A data module with the configuration's settings, and the model's backbone if given."""
+        data = copy.deepcopy(self.cli.config.data)
+        for name in SHARED_WITH_DATA if model is not None else ():
+            data.init_args[name] = getattr(model, name)
+        parser = OneLineParser(exit_on_error=False)
+        parser.add_subclass_arguments(RetrievalDataModule, "data")
+        return cast(RetrievalDataModule, instantiated(parser, Namespace(data=data)).data)
+
+    def is_shallow(self, name: str) -> bool:
+        """Whether a method is fitted on features at once, not trained in steps."""
+        return issubclass(self.kinds[name], ShallowHash)
+
+    def shallow(self, cell: Cell) -> ShallowHash:
+        """The cell's shallow method."""
+        own = {"bits": cell.bits, "seed": cell.seed}
+        return cast(ShallowHash, self._build(cell.method, own))
+
+    def learned(self, cell: Cell) -> HashingModule:
+        """The cell's network, on the configuration's backbone unless the method names another."""
+        model = cast(HashingModule, self._build(cell.method, {"bits": cell.bits}))
+        kind = self.kinds[cell.method]
+        # so that `udmsh predict --ckpt_path` knows what to build
+        model.save_hyperparameters({"_class_path": f"{kind.__module__}.{kind.__qualname__}"})
+        return model
+
+    def cell_config(self, cell: Cell) -> str:
+        """The yaml with which ``udmsh fit`` trains just this cell."""
+        config = copy.deepcopy(self.cli.config)
+        kind, init_args = self.kinds[cell.method], self._init_args(cell.method)
+        config.model = Namespace(
+            class_path=f"{kind.__module__}.{kind.__qualname__}",
+            init_args=Namespace(**init_args, bits=cell.bits),
+        )
+        config.seed_everything = cell.seed
+        text: str = self.cli.parser.dump(config, skip_validation=True)
+        return text
+
+    def trainer(
+        self,
+        root: Path,
+        loggers: Sequence[Logger],
+        callbacks: Sequence[Callback],
+        checkpointing: bool,
+    ) -> Trainer:
+        """A trainer of its own, with the configuration's settings and these callbacks too."""
+        parser = OneLineParser(exit_on_error=False)
+        parser.add_lightning_class_args(Trainer, "trainer")
+        given = Namespace(trainer=copy.deepcopy(self.cli.config.trainer))
+        settings = dict(instantiated(parser, given).trainer)
+        asked = settings.get("callbacks") or []
+        settings["callbacks"] = [*(asked if isinstance(asked, list) else [asked]), *callbacks]
+        settings["logger"] = list(loggers)
+        settings["default_root_dir"] = str(root)
+        settings["enable_checkpointing"] = checkpointing
+        return Trainer(**settings)
+
+    @property
+    def trainer_config(self) -> Any:
+        """The configuration's trainer section."""
+        return self.cli.config.trainer
+
+    def settings(self, cell: Cell) -> dict[str, Any]:
+        """Everything in the configuration that decides the cell's result, for its stamp."""
+        own = {"method": self._class_path(cell.method), "init_args": self._init_args(cell.method)}
+        own |= {"bits": cell.bits, "seed": cell.seed}
+        if self.is_shallow(cell.method):
+            return own
+        whole = yaml.safe_load(self.resolved)
+        trainer = {k: v for k, v in whole["trainer"].items() if k not in SHOWN_ONLY}
+        data = {k: v for k, v in whole["data"]["init_args"].items() if k not in SPEED_ONLY}
+        return own | {"trainer": trainer, "data": data}
+
+    def _kind(self, name: str) -> type[ShallowHash] | type[HashingModule]:
+        """Class of a method, whose settings are checked by building it once."""
+        where = f"{self.source}: method {name!r}"
+        path = self._class_path(name)
+        kind = import_class(path, where)
+        if not issubclass(kind, ShallowHash | HashingModule):
+            raise InputError(f"{where}: {path} is neither a ShallowHash nor a HashingModule")
+        self.kinds[name] = kind
+        own: dict[str, Any] = {"bits": self.plan.bits[0]}
+        self._build(name, own | ({"seed": 0} if issubclass(kind, ShallowHash) else {}))
+        return kind
+
+    def _class_path(self, name: str) -> str:
+        method = self.plan.methods[name]
+        return str(self.cli.config.model.class_path if method is None else method.class_path)
+
+    def _init_args(self, name: str) -> dict[str, Any]:
+        """Settings of a method; learned ones get the configuration's backbone unless they say."""
+        method, base = self.plan.methods[name], self.cli.config.model.init_args
+        if method is None:
+            return {key: value for key, value in base.as_dict().items() if key != "bits"}
+        if issubclass(self.kinds[name], ShallowHash):
+            return method.init_args
+        shared = {key: base[key] for key in ("backbone", "weights", "grid") if key in base}
+        return {**shared, **method.init_args}
+
+    def _build(self, name: str, own: dict[str, Any]) -> Any:
+        where = f"{self.source}: method {name!r}"
+        parser = OneLineParser(exit_on_error=False)
+        known = parser.add_class_arguments(self.kinds[name], "method")
+        settings = self._init_args(name) | own
+        options = [option.removeprefix("method.") for option in known]
+        for key in settings:
+            if key not in options:
+                near = difflib.get_close_matches(key, options, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(options)}"
+                raise InputError(
+                    f"{where}: {self._class_path(name)} has no setting {key!r}; {hint}"
+                )
+        try:
+            return instantiated(parser, parser.parse_object({"method": settings})).method
+        except InputError as error:
+            raise InputError(f"{where}: {str(error).removeprefix('method.')}") from error
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: {one_line(str(error))}") from error
+
+
+def import_class(path: str, where: str) -> type:
+    """The class that a dotted path names, also of a module in the current folder.
+
+    Raises:
+        InputError: there is no such module or class.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{where}: class_path {path!r}: {error}") from error
+    kind = getattr(module, name, None)
+    if not isinstance(kind, type):
+        near = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {module_name}.{near[0]}?" if near else ""
+        raise InputError(f"{where}: {module_name} has no class {name!r}{hint}")
+    return kind

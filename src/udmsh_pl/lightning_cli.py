@@ -1,0 +1,115 @@
+"""Lightning's command line on our base classes: parsing, links from model to data, saved config."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
+
+from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
+from udmsh_pl.checkpoints import newest_checkpoint
+from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.errors import InputError
+from udmsh_pl.models import HashingModule
+from udmsh_pl.plan import Plan
+from udmsh_pl.reports.environment import write_environment
+
+# the cache must hold the features of the model's backbone
+SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")
+PLUGINS = [{"class_path": "udmsh_pl.checkpoints.AtomicCheckpoints"}]
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser, but a mistake is one line instead of two screens of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message, cut to the part that names the option."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        raise InputError(f"{one_line(message)}; `--help` lists what there is") from ex
+
+
+def one_line(message: str) -> str:
+    """The part of jsonargparse's message that names the option and says what is wrong."""
+    key = re.search(r'Parser key "([^"]+)"', message)
+    pattern = r"Errors:\s*- (.*?)(\n\s*- Expected|\n\s*Given|$)"
+    problem = re.search(pattern, message, re.DOTALL)
+    return " ".join((f"{key[1]}: {problem[1]}" if key and problem else message).split())
+
+
+class SaveRun(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``environment.json`` into the folder of a run's logs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both, on one process."""
+        super().setup(trainer, pl_module, stage)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks every process
+        datamodule = getattr(trainer, "datamodule", None)
+        if trainer.is_global_zero and isinstance(datamodule, RetrievalDataModule):
+            write_environment(folder, datamodule.splits.fingerprint())
+
+
+class UdmshCLI(LightningCLI):
+    """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
+
+    def __init__(self, args: Sequence[str], run: bool = True) -> None:
+        super().__init__(
+            HashingModule,
+            RetrievalDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRun,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "callbacks": [EncodeCodes(), EvaluateRetrieval(), Figures()],
+                "plugins": PLUGINS,
+            },
+            parser_class=OneLineParser,
+            auto_configure_optimizers=False,
+            args=list(args),
+            run=run,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
+        self.config = parser.parse_args(cast("list[str]", args))
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Give the data module the model's backbone, and let a configuration carry a plan."""
+        for name in SHARED_WITH_DATA:
+            parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
+        parser.add_class_arguments(Plan, "reproduce")
+
+    def before_fit(self) -> None:
+        """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""
+        if self.config_init.fit.ckpt_path == "last":
+            self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
+
+
+class ParsedCLI(UdmshCLI):
+    """Parses a configuration and builds nothing: whoever runs a plan builds what a cell needs."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(args, run=False)
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _set_seed(self) -> None:
+        """Each cell sets its own."""
+
+
+def instantiated(parser: LightningArgumentParser, config: Any) -> Any:
+    """Objects of a parsed configuration."""
+    build = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    return build(config)

@@ -1,0 +1,122 @@
+"""A plan: methods x code lengths x seeds, and the cells that it is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from udmsh_pl.errors import InputError
+
+MEASURES = (
+    "mean_average_precision",
+    "mean_average_precision_by_row",
+)  # what results.csv has held since 0.1
+
+
+class Cell(NamedTuple):
+    """One thing to train and score; its fields stand in every row of ``results.csv``.
+
+    Args:
+        method: name in the plan
+        bits: code length K; 0 for real-valued features
+        seed: of everything that the method draws
+    """
+
+    method: str
+    bits: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the cell's folder and of its run in a logger."""
+        return "-".join(str(part) for part in self)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A class and its settings, as a yaml gives them.
+
+    Args:
+        class_path: a subclass of ``ShallowHash`` or ``HashingModule``; a module in the current
+            folder is found too
+        init_args: arguments of its constructor; ``bits`` and ``seed`` come from the cell
+    """
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``udmsh reproduce`` runs; the Lightning subcommands ignore it.
+
+    Args:
+        bits: code lengths
+        seeds: seeds; a table shows mean and spread over them
+        ks: cut-offs of mAP; null is the whole database
+        methods: name in the table -> class and settings; null is the configuration's own model
+        measures: functions from a report to measures: names of ``udmsh_pl.retrieval.measures``, or
+            ``my_module.my_measure``
+    """
+
+    bits: list[int] = field(default_factory=lambda: [16, 32, 64])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    ks: list[int | None] = field(default_factory=lambda: [1000, None])
+    methods: dict[str, Method | None] = field(default_factory=lambda: {"udmsh": None})
+    measures: list[str] = field(default_factory=lambda: list(MEASURES))
+
+    def check(self, source: str) -> None:
+        """Refuse numbers and names that no cell can have.
+
+        Raises:
+            InputError: naming ``source``, the key and the mend.
+        """
+        for key, values in (("bits", self.bits), ("seeds", self.seeds), ("methods", self.methods)):
+            if not values:
+                raise InputError(f"{source}: reproduce.{key} is empty; give at least one")
+        for key, values, least in (("bits", self.bits, 1), ("seeds", self.seeds, 0)):
+            wrong = [value for value in values if value < least]
+            if wrong:
+                raise InputError(f"{source}: reproduce.{key} has {wrong[0]}; the least is {least}")
+            if len(set(values)) < len(values):
+                raise InputError(f"{source}: reproduce.{key} names a number twice: {values}")
+        for name in self.methods:
+            if not name or any(mark in name for mark in "/\\\0\n") or name.startswith("."):
+                raise InputError(
+                    f"{source}: method {name!r} is to name a folder too; choose a name without "
+                    "slashes, line breaks and a dot in front"
+                )
+
+    def narrowed(
+        self,
+        source: str,
+        bits: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+        methods: Sequence[str] | None = None,
+    ) -> "Plan":
+        """The plan with other code lengths or seeds, or with some of its methods.
+
+        Raises:
+            InputError: the plan has no such method, or a number is out of range.
+        """
+        unknown = [name for name in methods or () if name not in self.methods]
+        if unknown:
+            raise InputError(
+                f"{source} has no method {unknown[0]!r}; it has {', '.join(self.methods)}"
+            )
+        plan = replace(
+            self,
+            bits=list(self.bits if bits is None else bits),
+            seeds=list(self.seeds if seeds is None else seeds),
+            methods={name: self.methods[name] for name in methods or self.methods},
+        )
+        plan.check(source)
+        return plan
+
+    def cells(self) -> list[Cell]:
+        """All cells, in the order in which they are run."""
+        return [
+            Cell(name, bits, seed)
+            for name in self.methods
+            for bits in self.bits
+            for seed in self.seeds
+        ]

@@ -1,0 +1,61 @@
+"""What a run directory shows when it is finished: table and pictures, read from its cells."""
+
+import shutil
+from collections.abc import Sequence
+
+from udmsh_pl.files import atomic_path, write_text
+from udmsh_pl.images.image_list import Splits
+from udmsh_pl.plan import Cell, Plan
+from udmsh_pl.reports.curves import map_against_bits_figure, precision_recall_figure, save_print
+from udmsh_pl.reports.gallery import gallery_figure
+from udmsh_pl.reports.pictures import gallery_rows, save_figure
+from udmsh_pl.reports.significance import best_against_runner_up
+from udmsh_pl.reports.table import render_costs, render_table
+from udmsh_pl.results import Result
+from udmsh_pl.run_directory import RunDirectory
+
+
+def write_report(run: RunDirectory, results: Sequence[Result], splits: Splits, plan: Plan) -> str:
+    """Write ``table.md``, curves, ``structure.png`` and ``retrieved.png``; gives the table's text.
+
+    Pictures are of the middle code length and the first seed, the gallery of the last method.
+    """
+    parts = [render_table(results), *best_against_runner_up(run, plan), render_costs(results)]
+    table = "\n\n".join(parts) + "\n"
+    write_text(run.path / "table.md", table)
+    bits, seed = sorted(plan.bits)[len(plan.bits) // 2], plan.seeds[0]
+    cells = {name: Cell(name, bits, seed) for name in plan.methods}
+    cells = {
+        name: cell for name, cell in cells.items() if (run.folder(cell) / "codes.npz").is_file()
+    }
+    pictures = [run.folder(cell) / "logs" / "structure.png" for cell in cells.values()]
+    for picture in [path for path in pictures if path.is_file()][:1]:
+        with atomic_path(run.path / "structure.png") as partial:
+            shutil.copyfile(picture, partial)
+    scores = {name: run.scores(cell) for name, cell in cells.items()}
+    curves = {name: (found.precision, found.recall) for name, found in scores.items()}
+    title = f"{splits.protocol.dataset}, {bits} bits, seed {seed}"
+    save_print(precision_recall_figure(curves, title), run.path / "pr_curve.png")
+    values: dict[str, dict[int, list[float]]] = {}
+    for result in results:
+        if (result.metric, result.k) == ("map", "all") and result.ties != "id":
+            values.setdefault(result.method, {}).setdefault(result.bits, []).append(result.value)
+    if values:
+        figure = map_against_bits_figure(values, title=splits.protocol.dataset)
+        save_print(figure, run.path / "map_bits.png")
+    if cells:
+        _write_gallery(run, splits, list(cells.values())[-1])
+    return table
+
+
+def _write_gallery(run: RunDirectory, splits: Splits, cell: Cell) -> None:
+    codes, images = run.codes(cell), splits.by_name()
+    query, database = images["query"], images["database"]
+    pair = codes["query_codes"], codes["database_codes"]
+    title = (
+        f"{cell.method}, {cell.bits} bits: queries and their nearest images "
+        "(green frame: a label in common)"
+    )
+    rows = gallery_rows(len(query))
+    figure = gallery_figure(query, database, *pair, cell.bits, rows, title=title)
+    save_figure(figure, run.path / "retrieved.png")

@@ -1,0 +1,108 @@
+"""Measures: what is told of a report. A measure is one function, ``RetrievalReport -> measures``.
+
+A function of yours serves as well: name it in a plan (``measures: [my_module.my_measure]``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number: a row of ``results.csv``, a point in a logger, a line of ``udmsh evaluate``.
+
+    Args:
+        name: of the measure, for example ``map``
+        k: cut-off; None for the whole database
+        value: between ``lower`` and ``upper``
+        lower: the least that the order of tied items can make of it
+        upper: the most
+        ties: ``expected`` over all orders of tied items, ``id`` by database row
+    """
+
+    name: str
+    k: Cutoff
+    value: float
+    lower: float
+    upper: float
+    ties: str = "expected"
+
+    @property
+    def cutoff(self) -> str:
+        """``k`` as it stands in files: a number or ``all``."""
+        return "all" if self.k is None else str(self.k)
+
+    @property
+    def key(self) -> str:
+        """Name in a logger: ``map@1000``, ``map@all``, ``map_id@all``."""
+        return f"{self.name}{'' if self.ties == 'expected' else '_id'}@{self.cutoff}"
+
+
+MeasureFunction = Callable[[RetrievalReport], "list[Measure]"]
+
+
+def mean_average_precision(report: RetrievalReport) -> list[Measure]:
+    """mAP at each cut-off: its expectation over orders of tied items, between worst and best.
+
+    >>> import numpy as np
+    >>> from udmsh_pl.retrieval import evaluate_codes
+    >>> codes, labels = np.array([[0], [255]], np.uint8), np.eye(2, dtype=bool)
+    >>> report = evaluate_codes(codes, codes, labels, labels, bits=8, ks=[1])
+    >>> mean_average_precision(report)[0].key, mean_average_precision(report)[0].value
+    ('map@1', 1.0)
+    """
+    return [
+        Measure("map", k, report.map[k], report.map_worst[k], report.map_best[k]) for k in report.ks
+    ]
+
+
+def mean_average_precision_by_row(report: RetrievalReport) -> list[Measure]:
+    """mAP at each cut-off with ties in the order of the database, as FAISS's flat index ranks."""
+    return [
+        Measure("map", k, report.map_id[k], report.map_worst[k], report.map_best[k], ties="id")
+        for k in report.ks
+    ]
+
+
+def precision(report: RetrievalReport) -> list[Measure]:
+    """Expected precision among the k nearest."""
+    values = [(k, report.precision_at(k)) for k in report.ks if k is not None]
+    return [Measure("precision", k, value, value, value) for k, value in values]
+
+
+def recall(report: RetrievalReport) -> list[Measure]:
+    """Expected share of the relevant items that are among the k nearest."""
+    values = [(k, report.recall_at(k)) for k in report.ks if k is not None]
+    return [Measure("recall", k, value, value, value) for k, value in values]
+
+
+def ndcg(report: RetrievalReport) -> list[Measure]:
+    """Expected NDCG at each cut-off, graded by the number of shared labels."""
+    return [Measure("ndcg", k, value, value, value) for k, value in report.graded.ndcg.items()]
+
+
+def named_measure(name: str) -> MeasureFunction:
+    """The function of this module, or of ``my_module``, that ``name`` names.
+
+    Raises:
+        InputError: there is no such function.
+    """
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module: Any = importlib.import_module(module_name or __name__)
+    except ImportError as error:
+        raise InputError(f"measure {name!r}: {error}; give the name of a module here") from error
+    function: Any = getattr(module, attribute, None)
+    if not callable(function):
+        here = "mean_average_precision, mean_average_precision_by_row, precision, recall, ndcg"
+        raise InputError(
+            f"measure {name!r} is not known; there are {here}, or my_module.my_measure"
+        )
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,168 @@
+"""A run directory: ``results.csv`` and, for each cell, codes, per-query scores and a stamp.
+
+The stamp, written last, says with which settings, features and split the cell was finished: a cell
+whose stamp is another one is run again. Reports read what lies here and score nothing again.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.files import save_arrays, write_text
+from udmsh_pl.plan import Cell
+from udmsh_pl.results import Result, read_results, write_results
+from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
+
+Codes = NDArray[np.uint8]
+Stamp = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What reports need of a cell beyond its rows.
+
+    Args:
+        average_precision: expected AP@k of each query, float64 [Q], by cut-off
+        precision: mean precision within Hamming radius 0..K, float64 [K + 1]
+        recall: mean recall, likewise
+    """
+
+    average_precision: dict[Cutoff, NDArray[np.float64]]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of a run.
+
+    Args:
+        path: the folder; it need not exist yet
+    """
+
+    path: Path
+
+    @property
+    def results_path(self) -> Path:
+        """Where ``results.csv`` is."""
+        return self.path / "results.csv"
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell keeps its files."""
+        return self.path / "cells" / cell.name
+
+    def results(self) -> list[Result]:
+        """All rows so far; none before the first cell is finished."""
+        return read_results(self.results_path) if self.results_path.is_file() else []
+
+    def finished(self, cell: Cell, stamp: Stamp) -> bool:
+        """Whether the cell was finished with exactly these settings, and all its files are there."""
+        folder = self.folder(cell)
+        try:
+            found = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        files = ("codes.npz", "scores.npz") if cell.bits else ()
+        return (
+            found == _plain(stamp)
+            and all((folder / name).is_file() for name in files)
+            and any(result.cell == cell for result in self.results())
+        )
+
+    def keep(self, cell: Cell, stamp: Stamp, rows: Sequence[Result]) -> None:
+        """Add a cell's rows to ``results.csv`` and mark the cell as finished.
+
+        Rows first, the mark last: a kill between the two only repeats the cell. Several processes
+        may keep cells of one run; a lock lets one write after the other.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            others = [result for result in self.results() if result.cell != cell]
+            write_results(self.results_path, [*others, *rows])
+        write_text(self.folder(cell) / "done.json", json.dumps(_plain(stamp)))
+
+    def drop_other_splits(self, split_sha256: str) -> set[Cell]:
+        """Leave out rows of cells that were scored on other lists of images; gives their cells.
+
+        One table compares one split: such cells are run again when a plan asks for them.
+        """
+        with self._lock():
+            results = self.results()
+            kept = [result for result in results if result.split_sha256 == split_sha256]
+            if len(kept) < len(results):
+                write_results(self.results_path, kept)
+        return {r.cell for r in results} - {r.cell for r in kept}
+
+    def save_scored(self, cell: Cell, arrays: Mapping[str, Any], report: RetrievalReport) -> None:
+        """Keep codes and labels (``codes.npz``) and what reports need (``scores.npz``).
+
+        Args:
+            cell: what was scored
+            arrays: ``query_codes``, ``database_codes`` uint8 [N, bytes], and their labels
+            report: what evaluation found
+        """
+        folder = self.folder(cell)
+        save_arrays(folder / "codes.npz", {"bits": np.int64(cell.bits), **arrays})
+        precision, recall = report.precision_recall_curve()
+        scores = {_key(k): values for k, values in report.expected_average_precision.items()}
+        save_arrays(folder / "scores.npz", {"precision": precision, "recall": recall, **scores})
+
+    def codes(self, cell: Cell) -> dict[str, NDArray[Any]]:
+        """Arrays of a cell's ``codes.npz``."""
+        return _load(self.folder(cell) / "codes.npz")
+
+    def scores(self, cell: Cell) -> Scores:
+        """What reports need of a cell."""
+        arrays = _load(self.folder(cell) / "scores.npz")
+        found = {_cutoff(name): values for name, values in arrays.items() if name.startswith("ap@")}
+        return Scores(found, arrays["precision"], arrays["recall"])
+
+    @contextmanager
+    def working(self, cell: Cell) -> Iterator[bool]:
+        """Claim a cell: gives whether this process has it; another one that has it keeps it."""
+        folder = self.folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _lock(self) -> FileLock:
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / ".results.lock")
+
+
+def _plain(stamp: Stamp) -> Any:
+    """The stamp as JSON gives it back."""
+    return json.loads(json.dumps(stamp, sort_keys=True, default=str))
+
+
+def _key(k: Cutoff) -> str:
+    return f"ap@{'all' if k is None else k}"
+
+
+def _cutoff(name: str) -> Cutoff:
+    text = name.removeprefix("ap@")
+    return None if text == "all" else int(text)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run the same command again") from error
