@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
@@ -24,8 +25,9 @@ COMMANDS = {
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; a mistake of the user ends with one line on stderr and status 2."""
     arguments = list(sys.argv[1:] if args is None else args)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # `class_path: my_module.MyHash`; last, so it hides nothing
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # `class_path: my_module.MyHash`; last, so it hides nothing
     # Lightning and jsonargparse against newer versions of each other; nothing a user can mend
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")

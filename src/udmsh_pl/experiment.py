@@ -25,7 +25,7 @@ from udmsh_pl.lightning_cli import (
     one_line,
 )
 from udmsh_pl.models import HashingModule
-from udmsh_pl.plan import Cell, Method, Plan
+from udmsh_pl.plan import Cell, Plan
 
 # what changes how a run is shown or how fast it goes, but no result
 SHOWN_ONLY = ("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps")
@@ -59,11 +59,7 @@ class Experiment:
             raise InputError(f"{source} does not exist; experiments/ holds one yaml a benchmark")
         cli = ParsedCLI(["--config", str(source), *overrides])
         given = cli.config.reproduce
-        methods = {
-            name: None if method is None else Method(method.class_path, dict(method.init_args))
-            for name, method in given.methods.items()
-        }
-        plan = Plan(given.bits, given.seeds, given.ks, methods, given.measures)
+        plan = Plan(given.bits, given.seeds, given.ks, given.methods, given.measures)
         plan.check(str(source))
         experiment = cls(source, cli, plan)
         for name in plan.methods:
@@ -163,17 +159,18 @@ class Experiment:
 
     def _class_path(self, name: str) -> str:
         method = self.plan.methods[name]
-        return str(self.cli.config.model.class_path if method is None else method.class_path)
+        return str(self.cli.config.model.class_path if method is None else method["class_path"])
 
     def _init_args(self, name: str) -> dict[str, Any]:
         """Settings of a method; learned ones get the configuration's backbone unless they say."""
         method, base = self.plan.methods[name], self.cli.config.model.init_args
         if method is None:
             return {key: value for key, value in base.as_dict().items() if key != "bits"}
+        own: dict[str, Any] = method.get("init_args") or {}
         if issubclass(self.kinds[name], ShallowHash):
-            return method.init_args
+            return own
         shared = {key: base[key] for key in ("backbone", "weights", "grid") if key in base}
-        return {**shared, **method.init_args}
+        return {**shared, **own}
 
     def _build(self, name: str, own: dict[str, Any]) -> Any:
         where = f"{self.source}: method {name!r}"

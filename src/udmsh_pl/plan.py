@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from udmsh_pl.errors import InputError
 
@@ -31,8 +31,11 @@ class Cell(NamedTuple):
         return "-".join(str(part) for part in self)
 
 
-@dataclass(frozen=True)
-class Method:
+class _Named(TypedDict):
+    class_path: str
+
+
+class Method(_Named, total=False):
     """A class and its settings, as a yaml gives them.
 
     Args:
@@ -41,8 +44,7 @@ class Method:
         init_args: arguments of its constructor; ``bits`` and ``seed`` come from the cell
     """
 
-    class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: dict[str, Any]
 
 
 @dataclass(frozen=True)

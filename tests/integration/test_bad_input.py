@@ -95,7 +95,10 @@ def test_no_command_and_a_wrong_one(udmsh: Run, capsys: pytest.CaptureFixture[st
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    code = "from udmsh_pl import cli; cli._OWN['table'] = lambda _: print('x' * 10**6) or 0; cli.main(['table'])"
+    code = (
+        "from udmsh_pl import cli; cli._dispatch = lambda _: print('x' * 10**6) or 0; "
+        "cli.main(['table'])"
+    )
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from udmsh_pl.cli import main
 from udmsh_pl.results import COLUMNS, read_results
 from udmsh_pl.retrieval import evaluate_codes
 
@@ -17,12 +19,21 @@ from .conftest import Run
 METHODS = ("lsh", "itq", "udmsh", "udmsh-plus")
 
 
+@pytest.fixture(scope="session")
+def finished_run(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the plan, which tests copy: training takes most of their time."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    arguments = ["reproduce", colours / "config.yaml", "--out", out, "--trainer.max_epochs", 2]
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 0
+    return out
+
+
 @pytest.fixture
-def run_dir(colours: Path, udmsh: Run, tmp_path: Path) -> Path:
-    assert (
-        udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0
-    )
-    return tmp_path / "run"
+def run_dir(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, as ``run`` in the current folder."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def test_a_plan_is_run_reported_and_resumed(
@@ -54,12 +65,8 @@ def test_a_plan_is_run_reported_and_resumed(
         assert "udmsh" in capsys.readouterr().out
 
     ran = []
-    monkeypatch.setattr(
-        "udmsh_pl.reproduce.Run._run_learned", lambda self, name, *rest: ran.append(name)
-    )
-    monkeypatch.setattr(
-        "udmsh_pl.reproduce.Run._run_shallow", lambda self, *rest: ran.append("shallow")
-    )
+    for runner in ("run_learned", "run_shallow"):
+        monkeypatch.setattr(f"udmsh_pl.runners.{runner}", lambda *_, name=runner: ran.append(name))
     before = (run_dir / "results.csv").read_bytes()
     assert (
         udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0
@@ -137,6 +144,52 @@ def test_a_changed_setting_and_a_lost_cell_are_run_again(
     assert after["itq", 8, 0].value == before["itq", 8, 0].value
     assert (run_dir / "cells" / "itq-8-0" / "codes.npz").is_file()
     assert after["udmsh", 8, 0].value != before["udmsh", 8, 0].value
+
+
+def test_a_damaged_cell_is_run_again(run_dir: Path, colours: Path, udmsh: Run) -> None:
+    again = ("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2)
+    whole = (run_dir / "cells/itq-8-0/codes.npz").read_bytes()
+    (run_dir / "cells/itq-8-0/codes.npz").unlink()
+    (run_dir / "cells/itq-8-1/done.json").write_text("{")
+    before = read_results(run_dir / "results.csv")
+    assert udmsh(*again) == 0
+    assert (run_dir / "cells/itq-8-0/codes.npz").read_bytes() == whole
+    after = read_results(run_dir / "results.csv")
+    values = ([(*r.cell, r.k, r.ties, r.value) for r in rows] for rows in (before, after))
+    assert len(set(map(frozenset, values))) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        (
+            {"class_path": "udmsh_pl.models.UDMSH", "init_args": {"hiden": 8}},
+            "did you mean hidden?",
+        ),
+        ({"class_path": "udmsh_pl.baselines.SGH", "init_args": {"anchor": 8}}, "mean anchors?"),
+        ({"class_path": "udmsh_pl.baselines.SGH", "init_args": {"anchors": "x"}}, "anchors"),
+        ({"class_path": "udmsh_pl.baselines.SGH", "init_args": {"anchors": 1}}, "at least 2"),
+        ({"class_path": "udmsh_pl.baselines.SHG"}, "did you mean udmsh_pl.baselines.SGH?"),
+        ({"class_path": "udmsh_pl.errors.InputError"}, "neither a ShallowHash nor"),
+        ({"class_path": "nowhere.SHG"}, "No module named 'nowhere'"),
+    ],
+)
+def test_a_wrong_last_method_stops_the_plan_before_its_first_cell(
+    colours: Path,
+    udmsh: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    method: dict[str, object],
+    problem: str,
+) -> None:
+    config = yaml.safe_load((colours / "config.yaml").read_text())
+    config["reproduce"]["methods"]["last"] = method
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert udmsh("reproduce", "plan.yaml", "--out", "run") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "plan.yaml: method 'last'" in line
+    assert problem in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_method_is_refused(

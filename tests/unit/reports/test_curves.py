@@ -28,7 +28,8 @@ def reports():
 
 
 def test_precision_recall_is_drawn_as_reported(reports):
-    figure = precision_recall_figure(reports, "32 bits")
+    curves = {name: found.precision_recall_curve() for name, found in reports.items()}
+    figure = precision_recall_figure(curves, "32 bits")
     lines = figure.axes[0].get_lines()
     precision, recall = reports["sharp"].precision_recall_curve()
     assert np.array_equal(lines[0].get_ydata(), precision[recall > 1e-3])
@@ -63,7 +64,8 @@ def test_tie_interval_runs_from_worst_to_best():
 
 
 def test_png_and_vector_pdf_are_written(tmp_path, reports):
-    save_print(precision_recall_figure(reports), tmp_path / "pr.png")
+    curves = {name: found.precision_recall_curve() for name, found in reports.items()}
+    save_print(precision_recall_figure(curves), tmp_path / "pr.png")
     with Image.open(tmp_path / "pr.png") as image:
         assert image.size == (1560, 1140)
     content = (tmp_path / "pr.pdf").read_bytes()

@@ -1,20 +1,24 @@
 """Tables: columns, costs, and a lead that is as sure as it says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from udmsh_pl.cli import ReproducePlan
+from udmsh_pl.errors import InputError
+from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.significance import best_against_runner_up
-from udmsh_pl.reports.table import Result, read_results, render_costs, render_table, write_results
+from udmsh_pl.reports.table import render_costs, render_table
+from udmsh_pl.results import COLUMNS, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
+from udmsh_pl.run_directory import RunDirectory
 
 
 def result(method: str, seed: int, value: float, bits: int = 16, seconds: float = 1.0) -> Result:
     return Result(
-        "toy", "p", "0" * 64, method, "backbone", bits, seed, "map", "10", "expected", "retrieved", value, value, value,
-        seconds, seconds / 10, 1.5, "0",
+        "toy", "p", "0" * 64, method, "backbone", bits, seed, "map", "10", "expected", "retrieved",
+        value, value, value, seconds, seconds / 10, 1.5, "0",
     )  # fmt: skip
 
 
@@ -51,33 +55,67 @@ def test_costs_are_means_over_cells() -> None:
 def test_lead_is_the_mean_difference_of_the_two_best(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     labels = np.eye(4, dtype=bool)[np.arange(40) % 4]
-    values, rows = {}, []
+    values, run = {}, RunDirectory(tmp_path)
     for method, noise in (("good", 0.4), ("fair", 0.9), ("poor", 4.0)):
         for seed in (0, 1):
             centres = np.random.default_rng(9).choice([-1.0, 1.0], (4, 16))
             codes = pack_codes(
                 (labels @ centres + noise * generator.standard_normal((40, 16))).astype(np.float32)
             )
-            cell = tmp_path / "cells" / f"{method}-16-{seed}"
-            cell.mkdir(parents=True)
-            arrays = {
-                "query_codes": codes[:15],
-                "database_codes": codes[15:],
-                "query_labels": labels[:15],
-            }
-            np.savez(cell / "codes.npz", **arrays, database_labels=labels[15:])
             report = evaluate_codes(codes[:15], codes[15:], labels[:15], labels[15:], 16, ks=[10])
+            arrays = {"query_codes": codes[:15], "database_codes": codes[15:]}
+            run.save_scored(Cell(method, 16, seed), arrays, report)
             values[method, seed] = report.map[10]
-            rows.append(result(method, seed, report.map[10]))
     methods = dict.fromkeys(("poor", "good", "fair"))
-    [table] = best_against_runner_up(
-        tmp_path, rows, ReproducePlan(bits=[16], seeds=[0, 1], ks=[10], methods=methods)
-    )
+    [table] = best_against_runner_up(run, Plan([16], [0, 1], [10], methods))
     lead = np.mean([values["good", s] - values["fair", s] for s in (0, 1)])
     assert f"| mAP@10, 16 bits | good | fair | {lead:+.3f} |" in table
-    assert (
-        best_against_runner_up(
-            tmp_path, rows, ReproducePlan(bits=[16], seeds=[0], ks=[10], methods={"good": None})
-        )
-        == []
+    assert best_against_runner_up(run, Plan([16], [0], [10], {"good": None})) == []
+
+
+def test_other_measures_are_columns_behind_map() -> None:
+    rows = [result("a", 0, 0.2), replace(result("a", 0, 0.4), metric="ndcg", k="100")]
+    assert render_table(rows).splitlines()[0] == "| method | mAP@10, 16 bits | NDCG@100, 16 bits |"
+    assert "NDCG" not in render_table(rows, ks=["10"])
+
+
+def test_results_of_two_splits_make_no_table() -> None:
+    rows = [result("a", 0, 0.2), replace(result("b", 0, 0.4), split_sha256="1" * 64)]
+    with pytest.raises(InputError, match=r"2 splits \(000000000000, 111111111111\)"):
+        render_table(rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("a,b", "2 fields where there are 18 columns"),
+        ("{same}", "the same measure as on line 2"),
+        ("{nan}", "value is nan, not a number"),
+        ("{word}", "could not convert string to float"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "results.csv"
+    write_results(path, [result("a", 0, 0.25)])
+    same = path.read_text().splitlines()[1]
+    fields = same.split(",")
+    value = COLUMNS.index("value")
+    other = ["b" if name == "method" else text for name, text in zip(COLUMNS, fields, strict=True)]
+    nan = ",".join([*other[:value], "nan", *other[value + 1 :]])
+    word = ",".join([*other[:value], "word", *other[value + 1 :]])
+    path.write_text(path.read_text() + line.format(same=same, nan=nan, word=word) + "\n")
+    with pytest.raises(InputError, match=rf"results.csv:3: {problem}"):
+        read_results(path)
+
+
+def test_a_run_of_version_0_1_0_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(
+        "dataset,protocol,split_sha256,method,backbone,bits,seed,metric,k,ties,denominator,value,"
+        "lower,upper,seconds,encode_seconds,peak_gb,version\n"
+        "fashion-sample,500-5k,536b,cosine (real-valued),tf_efficientnet_lite0 frozen,0,0,map,1000,"
+        "none,retrieved,0.605047,0.605047,0.605047,0.0,0.0,1.026,0.1.0\n"
+        "fashion-sample,500-5k,536b,lsh,tf_efficientnet_lite0 frozen,16,0,map,1000,expected,"
+        "retrieved,0.309955,0.247,0.38,0.12,0.1,1.03,0.1.0\n"
     )
+    assert "| lsh | 0.310 |" in render_table(read_results(path))
