@@ -75,8 +75,10 @@ class Experiment:
     def datamodule(self, model: HashingModule | None = None) -> RetrievalDataModule:
         """A data module with the configuration's settings, and the model's backbone if given."""
         data = copy.deepcopy(self.cli.config.data)
-        for name in SHARED_WITH_DATA if model is not None else ():
-            data.init_args[name] = getattr(model, name)
+        if model is not None:
+            for name in SHARED_WITH_DATA:
+                if name in data.init_args:
+                    data.init_args[name] = getattr(model, name)
         parser = OneLineParser(exit_on_error=False)
         parser.add_subclass_arguments(RetrievalDataModule, "data")
         return cast(RetrievalDataModule, instantiated(parser, Namespace(data=data)).data)

@@ -10,8 +10,9 @@ import yaml
 from udmsh_pl.results import read_results
 
 MODULE = '''
+from pathlib import Path
+
 import numpy as np
-import torch
 
 from udmsh_pl.baselines import ShallowHash
 from udmsh_pl.data.base import RetrievalDataModule
@@ -52,10 +53,8 @@ class MyData(RetrievalDataModule):
         count: database images
     """
 
-    def __init__(self, *, count: int = 40, batch_size: int = 16, backbone: str = "x",
-                 image_size: int = 32, cache_dir: str = "cache", grid: int = 2):
-        super().__init__(batch_size=batch_size, backbone=backbone, image_size=image_size,
-                         cache_dir=cache_dir, grid=grid, num_workers=0)
+    def __init__(self, *, count: int = 40, batch_size: int = 16):
+        super().__init__(batch_size=batch_size, image_size=32, cache_dir=Path("cache"), num_workers=0)
         self.count = count
 
     def load_splits(self):
