@@ -88,7 +88,7 @@ def _run(command: str, arguments: list[str]) -> int:
     module.add_arguments(parser)
     if getattr(module, "TAKES_OVERRIDES", False):  # --trainer.*, --model.*, --data.* of a yaml
         args, overrides = parser.parse_known_args(arguments)
-        args.overrides = overrides
+        args.overrides, args.arguments = overrides, arguments
     else:
         args = parser.parse_args(arguments)
     status: int = module.run(args)

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, cast
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from udmsh_pl.baselines import ShallowHash
@@ -25,6 +26,7 @@ from udmsh_pl.lightning_cli import (
     one_line,
 )
 from udmsh_pl.models import HashingModule
+from udmsh_pl.parallel import visible_gpus
 from udmsh_pl.plan import Cell, Plan
 
 # what changes how a run is shown or how fast it goes, but no result
@@ -72,16 +74,24 @@ class Experiment:
         text: str = self.cli.parser.dump(self.cli.config, skip_link_targets=False)
         return text
 
-    def datamodule(self, model: HashingModule | None = None) -> RetrievalDataModule:
-        """A data module with the configuration's settings, and the model's backbone if given."""
+    def datamodule(self, backbone: Mapping[str, Any] | None = None) -> RetrievalDataModule:
+        """A data module with the configuration's settings.
+
+        Args:
+            backbone: other values of what the data module takes from the model
+        """
         data = copy.deepcopy(self.cli.config.data)
-        if model is not None:
-            for name in SHARED_WITH_DATA:
-                if name in data.init_args:
-                    data.init_args[name] = getattr(model, name)
+        for name, value in (backbone or {}).items():
+            if name in data.init_args:
+                data.init_args[name] = value
         parser = OneLineParser(exit_on_error=False)
         parser.add_subclass_arguments(RetrievalDataModule, "data")
         return cast(RetrievalDataModule, instantiated(parser, Namespace(data=data)).data)
+
+    def backbone_settings(self, name: str) -> dict[str, Any]:
+        """What the data module of a learned method must have in common with it."""
+        own = self._init_args(name)
+        return {key: own[key] for key in SHARED_WITH_DATA if key in own}
 
     def is_shallow(self, name: str) -> bool:
         """Whether a method is fitted on features at once, not trained in steps."""
@@ -113,23 +123,35 @@ class Experiment:
         return text
 
     def trainer(
-        self,
-        root: Path,
-        loggers: Sequence[Logger],
-        callbacks: Sequence[Callback],
-        checkpointing: bool,
+        self, root: Path, loggers: Sequence[Logger], callbacks: Sequence[Callback], verbose: bool
     ) -> Trainer:
         """A trainer of its own, with the configuration's settings and these callbacks too."""
         parser = OneLineParser(exit_on_error=False)
         parser.add_lightning_class_args(Trainer, "trainer")
-        given = Namespace(trainer=copy.deepcopy(self.cli.config.trainer))
-        settings = dict(instantiated(parser, given).trainer)
+        settings = copy.deepcopy(self.cli.config.trainer)
+        settings.logger = None
+        settings = dict(instantiated(parser, Namespace(trainer=settings)).trainer)
         asked = settings.get("callbacks") or []
-        settings["callbacks"] = [*(asked if isinstance(asked, list) else [asked]), *callbacks]
+        asked = asked if isinstance(asked, list) else [asked]
+        settings["callbacks"] = [*asked, *callbacks]
         settings["logger"] = list(loggers)
         settings["default_root_dir"] = str(root)
-        settings["enable_checkpointing"] = checkpointing
+        # only what the user asks for: Lightning would keep the last step too, beside last.ckpt
+        settings["enable_checkpointing"] = any(isinstance(one, Checkpoint) for one in asked)
+        if not verbose:
+            settings["enable_progress_bar"] = False
+            settings["enable_model_summary"] = False
         return Trainer(**settings)
+
+    def ranks(self) -> int:
+        """How many processes of this machine the trainer's settings ask for."""
+        devices, strategy = self.trainer_config.devices, str(self.trainer_config.strategy)
+        count = len(devices) if isinstance(devices, list) else devices
+        if isinstance(count, str) and count.isdecimal():
+            count = int(count)
+        if not isinstance(count, int) or count < 0:  # "auto", -1: all GPUs there are
+            count = max(1, len(visible_gpus())) if count in ("auto", -1, "-1") else 1
+        return count if "ddp" in strategy or "fsdp" in strategy or count == 1 else 1
 
     @property
     def trainer_config(self) -> Any:

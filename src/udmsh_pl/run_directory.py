@@ -63,6 +63,17 @@ class RunDirectory:
         """All rows so far; none before the first cell is finished."""
         return read_results(self.results_path) if self.results_path.is_file() else []
 
+    def rows(self, cell: Cell) -> list[Result]:
+        """A cell's rows, if it was ever finished."""
+        return [result for result in self.results() if result.cell == cell]
+
+    def finished_at(self, cell: Cell) -> int:
+        """When the cell was marked as finished, in nanoseconds; 0 when it was not."""
+        try:
+            return (self.folder(cell) / "done.json").stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def finished(self, cell: Cell, stamp: Stamp) -> bool:
         """Whether the cell was finished with exactly these settings, and all its files are there."""
         folder = self.folder(cell)
@@ -74,7 +85,7 @@ class RunDirectory:
         return (
             found == _plain(stamp)
             and all((folder / name).is_file() for name in files)
-            and any(result.cell == cell for result in self.results())
+            and bool(self.rows(cell))
         )
 
     def keep(self, cell: Cell, stamp: Stamp, rows: Sequence[Result]) -> None:

@@ -13,15 +13,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, nargs="+", help="code lengths instead of the plan's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
     parser.add_argument("--methods", nargs="+", help="only these methods of the plan")
+    parser.add_argument("--jobs", type=int, default=1, help="workers that share the cells")
+    parser.add_argument("--verbose", action="store_true", help="show what Lightning says, too")
     parser.add_argument("--out", type=Path, help="run directory (default: runs/<name of the yaml>)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the plan; gives the exit status."""
+    """Run the plan; gives the exit status: 1 where a cell is missing."""
+    from udmsh_pl.errors import InputError
     from udmsh_pl.experiment import Experiment
-    from udmsh_pl.runners import reproduce
+    from udmsh_pl.reproduce import Reproduction
 
+    if args.jobs < 1:
+        raise InputError(f"--jobs is {args.jobs}; give the number of workers, at least 1")
     experiment = Experiment.parse(args.config, args.overrides)
     plan = experiment.plan.narrowed(str(args.config), args.bits, args.seeds, args.methods)
-    reproduce(experiment, plan, args.out or Path("runs") / args.config.stem)
-    return 0
+    out = args.out or Path("runs") / args.config.stem
+    command = ["reproduce", *args.arguments]
+    return Reproduction(experiment, plan, out, command, args.jobs, args.verbose).run()

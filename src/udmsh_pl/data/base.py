@@ -146,6 +146,10 @@ class RetrievalDataModule(LightningDataModule):
             self._made[key] = make()
         return cast(T, self._made[key])
 
+    def feature_key(self, split: str) -> str:
+        """What tells the cached features of a split from others."""
+        return repr(self.feature_extractor.key(self.splits.by_name()[split], 0, 0))
+
     def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the train split that validate as (query, database); at most a fifth of them are
         queries.

@@ -14,13 +14,24 @@ from udmsh_pl.reports.table import render_costs, render_table
 from udmsh_pl.results import Result
 from udmsh_pl.run_directory import RunDirectory
 
+PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png")
 
-def write_report(run: RunDirectory, results: Sequence[Result], splits: Splits, plan: Plan) -> str:
-    """Write ``table.md``, curves, ``structure.png`` and ``retrieved.png``; gives the table's text.
+
+def write_report(
+    run: RunDirectory,
+    results: Sequence[Result],
+    splits: Splits,
+    plan: Plan,
+    missing: Sequence[Cell] = (),
+) -> str:
+    """Write ``table.md`` and :data:`PICTURES`; gives the table's text.
 
     Pictures are of the middle code length and the first seed, the gallery of the last method.
+    Cells that are ``missing`` are told under the table.
     """
     parts = [render_table(results), *best_against_runner_up(run, plan), render_costs(results)]
+    if missing:
+        parts.append(f"**Missing: {', '.join(cell.name for cell in missing)}.**")
     table = "\n\n".join(parts) + "\n"
     write_text(run.path / "table.md", table)
     bits, seed = sorted(plan.bits)[len(plan.bits) // 2], plan.seeds[0]

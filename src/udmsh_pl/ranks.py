@@ -1,0 +1,41 @@
+"""Processes that train together: what one decides, all know. Without any, all is decided here."""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+PATIENCE = timedelta(days=2)  # others wait while the first rank fits a teacher or extracts
+
+
+def is_first() -> bool:
+    """Whether this process decides and writes."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def agreed(value: bool) -> bool:
+    """The first rank's ``value``, in every process."""
+    if not dist.is_initialized():
+        return value
+    told = [value]
+    dist.broadcast_object_list(told, src=0)
+    return told[0]
+
+
+def wait_for_all() -> None:
+    """Go on when every rank is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def join() -> None:
+    """Make this process one of its launcher's ranks (see :func:`udmsh_pl.parallel.run_ranks`)."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world < 2 or dist.is_initialized():
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    rank = int(os.environ["RANK"])
+    dist.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
