@@ -1,14 +1,19 @@
 """Checkpoints that are whole or absent on any disk, and the newest one of a run."""
 
 import io
+import re
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning import Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path
 
 
@@ -40,4 +45,67 @@ def newest_checkpoint(trainer: Trainer) -> Path | None:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath:
             folders.append(Path(callback.dirpath))
     found = [path for folder in folders for path in folder.glob("[!.]*.ckpt")]
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return max(found, key=_progress, default=None)
+
+
+def _progress(path: Path) -> tuple[int, int]:
+    """Steps that a checkpoint has seen, by its name or else its content; a clock may be wrong."""
+    steps = re.search(r"step=(\d+)", path.name)
+    try:
+        known = steps[1] if steps else torch.load(path, "cpu", weights_only=True)["global_step"]
+    except Exception:  # a file that cannot be read is no candidate
+        known = -1
+    return int(known), path.stat().st_mtime_ns
+
+
+def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
+    """Refuse a checkpoint that is damaged, of a foreign class, or not what the options say.
+
+    Args:
+        path: the file
+        options: of the command line; ``--model.*`` among them must be what it was trained with
+        model: class path of the configuration's model
+
+    Raises:
+        InputError: naming the file or the option, and the mend.
+    """
+    if not path.is_file():
+        raise InputError(f"--ckpt_path {path} does not exist; give the .ckpt file of a run")
+    check_archive(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        settings = dict(loaded["hyper_parameters"])
+    except Exception as error:  # each damage has its own
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"--ckpt_path {path} is not a checkpoint of udmsh ({what})") from error
+    kind = str(settings.get("_class_path", model))
+    if not kind.startswith("udmsh_pl.") and kind != model:
+        raise InputError(
+            f"--ckpt_path {path} names the class {kind}, which is not ours: a file may not choose "
+            f"what is imported; give --model {kind} if it is yours"
+        )
+    for number, option in enumerate(options):
+        name, _, value = option.partition("=")
+        key = name.removeprefix("--model.").removeprefix("init_args.")
+        if name.startswith("--model.") and key in settings:
+            value = value or " ".join(options[number + 1 : number + 2])
+            if str(yaml.safe_load(value)) != str(settings[key]):
+                raise InputError(
+                    f"{name} {value}, but {path} was trained with {settings[key]}; leave the "
+                    "option out"
+                )
+
+
+def check_archive(path: Path) -> None:
+    """Verify the CRC of every part of a file that torch wrote; torch itself does not.
+
+    Raises:
+        InputError: a part is damaged, or the file is none of torch's.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise InputError(f"{path} is damaged or not written by torch ({error})") from error
+    if damaged is not None:
+        raise InputError(f"{path} is damaged (in {damaged}); take another copy or train again")

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import (
 )
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
-from udmsh_pl.checkpoints import newest_checkpoint
+from udmsh_pl.checkpoints import check_checkpoint, newest_checkpoint
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
@@ -63,6 +63,7 @@ class UdmshCLI(LightningCLI):
     """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
 
     def __init__(self, args: Sequence[str], run: bool = True) -> None:
+        self._raw = list(args)
         super().__init__(
             HashingModule,
             RetrievalDataModule,
@@ -73,6 +74,7 @@ class UdmshCLI(LightningCLI):
             trainer_defaults={
                 "callbacks": [EncodeCodes(), EvaluateRetrieval(), Figures()],
                 "plugins": PLUGINS,
+                "devices": 1,  # of eight GPUs, one: more are asked for, with --trainer.devices
             },
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
@@ -89,11 +91,46 @@ class UdmshCLI(LightningCLI):
         for name in SHARED_WITH_DATA:
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
         parser.add_class_arguments(Plan, "reproduce")
+        told = "validate, test, predict: take random weights where no checkpoint is given"
+        parser.add_argument("--untrained", type=bool, default=False, help=told)
 
     def before_fit(self) -> None:
         """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""
         if self.config_init.fit.ckpt_path == "last":
             self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
+
+    def before_validate(self) -> None:
+        """Refuse random weights."""
+        self._find_weights()
+
+    def before_test(self) -> None:
+        """Refuse random weights."""
+        self._find_weights()
+
+    def before_predict(self) -> None:
+        """Refuse random weights."""
+        self._find_weights()
+
+    def _find_weights(self) -> None:
+        """Let ``last`` be a file; without one there is nothing worth scoring, unless asked for."""
+        chosen = self.config_init[self.subcommand]
+        if chosen.ckpt_path == "last":
+            chosen.ckpt_path = newest_checkpoint(self.trainer)
+        if chosen.ckpt_path is None and not chosen.untrained:
+            raise InputError(
+                f"udmsh {self.subcommand} has no checkpoint to load: give --ckpt_path FILE, or "
+                "`last` in the folder of a run; --untrained true takes random weights"
+            )
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the settings that a checkpoint was trained with, once the file has been checked."""
+        path = self.config[self.config.subcommand].get("ckpt_path") if self.subcommand else None
+        if path not in (None, "last", "best", "hpc", "registry"):
+            check_checkpoint(Path(path), self._raw, str(self._model_path()))
+        super()._parse_ckpt_path()
+
+    def _model_path(self) -> Any:
+        return self.config[self.config.subcommand].model.class_path
 
 
 class ParsedCLI(UdmshCLI):

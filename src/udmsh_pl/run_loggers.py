@@ -80,7 +80,7 @@ def close(loggers: Sequence[Logger]) -> None:
     for logger in loggers:
         logger.finalize("success")
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish(quiet=True)
+            logger.experiment.finish()
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.close()
 
