@@ -84,8 +84,9 @@ def isometric_loss(
 
 
 def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
-    """Orthogonal R that brings ``u R`` nearest to its signs: ITQ's alternation from R = I (Gong &
-    Lazebnik, CVPR 2011).
+    """Orthogonal R that brings ``u R`` nearest to its signs, by ITQ's alternation from R = I.
+
+    Source: Gong & Lazebnik, CVPR 2011 (*stated*, but for the start).
 
     Args:
         u: float [N, K]
@@ -100,15 +101,17 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
 
 
 def bit_balance_loss(u: Tensor) -> Tensor:
-    """*Ours*, optional: each bit is +1 on half of the batch, ``mean_k (mean_i u_ik)^2`` for
-    ``u [B, K]``.
+    """``mean_k (mean_i u_ik)^2`` for ``u [B, K]``: each bit is +1 on half of the batch.
+
+    Source: *ours*, optional.
     """
     return u.mean(0).square().mean()
 
 
 def decorrelation_loss(u: Tensor) -> Tensor:
-    """*Ours*, optional: bits do not repeat each other, mean squared off-diagonal entry of
-    ``U'U / B`` for ``u [B, K]``.
+    """Mean squared off-diagonal entry of ``U'U / B`` for ``u [B, K]``: bits do not repeat.
+
+    Source: *ours*, optional.
     """
     gram = u.T @ u / len(u)
     bits = u.shape[1]
@@ -116,8 +119,9 @@ def decorrelation_loss(u: Tensor) -> Tensor:
 
 
 def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
-    """NT-Xent of two views, cosine similarity (SimCLR, ICML 2020; temperature 0.3 as in CIBHash,
-    IJCAI 2021).
+    """NT-Xent of two views, with cosine similarity.
+
+    Source: SimCLR, ICML 2020 (*stated*); temperature 0.3 as in CIBHash, IJCAI 2021.
 
     Args:
         first: float [B, K], one view

@@ -1,5 +1,4 @@
-"""Manifold teacher: how alike two images are after similarity has spread over the graph of nearest
-neighbours.
+"""Manifold teacher: how alike two images are after heat has spread over a graph of neighbours.
 
 *Ours*, in the spirit of MLS3RDUH's manifold (Tu et al., IJCAI 2020) and of diffusion for retrieval
 (Donoser & Bischof, CVPR 2013). The graph is sparse and the diffusion is cut to its leading
@@ -56,8 +55,9 @@ def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int
 
 
 def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> sparse.csr_matrix:
-    """Normalised graph ``D^-1/2 W D^-1/2`` over the rows of ``features [N, D]``, float64 [N, N]
-    with about 1.5 N k entries.
+    """Normalised graph ``D^-1/2 W D^-1/2`` over the rows of ``features [N, D]``.
+
+    Float64 [N, N] with about 1.5 N k entries.
 
     ``W = (A + A') / 2`` with ``A_ij = max(cos(i, j), 0)^power`` for the k nearest neighbours j of
     i.
@@ -82,8 +82,7 @@ def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> spar
 def diffused_embedding(
     graph: sparse.csr_matrix, rank: int = 128, time: float | None = None
 ) -> Float32s:
-    """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed along
-    the graph.
+    """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed.
 
     Row i holds the i-th entries of the graph's leading eigenvectors, each weighted by
     ``exp(-time (1 - eigenvalue))``; the first one, which only knows how dense the graph is, is left
@@ -112,8 +111,9 @@ def diffused_embedding(
 def _leading(
     graph: sparse.csr_matrix, rank: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``, but for the one
-    that only knows density.
+    """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``.
+
+    The one that only knows density is left out.
 
     A graph in several pieces has the eigenvalue 1 once a piece, which an iteration from one start
     vector cannot find; so each piece is solved for itself, and the vectors of those eigenvalues are

@@ -48,8 +48,7 @@ def distance_histogram(
     sample: int | None = None,
     unit: Callable[[Tensor], Tensor] = _unit,
 ) -> Tensor:
-    """Count the cosine distances of all pairs i < j, block by block: memory grows with N, never
-    with N squared.
+    """Count the cosine distances of all pairs i < j, block by block: memory grows with N, not N^2.
 
     Args:
         features: float [N, D]; rows need not be normalised
@@ -103,8 +102,9 @@ def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
 def fit_half_gaussians(
     features: Tensor, block: int = 2048, sample: int | None = None
 ) -> HalfGaussians:
-    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows (see
-    :func:`distance_histogram`).
+    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows.
+
+    Those distances are counted by :func:`distance_histogram`.
 
     Args:
         features: float [N, D]
@@ -115,8 +115,7 @@ def fit_half_gaussians(
 
 
 class SemanticStructure(nn.Module):
-    """Thresholds fitted on the train set; gives the similarity S and the confidence w of a batch's
-    distances.
+    """Thresholds fitted on the train set: distances become similarities S and confidences w.
 
     Everything fitted is a buffer, so that a checkpoint holds it.
 
@@ -168,9 +167,7 @@ class SemanticStructure(nn.Module):
         return self.half_gaussians.mode + self.beta * self.half_gaussians.sigma_right
 
     def fit(self, features: Tensor) -> Tensor:
-        """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram for
-        plotting.
-        """
+        """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram."""
         if self.centre:
             self.mean.copy_(features.mean(0, dtype=torch.float32))
         histogram = distance_histogram(features, sample=self.sample, unit=self.unit)
@@ -181,9 +178,7 @@ class SemanticStructure(nn.Module):
         return histogram
 
     def unit(self, features: Tensor) -> Tensor:
-        """Teacher features ``[B, D]``, centred and scaled so that dot products are cosines averaged
-        over teachers.
-        """
+        """Teacher features ``[B, D]``, centred; dot products are cosines averaged over teachers."""
         parts = torch.split(features.float() - self.mean, list(self.dims), dim=1)
         return torch.cat(
             [nn.functional.normalize(part, dim=1) for part in parts], dim=1
@@ -204,9 +199,7 @@ class SemanticStructure(nn.Module):
         return (1 - 2 * (distances - near) / (far - near)).clamp(-1, 1)
 
     def weight(self, distances: Tensor) -> Tensor:
-        """Confidence w in [0, 1]: 0 at the mode, 1 at the ends; all ones unless ``confidence`` is
-        set.
-        """
+        """Confidence w in [0, 1], 0 at the mode, 1 at the ends; all ones without ``confidence``."""
         if not self.confidence:
             return (
                 self.similarity(distances).abs()

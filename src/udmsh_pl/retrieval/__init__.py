@@ -1,5 +1,6 @@
-"""Binary codes and what they find: packing, exact evaluation, indexes. Knows no network and no
-Lightning.
+"""Binary codes and what they find: packing, exact evaluation, indexes.
+
+Knows no network and no Lightning.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,4 @@
-"""Confidence intervals of a mean over queries, and of the difference of two methods on the same
-queries.
-"""
+"""Confidence intervals of a mean over queries, and of the difference of two methods."""
 
 from __future__ import annotations
 
@@ -15,8 +13,9 @@ from udmsh_pl.retrieval.ties import Float64s
 def bootstrap_interval(
     values: Float64s, confidence: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of per-query values (Efron & Tibshirani, 1993, ch.
-    13: *stated*).
+    """Percentile bootstrap interval of the mean of per-query values.
+
+    Source: Efron & Tibshirani, 1993, ch. 13 (*stated*).
 
     The queries are the sample: the interval says how much a mean would move with other queries of
     the same kind. It says nothing about other seeds of training.
@@ -42,9 +41,7 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much better the first method is: mean difference, its interval, and a two-sided bootstrap
-    p-value.
-    """
+    """How much better the first method is: mean, interval, and two-sided bootstrap p-value."""
 
     mean: float
     lower: float

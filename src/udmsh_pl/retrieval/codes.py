@@ -1,6 +1,4 @@
-"""Binary codes as bytes and as 64-bit words, labels as bit masks; every check of an input's shape
-is here.
-"""
+"""Binary codes as bytes and 64-bit words, labels as bit masks, and the checks of their shapes."""
 
 from __future__ import annotations
 
@@ -86,9 +84,7 @@ def unpack_codes(codes: Any, bits: int) -> npt.NDArray[np.int8]:
 
 
 def check_codes(codes: Any, bits: int, name: str) -> Bytes:
-    """Check packed codes (uint8 [N, ceil(bits / 8)], bits past ``bits`` zero) and give them as a
-    contiguous array.
-    """
+    """Check packed codes (uint8 [N, ceil(bits / 8)], idle bits zero); gives a contiguous array."""
     if bits < 1:
         raise InputError(f"bits is {bits}: a code has at least one bit")
     array = to_numpy(codes, name)
@@ -110,9 +106,7 @@ def check_codes(codes: Any, bits: int, name: str) -> Bytes:
 
 
 def code_words(codes: Bytes) -> Words:
-    """Pad bytes [N, B] with zeros to whole 64-bit words: uint64 [N, ceil(B / 8)]. Distances stay as
-    they are.
-    """
+    """Pad bytes [N, B] with zeros to 64-bit words, uint64 [N, ceil(B / 8)]; distances stay."""
     return _words(codes)
 
 

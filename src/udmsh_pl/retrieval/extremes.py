@@ -1,5 +1,6 @@
-"""Best and worst AP@k that an order of tied items can give (the closed forms are *ours*, enumerated
-in the tests).
+"""Best and worst AP@k that an order of tied items can give.
+
+The closed forms are *ours*; the tests enumerate every order. Letters as in ties.py.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from udmsh_pl.retrieval.ties import (
 
 
 def first_sum(x: Float64s, before: Float64s, hits: Float64s) -> Float64s:
-    """Sum of precisions at x relevant items that come right after ``before`` items, ``hits`` of
-    them relevant.
-    """
+    """Sum of precisions at x relevant items right after ``before`` items, ``hits`` relevant."""
     return x + (hits - before) * harmonic_difference(before, before + x)
 
 

@@ -1,5 +1,4 @@
-"""Metrics that know how many labels two images share: NDCG@k, ACG@k, WAP@k, exact in expectation
-under ties.
+"""NDCG@k, ACG@k, WAP@k: metrics that know how many labels two images share, exact under ties.
 
 The grade of an item is the number of labels it shares with the query. Definitions as the
 multi-label hashing papers use them (Zhao et al., CVPR 2015: *stated*), with gain 2^grade - 1 and
@@ -24,9 +23,7 @@ BLOCK = 256  # queries counted at a time: their counts have a cell for each dist
 
 @dataclass(frozen=True)
 class GradedReport:
-    """Graded scores; dicts are keyed by cut-off, ``None`` is ALL; per-query arrays are float64
-    [Q].
-    """
+    """Graded scores by cut-off (``None`` is ALL); per-query arrays are float64 [Q]."""
 
     ndcg_per_query: dict[Cutoff, Float64s]
     acg_per_query: dict[Cutoff, Float64s]
@@ -34,9 +31,7 @@ class GradedReport:
 
     @property
     def ndcg(self) -> dict[Cutoff, float]:
-        """Mean of DCG@k over the DCG@k of the best possible ranking; 0 for a query without relevant
-        items.
-        """
+        """Mean of DCG@k over the best ranking's DCG@k; 0 for a query without relevant items."""
         return {k: float(values.mean()) for k, values in self.ndcg_per_query.items()}
 
     @property
@@ -46,9 +41,7 @@ class GradedReport:
 
     @property
     def wap(self) -> dict[Cutoff, float]:
-        """Mean, over the relevant ranks inside k, of the ACG up to that rank; 0 for a query
-        without a hit.
-        """
+        """Mean, over the relevant ranks inside k, of the ACG up to that rank; 0 without a hit."""
         return {k: float(values.mean()) for k, values in self.wap_per_query.items()}
 
 
@@ -100,8 +93,9 @@ def graded_report(
 
 
 def expected_ndcg(counts: Counts, k: int, discounts: Float64s) -> Float64s:
-    """Expected NDCG@k, float64 [Q], from counts [Q, D, grades]; ``discounts[m]`` sums those of the
-    first m ranks.
+    """Expected NDCG@k, float64 [Q], from counts [Q, D, C].
+
+    ``discounts[m]``, [N + 1], is the sum of the discounts of the first m ranks.
     """
     gain = np.exp2(np.arange(counts.shape[2])) - 1.0
     items = counts.sum(axis=2)

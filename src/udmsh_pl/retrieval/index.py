@@ -86,8 +86,7 @@ class BinaryIndex:
         return len(self.ids)
 
     def add(self, codes: Any, ids: Any = None) -> None:
-        """Add packed codes, uint8 [N, ceil(bits / 8)]; ``ids`` int [N] are their rows, by default
-        the next ones.
+        """Add packed codes, uint8 [N, ceil(bits / 8)]; ``ids`` int [N], by default the next rows.
 
         The first codes added to an ivf index also train its lists.
         """
@@ -139,8 +138,7 @@ class BinaryIndex:
         )
 
     def range_search(self, codes: Any, radius: int) -> list[Found]:
-        """Find every item within ``radius`` (included), nearest first, in the order of addition at
-        one distance.
+        """Find every item within ``radius`` (included), nearest first, then in order of addition.
 
         Returns one ``(distances int32 [n], ids int64 [n])`` a query. An hnsw index searches all its
         codes; ivf and multihash may miss items, as in :meth:`search`.
@@ -173,9 +171,7 @@ class BinaryIndex:
         return np.asarray(faiss.vector_to_array(index.xb), dtype=np.uint8).reshape(len(self), -1)
 
     def save(self, path: Path | str, model_hash: str = "") -> None:
-        """Write the index to one file with a checksum, whole or not at all; ``model_hash`` names
-        the encoder.
-        """
+        """Write one file with a checksum, whole or not at all; ``model_hash`` names the encoder."""
         if self._index is None or not len(self):
             raise InputError("the index is empty: add codes before saving it")
         head = index_file.Head(self.bits, len(self), self.kind, model_hash)
@@ -230,8 +226,7 @@ class BinaryIndex:
 
 
 def search_shards(shards: Sequence[BinaryIndex], codes: Any, k: int) -> Found:
-    """Search indexes that hold parts of one database, and merge: the k nearest of all, earlier
-    shards first at a tie.
+    """Search indexes that hold parts of one database: the k nearest of all, earlier shards first.
 
     With flat shards of consecutive rows and their ids, the answer is that of one flat index.
     """

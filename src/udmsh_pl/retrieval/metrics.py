@@ -29,8 +29,9 @@ def evaluate_codes(
     threads: int | None = None,
     device: str = "cpu",
 ) -> RetrievalReport:
-    """Score packed codes, exact under ties (definitions: McSherry & Najork, ECIR 2008; see
-    ties.py).
+    """Score packed codes, exact under ties.
+
+    Definitions: McSherry & Najork, ECIR 2008 (*stated*); ties.py says which part is ours.
 
     Args:
         query_codes: uint8 [Q, ceil(bits / 8)], from :func:`pack_codes`
@@ -79,8 +80,9 @@ def evaluate_codes(
 
 
 def check_cutoffs(ks: Sequence[Cutoff]) -> tuple[Cutoff, ...]:
-    """Check cut-offs (whole numbers from 1, None for ALL) and drop repeated ones; raises
-    ``InputError``.
+    """Check cut-offs (whole numbers from 1, None for ALL); repeated ones go.
+
+    Raises ``InputError``.
     """
     for k in ks:
         if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):

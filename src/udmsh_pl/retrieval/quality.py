@@ -1,6 +1,4 @@
-"""What codes look like, apart from labels: balance, correlation, entropy, distinct codes, flips
-between neighbours.
-"""
+"""What codes look like, apart from labels: balance, correlation, entropy, flips."""
 
 from __future__ import annotations
 
@@ -16,8 +14,9 @@ from udmsh_pl.retrieval.ties import Float64s
 
 @dataclass(frozen=True)
 class CodeQuality:
-    """Statistics of N codes of K bits (*ours*, after the balance and independence criteria of
-    spectral hashing).
+    """Statistics of N codes of K bits.
+
+    *Ours*, after the balance and independence criteria of spectral hashing.
 
     Attributes:
         balance: float64 [K], share of +1 of each bit; 1/2 is best
@@ -40,9 +39,7 @@ class CodeQuality:
 
 
 def code_quality(codes: Any, bits: int) -> CodeQuality:
-    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for shapes that do
-    not fit.
-    """
+    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for other shapes."""
     packed = check_codes(codes, bits, "codes")
     if not len(packed):
         raise InputError("codes is empty: give at least one item")

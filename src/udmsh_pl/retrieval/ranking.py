@@ -26,9 +26,7 @@ def average_precision_of_ranks(
 
 
 def hit_probability(groups: Groups, k: int) -> Float64s:
-    """Probability that at least one of the k nearest is relevant, over random orders of ties,
-    float64 [Q].
-    """
+    """Probability of a relevant item among the k nearest, over orders of ties, float64 [Q]."""
     cut = Straddle.at(groups, k)
     whole = (cut.inside & (groups.relevant > 0)).any(axis=1)
     n, r, *_ = columns(groups, cut)

@@ -73,8 +73,9 @@ class RetrievalReport:
 
     @cached_property
     def id_average_precision(self) -> dict[Cutoff, Float64s]:
-        """AP@k when ties are ordered by database row (what FAISS's flat index returns), float64
-        [Q]; a second pass.
+        """AP@k with ties ordered by database row, as FAISS's flat index returns them, float64 [Q].
+
+        It takes a second pass over the database.
         """
         cuts = [self._cut(k) for k in self.ks]
         values = np.zeros((len(self.items), len(cuts)))
@@ -108,9 +109,7 @@ class RetrievalReport:
 
     @cached_property
     def graded(self) -> GradedReport:
-        """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; another pass over the
-        database.
-        """
+        """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; takes another pass."""
         return graded_report(*self.words, self.bits, self.ks, self.denominator, self.threads)
 
     def interval(
@@ -131,22 +130,19 @@ class RetrievalReport:
         return self._mean(self.relevant_in_top(k) / self._cut(k))
 
     def recall_at(self, k: Cutoff) -> float:
-        """Mean share of all relevant items that are among the k nearest; 0 without relevant
-        items.
-        """
+        """Mean share of the relevant items that are among the k nearest; 0 where there are none."""
         return self._mean(
             ratio(self.relevant_in_top(k), self.relevant.sum(axis=1).astype(np.float64))
         )
 
     def hit_rate_at(self, k: Cutoff) -> float:
-        """Mean probability that at least one of the k nearest is relevant, over random orders of
-        ties.
-        """
+        """Mean probability of a relevant item among the k nearest, over random orders of ties."""
         return self._mean(hit_probability(self._groups, self._cut(k)))
 
     def within_radius(self, radius: int = 2) -> dict[str, float]:
-        """Precision (empty lookups count 0), recall, and the share of empty lookups within a
-        Hamming radius.
+        """Precision, recall and the share of empty lookups within a Hamming radius.
+
+        Both count 0 for an empty lookup.
         """
         found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)
         hits = self.relevant[:, : radius + 1].sum(axis=1).astype(np.float64)
@@ -157,8 +153,9 @@ class RetrievalReport:
         }
 
     def precision_recall_curve(self) -> tuple[Float64s, Float64s]:
-        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each; empty
-        lookups count 0.
+        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each.
+
+        The precision of an empty lookup counts 0.
         """
         found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)
         precision = ratio(hits.astype(np.float64), found.astype(np.float64))

@@ -1,5 +1,4 @@
-"""Average precision when items are tied: exact expectation, best and worst order, from two counts a
-distance.
+"""Average precision when items are tied: exact expectation from two counts a distance.
 
 Items at one Hamming distance are a *group*: any order within it is as good as another. With
 ``items[g]`` and ``relevant[g]`` counted for every distance, the expectation of AP@k over all orders
@@ -52,8 +51,7 @@ def _tail(x: Float64s) -> Float64s:
 
 @dataclass(frozen=True)
 class Groups:
-    """Tie groups of Q queries at D distances; every field is float64 [Q, D] and holds whole
-    numbers.
+    """Tie groups of Q queries at D distances; fields are float64 [Q, D] of whole numbers.
 
     ``before``, ``hits_before`` and ``gain_before`` are the sums over the nearer groups.
     """
@@ -67,9 +65,7 @@ class Groups:
 
     @staticmethod
     def of(items: Ints, relevant: Ints, gain: Ints | None = None) -> Groups:
-        """Count up ``items``, ``relevant`` and ``gain`` (default: ``relevant``), each integer [Q,
-        D].
-        """
+        """Sum up ``items``, ``relevant`` and ``gain`` (by default ``relevant``), integer [Q, D]."""
         n, r = items.astype(np.float64), relevant.astype(np.float64)
         before, hits_before = (np.cumsum(x, axis=1) - x for x in (n, r))
         if gain is None:
@@ -114,9 +110,7 @@ class Straddle:
 def tied_sum(
     n: Float64s, r: Float64s, g: Float64s, before: Float64s, gain_before: Float64s, slots: Float64s
 ) -> Float64s:
-    """Expected sum, over the relevant ranks among the first ``slots`` of a group, of (gain so far)
-    / place.
-    """
+    """Expected sum of (gain so far) / rank over relevant ranks in a group's first ``slots``."""
     harmonic = harmonic_difference(before, before + slots)
     n_safe = np.maximum(n, 1.0)
     pairs = np.where(n > 1, (r - 1.0) * g / (n_safe * np.maximum(n - 1.0, 1.0)), 0.0)
@@ -124,9 +118,7 @@ def tied_sum(
 
 
 def expected_average_precision(groups: Groups, k: int, denominator: Denominator) -> Float64s:
-    """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 for a query without a
-    hit.
-    """
+    """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 without a hit."""
     starts = range(0, len(groups.items), ROWS)
     parts = [
         _expected_of_some(groups.rows(start, start + ROWS), k, denominator) for start in starts
@@ -169,9 +161,7 @@ def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float
 def columns(
     groups: Groups, cut: Straddle
 ) -> tuple[Float64s, Float64s, Float64s, Float64s, Float64s, Float64s]:
-    """Items, relevant, gain and the three sums before, of each query's cut group: float64 [Q]
-    each.
-    """
+    """Items, relevant, gain, and the three sums before, of each query's cut group: float64 [Q]."""
     rows = np.arange(len(cut.column))
     fields = (
         groups.items,
@@ -205,8 +195,9 @@ def _hypergeometric_mean(
     square: Float64s,
     hits: Float64s,
 ) -> Float64s:
-    """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n items, r
-    relevant, s drawn).
+    """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n, r, s).
+
+    x is the number of relevant items among s drawn out of n, r of which are relevant.
 
     The weights are built outward from the mode by the ratio of neighbours and divided by their sum,
     so no factorial is needed; a side ends once its weight is below 1e-20 of the mode's.

@@ -31,9 +31,7 @@ def count_grades(
     levels: int,
     device: str,
 ) -> npt.NDArray[np.int64]:
-    """Count as :func:`udmsh_pl.retrieval.counting.kernel.count_grades` does; raises ``InputError`` without
-    such a device.
-    """
+    """Count as ``kernel.count_grades`` does; raises ``InputError`` without such a device."""
     place = _device(device)
     kind = _precision(place, max(bits, 64 * query_labels.shape[1]))
     counts = np.empty((len(query), bits + 1, levels), dtype=np.int64)
@@ -57,8 +55,9 @@ def count_grades(
 def search(
     query: Words, database: Words, k: int, device: str
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Find the k nearest rows at any k: distances int32 [Q, k], rows int64 [Q, k], ties by row as
-    FAISS's flat index.
+    """Find the k nearest rows at any k, ties by row as FAISS's flat index.
+
+    Returns distances int32 [Q, k] and rows int64 [Q, k].
 
     The database goes by in blocks; the best k of the blocks so far stay. Raises ``InputError``
     without the device.

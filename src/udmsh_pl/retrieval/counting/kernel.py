@@ -1,5 +1,4 @@
-"""The one pass over the database: for each query, how many items of each relevance are at each
-distance.
+"""The one pass over the database: for each query, items of each relevance at each distance.
 
 The counts are all that exact evaluation needs (see ties.py): no sort, no ranked list, memory of a
 few counters a distance and query, and counts of database shards add up. Three ways give equal
@@ -77,8 +76,7 @@ def count_grades(
     threads: int | None = None,
     device: str = "cpu",
 ) -> Counts:
-    """Count items at each Hamming distance by grade, which is min(number of shared labels,
-    ``levels`` - 1).
+    """Count items at each Hamming distance by grade: min(number of shared labels, ``levels`` - 1).
 
     Arguments as of :func:`count_distances`. Returns int64 [Q, bits + 1, levels].
     """
@@ -131,8 +129,9 @@ def _count_pairs(
 
 
 def _planes(first: Words, second: Words, plane: Any, group: int) -> list[npt.NDArray[Any]]:
-    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, P a multiple of ``group``, idle
-    planes left out.
+    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, without idle planes.
+
+    P is a multiple of ``group``.
     """
     narrow = [np.ascontiguousarray(words).view(plane) for words in (first, second)]
     used = np.flatnonzero(narrow[0].any(axis=0) | narrow[1].any(axis=0))
@@ -156,8 +155,7 @@ def each_stable_ranking(
     use: Callable[[int, npt.NDArray[np.int64]], None],
     threads: int | None = None,
 ) -> None:
-    """Call ``use(row, ranks)`` with the ranks of each query's relevant items when ties are
-    ordered by database row.
+    """Call ``use(row, ranks)`` with each query's ranks of relevant items, ties by database row.
 
     ``ranks``, int64 [relevant items], is 1-based and ascending, and lives until ``use`` returns:
     of all queries it could be gigabytes. No sort of the database: the place of an item is the

@@ -83,10 +83,12 @@ def test_places_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
     distance, shared = oracle.hamming(case[0], case[1]), oracle.shared(case[2], case[3]) > 0
     for compiled in (kernel.compiled, None):
         monkeypatch.setattr(kernel, "compiled", compiled)
-        seen = {}
-        kernel.each_stable_ranking(
-            *words(case), *counts, lambda row, ranks: seen.update({row: ranks.copy()}), 2
-        )
+        seen: dict[int, np.ndarray] = {}
+
+        def keep(row: int, ranks: np.ndarray, seen: dict[int, np.ndarray] = seen) -> None:
+            seen[row] = ranks.copy()
+
+        kernel.each_stable_ranking(*words(case), *counts, keep, 2)
         for row in range(7):
             order = np.argsort(distance[row], kind="stable")
             assert (seen[row] == np.flatnonzero(shared[row][order]) + 1).all()
@@ -95,14 +97,15 @@ def test_places_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
 def test_without_numba_all_numbers_are_equal_to_the_last_bit():
     script = """
         import numpy as np
-        from udmsh_pl.retrieval import evaluate_codes, kernel, pack_codes
+        from udmsh_pl.retrieval import evaluate_codes, pack_codes
+        from udmsh_pl.retrieval.counting import kernel
         rng = np.random.default_rng(5)
         codes = [pack_codes(rng.random((n, 20)) < 0.5) for n in (30, 3000)]
         labels = [rng.random((n, 8)) < 0.2 for n in (30, 3000)]
         r = evaluate_codes(*codes, *labels, 20, ks=(100, None))
-        parts = [d[k] for d in (r.average_precision, r.id_average_precision,
-        r.graded.ndcg_per_query) for k in r.ks] print(kernel.compiled is not None,
-        np.concatenate(parts).tobytes().hex())
+        found = (r.average_precision, r.id_average_precision, r.graded.ndcg_per_query)
+        parts = [per_query[k] for per_query in found for k in r.ks]
+        print(kernel.compiled is not None, np.concatenate(parts).tobytes().hex())
     """
     found = []
     for setting in ("0", "1"):
