@@ -75,7 +75,7 @@ def paired_difference(
         )
     data = ours - theirs
     lower, upper = bootstrap_interval(data, confidence, samples, seed)
-    # under the null hypothesis the differences are those found, moved to a mean of 0
+    # under the null hypothesis the differences [Q] are those found, moved to a mean of 0
     shifted = np.abs(_resampled_means(data - data.mean(), samples, seed))
     extreme = int((shifted >= abs(data.mean()) * (1 - 1e-12)).sum())
     return PairedDifference(float(data.mean()), lower, upper, (extreme + 1) / (samples + 1))
@@ -86,8 +86,7 @@ def _resampled_means(data: Float64s, samples: int, seed: int) -> Float64s:
         raise InputError(f"samples is {samples}: give 1 or more, such as 2000")
     random = np.random.default_rng(seed)
     means = np.empty(samples)
-    for row in range(
-        samples
-    ):  # one resample at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
+    # one resample [Q] at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
+    for row in range(samples):
         means[row] = data[random.integers(0, len(data), len(data))].mean()
     return means

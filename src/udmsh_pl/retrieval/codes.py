@@ -22,9 +22,8 @@ def to_numpy(values: Any, name: str) -> npt.NDArray[Any]:
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        if (
-            str(values.dtype) == "torch.bfloat16"
-        ):  # NumPy has no bfloat16; float32 holds each of its values
+        # NumPy has no bfloat16; float32 holds each of its values
+        if str(values.dtype) == "torch.bfloat16":
             values = values.float()
         values = values.numpy()
     try:
@@ -40,7 +39,7 @@ def pack_codes(u: Any) -> Bytes:
     """Pack relaxed or binary codes into bytes.
 
     Args:
-        u: [N, K], NumPy array or torch tensor. Float64s and signed integers: bit = (u >= 0), so
+        u: [N, K], NumPy array or torch tensor. Floats and signed integers: bit = (u >= 0), so
             sign(0) = +1 as the hashing papers define it. Booleans: bit = u.
 
     Returns:

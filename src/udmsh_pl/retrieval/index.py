@@ -20,10 +20,10 @@ Ids = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.int32]
 Found = tuple[Distances, Ids]
 
-COUNTING_FROM = (
-    256  # FAISS's heap slows down with k; from here on its counting search is the faster one
-)
-COUNTING_BYTES = 256 << 20  # what the counting search may take: (bits + 1) k 8 bytes a query
+# k from which on FAISS's counting search beats its heap, which slows down with k
+COUNTING_FROM = 256
+# what the counting search may take: (bits + 1) k 8 bytes a query
+COUNTING_BYTES = 256 << 20
 
 
 class BinaryIndex:
@@ -151,9 +151,8 @@ class BinaryIndex:
         index: Any = (
             faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
         )
-        limits, distances, rows = index.range_search(
-            packed, radius + 1
-        )  # FAISS leaves the radius itself out
+        # FAISS leaves the radius itself out
+        limits, distances, rows = index.range_search(packed, radius + 1)
         found = []
         for start, stop in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True):
             near, row = distances[start:stop].astype(np.int32), rows[start:stop]
@@ -217,9 +216,8 @@ class BinaryIndex:
         coarse.this.disown()  # the ivf index frees it
         index.nprobe = min(self._probes, lists)
         index.cp.min_points_per_centroid = 1  # small sets train without a warning
-        index.cp.max_points_per_centroid = (
-            64  # a quarter of FAISS's: a million codes train in seconds
-        )
+        # a quarter of FAISS's own: a million codes train in seconds
+        index.cp.max_points_per_centroid = 64
         index.cp.niter = 10
         index.train(packed)
         return index

@@ -51,10 +51,8 @@ def evaluate_codes(
         InputError: shapes, dtypes or settings do not fit each other; the message names the
             argument.
     """
-    query, database = (
-        check_codes(query_codes, bits, "query_codes"),
-        check_codes(database_codes, bits, "database_codes"),
-    )
+    query = check_codes(query_codes, bits, "query_codes")
+    database = check_codes(database_codes, bits, "database_codes")
     wanted = check_labels(query_labels, len(query), "query_labels")
     have = check_labels(database_labels, len(database), "database_labels")
     if wanted.shape[1] != have.shape[1]:
@@ -73,7 +71,7 @@ def evaluate_codes(
         if value not in known:
             raise InputError(f"{name} is {value!r}: give one of {', '.join(known)}")
     words = (code_words(query), code_words(database), label_words(wanted), label_words(have))
-    items, relevant = count_distances(*words, bits, threads, device)
+    items, relevant = count_distances(*words, bits, threads, device)  # [Q, bits + 1] each
     return RetrievalReport(
         bits, cutoffs, items, relevant, words, denominator, ties, zero_hits, threads
     )

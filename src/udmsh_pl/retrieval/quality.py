@@ -11,6 +11,9 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, unpack_codes
 from udmsh_pl.retrieval.ties import Float64s
 
+CODES_AT_ONCE = 65_536  # codes whose signs are there as floats
+NEIGHBOURS_AT_ONCE = 256  # items whose likeness to all others is there
+
 
 @dataclass(frozen=True)
 class CodeQuality:
@@ -44,8 +47,8 @@ def code_quality(codes: Any, bits: int) -> CodeQuality:
     if not len(packed):
         raise InputError("codes is empty: give at least one item")
     gram, total = np.zeros((bits, bits)), np.zeros(bits)
-    for start in range(0, len(packed), 65_536):  # a block of signs at a time, not N x K floats
-        signs = unpack_codes(packed[start : start + 65_536], bits).astype(np.float32)
+    for start in range(0, len(packed), CODES_AT_ONCE):  # not N x K floats
+        signs = unpack_codes(packed[start : start + CODES_AT_ONCE], bits).astype(np.float32)
         gram += signs.T @ signs  # whole numbers below 2^24: exact in float32
         total += signs.sum(axis=0)
     mean = total / len(packed)
@@ -93,9 +96,9 @@ def neighbour_flips(
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     chosen = np.random.default_rng(seed).permutation(len(packed))[:sample]
     flips = 0
-    for start in range(0, len(chosen), 256):
-        rows = chosen[start : start + 256]
-        likeness = unit[rows] @ unit.T
+    for start in range(0, len(chosen), NEIGHBOURS_AT_ONCE):
+        rows = chosen[start : start + NEIGHBOURS_AT_ONCE]
+        likeness = unit[rows] @ unit.T  # [rows, N]
         likeness[np.arange(len(rows)), rows] = -np.inf
         nearest = likeness.argmax(axis=1)
         flips += int(np.unpackbits(packed[rows] ^ packed[nearest]).sum())

@@ -1,4 +1,7 @@
-"""What exact evaluation found: every measure follows from the counts of items at each distance."""
+"""What exact evaluation found: every measure follows from the counts of items at each distance.
+
+Letters in shapes: Q queries, D = bits + 1 distances (0 .. bits).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class RetrievalReport:
     Args:
         bits: code length
         ks: cut-offs asked for
-        items: int64 [Q, bits + 1], database items at each distance from each query
+        items: int64 [Q, D], database items at each distance from each query
         relevant: the same, of relevant items alone
         words: codes of queries and database and their label masks, uint64, for the passes made
             later
@@ -122,6 +125,7 @@ class RetrievalReport:
 
     def relevant_in_top(self, k: Cutoff) -> Float64s:
         """Expected number of relevant items among the k nearest, float64 [Q]."""
+        # ranks of each group inside k, [Q, D]
         slots = np.clip(self._cut(k) - self._groups.before, 0, self._groups.items)
         return np.asarray((ratio(self._groups.relevant, self._groups.items) * slots).sum(axis=1))
 
@@ -144,7 +148,7 @@ class RetrievalReport:
 
         Both count 0 for an empty lookup.
         """
-        found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)
+        found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)  # [Q]
         hits = self.relevant[:, : radius + 1].sum(axis=1).astype(np.float64)
         return {
             "precision": self._mean(ratio(hits, found)),
@@ -157,12 +161,12 @@ class RetrievalReport:
 
         The precision of an empty lookup counts 0.
         """
-        found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)
+        found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)  # [Q, D]
         precision = ratio(hits.astype(np.float64), found.astype(np.float64))
         recall = ratio(
             hits.astype(np.float64), self.relevant.sum(axis=1, keepdims=True).astype(np.float64)
         )
-        keep = self._kept
+        keep = self._kept  # [Q]
         return precision[keep].mean(axis=0), recall[keep].mean(axis=0)
 
     @cached_property

@@ -28,13 +28,12 @@ from udmsh_pl.retrieval.counting.blocks import (
 
 compiled: Any = None
 if os.environ.get("UDMSH_NO_NUMBA") != "1":
-    with contextlib.suppress(
-        ImportError
-    ):  # numba has no release for a new Python or platform for a while
+    # numba has no release for a new Python or platform for a while
+    with contextlib.suppress(ImportError):
         compiled = importlib.import_module("udmsh_pl.retrieval.counting.compiled")
 
 Counts = npt.NDArray[np.int64]
-BLOCK = 256  # queries that one task of the thread pool counts
+QUERIES_A_TASK = 256  # of the thread pool, at most
 
 
 def count_distances(
@@ -158,7 +157,7 @@ def each_stable_ranking(
     """Call ``use(row, ranks)`` with each query's ranks of relevant items, ties by database row.
 
     ``ranks``, int64 [relevant items], is 1-based and ascending, and lives until ``use`` returns:
-    of all queries it could be gigabytes. No sort of the database: the place of an item is the
+    of all queries it could be gigabytes. No sort of the database: the rank of an item is the
     number of nearer ones plus those at its distance before it. ``items`` and ``relevant`` are what
     :func:`count_distances` gave.
     """
@@ -188,7 +187,7 @@ def each_stable_ranking(
 def in_blocks(queries: int, run: Callable[[int, int], None], threads: int | None) -> None:
     """Call ``run(start, stop)`` for blocks of queries, on ``threads`` threads (None: all cores)."""
     workers = threads or os.cpu_count() or 1
-    size = max(8, min(BLOCK, -(-queries // workers)))
+    size = max(8, min(QUERIES_A_TASK, -(-queries // workers)))
     size += size % 2  # the kernel takes queries in pairs
     bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
     if workers == 1 or len(bounds) == 1:

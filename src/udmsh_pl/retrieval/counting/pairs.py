@@ -196,9 +196,8 @@ def count_pairs(database, parts, idle, codes, odd, code_planes, bins, first, las
     columns = np.zeros(bins, np.uint32)
     parities = np.zeros(2, np.int64)
     for part in range(2):
-        for begin in range(
-            parts[part], parts[part + 1], FLUSH
-        ):  # outside the queries: it stays in the second cache
+        # outside the loop over queries: these blocks stay in the second-level cache
+        for begin in range(parts[part], parts[part + 1], FLUSH):
             end = min(parts[part + 1], begin + FLUSH)
             filling = idle[part] if end == parts[part + 1] else 0
             for row in range(first, last, 2):
