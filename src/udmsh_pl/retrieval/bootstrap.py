@@ -28,6 +28,11 @@ def bootstrap_interval(
 
     Raises:
         InputError: no values, or a confidence outside (0, 1).
+
+    Example:
+        >>> lower, upper = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 1.0])  # a mean of 0.6 of five
+        >>> round(lower, 2), round(upper, 2)
+        (0.2, 1.0)
     """
     data = np.asarray(values, dtype=np.float64).ravel()
     if not len(data):
@@ -67,6 +72,13 @@ def paired_difference(
 
     Raises:
         InputError: lengths that differ, and what :func:`bootstrap_interval` raises.
+
+    Example:
+        Queries differ by far, but the first method gains 1/4 on each of them: its lead is sure.
+
+        >>> found = paired_difference([0.25, 0.5, 1.0], [0.0, 0.25, 0.75])
+        >>> found.mean, found.lower, found.upper, round(found.p_value, 4)
+        (0.25, 0.25, 0.25, 0.0005)
     """
     ours, theirs = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
     if len(ours) != len(theirs):

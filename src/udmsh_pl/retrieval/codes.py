@@ -50,6 +50,10 @@ def pack_codes(u: Any) -> Bytes:
     Raises:
         InputError: not two dimensions, K = 0, a NaN, or integers 0/1 (0 would become +1: pass them
             as bool).
+
+    Example:
+        >>> pack_codes([[0.9, -0.2, 0.0], [-1.0, 0.3, -0.4]]).tolist()  # bits 0 and 2, bit 1
+        [[5], [2]]
     """
     values = to_numpy(u, "codes")
     if values.ndim != 2 or values.shape[1] == 0:
@@ -76,6 +80,10 @@ def unpack_codes(codes: Any, bits: int) -> npt.NDArray[np.int8]:
     """Undo :func:`pack_codes`: uint8 [N, ceil(bits / 8)] to int8 [N, bits] of -1 and +1.
 
     Raises ``InputError`` where the width does not fit ``bits``.
+
+    Example:
+        >>> unpack_codes(pack_codes([[0.9, -0.2, 0.0], [-1.0, 0.3, -0.4]]), bits=3).tolist()
+        [[1, -1, 1], [-1, 1, -1]]
     """
     packed = check_codes(codes, bits, "codes")
     ones = np.unpackbits(packed, axis=1, count=bits, bitorder="little").astype(np.int8)

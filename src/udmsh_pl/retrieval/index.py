@@ -42,6 +42,17 @@ class BinaryIndex:
         hash_bits: multihash: bits a table, at most 16 if not given
         flips: multihash: bits that may differ inside a table's key
         device: "cpu"; flat also searches on a CUDA device of torch, at any k
+
+    Example:
+        >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
+        >>> index = BinaryIndex(bits=4)
+        >>> index.add(pack_codes([[1, 1, 1, 1], [-1, -1, -1, -1], [1, 1, 1, -1]]), ids=[10, 20, 30])
+        >>> distances, ids = index.search(pack_codes([[1, 1, 1, 1]]), k=2)
+        >>> distances.tolist(), ids.tolist()
+        ([[0, 1]], [[10, 30]])
+        >>> [(distances, ids)] = index.range_search(pack_codes([[1, 1, 1, 1]]), radius=4)
+        >>> distances.tolist(), ids.tolist()
+        ([0, 1, 4], [10, 30, 20])
     """
 
     def __init__(

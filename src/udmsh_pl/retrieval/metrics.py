@@ -50,6 +50,17 @@ def evaluate_codes(
     Raises:
         InputError: shapes, dtypes or settings do not fit each other; the message names the
             argument.
+
+    Example:
+        Two items are equally far from the query, and one of them is relevant. Which comes first is
+        chance, so mAP@1 is 1/2 in expectation, and anything from 0 to 1 by the order of rows:
+
+        >>> from udmsh_pl.retrieval import evaluate_codes, pack_codes
+        >>> query = pack_codes([[1, 1, 1, 1]])
+        >>> database = pack_codes([[1, 1, 1, -1], [1, 1, -1, 1], [-1, -1, -1, -1]])
+        >>> report = evaluate_codes(query, database, [[1]], [[1], [0], [1]], bits=4, ks=(1, None))
+        >>> report.map[1], report.map_worst[1], report.map_best[1], report.map_id[1]
+        (0.5, 0.0, 1.0, 1.0)
     """
     query = check_codes(query_codes, bits, "query_codes")
     database = check_codes(database_codes, bits, "database_codes")

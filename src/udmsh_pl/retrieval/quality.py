@@ -42,7 +42,16 @@ class CodeQuality:
 
 
 def code_quality(codes: Any, bits: int) -> CodeQuality:
-    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for other shapes."""
+    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for other shapes.
+
+    Example:
+        >>> from udmsh_pl.retrieval import code_quality, pack_codes
+        >>> best = code_quality(pack_codes([[1, 1], [1, -1], [-1, 1], [-1, -1]]), bits=2)
+        >>> best.balance.tolist(), best.correlation, best.code_entropy, best.distinct
+        ([0.5, 0.5], 0.0, 2.0, 4)
+        >>> code_quality(pack_codes([[1, 1], [1, 1], [-1, -1], [-1, -1]]), bits=2).correlation
+        1.0
+    """
     packed = check_codes(codes, bits, "codes")
     if not len(packed):
         raise InputError("codes is empty: give at least one item")
@@ -83,6 +92,13 @@ def neighbour_flips(
         sample: at most this many items (drawn with ``seed``) look for their neighbour; it is sought
             among all N
         seed: of the draw
+
+    Example:
+        The first two items are each other's neighbours, and one bit tells them apart:
+
+        >>> from udmsh_pl.retrieval import neighbour_flips, pack_codes
+        >>> neighbour_flips(pack_codes([[1, 1], [1, -1]]), [[1.0, 0.0], [1.0, 0.1]], bits=2)
+        1.0
     """
     packed = check_codes(codes, bits, "codes")
     values = np.asarray(features, dtype=np.float32)

@@ -45,6 +45,19 @@ class RetrievalReport:
             of tied items gives a hit inside k (from ``map_id``: where that order gives none). From
             other means: where nothing is relevant
         threads: of the passes made later (order by row, graded metrics)
+
+    Example:
+        >>> from udmsh_pl.retrieval import evaluate_codes, pack_codes
+        >>> query, database = pack_codes([[1, 1]]), pack_codes([[1, 1], [1, -1], [-1, -1]])
+        >>> report = evaluate_codes(query, database, [[1]], [[1], [0], [1]], bits=2, ks=(2, None))
+        >>> report.items.tolist(), report.relevant.tolist()  # at distance 0, 1 and 2
+        ([[1, 1, 1]], [[1, 0, 1]])
+        >>> report.precision_at(2), report.recall_at(2), report.hit_rate_at(2), report.map[2]
+        (0.5, 0.5, 1.0, 1.0)
+        >>> report.within_radius(0)
+        {'precision': 1.0, 'recall': 0.5, 'empty': 0.0}
+        >>> report.graded.acg[2]  # labels shared with the two nearest, on average
+        0.5
     """
 
     bits: int
