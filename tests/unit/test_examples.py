@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 
+import udmsh_pl
 from udmsh_pl import retrieval
 
 MODULES = ("udmsh_pl.losses", "udmsh_pl.structure", "udmsh_pl.manifold")
@@ -26,7 +27,8 @@ def public(name: str) -> dict[str, object]:
     }
 
 
-PUBLIC = {name: getattr(retrieval, name) for name in retrieval.__all__}
+PUBLIC: dict[str, object] = {name: getattr(retrieval, name) for name in retrieval.__all__}
+PUBLIC["udmsh_pl"] = udmsh_pl
 for module in MODULES:
     PUBLIC |= public(module)
 
