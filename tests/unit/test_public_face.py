@@ -11,17 +11,8 @@ import pytest
 import udmsh_pl
 from udmsh_pl import retrieval
 
-HEAVY = (
-    "torch",
-    "numpy",
-    "lightning",
-    "pytorch_lightning",
-    "timm",
-    "wandb",
-    "faiss",
-    "torchmetrics",
-)
-WITHOUT_LIGHTNING = ("lightning", "pytorch_lightning", "timm", "wandb", "faiss")
+OUT_OF_PLACE = ("lightning", "pytorch_lightning", "timm", "wandb", "faiss")
+HEAVY = (*OUT_OF_PLACE, "torch", "numpy", "torchmetrics")
 
 
 def loaded(code: str) -> set[str]:
