@@ -96,11 +96,9 @@ class ImageList:
     def load_tensor(self, row: int) -> torch.Tensor:
         """Decode one image to uint8 [3, H, W], with the values of :meth:`load`.
 
-        Transforms are fastest on tensors.
-
-        Pillow decodes. torchvision.io gives the same values sooner, but is deprecated since
-        torchvision 0.29; resizing on tensors brings more than half of the difference
-        (``benchmarks/decoding.py``).
+        Transforms are fastest on tensors. Pillow decodes: torchvision.io gives the same values
+        sooner, but is deprecated since torchvision 0.29, and resizing on tensors brings more than
+        half of the difference (``benchmarks/decoding.py``).
 
         Raises:
             InputError: as :meth:`load`.
