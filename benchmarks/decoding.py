@@ -1,4 +1,4 @@
-"""Which decoder feeds a backbone faster: Pillow or torchvision.io, and what the one-file cache saves.
+"""Which decoder feeds a backbone faster, Pillow or torchvision.io, and what the one file saves.
 
     python benchmarks/decoding.py FOLDER [--images 300] [--size 224] [--rounds 5]
 

@@ -1,5 +1,4 @@
-"""Images a second from pixels to features: ours against a plain PyTorch loop and against the backbone
-alone, the limit.
+"""Images a second from pixels to features: ours, a plain PyTorch loop, the backbone alone.
 
     python benchmarks/encoding.py [--images 512] [--rounds 5] [--folder DIR]
 
@@ -112,10 +111,10 @@ def main() -> None:
             added[runner].append(100 * (whole / alone - 1))
     middle = {name: statistics.median(values) for name, values in rates.items()}
     first = next(iter(middle.values()))
-    told = f"{len(images)} images of {arguments.folder.name if arguments.folder else 'the embedded sample'}"
+    source = arguments.folder.name if arguments.folder else "the embedded sample"
     lines = [
-        f"# From pixels to features: {told}, {OFFLINE_BACKBONE} at {info.image_size} px, "
-        f"{torch.get_num_threads()} threads",
+        f"# From pixels to features: {len(images)} images of {source}, {OFFLINE_BACKBONE} at "
+        f"{info.image_size} px, {torch.get_num_threads()} threads",
         "",
         "| way | images/s (median) | spread | against the plain loop |",
         "|---|---:|---:|---:|",
@@ -131,10 +130,9 @@ def main() -> None:
     ]
     lines += [
         "",
-        "Ours includes decoding, writing and checksums, not the backbone's conversion (once a run). "
-        "Beside the backbone's forward",
-        f"alone, measured right before it, that adds {' and '.join(shares)}, on cores that "
-        "decoding and backbone share.",
+        "Ours includes decoding, writing and checksums, not the backbone's conversion (once a "
+        "run). Beside the backbone's forward alone, measured right before it, that adds "
+        f"{' and '.join(shares)}, on cores that decoding and backbone share.",
     ]
     text = "\n".join(lines) + "\n"
     print(text)

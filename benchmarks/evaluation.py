@@ -1,5 +1,6 @@
-"""Time exact evaluation against what the field uses, interleaved in one process:
-``python benchmarks/evaluation.py``.
+"""Time exact evaluation against what the field uses, interleaved in one process.
+
+Run ``python benchmarks/evaluation.py``.
 
 Slow contenders score fewer queries; their time is scaled to all queries (cost is linear in
 queries), and the table says so. Every contender's mAP is checked against ours, so that nobody is
@@ -34,9 +35,7 @@ QUERIES, ITEMS = 5_000, 190_000
 
 @dataclass
 class Task:
-    """Codes that carry some of the labels, so that distances spread as those of a trained network
-    do.
-    """
+    """Codes that carry some of the labels: distances spread as a trained network's do."""
 
     bits: int
     labels: int
@@ -119,9 +118,7 @@ def ap_of_ranking(relevant: np.ndarray) -> float:
 
 
 def numpy_argsort(task: Task, queries: int, threads: int) -> float:
-    """The loop of DeepHash-pytorch and most of the field: distance by matrix product, argsort,
-    cumulated hits.
-    """
+    """The loop of DeepHash-pytorch and most others: matrix product, argsort, cumulated hits."""
     q, d, wanted, have = (tensor.numpy() for tensor in task.floats)
     total = 0.0
     for row in range(queries):
@@ -156,9 +153,7 @@ def torchmetrics_map(task: Task, queries: int, threads: int) -> float:
 
 
 def faiss_flat(use_heap: bool) -> Callable[[Task, int, int], float]:
-    """FAISS ranks; relevance comes from bit masks, which costs next to nothing, so that FAISS alone
-    is timed.
-    """
+    """FAISS ranks; relevance comes from bit masks, which cost next to nothing."""
 
     def score(task: Task, queries: int, threads: int) -> float:
         index = faiss.IndexBinaryFlat(task.bits)
@@ -192,9 +187,7 @@ CONTENDERS: list[tuple[str, Callable[[Task, int, int], float], int]] = [
 
 
 def measure(task: Task, threads: int, rounds: int) -> dict[str, float]:
-    """Median seconds for all queries, by contender: of the processor on one thread, of the clock on
-    several.
-    """
+    """Median seconds for all queries: of the processor on one thread, of the clock on several."""
     clock = time.process_time if threads == 1 else time.perf_counter
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)

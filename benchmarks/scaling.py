@@ -1,5 +1,6 @@
-"""Time and memory with N: structure fit (beside SciPy's ``pdist``), manifold teacher, feature
-cache, evaluation.
+"""Time and memory with N: structure fit, manifold teacher, feature cache, evaluation.
+
+The structure fit is timed beside SciPy's ``pdist``.
 
     python benchmarks/scaling.py
 

@@ -1,5 +1,4 @@
-"""Training through Lightning against bare PyTorch loops: the head on cached features, and the whole
-network on images.
+"""Training through Lightning against bare PyTorch loops: head on cached features, whole network.
 
     python benchmarks/training.py [--rounds 5] [--epochs 3]
 
@@ -52,8 +51,9 @@ def lightning_epochs(data: FashionSample, epochs: int) -> list[float]:
 def _fit(model: UDMSH, data: FashionSample, epochs: int, batches: int | float = 1.0) -> list[float]:
     clock = Clock()
     trainer = Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0, limit_train_batches=batches, callbacks=[clock],
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        limit_train_batches=batches, callbacks=[clock],
     )  # fmt: skip
     seed_everything(0, verbose=False)
     trainer.fit(model, data)
@@ -65,8 +65,9 @@ def lightning_finetuning(data: FashionSample) -> list[float]:
 
 
 def bare_finetuning(data: FashionSample, with_head: bool) -> float:
-    """Seconds of as many batches as :func:`lightning_finetuning` times; without the head: views
-    made, backbone there and back.
+    """Seconds of the batches of :func:`lightning_finetuning` without Lightning and head.
+
+    Views are made, and go through the backbone there and back.
     """
     seed_everything(0, verbose=False)
     model = UDMSH(bits=64, finetune=True).train()
@@ -126,9 +127,7 @@ def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
 
 
 def backbone_epoch(data: FashionSample, backbone: torch.nn.Module, size: int) -> float:
-    """Seconds that the backbone alone needs for all train images, from those for ``IMAGES`` of
-    them.
-    """
+    """Seconds of the backbone alone for all train images, from those for ``IMAGES`` of them."""
     images = data.splits.train
     transform = eval_transform(size, (0.5,) * 3, (0.5,) * 3)
     pixels = torch.stack([transform(images.load_tensor(row)) for row in range(IMAGES)])
@@ -146,8 +145,9 @@ def map_of(data: FashionSample, seeds: int) -> str:
         seed_everything(seed, verbose=False)
         score = EvaluateRetrieval((None,))
         trainer = Trainer(
-            max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, limit_val_batches=0, callbacks=[score],
+            max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+            callbacks=[score],
         )  # fmt: skip
         model = UDMSH(bits=64)
         trainer.fit(model, data)
@@ -158,9 +158,7 @@ def map_of(data: FashionSample, seeds: int) -> str:
 
 
 def without_store() -> FashionSample:
-    """The sample with float32 features as plain PyTorch's backbone gives them: what training would see
-    without the cache.
-    """
+    """The sample with float32 features of plain PyTorch's backbone: training without the cache."""
     data = FashionSample(val_queries=0)
     forward = forward_of(data.backbone, None, "", "torch", 224, data.grid)
     transform = eval_transform(224)
@@ -207,24 +205,30 @@ def main() -> None:
     spread = {name: f"{min(values):.2f}-{max(values):.2f}" for name, values in ways.items()}
     seen = FINETUNE_BATCHES * FINETUNE_SIZE
     rates = {
-        name: f"{seen / middle[name]:.1f} | {seen / max(ways[name]):.1f}-{seen / min(ways[name]):.1f}"
-        for name in names[3:]
+        name: f"{seen / middle[name]:.1f} | {seen / slowest:.1f}-{seen / fastest:.1f}"
+        for name, fastest, slowest in (
+            (name, min(ways[name]), max(ways[name])) for name in names[3:]
+        )
     }
     over_bare, over_backbone = (
         middle[name] / middle["Lightning"] for name in ("bare loop", "backbone")
     )
-    text = f"""# Head training on cached features: {len(data.splits.train):,} images, batch 128,
-    {torch.get_num_threads()} threads
+    lightning, bare, alone = (
+        f"{middle[name]:.{digits}f} | {spread[name]}"
+        for name, digits in (("Lightning", 2), ("bare loop", 2), ("backbone", 1))
+    )
+    setting = f"{len(data.splits.train):,} images, batch 128, {torch.get_num_threads()} threads"
+    text = f"""# Head training on cached features: {setting}
 
 | epoch | seconds (median) | spread | against Lightning |
 |---|---:|---:|---:|
-| UDMSH through Lightning, cached features | {middle["Lightning"]:.2f} | {spread["Lightning"]} | 1.00 |
-| the same encoder and loss in a bare PyTorch loop | {middle["bare loop"]:.2f} | {spread["bare loop"]} | {over_bare:.2f} |
-| a forward pass of the backbone alone (plain PyTorch) | {middle["backbone"]:.1f} | {spread["backbone"]} | {over_backbone:.1f} |
+| UDMSH through Lightning, cached features | {lightning} | 1.00 |
+| the same encoder and loss in a bare PyTorch loop | {bare} | {over_bare:.2f} |
+| a forward pass of the backbone alone (plain PyTorch) | {alone} | {over_backbone:.1f} |
 
 Lightning costs {100 * (1 / over_bare - 1):.0f} % over the bare loop. Running the backbone in each
-epoch would make an epoch {1 + over_backbone:.0f} times longer ({IMAGES} images through the backbone,
-scaled to all). mAP@ALL after ten epochs at 64 bits, mean and standard deviation over
+epoch would make an epoch {1 + over_backbone:.0f} times longer ({IMAGES} images through the
+backbone, scaled to all). mAP@ALL after ten epochs at 64 bits, mean and standard deviation over
 {arguments.seeds} seeds: {same[0]} from the store (float16, OpenVINO where installed), {same[1]}
 from the backbone's own float32 output.
 

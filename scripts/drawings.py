@@ -1,5 +1,6 @@
-"""Make a data set of drawings from two Debian packages: pictures of none of the benchmarks, to
-choose settings on.
+"""Make a data set of drawings from two Debian packages.
+
+They are pictures of none of the benchmarks, to choose settings on.
 
     apt-get download openclipart-png tuxpaint-stamps-default
     for package in *.deb; do dpkg -x $package drawings; done

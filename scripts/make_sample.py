@@ -4,8 +4,8 @@ The files are those of Debian's package dataset-fashion-mnist (or of the officia
 are the same):
 
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb unpacked
-    python scripts/make_sample.py unpacked/usr/share/datasets/fashion-mnist
-    src/udmsh_pl/data/files/fashion_sample.npz
+    sample=src/udmsh_pl/data/files/fashion_sample.npz
+    python scripts/make_sample.py unpacked/usr/share/datasets/fashion-mnist $sample
 
 The choice and the order of the images depend on the seed below alone, so the same arrays come out
 again.
@@ -27,9 +27,7 @@ OFFICIAL = {"query": "t10k", "database": "train"}
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read one gzipped IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist: magic, sizes,
-    data).
-    """
+    """Read a gzipped IDX file of unsigned bytes (yann.lecun.com/exdb/mnist: magic, sizes, data)."""
     data = gzip.decompress(path.read_bytes())
     zeros, kind, dimensions = struct.unpack(">HBB", data[:4])
     if zeros != 0 or kind != 8:

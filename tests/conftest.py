@@ -23,9 +23,7 @@ def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def place_images(tiny_image: Path) -> PlaceImages:
-    """Function that puts the tiny image under many names below a folder, as links, so that
-    thousands cost nothing.
-    """
+    """Function that puts the tiny image under many names below a folder, as links."""
 
     def place(root: Path, names: Iterable[str]) -> None:
         for name in names:
@@ -38,9 +36,7 @@ def place_images(tiny_image: Path) -> PlaceImages:
 
 @pytest.fixture
 def train_and_score(tmp_path: Path) -> Callable[[str, dict[str, Any]], dict[str, float]]:
-    """Function that runs ``udmsh fit`` and then tests, on a data module of ``udmsh_pl.data``; gives
-    the metrics.
-    """
+    """Function that runs ``udmsh fit``, then tests, on a data module; gives the metrics."""
 
     def run(data: str, arguments: dict[str, Any]) -> dict[str, float]:
         from udmsh_pl.lightning_cli import UdmshCLI

@@ -1,5 +1,7 @@
 """Losses on relaxed codes u in (-1, 1): pure functions of tensors.
 
+Letters in shapes: B images of a batch, K bits. b = sign(u) with sign(0) = +1.
+
 In DDP the caller passes the global batch (see ``models/base.py``); nothing here knows of processes.
 """
 
@@ -28,6 +30,13 @@ def multilevel_pairwise_loss(
 
     Returns:
         A scalar; 0 when no pair has any weight.
+
+    Example:
+        >>> u = torch.tensor([[1.0, 1.0], [1.0, -1.0]])  # u_0.u_1 / K = 0
+        >>> float(multilevel_pairwise_loss(u, torch.eye(2)))
+        0.0
+        >>> float(multilevel_pairwise_loss(u, torch.ones(2, 2)))
+        1.0
     """
     off_diagonal = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
     weight = off_diagonal.to(u.dtype) if weight is None else weight.to(u.dtype) * off_diagonal
@@ -50,6 +59,11 @@ def asymmetric_pairwise_loss(
         similarity: float [B, B], S_ij in [-1, 1]
         code_share: 0 compares relaxed codes alone, 1 relaxed codes with codes alone
         weight: float [B, B], w_ij >= 0; None weighs all pairs alike
+
+    Example:
+        >>> u = torch.full((2, 4), 0.5)  # u_0.u_1 / K = 1/4, and u_0.b_1 / K = 1/2
+        >>> [float(asymmetric_pairwise_loss(u, torch.ones(2, 2), share)) for share in (0.0, 1.0)]
+        [0.5625, 0.25]
     """
     codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
     other = (1 - code_share) * u + code_share * codes.detach()
@@ -70,6 +84,13 @@ def isometric_loss(
         u: float [B, K]
         kind: which reading
         rotation: orthogonal [K, K] for ``rotation``; solved for this batch when None
+
+    Example:
+        >>> u = torch.full((2, 4), 0.5)  # (1/4 - 1)^2 between two rows, (1/2 - 1)^2 a number
+        >>> float(isometric_loss(u)), float(isometric_loss(u, "pointwise"))
+        (0.5625, 0.25)
+        >>> float(isometric_loss(u.sign()))  # codes have nothing to lose
+        0.0
     """
     codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
     if kind == "pointwise":
@@ -84,12 +105,20 @@ def isometric_loss(
 
 
 def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
-    """Orthogonal R that brings ``u R`` nearest to its signs: ITQ's alternation from R = I (Gong &
-    Lazebnik, CVPR 2011).
+    """Orthogonal R that brings ``u R`` nearest to its signs, by ITQ's alternation from R = I.
+
+    Source: Gong & Lazebnik, CVPR 2011 (*stated*, but for the start).
 
     Args:
         u: float [N, K]
         iterations: alternations of B = sign(U R) and the Procrustes solution of R
+
+    Example:
+        >>> u = torch.tensor([[0.9, 0.1], [-0.9, -0.1], [-0.1, 0.9], [0.1, -0.9]])
+        >>> rotated = u @ best_rotation(u)
+        >>> before, after = (float((v - v.sign()).square().mean()) for v in (u, rotated))
+        >>> round(before, 2), round(after, 2)
+        (0.41, 0.13)
     """
     rotation = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
     for _ in range(iterations):
@@ -100,15 +129,25 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
 
 
 def bit_balance_loss(u: Tensor) -> Tensor:
-    """*Ours*, optional: each bit is +1 on half of the batch, ``mean_k (mean_i u_ik)^2`` for
-    ``u [B, K]``.
+    """``mean_k (mean_i u_ik)^2`` for ``u [B, K]``: each bit is +1 on half of the batch.
+
+    Source: *ours*, optional.
+
+    Example:
+        >>> float(bit_balance_loss(torch.tensor([[1.0, 1.0], [1.0, -1.0]])))  # (1^2 + 0^2) / 2
+        0.5
     """
     return u.mean(0).square().mean()
 
 
 def decorrelation_loss(u: Tensor) -> Tensor:
-    """*Ours*, optional: bits do not repeat each other, mean squared off-diagonal entry of
-    ``U'U / B`` for ``u [B, K]``.
+    """Mean squared off-diagonal entry of ``U'U / B`` for ``u [B, K]``: bits do not repeat.
+
+    Source: *ours*, optional.
+
+    Example:
+        >>> float(decorrelation_loss(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])))  # two equal bits
+        1.0
     """
     gram = u.T @ u / len(u)
     bits = u.shape[1]
@@ -116,13 +155,19 @@ def decorrelation_loss(u: Tensor) -> Tensor:
 
 
 def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
-    """NT-Xent of two views, cosine similarity (SimCLR, ICML 2020; temperature 0.3 as in CIBHash,
-    IJCAI 2021).
+    """NT-Xent of two views, with cosine similarity.
+
+    Source: SimCLR, ICML 2020 (*stated*); temperature 0.3 as in CIBHash, IJCAI 2021.
 
     Args:
         first: float [B, K], one view
         second: float [B, K], the other view of the same images, row by row
         temperature: divides the cosines
+
+    Example:
+        >>> views = torch.eye(2)  # equal views of two images that have nothing in common
+        >>> round(float(nt_xent_loss(views, views, temperature=1.0)), 4)  # -log(e / (e + 1 + 1))
+        0.5514
     """
     both = normalize(torch.cat([first, second]), dim=1)
     logits = (both @ both.T / temperature).fill_diagonal_(-torch.inf)

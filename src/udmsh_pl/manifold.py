@@ -1,10 +1,12 @@
-"""Manifold teacher: how alike two images are after similarity has spread over the graph of nearest
-neighbours.
+"""Manifold teacher: how alike two images are after heat has spread over a graph of neighbours.
 
 *Ours*, in the spirit of MLS3RDUH's manifold (Tu et al., IJCAI 2020) and of diffusion for retrieval
 (Donoser & Bischof, CVPR 2013). The graph is sparse and the diffusion is cut to its leading
 eigenvectors, so nothing grows with N squared but the search for neighbours, which is approximate
 beyond ``EXACT_UP_TO`` images.
+
+Letters in shapes: N images, D numbers of a feature, k neighbours, P pieces of the graph that no
+edge connects, n images of one piece, R = rank.
 """
 
 from typing import Any
@@ -26,17 +28,27 @@ ISOLATED = 1e-6  # weight of a row's edge to itself, so that a row without neigh
 
 
 def unit_rows(values: NDArray[np.floating[Any]]) -> Float32s:
-    """Rows of ``values [N, D]`` scaled to length 1; rows of zeros stay zeros."""
-    return np.asarray(
-        values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12), dtype=np.float32
-    )
+    """Rows of ``values [N, D]`` scaled to length 1; rows of zeros stay zeros.
+
+    Example:
+        >>> unit_rows(np.array([[0.0, 2.0], [-0.5, 0.0], [0.0, 0.0]])).tolist()
+        [[0.0, 1.0], [-1.0, 0.0], [0.0, 0.0]]
+    """
+    norms = np.linalg.norm(values, axis=1, keepdims=True)  # [N, 1]
+    return np.asarray(values / norms.clip(1e-12), dtype=np.float32)
 
 
 def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int64]]:
     """Cosines and rows of the k nearest other rows of each row of ``unit [N, D]``; both ``[N, k]``.
 
     Exact up to 100,000 rows; beyond, FAISS's inverted file with ``4 sqrt(N)`` lists, of which 32
-    are searched. A place that found no row holds -1.
+    are searched. -1 stands where no row was found.
+
+    Example:
+        >>> unit = unit_rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]))
+        >>> cosines, rows = nearest_neighbours(unit, k=1)
+        >>> rows.tolist(), bool((cosines > 0.99).all())
+        ([[1], [0], [3], [2]], True)
     """
     count, dim = unit.shape
     unit = np.ascontiguousarray(unit)
@@ -47,17 +59,17 @@ def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int
         index.nprobe = PROBED
         index.train(unit)
     index.add(unit)
-    cosines, rows = index.search(unit, k + 1)
-    other = rows != np.arange(count)[:, None]
-    other[:, -1] &= ~other.all(
-        1
-    )  # a row that k copies of itself pushed out of its own list: drop the last one instead
+    cosines, rows = index.search(unit, k + 1)  # [N, k + 1], the row itself among them
+    other = rows != np.arange(count)[:, None]  # [N, k + 1]
+    # a row that k copies of itself pushed out of its own list: drop the last one instead
+    other[:, -1] &= ~other.all(1)
     return cosines[other].reshape(count, k), rows[other].reshape(count, k)
 
 
 def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> sparse.csr_matrix:
-    """Normalised graph ``D^-1/2 W D^-1/2`` over the rows of ``features [N, D]``, float64 [N, N]
-    with about 1.5 N k entries.
+    """Normalised graph ``D^-1/2 W D^-1/2`` over the rows of ``features [N, D]``.
+
+    Float64 [N, N] with about 1.5 N k entries.
 
     ``W = (A + A') / 2`` with ``A_ij = max(cos(i, j), 0)^power`` for the k nearest neighbours j of
     i.
@@ -66,24 +78,28 @@ def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> spar
         features: float [N, D], centred
         k: neighbours of a row; at most a quarter of the rows
         power: how fast an edge weakens with distance
+
+    Example:
+        >>> features = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> neighbour_graph(features, k=1).toarray().round(2).tolist()  # two pairs
+        [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]]
     """
     unit = unit_rows(features)
     count = len(unit)
     k = max(1, min(k, count // 4))
-    cosines, rows = nearest_neighbours(unit, k)
+    cosines, rows = nearest_neighbours(unit, k)  # [N, k]
     weights = np.where(rows >= 0, np.maximum(cosines, 0).astype(np.float64) ** power, 0.0)
-    ends = (np.repeat(np.arange(count), k), np.maximum(rows, 0).ravel())
+    ends = (np.repeat(np.arange(count), k), np.maximum(rows, 0).ravel())  # [N k] each
     edges = sparse.csr_matrix((weights.ravel(), ends), shape=(count, count))
     edges = (edges + edges.T) / 2 + ISOLATED * sparse.identity(count)
-    scale = sparse.diags(np.asarray(edges.sum(1)).ravel() ** -0.5)
+    scale = sparse.diags(np.asarray(edges.sum(1)).ravel() ** -0.5)  # D^-1/2
     return (scale @ edges @ scale).tocsr()
 
 
 def diffused_embedding(
     graph: sparse.csr_matrix, rank: int = 128, time: float | None = None
 ) -> Float32s:
-    """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed along
-    the graph.
+    """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed.
 
     Row i holds the i-th entries of the graph's leading eigenvectors, each weighted by
     ``exp(-time (1 - eigenvalue))``; the first one, which only knows how dense the graph is, is left
@@ -100,9 +116,20 @@ def diffused_embedding(
         rank: eigenvectors kept; at most a quarter of the rows
         time: how far the heat flows; more blurs small groups into larger ones; None for the rule
             above
+
+    Example:
+        Two half circles of 20 images each, in planes of their own. The ends of one of them are
+        opposite (cosine -1), and at right angles to the other (cosine 0); along the graph it is the
+        ends of one that are alike:
+
+        >>> angle = np.linspace(0, np.pi, 20)
+        >>> features = np.kron(np.eye(2), np.column_stack([np.cos(angle), np.sin(angle)]))
+        >>> unit = diffused_embedding(neighbour_graph(features, k=2), rank=2, time=100)
+        >>> bool(unit[0] @ unit[19] > 0 > unit[0] @ unit[20])
+        True
     """
     rank = max(1, min(rank, graph.shape[0] // 4))
-    values, vectors = _leading(graph, rank)
+    values, vectors = _leading(graph, rank)  # [R], [N, R]
     gaps = 1 - values
     if time is None:
         time = max(SPREAD * float(gaps[min(HALFWAY, rank) - 1]), SHORTEST)
@@ -112,8 +139,9 @@ def diffused_embedding(
 def _leading(
     graph: sparse.csr_matrix, rank: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``, but for the one
-    that only knows density.
+    """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``.
+
+    The one that only knows density is left out.
 
     A graph in several pieces has the eigenvalue 1 once a piece, which an iteration from one start
     vector cannot find; so each piece is solved for itself, and the vectors of those eigenvalues are
@@ -122,19 +150,20 @@ def _leading(
     edges = graph.copy()
     edges.eliminate_zeros()
     pieces, piece_of = connected_components(edges, directed=False)
-    random = np.random.default_rng(
-        0
-    )  # ARPACK draws a start itself otherwise, and no two runs are alike
+    # ARPACK draws a start itself otherwise, and no two runs are alike
+    random = np.random.default_rng(0)
     if pieces == 1:
         values, vectors = eigsh(
             graph, k=rank + 1, which="LA", tol=1e-4, v0=random.standard_normal(graph.shape[0])
         )
         order = np.argsort(-values)[1:]
         return values[order], vectors[:, order]
+    # (eigenvalue, rows [n], vector [n]) of all pieces; a piece's share of the level vector [P], and
+    # that vector on each piece [N]
     found, shares, level = [], np.zeros(pieces), np.zeros(graph.shape[0])
     for piece in range(pieces):
         rows = np.flatnonzero(piece_of == piece)
-        part, wanted = graph[rows][:, rows], min(rank + 1, len(rows))
+        part, wanted = graph[rows][:, rows], min(rank + 1, len(rows))  # [n, n]
         if len(rows) <= 4 * wanted:
             values, vectors = eigh(
                 part.toarray(), subset_by_index=(len(rows) - wanted, len(rows) - 1)
@@ -149,9 +178,8 @@ def _leading(
         found += [(values[one], rows, vectors[:, one]) for one in order[1:]]
     # orthonormal mixtures of the pieces' own vectors, none of them the mixture that is level
     # everywhere
-    mixtures = np.linalg.qr(
-        np.column_stack([shares, random.standard_normal((pieces, min(pieces - 1, rank)))])
-    )[0][:, 1:]
+    drawn = random.standard_normal((pieces, min(pieces - 1, rank)))
+    mixtures = np.linalg.qr(np.column_stack([shares, drawn]))[0][:, 1:]  # [P, min(P - 1, R)]
     vectors = np.zeros((graph.shape[0], rank))
     vectors[:, : mixtures.shape[1]] = level[:, None] * mixtures[piece_of]
     rest = sorted(found, key=lambda one: -one[0])[: rank - mixtures.shape[1]]

@@ -1,4 +1,4 @@
-"""Seeds that are functions of what they are for, so that a resumed or shared run draws the same numbers."""
+"""Seeds that are functions of what they are for: a resumed or shared run draws the same numbers."""
 
 import os
 

@@ -4,6 +4,8 @@ Source: the cosine distance of deep features is *stated* (UDMSH, abstract); two 
 around the mode of all pair distances and the thresholds are *read* from SSDH (Yang et al., IJCAI
 2018); graded levels are our *reading* of "multi-similarity", confidence weights of CIMON (Luo et
 al., IJCAI 2021). Centring the teacher's features is *ours*.
+
+Letters in shapes: N images, B of a batch, D numbers of a teacher's feature; blocks of b and c rows.
 """
 
 import math
@@ -18,9 +20,8 @@ Levels = Literal["graded", "hard", "cosine"]
 
 # over [0, 2]: a width of 1e-4, so that moments taken from bin centres err by less than 1e-8
 BINS = 20_000
-BINS_PER_BAR = (
-    100  # the mode is the centre of the fullest bar of width 0.01, as in SSDH's 100 bins on [0, 1]
-)
+# the mode is the centre of the fullest bar of width 0.01, as in SSDH's 100 bins on [0, 1]
+BINS_PER_BAR = 100
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ def distance_histogram(
     sample: int | None = None,
     unit: Callable[[Tensor], Tensor] = _unit,
 ) -> Tensor:
-    """Count the cosine distances of all pairs i < j, block by block: memory grows with N, never
-    with N squared.
+    """Count the cosine distances of all pairs i < j, block by block: memory grows with N, not N^2.
 
     Args:
         features: float [N, D]; rows need not be normalised
@@ -61,16 +61,21 @@ def distance_histogram(
 
     Returns:
         int64 [20000], pairs in each bin of width 1e-4 over [0, 2].
+
+    Example:
+        >>> counts = distance_histogram(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]]))
+        >>> counts.nonzero().flatten().tolist(), counts.sum().item()  # d = 0 once, d = 1 twice
+        ([0, 10000], 3)
     """
     if sample is not None and sample < len(features):
         rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:sample]
         features = features[rows.sort().values]
     counts = torch.zeros(BINS, dtype=torch.int64)
     for start in range(0, len(features), block):
-        rows = unit(features[start : start + block])
+        rows = unit(features[start : start + block])  # [b, D]
         for other in range(start, len(features), block):
-            cosine = rows @ unit(features[other : other + block]).T
-            if other == start:
+            cosine = rows @ unit(features[other : other + block]).T  # [b, c]
+            if other == start:  # a block with itself: i < j only, [b (b - 1) / 2]
                 cosine = cosine[tuple(torch.triu_indices(len(rows), len(rows), offset=1))]
             bins = ((1 - cosine.flatten()) * (BINS / 2)).clamp_(0, BINS - 1).int()
             counts += torch.bincount(bins, minlength=BINS).cpu()
@@ -82,14 +87,20 @@ def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
 
     Raises:
         ValueError: the histogram is empty (fewer than two images).
+
+    Example:
+        >>> counts = torch.zeros(BINS, dtype=torch.int64)
+        >>> counts[[9_000, 10_000, 12_000]] = torch.tensor([1, 8, 1])  # d = 0.9, 1.0 and 1.2
+        >>> found = half_gaussians_of_histogram(counts)
+        >>> round(found.mode, 3), round(found.sigma_left, 3), round(found.sigma_right, 3)
+        (1.005, 0.035, 0.195)
     """
     if not int(counts.sum()):
         raise ValueError("the semantic structure needs at least two train images")
     width = 2 / BINS
-    fullest = int(counts.view(-1, BINS_PER_BAR).sum(1).argmax())
-    edge = (
-        fullest * BINS_PER_BAR + BINS_PER_BAR // 2
-    )  # the bar's centre is an edge of fine bins: an exact split
+    fullest = int(counts.view(-1, BINS_PER_BAR).sum(1).argmax())  # of 200 bars
+    # the bar's centre is an edge of fine bins: an exact split
+    edge = fullest * BINS_PER_BAR + BINS_PER_BAR // 2
     mode = edge * width
     squares = counts.double() * ((torch.arange(BINS) + 0.5) * width - mode).square()
     left, right = counts[:edge].sum().clamp_min(1), counts[edge:].sum().clamp_min(1)
@@ -103,20 +114,26 @@ def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
 def fit_half_gaussians(
     features: Tensor, block: int = 2048, sample: int | None = None
 ) -> HalfGaussians:
-    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows (see
-    :func:`distance_histogram`).
+    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows.
+
+    Those distances are counted by :func:`distance_histogram`.
 
     Args:
         features: float [N, D]
         block: rows of a block
         sample: number of rows to use when N is larger, or None for all
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> found = fit_half_gaussians(torch.randn(200, 16, generator=generator))
+        >>> 0.9 < found.mode < 1.1  # random directions are orthogonal
+        True
     """
     return half_gaussians_of_histogram(distance_histogram(features, block, sample))
 
 
 class SemanticStructure(nn.Module):
-    """Thresholds fitted on the train set; gives the similarity S and the confidence w of a batch's
-    distances.
+    """Thresholds fitted on the train set: distances become similarities S and confidences w.
 
     Everything fitted is a buffer, so that a checkpoint holds it.
 
@@ -130,6 +147,14 @@ class SemanticStructure(nn.Module):
             pairs weigh 0)
         centre: subtract the train mean from the teacher's features
         sample: rows used for the fit when the train set is larger; None uses every pair
+
+    Example:
+        >>> structure = SemanticStructure(dims=[16])
+        >>> _ = structure.fit(torch.randn(200, 16, generator=torch.Generator().manual_seed(0)))
+        >>> near, far = structure.similar_below, structure.dissimilar_above
+        >>> distances = torch.tensor([0.0, near, (near + far) / 2, far, 2.0])
+        >>> [round(s, 2) + 0.0 for s in structure.similarity(distances).tolist()]
+        [1.0, 1.0, 0.0, -1.0, -1.0]
     """
 
     mean: Tensor
@@ -168,9 +193,7 @@ class SemanticStructure(nn.Module):
         return self.half_gaussians.mode + self.beta * self.half_gaussians.sigma_right
 
     def fit(self, features: Tensor) -> Tensor:
-        """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram for
-        plotting.
-        """
+        """Fit mean and half-Gaussians on ``features [N, D]``; returns the distance histogram."""
         if self.centre:
             self.mean.copy_(features.mean(0, dtype=torch.float32))
         histogram = distance_histogram(features, sample=self.sample, unit=self.unit)
@@ -181,17 +204,15 @@ class SemanticStructure(nn.Module):
         return histogram
 
     def unit(self, features: Tensor) -> Tensor:
-        """Teacher features ``[B, D]``, centred and scaled so that dot products are cosines averaged
-        over teachers.
-        """
+        """Teacher features ``[B, D]``, centred; dot products are cosines averaged over teachers."""
+        # [B, dims[t]] of each teacher t; the root makes the product of two rows the mean cosine
         parts = torch.split(features.float() - self.mean, list(self.dims), dim=1)
-        return torch.cat(
-            [nn.functional.normalize(part, dim=1) for part in parts], dim=1
-        ) / math.sqrt(len(parts))
+        units = torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1)
+        return units / math.sqrt(len(parts))
 
     def distances(self, features: Tensor) -> Tensor:
         """Cosine distances ``[B, B]`` of teacher features ``[B, D]``."""
-        unit = self.unit(features)
+        unit = self.unit(features)  # [B, D]
         return 1 - unit @ unit.T
 
     def similarity(self, distances: Tensor) -> Tensor:
@@ -204,9 +225,7 @@ class SemanticStructure(nn.Module):
         return (1 - 2 * (distances - near) / (far - near)).clamp(-1, 1)
 
     def weight(self, distances: Tensor) -> Tensor:
-        """Confidence w in [0, 1]: 0 at the mode, 1 at the ends; all ones unless ``confidence`` is
-        set.
-        """
+        """Confidence w in [0, 1], 0 at the mode, 1 at the ends; all ones without ``confidence``."""
         if not self.confidence:
             return (
                 self.similarity(distances).abs()

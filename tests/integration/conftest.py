@@ -1,4 +1,4 @@
-"""A small data set that can be learned: four colours, as list files, with a tiny random backbone."""
+"""A small data set that can be learned: four colours as list files, a tiny random backbone."""
 
 import csv
 import os
@@ -53,14 +53,14 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {
             "class_path": "udmsh_pl.data.ListFiles",
             "init_args": {
-                "root": str(root), "query": str(lists["query"]), "database": str(lists["database"]), "batch_size": 16,
-                "num_workers": 0, "image_size": 32, "cache_dir": str(root / "cache"), "dataset": "colours", "views": 2,
-                "extractor": "torch",
+                "root": str(root), "query": str(lists["query"]), "database": str(lists["database"]),
+                "batch_size": 16, "num_workers": 0, "image_size": 32, "dataset": "colours",
+                "cache_dir": str(root / "cache"), "views": 2, "extractor": "torch",
             },
         },
         "trainer": {
-            "max_epochs": 6, "accelerator": "cpu", "num_sanity_val_steps": 1, "enable_model_summary": False,
-            "enable_progress_bar": False, "log_every_n_steps": 1,
+            "max_epochs": 6, "accelerator": "cpu", "num_sanity_val_steps": 1,
+            "enable_model_summary": False, "enable_progress_bar": False, "log_every_n_steps": 1,
         },
         "reproduce": {
             "bits": [8, 12],
@@ -71,7 +71,8 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "itq": {"class_path": "udmsh_pl.baselines.ITQ"},
                 "udmsh": None,
                 "udmsh-plus": {
-                    "class_path": "udmsh_pl.models.UDMSHPlus", "init_args": {"hidden": 64, "dims": 16, "warmup_steps": 2},
+                    "class_path": "udmsh_pl.models.UDMSHPlus",
+                    "init_args": {"hidden": 64, "dims": 16, "warmup_steps": 2},
                 },
             },
         },
@@ -98,9 +99,7 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def udmsh_process(tmp_path: Path) -> Process:
-    """Run the command line in a process of its own, as DDP and kills need it; ``probe`` is given to
-    ``probes.py``.
-    """
+    """Run the command line in a process of its own; ``probe`` is given to ``probes.py``."""
     root = Path(__file__).parents[2]
 
     def run(*arguments: object, probe: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -116,9 +115,7 @@ def udmsh_process(tmp_path: Path) -> Process:
 
 
 def logged(folder: Path, name: str) -> list[float]:
-    """Values of the metrics whose name starts with ``name`` in all CSV logs below a folder, oldest
-    log first.
-    """
+    """Metrics whose name starts with ``name`` in all CSV logs below a folder, oldest first."""
     files = sorted(folder.rglob("metrics.csv"))
     rows = [row for file in files for row in csv.DictReader(file.open())]
     return [

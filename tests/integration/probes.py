@@ -1,5 +1,4 @@
-"""What the tests put into real runs: a recorder of steps, a model with dropout, and a kill or a
-full disk at a call.
+"""What tests put into real runs: a recorder of steps, a model with dropout, a kill, a full disk.
 
 ``python -m tests.integration.probes MODULE.FUNCTION N kill|full ARGUMENTS...`` is
 ``udmsh ARGUMENTS...``, except that the N-th call of the function kills the process, or finds a disk
@@ -74,9 +73,7 @@ class WithDropout(UDMSH):
 
 
 def sabotage(target: str, number: int, what: str) -> None:
-    """Replace ``MODULE.FUNCTION`` by one whose call of that number kills the process or finds the
-    disk full.
-    """
+    """Replace ``MODULE.FUNCTION``: the call of that number is killed or finds the disk full."""
     owner_name, _, name = target.rpartition(".")
     owner: Any = pkgutil.resolve_name(owner_name)
     original = getattr(owner, name)

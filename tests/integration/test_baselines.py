@@ -1,6 +1,4 @@
-"""Every comparison method as a line of a plan, through the real command line; the learned ones in
-two processes too.
-"""
+"""Every comparison method as a line of a plan; the learned ones in two processes too."""
 
 import subprocess
 from collections.abc import Callable

@@ -1,6 +1,4 @@
-"""A disk without room: one line that names the file, nothing half written, and the same numbers
-once there is room.
-"""
+"""A disk without room: one line names the file, nothing is half written, numbers stay."""
 
 from pathlib import Path
 
@@ -12,9 +10,7 @@ from .test_killed import stores, values
 
 
 def refused(process: Process, call: str, number: int, file: str, *arguments: object) -> None:
-    """Run ``udmsh ARGUMENTS`` on a disk that is full from that call on, and expect one line that
-    names ``file``.
-    """
+    """Run ``udmsh ARGUMENTS`` on a disk full from that call on; expect a line with ``file``."""
     done = process(*arguments, probe=(call, number, "full"))
     assert done.returncode == 2, done.stderr[-3000:]
     assert "Traceback" not in done.stderr, done.stderr[-3000:]

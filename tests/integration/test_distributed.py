@@ -1,6 +1,4 @@
-"""Several processes train, encode and score as one does: gloo on a CPU, through the real command
-line.
-"""
+"""Several processes train, encode and score as one does: gloo, through the real command line."""
 
 from pathlib import Path
 
@@ -23,9 +21,10 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, isometry: str
 ) -> None:
     options = (
-        "--config", colours / "config.yaml", "--trainer.max_epochs", 2, "--trainer.precision", "64-true", "--data.views", 3,
-        "--data.cache_dir", tmp_path / "cache", "--model.isometry", isometry, "--model.confidence", "true",
-        "--model.balance_weight", 0.1, "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
+        "--config", colours / "config.yaml", "--trainer.max_epochs", 2,
+        "--trainer.precision", "64-true", "--data.views", 3, "--data.cache_dir", tmp_path / "cache",
+        "--model.isometry", isometry, "--model.confidence", "true", "--model.balance_weight", 0.1,
+        "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
     )  # fmt: skip
     two = udmsh_process(
         "fit", *options, "--data.batch_size", 8, *ddp(2), *recorder(tmp_path / "two")
@@ -45,15 +44,11 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         for half in halves:
             torch.testing.assert_close(half["loss"], whole["loss"], **EXACT)
             torch.testing.assert_close(half["gradients"], whole["gradients"], **EXACT)
-    assert (
-        one["steps"][0]["rows"].tolist() != one["steps"][3]["rows"].tolist()
-    )  # each epoch has its own order
+    # each epoch has its own order
+    assert one["steps"][0]["rows"].tolist() != one["steps"][3]["rows"].tolist()
     assert torch.equal(first["weights"]["rotation"], second["weights"]["rotation"])
-    for found in (
-        one,
-        first,
-        second,
-    ):  # so small a set leaves many rotations equally good, and rounding decides
+    # so small a set leaves many rotations equally good, and rounding decides
+    for found in (one, first, second):
         found["weights"].pop("rotation")
     assert first["weights"].keys() == one["weights"].keys()
     for found in (first, second):
@@ -68,7 +63,8 @@ def test_two_processes_go_on_inside_an_epoch_that_one_began(
 ) -> None:
     fit = (
         "fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 3,
-        "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1", "--ckpt_path", "last",
+        "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1",
+        "--ckpt_path", "last",
     )  # fmt: skip
     assert udmsh(*fit, *recorder(tmp_path / "one"), "--trainer.default_root_dir", "one") == 0
     killed(

@@ -38,9 +38,7 @@ def values(run: Path) -> list[tuple[object, ...]]:
 
 
 def assert_same_training(one: Path, two: Path) -> None:
-    """The second, resumed run ends with the weights of the first, bit by bit, and took the same
-    last steps.
-    """
+    """The resumed run ends with the other's weights, bit by bit, and took the same last steps."""
     whole, resumed = (torch.load(path / "0.pt") for path in (one, two))
     assert 0 < len(resumed["steps"]) < len(whole["steps"])
     for expected, step in zip(

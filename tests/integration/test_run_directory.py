@@ -1,6 +1,4 @@
-"""Every run directory says what it was run with: configuration, versions, commit, split and
-results.
-"""
+"""A run directory says what it was run with: configuration, versions, commit, split, results."""
 
 import json
 import subprocess

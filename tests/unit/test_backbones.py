@@ -1,6 +1,4 @@
-"""Backbones: two outputs of the promised sizes, weights from files and from the offline package, clear
-errors.
-"""
+"""Backbones: two outputs of the promised sizes, weights from files, clear errors."""
 
 from pathlib import Path
 

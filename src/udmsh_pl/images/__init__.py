@@ -1,4 +1,7 @@
-"""Pictures on a disk: lists of them, splits, protocols, packing and decoding. Knows no network and no Lightning."""
+"""Pictures on a disk: lists, splits, protocols, packing and decoding.
+
+Knows no network and no Lightning.
+"""
 
 from udmsh_pl.images.folder import find_images
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits

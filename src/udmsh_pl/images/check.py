@@ -29,8 +29,7 @@ class Report:
 
 
 def check_splits(splits: Splits, workers: int = 1) -> Report:
-    """Decode every image, in parallel and with a progress bar, and compare the splits with their
-    protocol.
+    """Decode every image, in parallel, and compare the splits with their protocol.
 
     Presence, overlap of queries and database, and repeated names are checked where splits are made;
     this adds what costs time (decoding) and what a protocol promises (counts, labels that no image
@@ -108,9 +107,7 @@ def _counts(images: ImageList, expected: int | None, missing: int, bad: int) -> 
 
 
 def _decode_all(splits: Splits, workers: int) -> dict[str, list[str]]:
-    """Messages on unreadable images by split; an image that stands in two splits is decoded
-    once.
-    """
+    """Messages on unreadable images by split; an image in two splits is decoded once."""
     parts = splits.by_name()
     places: dict[str, tuple[str, int]] = {}
     for split, images in parts.items():

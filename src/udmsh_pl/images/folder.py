@@ -14,8 +14,9 @@ SPLITS = ("query", "train", "database")
 
 
 def find_images(root: Path, below: str = "") -> list[str]:
-    """Names of all image files under ``root/below``, relative to ``root``, sorted; hidden ones are
-    left out.
+    """Names of all image files under ``root/below``, relative to ``root``, sorted.
+
+    Hidden ones are left out.
 
     What is an image is told by the ending, for all formats that Pillow reads.
     """

@@ -1,6 +1,4 @@
-"""Images with labels, by name on a disk or as pixels in memory, and the three splits of a
-protocol.
-"""
+"""Images with labels, by name on a disk or as pixels in memory, and a protocol's three splits."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +22,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.Dec
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """N images with L labels each, in a fixed order: the row of an image is its identity everywhere
-    else.
+    """N images with L labels each, in a fixed order: an image's row is its identity elsewhere.
 
     Args:
         names: N names, paths relative to ``root`` with forward slashes; unique within a split.
@@ -97,12 +94,11 @@ class ImageList:
             ) from error
 
     def load_tensor(self, row: int) -> torch.Tensor:
-        """Decode one image to uint8 [3, H, W], the same values as :meth:`load`: what transforms are
-        fastest on.
+        """Decode one image to uint8 [3, H, W], with the values of :meth:`load`.
 
-        Pillow decodes. torchvision.io gives the same values sooner, but is deprecated since
-        torchvision 0.29; resizing on tensors brings more than half of the difference
-        (``benchmarks/decoding.py``).
+        Transforms are fastest on tensors. Pillow decodes: torchvision.io gives the same values
+        sooner, but is deprecated since torchvision 0.29, and resizing on tensors brings more than
+        half of the difference (``benchmarks/decoding.py``).
 
         Raises:
             InputError: as :meth:`load`.
@@ -121,8 +117,9 @@ class ImageList:
         )
 
     def lines(self) -> list[bytes]:
-        """One ``path 0 1 0`` line a row, UTF-8, without line ends: the format of list files and of
-        the fingerprint.
+        """One ``path 0 1 0`` line a row, UTF-8, without line ends.
+
+        It is the format of list files and of the fingerprint.
         """
         text = np.full((len(self), 2 * self.labels.shape[1]), ord(" "), dtype=np.uint8)
         text[:, 1::2] = self.labels + np.uint8(ord("0"))
@@ -131,9 +128,7 @@ class ImageList:
         return [name + row.tobytes() for name, row in zip(names, text, strict=True)]
 
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) over the sorted ``path 0 1 0`` lines; the order of the rows does
-        not change it.
-        """
+        """SHA-256 (hexadecimal) over the sorted ``path 0 1 0`` lines: the order does not count."""
         return hashlib.sha256(b"".join(line + b"\n" for line in sorted(self.lines()))).hexdigest()
 
     def _asked_by(self, row: int) -> str:
@@ -222,9 +217,7 @@ class Splits:
         return {name: images for name, images in named.items() if images is not None}
 
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) over the fingerprints of the splits, and the counts of missing
-        images if any.
-        """
+        """SHA-256 (hexadecimal) over the splits' fingerprints, and over missing images if any."""
         lines = [f"{name} {images.fingerprint()}\n" for name, images in self.by_name().items()]
         lines += [
             f"missing {name} {count}\n" for name, count in sorted(self.missing.items()) if count
@@ -277,9 +270,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return len(self.images)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        """Load, transform and label the image of a row; raises InputError as :meth:`ImageList.load`
-        does.
-        """
+        """Load, transform and label the image of a row; errors as of :meth:`ImageList.load`."""
         image = self.transform(self.images.load_tensor(row))
         return {
             "image": image,

@@ -19,8 +19,7 @@ _NUMBER = re.compile(
 
 
 def read_list(path: Path, root: Path | None = None, labels: int | None = None) -> ImageList:
-    """Read a list file: UTF-8, one image a line, its path and then a 0 or 1 for each label, set
-    apart by blanks.
+    """Read a list file: UTF-8, an image a line, its path, then a 0 or 1 a label, between blanks.
 
     Paths may hold spaces (not a bare number as their last word), lines may end in CRLF, and blank
     lines count for nothing. Anything else is refused, so that a list never gives silently fewer
@@ -84,8 +83,7 @@ def read_list(path: Path, root: Path | None = None, labels: int | None = None) -
 
 
 def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
-    """Read a benchmark's split from ``test.txt`` (or ``query.txt``), ``train.txt`` and
-    ``database.txt`` of a folder.
+    """Read a split: ``test.txt`` (or ``query.txt``), ``train.txt``, ``database.txt`` of a folder.
 
     Args:
         folder: folder of the lists.
@@ -104,8 +102,9 @@ def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
 
 
 def write_list(images: ImageList, path: Path) -> None:
-    """Write a list file that :func:`read_list` reads back to the same rows and fingerprint, whole
-    or not at all.
+    """Write a list file, whole or not at all.
+
+    :func:`read_list` reads it back to the same rows and fingerprint.
 
     Raises:
         InputError: as :func:`check_names`.
@@ -165,9 +164,7 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
 
 
 def _common_width(lines: list[bytes]) -> int:
-    """Number of labels that most of the first lines have, so that an error names the odd line
-    out.
-    """
+    """Labels that most of the first lines have, so that an error names the odd line out."""
     counts: Counter[int] = Counter()
     for line in lines[:101]:
         found = _LABELS.search(line)

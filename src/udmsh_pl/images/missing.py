@@ -1,6 +1,4 @@
-"""Images that a benchmark names and a disk lacks: the normal case where the originals were
-links.
-"""
+"""Images that a benchmark names and a disk lacks: normal where the originals were links."""
 
 import os
 from dataclasses import replace
@@ -14,8 +12,9 @@ from udmsh_pl.images.image_list import ImageList, Splits
 
 
 def present_rows(images: ImageList) -> NDArray[np.int64]:
-    """Rows whose file is there, ascending. Each folder is listed once, which beats asking for
-    200,000 files one by one.
+    """Rows whose file is there, ascending.
+
+    Each folder is listed once, which beats asking for 200,000 files one by one.
 
     A file that is there may still be unreadable; only :func:`udmsh_pl.images.check.check_splits`
     decodes all.

@@ -1,5 +1,6 @@
-"""All images of a split in one file: for spinning disks and network drives, where opening 100,000
-files is the wait.
+"""All images of a split in one file.
+
+For spinning disks and network drives, where opening 100,000 files is the wait.
 
 Layout, little-endian: ``UDMSHIMG``, key (32 bytes), N (uint64), N + 1 offsets (uint64), N CRC-32
 (uint32), image bytes.
@@ -32,8 +33,7 @@ _HEAD = len(_MAGIC) + 32 + 8
 
 @dataclass(frozen=True, eq=False)
 class PackedImages(ImageList):
-    """An :class:`ImageList` whose images lie in one memory-mapped file; made by
-    :func:`pack_images`.
+    """An :class:`ImageList` in one memory-mapped file; made by :func:`pack_images`.
 
     Args:
         file: the file of all images.
@@ -44,9 +44,7 @@ class PackedImages(ImageList):
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def path(self, row: int) -> Path:
-        """The one file, so that what is kept under the state of the images' files knows them from
-        the originals.
-        """
+        """The one file: what is kept under the state of the files knows them from the originals."""
         return self.file
 
     def load(self, row: int) -> Image.Image:

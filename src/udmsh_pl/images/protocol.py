@@ -53,8 +53,9 @@ def named(protocols: Mapping[str, Protocol], name: str) -> Protocol:
 
 
 def resized(protocol: Protocol, queries: int | None, train: int | None) -> Protocol:
-    """The protocol with other numbers of queries and train images, and a name that says so
-    (``21-concepts-q42-t210``).
+    """The protocol with other numbers of queries and train images.
+
+    Its name says so (``21-concepts-q42-t210``).
 
     Args:
         protocol: the published protocol.

@@ -1,6 +1,4 @@
-"""From an image to the float tensor that a backbone wants: the whole image for codes, random views for
-training.
-"""
+"""From an image to a backbone's float tensor: whole for codes, random views for training."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,8 +18,9 @@ def eval_transform(
     interpolation: str = "bicubic",
     crop_pct: float | None = None,
 ) -> Transform:
-    """Deterministic transform for codes: RGB image -> normalised float32 [3, image_size,
-    image_size], or uint8.
+    """Deterministic transform for codes: RGB image -> float32 [3, size, size], or uint8.
+
+    Float32 values are normalised.
 
     The image is a PIL image or a uint8 tensor [3, H, W], which is faster; both give the same
     values.

@@ -1,7 +1,9 @@
-"""Binary codes and what they find: packing, exact evaluation, indexes. Knows no network and no
-Lightning.
+"""Binary codes and what they find: packing, exact evaluation, indexes.
+
+Knows no network and no Lightning.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from udmsh_pl.retrieval.bootstrap import PairedDifference, bootstrap_interval, paired_difference
@@ -29,14 +31,18 @@ __all__ = [
 ]
 
 
+# FAISS and torchmetrics take a second to import: only those who use them wait
+_MODULE_OF = {
+    "BinaryIndex": "udmsh_pl.retrieval.index",
+    "HammingRetrieval": "udmsh_pl.retrieval.torchmetric",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # FAISS and torchmetrics take a second to import: only those who use them wait
-    if name == "BinaryIndex":
-        from udmsh_pl.retrieval.index import BinaryIndex
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
-        return BinaryIndex
-    if name == "HammingRetrieval":
-        from udmsh_pl.retrieval.torchmetric import HammingRetrieval
 
-        return HammingRetrieval
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,4 @@
-"""Confidence intervals of a mean over queries, and of the difference of two methods on the same
-queries.
-"""
+"""Confidence intervals of a mean over queries, and of the difference of two methods."""
 
 from __future__ import annotations
 
@@ -15,8 +13,9 @@ from udmsh_pl.retrieval.ties import Float64s
 def bootstrap_interval(
     values: Float64s, confidence: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of per-query values (Efron & Tibshirani, 1993, ch.
-    13: *stated*).
+    """Percentile bootstrap interval of the mean of per-query values.
+
+    Source: Efron & Tibshirani, 1993, ch. 13 (*stated*).
 
     The queries are the sample: the interval says how much a mean would move with other queries of
     the same kind. It says nothing about other seeds of training.
@@ -29,6 +28,11 @@ def bootstrap_interval(
 
     Raises:
         InputError: no values, or a confidence outside (0, 1).
+
+    Example:
+        >>> lower, upper = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 1.0])  # a mean of 0.6 of five
+        >>> round(lower, 2), round(upper, 2)
+        (0.2, 1.0)
     """
     data = np.asarray(values, dtype=np.float64).ravel()
     if not len(data):
@@ -42,9 +46,7 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much better the first method is: mean difference, its interval, and a two-sided bootstrap
-    p-value.
-    """
+    """How much better the first method is: mean, interval, and two-sided bootstrap p-value."""
 
     mean: float
     lower: float
@@ -70,6 +72,13 @@ def paired_difference(
 
     Raises:
         InputError: lengths that differ, and what :func:`bootstrap_interval` raises.
+
+    Example:
+        Queries differ by far, but the first method gains 1/4 on each of them: its lead is sure.
+
+        >>> found = paired_difference([0.25, 0.5, 1.0], [0.0, 0.25, 0.75])
+        >>> found.mean, found.lower, found.upper, round(found.p_value, 4)
+        (0.25, 0.25, 0.25, 0.0005)
     """
     ours, theirs = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
     if len(ours) != len(theirs):
@@ -78,7 +87,7 @@ def paired_difference(
         )
     data = ours - theirs
     lower, upper = bootstrap_interval(data, confidence, samples, seed)
-    # under the null hypothesis the differences are those found, moved to a mean of 0
+    # under the null hypothesis the differences [Q] are those found, moved to a mean of 0
     shifted = np.abs(_resampled_means(data - data.mean(), samples, seed))
     extreme = int((shifted >= abs(data.mean()) * (1 - 1e-12)).sum())
     return PairedDifference(float(data.mean()), lower, upper, (extreme + 1) / (samples + 1))
@@ -89,8 +98,7 @@ def _resampled_means(data: Float64s, samples: int, seed: int) -> Float64s:
         raise InputError(f"samples is {samples}: give 1 or more, such as 2000")
     random = np.random.default_rng(seed)
     means = np.empty(samples)
-    for row in range(
-        samples
-    ):  # one resample at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
+    # one resample [Q] at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
+    for row in range(samples):
         means[row] = data[random.integers(0, len(data), len(data))].mean()
     return means

@@ -1,6 +1,4 @@
-"""Binary codes as bytes and as 64-bit words, labels as bit masks; every check of an input's shape
-is here.
-"""
+"""Binary codes as bytes and 64-bit words, labels as bit masks, and the checks of their shapes."""
 
 from __future__ import annotations
 
@@ -24,9 +22,8 @@ def to_numpy(values: Any, name: str) -> npt.NDArray[Any]:
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        if (
-            str(values.dtype) == "torch.bfloat16"
-        ):  # NumPy has no bfloat16; float32 holds each of its values
+        # NumPy has no bfloat16; float32 holds each of its values
+        if str(values.dtype) == "torch.bfloat16":
             values = values.float()
         values = values.numpy()
     try:
@@ -42,7 +39,7 @@ def pack_codes(u: Any) -> Bytes:
     """Pack relaxed or binary codes into bytes.
 
     Args:
-        u: [N, K], NumPy array or torch tensor. Float64s and signed integers: bit = (u >= 0), so
+        u: [N, K], NumPy array or torch tensor. Floats and signed integers: bit = (u >= 0), so
             sign(0) = +1 as the hashing papers define it. Booleans: bit = u.
 
     Returns:
@@ -53,6 +50,10 @@ def pack_codes(u: Any) -> Bytes:
     Raises:
         InputError: not two dimensions, K = 0, a NaN, or integers 0/1 (0 would become +1: pass them
             as bool).
+
+    Example:
+        >>> pack_codes([[0.9, -0.2, 0.0], [-1.0, 0.3, -0.4]]).tolist()  # bits 0 and 2, bit 1
+        [[5], [2]]
     """
     values = to_numpy(u, "codes")
     if values.ndim != 2 or values.shape[1] == 0:
@@ -79,6 +80,10 @@ def unpack_codes(codes: Any, bits: int) -> npt.NDArray[np.int8]:
     """Undo :func:`pack_codes`: uint8 [N, ceil(bits / 8)] to int8 [N, bits] of -1 and +1.
 
     Raises ``InputError`` where the width does not fit ``bits``.
+
+    Example:
+        >>> unpack_codes(pack_codes([[0.9, -0.2, 0.0], [-1.0, 0.3, -0.4]]), bits=3).tolist()
+        [[1, -1, 1], [-1, 1, -1]]
     """
     packed = check_codes(codes, bits, "codes")
     ones = np.unpackbits(packed, axis=1, count=bits, bitorder="little").astype(np.int8)
@@ -86,9 +91,7 @@ def unpack_codes(codes: Any, bits: int) -> npt.NDArray[np.int8]:
 
 
 def check_codes(codes: Any, bits: int, name: str) -> Bytes:
-    """Check packed codes (uint8 [N, ceil(bits / 8)], bits past ``bits`` zero) and give them as a
-    contiguous array.
-    """
+    """Check packed codes (uint8 [N, ceil(bits / 8)], idle bits zero); gives a contiguous array."""
     if bits < 1:
         raise InputError(f"bits is {bits}: a code has at least one bit")
     array = to_numpy(codes, name)
@@ -110,9 +113,7 @@ def check_codes(codes: Any, bits: int, name: str) -> Bytes:
 
 
 def code_words(codes: Bytes) -> Words:
-    """Pad bytes [N, B] with zeros to whole 64-bit words: uint64 [N, ceil(B / 8)]. Distances stay as
-    they are.
-    """
+    """Pad bytes [N, B] with zeros to 64-bit words, uint64 [N, ceil(B / 8)]; distances stay."""
     return _words(codes)
 
 

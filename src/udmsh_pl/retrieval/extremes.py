@@ -1,5 +1,6 @@
-"""Best and worst AP@k that an order of tied items can give (the closed forms are *ours*, enumerated
-in the tests).
+"""Best and worst AP@k that an order of tied items can give.
+
+The closed forms are *ours*; the tests enumerate every order. Letters as in ties.py.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from udmsh_pl.retrieval.ties import (
 
 
 def first_sum(x: Float64s, before: Float64s, hits: Float64s) -> Float64s:
-    """Sum of precisions at x relevant items that come right after ``before`` items, ``hits`` of
-    them relevant.
-    """
+    """Sum of precisions at x relevant items right after ``before`` items, ``hits`` relevant."""
     return x + (hits - before) * harmonic_difference(before, before + x)
 
 
@@ -36,10 +35,12 @@ def extreme_average_precision(
     numerator is convex in x, so its quotient by (hits + x) has one valley, which bisection finds.
     """
     cut = Straddle.at(groups, k)
-    n, r, _, before, hits, _ = columns(groups, cut)
-    slots = cut.slots
+    n, r, _, before, hits, _ = columns(groups, cut)  # [Q]
+    slots = cut.slots  # [Q]
+    # fewest and most relevant items of the cut group that an order puts inside k, [Q]
     low = np.where(slots > 0, np.maximum(0.0, slots - (n - r)), 0.0)
     high = np.where(slots > 0, np.minimum(r, slots), 0.0)
+    # what comes before a group's relevant items when they go last, [Q, D]
     last = groups.before + groups.items - groups.relevant
     done_best = _sum_inside(first_sum(groups.relevant, groups.before, groups.hits_before), cut)
     done_worst = _sum_inside(first_sum(groups.relevant, last, groups.hits_before), cut)
@@ -54,8 +55,9 @@ def extreme_average_precision(
         den = fixed_denominator(groups, k, denominator)
         return ratio(worst(low), den), ratio(best(high), den)
     # where nothing is cut, hits of the last group's column lack that group's own
-    hits_inside = np.where(cut.inside, groups.relevant, 0.0).sum(axis=1)
+    hits_inside = np.where(cut.inside, groups.relevant, 0.0).sum(axis=1)  # [Q]
 
+    # bisection for all queries at once: left and right are [Q]
     left, right = low.copy(), high.copy()
     while (left < right).any():
         middle = np.floor((left + right) / 2.0)
@@ -71,4 +73,4 @@ def extreme_average_precision(
 
 
 def _sum_inside(values: Float64s, cut: Straddle) -> Float64s:
-    return np.asarray(np.where(cut.inside, values, 0.0).sum(axis=1))
+    return np.asarray(np.where(cut.inside, values, 0.0).sum(axis=1))  # [Q, D] -> [Q]

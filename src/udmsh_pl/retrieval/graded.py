@@ -1,10 +1,11 @@
-"""Metrics that know how many labels two images share: NDCG@k, ACG@k, WAP@k, exact in expectation
-under ties.
+"""NDCG@k, ACG@k, WAP@k: metrics that know how many labels two images share, exact under ties.
 
 The grade of an item is the number of labels it shares with the query. Definitions as the
 multi-label hashing papers use them (Zhao et al., CVPR 2015: *stated*), with gain 2^grade - 1 and
-discount 1 / log2(1 + place) for NDCG (Järvelin & Kekäläinen, TOIS 2002: *stated*); expectation over
+discount 1 / log2(1 + rank) for NDCG (Järvelin & Kekäläinen, TOIS 2002: *stated*); expectation over
 ties: McSherry & Najork, ECIR 2008 (*stated* for DCG), WAP *ours*.
+
+Letters in shapes: Q queries, N items of the database, D = bits + 1 distances, C grades.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from udmsh_pl.retrieval.counting.kernel import Counts, count_grades
 from udmsh_pl.retrieval.ties import Denominator, Float64s, Groups, expected_average_precision, ratio
 
 Cutoff = int | None
-BLOCK = 256  # queries counted at a time: their counts have a cell for each distance and grade
+# queries counted at a time: their counts have a cell for each distance and grade
+QUERIES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class GradedReport:
-    """Graded scores; dicts are keyed by cut-off, ``None`` is ALL; per-query arrays are float64
-    [Q].
-    """
+    """Graded scores by cut-off (``None`` is ALL); per-query arrays are float64 [Q]."""
 
     ndcg_per_query: dict[Cutoff, Float64s]
     acg_per_query: dict[Cutoff, Float64s]
@@ -34,9 +34,7 @@ class GradedReport:
 
     @property
     def ndcg(self) -> dict[Cutoff, float]:
-        """Mean of DCG@k over the DCG@k of the best possible ranking; 0 for a query without relevant
-        items.
-        """
+        """Mean of DCG@k over the best ranking's DCG@k; 0 for a query without relevant items."""
         return {k: float(values.mean()) for k, values in self.ndcg_per_query.items()}
 
     @property
@@ -46,9 +44,7 @@ class GradedReport:
 
     @property
     def wap(self) -> dict[Cutoff, float]:
-        """Mean, over the relevant ranks inside k, of the ACG up to that rank; 0 for a query
-        without a hit.
-        """
+        """Mean, over the relevant ranks inside k, of the ACG up to that rank; 0 without a hit."""
         return {k: float(values.mean()) for k, values in self.wap_per_query.items()}
 
 
@@ -77,14 +73,15 @@ def graded_report(
     # two items share no more labels than the one with fewer has
     most = min(int(popcounts(words).max(initial=0)) for words in (query_labels, database_labels))
     levels = max(2, most + 1)
-    # DCG at a rank is a weighted sum of gains: H'[m] = sum of the discounts of the first m ranks
+    # discounts[m] is the sum of the discounts of the first m ranks, [N + 1]: a group's gain, shared
+    # evenly, is weighted by the difference of two of them
     discounts = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(len(database)) + 2.0))])
     found: dict[str, dict[Cutoff, list[Float64s]]] = {
         name: {k: [] for k in ks} for name in ("ndcg", "acg", "wap")
     }
-    for start in range(0, len(query), BLOCK):
-        rows = slice(start, start + BLOCK)
-        counts = count_grades(
+    for start in range(0, len(query), QUERIES_AT_ONCE):
+        rows = slice(start, start + QUERIES_AT_ONCE)
+        counts = count_grades(  # [Q, D, C]
             query[rows], database, query_labels[rows], database_labels, bits, levels, threads
         )
         for k in ks:
@@ -100,30 +97,31 @@ def graded_report(
 
 
 def expected_ndcg(counts: Counts, k: int, discounts: Float64s) -> Float64s:
-    """Expected NDCG@k, float64 [Q], from counts [Q, D, grades]; ``discounts[m]`` sums those of the
-    first m ranks.
+    """Expected NDCG@k, float64 [Q], from counts [Q, D, C].
+
+    ``discounts[m]``, [N + 1], is the sum of the discounts of the first m ranks.
     """
-    gain = np.exp2(np.arange(counts.shape[2])) - 1.0
-    items = counts.sum(axis=2)
-    inside = np.minimum(np.cumsum(items, axis=1), k)
-    weights = np.diff(discounts[inside], axis=1, prepend=0.0)
-    dcg = (ratio(counts @ gain, items.astype(np.float64)) * weights).sum(axis=1)
-    best_first = np.minimum(np.cumsum(counts.sum(axis=1)[:, ::-1], axis=1), k)
+    gain = np.exp2(np.arange(counts.shape[2])) - 1.0  # [C]
+    items = counts.sum(axis=2)  # [Q, D]
+    inside = np.minimum(np.cumsum(items, axis=1), k)  # [Q, D], ranks up to each group's end
+    weights = np.diff(discounts[inside], axis=1, prepend=0.0)  # [Q, D], a group's ranks inside k
+    dcg = (ratio(counts @ gain, items.astype(np.float64)) * weights).sum(axis=1)  # [Q]
+    best_first = np.minimum(np.cumsum(counts.sum(axis=1)[:, ::-1], axis=1), k)  # [Q, C]
     ideal = (gain[::-1] * np.diff(discounts[best_first], axis=1, prepend=0.0)).sum(axis=1)
     return ratio(dcg, ideal)
 
 
 def expected_acg(counts: Counts, k: int) -> Float64s:
-    """Expected mean grade of the first k items, float64 [Q], from counts [Q, D, grades]."""
-    items = counts.sum(axis=2)
-    slots = np.diff(np.minimum(np.cumsum(items, axis=1), k), axis=1, prepend=0)
+    """Expected mean grade of the first k items, float64 [Q], from counts [Q, D, C]."""
+    items = counts.sum(axis=2)  # [Q, D]
+    slots = np.diff(np.minimum(np.cumsum(items, axis=1), k), axis=1, prepend=0)  # [Q, D]
     mean = ratio((counts @ np.arange(counts.shape[2])).astype(np.float64), items.astype(np.float64))
     return np.asarray((mean * slots).sum(axis=1) / k)
 
 
 def expected_wap(counts: Counts, k: int, denominator: Denominator) -> Float64s:
-    """Expected weighted AP@k, float64 [Q], from counts [Q, D, grades]."""
-    items, relevant = counts.sum(axis=2), counts[:, :, 1:].sum(axis=2)
+    """Expected weighted AP@k, float64 [Q], from counts [Q, D, C]."""
+    items, relevant = counts.sum(axis=2), counts[:, :, 1:].sum(axis=2)  # [Q, D]
     return expected_average_precision(
         Groups.of(items, relevant, counts @ np.arange(counts.shape[2])), k, denominator
     )

@@ -20,10 +20,10 @@ Ids = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.int32]
 Found = tuple[Distances, Ids]
 
-COUNTING_FROM = (
-    256  # FAISS's heap slows down with k; from here on its counting search is the faster one
-)
-COUNTING_BYTES = 256 << 20  # what the counting search may take: (bits + 1) k 8 bytes a query
+# k from which on FAISS's counting search beats its heap, which slows down with k
+COUNTING_FROM = 256
+# what the counting search may take: (bits + 1) k 8 bytes a query
+COUNTING_BYTES = 256 << 20
 
 
 class BinaryIndex:
@@ -42,6 +42,17 @@ class BinaryIndex:
         hash_bits: multihash: bits a table, at most 16 if not given
         flips: multihash: bits that may differ inside a table's key
         device: "cpu"; flat also searches on a CUDA device of torch, at any k
+
+    Example:
+        >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
+        >>> index = BinaryIndex(bits=4)
+        >>> index.add(pack_codes([[1, 1, 1, 1], [-1, -1, -1, -1], [1, 1, 1, -1]]), ids=[10, 20, 30])
+        >>> distances, ids = index.search(pack_codes([[1, 1, 1, 1]]), k=2)
+        >>> distances.tolist(), ids.tolist()
+        ([[0, 1]], [[10, 30]])
+        >>> [(distances, ids)] = index.range_search(pack_codes([[1, 1, 1, 1]]), radius=4)
+        >>> distances.tolist(), ids.tolist()
+        ([0, 1, 4], [10, 30, 20])
     """
 
     def __init__(
@@ -86,8 +97,7 @@ class BinaryIndex:
         return len(self.ids)
 
     def add(self, codes: Any, ids: Any = None) -> None:
-        """Add packed codes, uint8 [N, ceil(bits / 8)]; ``ids`` int [N] are their rows, by default
-        the next ones.
+        """Add packed codes, uint8 [N, ceil(bits / 8)]; ``ids`` int [N], by default the next rows.
 
         The first codes added to an ivf index also train its lists.
         """
@@ -139,8 +149,7 @@ class BinaryIndex:
         )
 
     def range_search(self, codes: Any, radius: int) -> list[Found]:
-        """Find every item within ``radius`` (included), nearest first, in the order of addition at
-        one distance.
+        """Find every item within ``radius`` (included), nearest first, then in order of addition.
 
         Returns one ``(distances int32 [n], ids int64 [n])`` a query. An hnsw index searches all its
         codes; ivf and multihash may miss items, as in :meth:`search`.
@@ -153,9 +162,8 @@ class BinaryIndex:
         index: Any = (
             faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
         )
-        limits, distances, rows = index.range_search(
-            packed, radius + 1
-        )  # FAISS leaves the radius itself out
+        # FAISS leaves the radius itself out
+        limits, distances, rows = index.range_search(packed, radius + 1)
         found = []
         for start, stop in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True):
             near, row = distances[start:stop].astype(np.int32), rows[start:stop]
@@ -173,9 +181,7 @@ class BinaryIndex:
         return np.asarray(faiss.vector_to_array(index.xb), dtype=np.uint8).reshape(len(self), -1)
 
     def save(self, path: Path | str, model_hash: str = "") -> None:
-        """Write the index to one file with a checksum, whole or not at all; ``model_hash`` names
-        the encoder.
-        """
+        """Write one file with a checksum, whole or not at all; ``model_hash`` names the encoder."""
         if self._index is None or not len(self):
             raise InputError("the index is empty: add codes before saving it")
         head = index_file.Head(self.bits, len(self), self.kind, model_hash)
@@ -221,17 +227,15 @@ class BinaryIndex:
         coarse.this.disown()  # the ivf index frees it
         index.nprobe = min(self._probes, lists)
         index.cp.min_points_per_centroid = 1  # small sets train without a warning
-        index.cp.max_points_per_centroid = (
-            64  # a quarter of FAISS's: a million codes train in seconds
-        )
+        # a quarter of FAISS's own: a million codes train in seconds
+        index.cp.max_points_per_centroid = 64
         index.cp.niter = 10
         index.train(packed)
         return index
 
 
 def search_shards(shards: Sequence[BinaryIndex], codes: Any, k: int) -> Found:
-    """Search indexes that hold parts of one database, and merge: the k nearest of all, earlier
-    shards first at a tie.
+    """Search indexes that hold parts of one database: the k nearest of all, earlier shards first.
 
     With flat shards of consecutive rows and their ids, the answer is that of one flat index.
     """

@@ -29,8 +29,9 @@ def evaluate_codes(
     threads: int | None = None,
     device: str = "cpu",
 ) -> RetrievalReport:
-    """Score packed codes, exact under ties (definitions: McSherry & Najork, ECIR 2008; see
-    ties.py).
+    """Score packed codes, exact under ties.
+
+    Definitions: McSherry & Najork, ECIR 2008 (*stated*); ties.py says which part is ours.
 
     Args:
         query_codes: uint8 [Q, ceil(bits / 8)], from :func:`pack_codes`
@@ -49,11 +50,20 @@ def evaluate_codes(
     Raises:
         InputError: shapes, dtypes or settings do not fit each other; the message names the
             argument.
+
+    Example:
+        Two items are equally far from the query, and one of them is relevant. Which comes first is
+        chance, so mAP@1 is 1/2 in expectation, and anything from 0 to 1 by the order of rows:
+
+        >>> from udmsh_pl.retrieval import evaluate_codes, pack_codes
+        >>> query = pack_codes([[1, 1, 1, 1]])
+        >>> database = pack_codes([[1, 1, 1, -1], [1, 1, -1, 1], [-1, -1, -1, -1]])
+        >>> report = evaluate_codes(query, database, [[1]], [[1], [0], [1]], bits=4, ks=(1, None))
+        >>> report.map[1], report.map_worst[1], report.map_best[1], report.map_id[1]
+        (0.5, 0.0, 1.0, 1.0)
     """
-    query, database = (
-        check_codes(query_codes, bits, "query_codes"),
-        check_codes(database_codes, bits, "database_codes"),
-    )
+    query = check_codes(query_codes, bits, "query_codes")
+    database = check_codes(database_codes, bits, "database_codes")
     wanted = check_labels(query_labels, len(query), "query_labels")
     have = check_labels(database_labels, len(database), "database_labels")
     if wanted.shape[1] != have.shape[1]:
@@ -72,15 +82,16 @@ def evaluate_codes(
         if value not in known:
             raise InputError(f"{name} is {value!r}: give one of {', '.join(known)}")
     words = (code_words(query), code_words(database), label_words(wanted), label_words(have))
-    items, relevant = count_distances(*words, bits, threads, device)
+    items, relevant = count_distances(*words, bits, threads, device)  # [Q, bits + 1] each
     return RetrievalReport(
         bits, cutoffs, items, relevant, words, denominator, ties, zero_hits, threads
     )
 
 
 def check_cutoffs(ks: Sequence[Cutoff]) -> tuple[Cutoff, ...]:
-    """Check cut-offs (whole numbers from 1, None for ALL) and drop repeated ones; raises
-    ``InputError``.
+    """Check cut-offs (whole numbers from 1, None for ALL); repeated ones go.
+
+    Raises ``InputError``.
     """
     for k in ks:
         if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):

@@ -1,6 +1,4 @@
-"""What codes look like, apart from labels: balance, correlation, entropy, distinct codes, flips
-between neighbours.
-"""
+"""What codes look like, apart from labels: balance, correlation, entropy, flips."""
 
 from __future__ import annotations
 
@@ -13,11 +11,15 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, unpack_codes
 from udmsh_pl.retrieval.ties import Float64s
 
+CODES_AT_ONCE = 65_536  # codes whose signs are there as floats
+NEIGHBOURS_AT_ONCE = 256  # items whose likeness to all others is there
+
 
 @dataclass(frozen=True)
 class CodeQuality:
-    """Statistics of N codes of K bits (*ours*, after the balance and independence criteria of
-    spectral hashing).
+    """Statistics of N codes of K bits.
+
+    *Ours*, after the balance and independence criteria of spectral hashing.
 
     Attributes:
         balance: float64 [K], share of +1 of each bit; 1/2 is best
@@ -40,15 +42,22 @@ class CodeQuality:
 
 
 def code_quality(codes: Any, bits: int) -> CodeQuality:
-    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for shapes that do
-    not fit.
+    """Describe packed codes, uint8 [N, ceil(bits / 8)]; raises ``InputError`` for other shapes.
+
+    Example:
+        >>> from udmsh_pl.retrieval import code_quality, pack_codes
+        >>> best = code_quality(pack_codes([[1, 1], [1, -1], [-1, 1], [-1, -1]]), bits=2)
+        >>> best.balance.tolist(), best.correlation, best.code_entropy, best.distinct
+        ([0.5, 0.5], 0.0, 2.0, 4)
+        >>> code_quality(pack_codes([[1, 1], [1, 1], [-1, -1], [-1, -1]]), bits=2).correlation
+        1.0
     """
     packed = check_codes(codes, bits, "codes")
     if not len(packed):
         raise InputError("codes is empty: give at least one item")
     gram, total = np.zeros((bits, bits)), np.zeros(bits)
-    for start in range(0, len(packed), 65_536):  # a block of signs at a time, not N x K floats
-        signs = unpack_codes(packed[start : start + 65_536], bits).astype(np.float32)
+    for start in range(0, len(packed), CODES_AT_ONCE):  # not N x K floats
+        signs = unpack_codes(packed[start : start + CODES_AT_ONCE], bits).astype(np.float32)
         gram += signs.T @ signs  # whole numbers below 2^24: exact in float32
         total += signs.sum(axis=0)
     mean = total / len(packed)
@@ -83,6 +92,13 @@ def neighbour_flips(
         sample: at most this many items (drawn with ``seed``) look for their neighbour; it is sought
             among all N
         seed: of the draw
+
+    Example:
+        The first two items are each other's neighbours, and one bit tells them apart:
+
+        >>> from udmsh_pl.retrieval import neighbour_flips, pack_codes
+        >>> neighbour_flips(pack_codes([[1, 1], [1, -1]]), [[1.0, 0.0], [1.0, 0.1]], bits=2)
+        1.0
     """
     packed = check_codes(codes, bits, "codes")
     values = np.asarray(features, dtype=np.float32)
@@ -96,9 +112,9 @@ def neighbour_flips(
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     chosen = np.random.default_rng(seed).permutation(len(packed))[:sample]
     flips = 0
-    for start in range(0, len(chosen), 256):
-        rows = chosen[start : start + 256]
-        likeness = unit[rows] @ unit.T
+    for start in range(0, len(chosen), NEIGHBOURS_AT_ONCE):
+        rows = chosen[start : start + NEIGHBOURS_AT_ONCE]
+        likeness = unit[rows] @ unit.T  # [rows, N]
         likeness[np.arange(len(rows)), rows] = -np.inf
         nearest = likeness.argmax(axis=1)
         flips += int(np.unpackbits(packed[rows] ^ packed[nearest]).sum())

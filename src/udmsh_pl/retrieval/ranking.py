@@ -1,4 +1,4 @@
-"""Measures of one ranking, and of the k nearest when the last place is shared by tied items."""
+"""Measures of one ranking, and of the k nearest when the last rank is shared by tied items."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from udmsh_pl.retrieval.ties import Denominator, Float64s, Groups, Straddle, col
 def average_precision_of_ranks(
     ranks: npt.NDArray[np.int64], cuts: Sequence[int], denominator: Denominator
 ) -> Float64s:
-    """AP@k of one ranking at every k, float64 [len(cuts)], from the ascending 1-based ranks of its
-    relevant items.
+    """AP@k of one ranking at every k, float64 [len(cuts)].
+
+    Args:
+        ranks: int64 [R], ranks of the relevant items, ascending, from 1
+        cuts: the values of k
+        denominator: as of :func:`evaluate_codes`
     """
-    sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)
+    sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)  # [R], sums of precisions at hits
     result = np.zeros(len(cuts))
     for column, k in enumerate(cuts):
         hits = int(np.searchsorted(ranks, k, side="right"))
@@ -26,17 +30,15 @@ def average_precision_of_ranks(
 
 
 def hit_probability(groups: Groups, k: int) -> Float64s:
-    """Probability that at least one of the k nearest is relevant, over random orders of ties,
-    float64 [Q].
-    """
+    """Probability of a relevant item among the k nearest, over orders of ties, float64 [Q]."""
     cut = Straddle.at(groups, k)
-    whole = (cut.inside & (groups.relevant > 0)).any(axis=1)
-    n, r, *_ = columns(groups, cut)
-    miss = np.ones(len(n))
+    whole = (cut.inside & (groups.relevant > 0)).any(axis=1)  # [Q]
+    n, r, *_ = columns(groups, cut)  # [Q]
+    miss = np.ones(len(n))  # [Q]
     for row in np.flatnonzero(~whole & (cut.slots > 0) & (r > 0)):
         # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), as a product of
         # min(r, s) factors
         few, many = sorted((r[row], cut.slots[row]))
-        i = np.arange(few)
+        i = np.arange(few)  # [min(r, s)]
         miss[row] = np.prod(np.maximum(n[row] - many - i, 0.0) / (n[row] - i))
     return np.where(whole, 1.0, 1.0 - miss)

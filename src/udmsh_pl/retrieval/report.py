@@ -1,4 +1,7 @@
-"""What exact evaluation found: every measure follows from the counts of items at each distance."""
+"""What exact evaluation found: every measure follows from the counts of items at each distance.
+
+Letters in shapes: Q queries, D = bits + 1 distances (0 .. bits).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class RetrievalReport:
     Args:
         bits: code length
         ks: cut-offs asked for
-        items: int64 [Q, bits + 1], database items at each distance from each query
+        items: int64 [Q, D], database items at each distance from each query
         relevant: the same, of relevant items alone
         words: codes of queries and database and their label masks, uint64, for the passes made
             later
@@ -42,6 +45,19 @@ class RetrievalReport:
             of tied items gives a hit inside k (from ``map_id``: where that order gives none). From
             other means: where nothing is relevant
         threads: of the passes made later (order by row, graded metrics)
+
+    Example:
+        >>> from udmsh_pl.retrieval import evaluate_codes, pack_codes
+        >>> query, database = pack_codes([[1, 1]]), pack_codes([[1, 1], [1, -1], [-1, -1]])
+        >>> report = evaluate_codes(query, database, [[1]], [[1], [0], [1]], bits=2, ks=(2, None))
+        >>> report.items.tolist(), report.relevant.tolist()  # at distance 0, 1 and 2
+        ([[1, 1, 1]], [[1, 0, 1]])
+        >>> report.precision_at(2), report.recall_at(2), report.hit_rate_at(2), report.map[2]
+        (0.5, 0.5, 1.0, 1.0)
+        >>> report.within_radius(0)
+        {'precision': 1.0, 'recall': 0.5, 'empty': 0.0}
+        >>> report.graded.acg[2]  # labels shared with the two nearest, on average
+        0.5
     """
 
     bits: int
@@ -73,8 +89,9 @@ class RetrievalReport:
 
     @cached_property
     def id_average_precision(self) -> dict[Cutoff, Float64s]:
-        """AP@k when ties are ordered by database row (what FAISS's flat index returns), float64
-        [Q]; a second pass.
+        """AP@k with ties ordered by database row, as FAISS's flat index returns them, float64 [Q].
+
+        It takes a second pass over the database.
         """
         cuts = [self._cut(k) for k in self.ks]
         values = np.zeros((len(self.items), len(cuts)))
@@ -108,9 +125,7 @@ class RetrievalReport:
 
     @cached_property
     def graded(self) -> GradedReport:
-        """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; another pass over the
-        database.
-        """
+        """NDCG@k, ACG@k and WAP@k, expected over orders of tied items; takes another pass."""
         return graded_report(*self.words, self.bits, self.ks, self.denominator, self.threads)
 
     def interval(
@@ -123,6 +138,7 @@ class RetrievalReport:
 
     def relevant_in_top(self, k: Cutoff) -> Float64s:
         """Expected number of relevant items among the k nearest, float64 [Q]."""
+        # ranks of each group inside k, [Q, D]
         slots = np.clip(self._cut(k) - self._groups.before, 0, self._groups.items)
         return np.asarray((ratio(self._groups.relevant, self._groups.items) * slots).sum(axis=1))
 
@@ -131,24 +147,21 @@ class RetrievalReport:
         return self._mean(self.relevant_in_top(k) / self._cut(k))
 
     def recall_at(self, k: Cutoff) -> float:
-        """Mean share of all relevant items that are among the k nearest; 0 without relevant
-        items.
-        """
+        """Mean share of the relevant items that are among the k nearest; 0 where there are none."""
         return self._mean(
             ratio(self.relevant_in_top(k), self.relevant.sum(axis=1).astype(np.float64))
         )
 
     def hit_rate_at(self, k: Cutoff) -> float:
-        """Mean probability that at least one of the k nearest is relevant, over random orders of
-        ties.
-        """
+        """Mean probability of a relevant item among the k nearest, over random orders of ties."""
         return self._mean(hit_probability(self._groups, self._cut(k)))
 
     def within_radius(self, radius: int = 2) -> dict[str, float]:
-        """Precision (empty lookups count 0), recall, and the share of empty lookups within a
-        Hamming radius.
+        """Precision, recall and the share of empty lookups within a Hamming radius.
+
+        Both count 0 for an empty lookup.
         """
-        found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)
+        found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)  # [Q]
         hits = self.relevant[:, : radius + 1].sum(axis=1).astype(np.float64)
         return {
             "precision": self._mean(ratio(hits, found)),
@@ -157,15 +170,16 @@ class RetrievalReport:
         }
 
     def precision_recall_curve(self) -> tuple[Float64s, Float64s]:
-        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each; empty
-        lookups count 0.
+        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each.
+
+        The precision of an empty lookup counts 0.
         """
-        found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)
+        found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)  # [Q, D]
         precision = ratio(hits.astype(np.float64), found.astype(np.float64))
         recall = ratio(
             hits.astype(np.float64), self.relevant.sum(axis=1, keepdims=True).astype(np.float64)
         )
-        keep = self._kept
+        keep = self._kept  # [Q]
         return precision[keep].mean(axis=0), recall[keep].mean(axis=0)
 
     @cached_property

@@ -1,5 +1,4 @@
-"""Average precision when items are tied: exact expectation, best and worst order, from two counts a
-distance.
+"""Average precision when items are tied: exact expectation from two counts a distance.
 
 Items at one Hamming distance are a *group*: any order within it is as good as another. With
 ``items[g]`` and ``relevant[g]`` counted for every distance, the expectation of AP@k over all orders
@@ -8,6 +7,10 @@ Sclaroff, CVPR 2018: *stated* for AP with a fixed denominator; the sum for the r
 and its extremes are *ours*, checked by enumeration in the tests).
 
 The sums run over a gain: 1 for AP, the number of shared labels for weighted AP (see graded.py).
+
+Letters in shapes: Q queries, D = bits + 1 distances (so groups a query), M cells or groups picked
+out of [Q, D]. In formulas: n items of a group, r of them relevant, g their gain, s ranks of a group
+that lie inside k, x relevant items among those; H[m] = 1 + 1/2 + ... + 1/m.
 """
 
 from __future__ import annotations
@@ -19,22 +22,23 @@ import numpy as np
 import numpy.typing as npt
 
 Float64s = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+Int64s = npt.NDArray[np.int64]
 Denominator = Literal["retrieved", "min", "total"]
 
 # queries whose expectation is taken at once: what lies between is kept in the second-level cache
-ROWS = 256
+QUERIES_AT_ONCE = 256
 
+# H[0] .. H[64]
 _TABLE = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, 65))])
 
 
 def harmonic_difference(low: Float64s, high: Float64s) -> Float64s:
-    """H[high] - H[low] for whole numbers 0 <= low <= high, to a relative error near 1e-15 also
-    where both are large.
+    """H[high] - H[low] for whole numbers 0 <= low <= high, to a relative error near 1e-15.
 
-    Subtracting tabled values loses digits (1e-9 in an AP at a million items), so past 64 the
-    asymptotic series H[m] = gamma + log(x) + 1/(24 x^2) - 7/(960 x^4) + 31/(8064 x^6), x = m + 1/2,
-    is differenced term by term.
+    The two arrays have one shape, any. Subtracting tabled values loses digits (1e-9 in an AP at a
+    million items), so past 64 the asymptotic series
+    H[m] = gamma + log(x) + 1/(24 x^2) - 7/(960 x^4) + 31/(8064 x^6), x = m + 1/2, is differenced
+    term by term.
     """
     tabled = (
         _TABLE[np.minimum(high, 64).astype(np.int64)] - _TABLE[np.minimum(low, 64).astype(np.int64)]
@@ -52,8 +56,7 @@ def _tail(x: Float64s) -> Float64s:
 
 @dataclass(frozen=True)
 class Groups:
-    """Tie groups of Q queries at D distances; every field is float64 [Q, D] and holds whole
-    numbers.
+    """Tie groups of Q queries at D distances; fields are float64 [Q, D] of whole numbers.
 
     ``before``, ``hits_before`` and ``gain_before`` are the sums over the nearer groups.
     """
@@ -66,11 +69,9 @@ class Groups:
     gain_before: Float64s
 
     @staticmethod
-    def of(items: Ints, relevant: Ints, gain: Ints | None = None) -> Groups:
-        """Count up ``items``, ``relevant`` and ``gain`` (default: ``relevant``), each integer [Q,
-        D].
-        """
-        n, r = items.astype(np.float64), relevant.astype(np.float64)
+    def of(items: Int64s, relevant: Int64s, gain: Int64s | None = None) -> Groups:
+        """Sum up ``items``, ``relevant`` and ``gain`` (by default ``relevant``), integer [Q, D]."""
+        n, r = items.astype(np.float64), relevant.astype(np.float64)  # [Q, D]
         before, hits_before = (np.cumsum(x, axis=1) - x for x in (n, r))
         if gain is None:
             return Groups(n, r, r, before, hits_before, hits_before)
@@ -98,15 +99,15 @@ class Straddle:
     ``inside`` marks the groups wholly inside (bool [Q, D]).
     """
 
-    column: Ints
+    column: Int64s
     slots: Float64s
     inside: npt.NDArray[np.bool_]
 
     @staticmethod
     def at(groups: Groups, k: int) -> Straddle:
         """Find the cut for k (1 <= k <= number of items)."""
-        inside = groups.before + groups.items <= k
-        column = np.minimum(inside.sum(axis=1), inside.shape[1] - 1)
+        inside = groups.before + groups.items <= k  # [Q, D]
+        column = np.minimum(inside.sum(axis=1), inside.shape[1] - 1)  # [Q]
         slots = np.maximum(0.0, k - groups.before[np.arange(len(column)), column])
         return Straddle(column, np.where(inside.all(axis=1), 0.0, slots), inside)
 
@@ -114,47 +115,45 @@ class Straddle:
 def tied_sum(
     n: Float64s, r: Float64s, g: Float64s, before: Float64s, gain_before: Float64s, slots: Float64s
 ) -> Float64s:
-    """Expected sum, over the relevant ranks among the first ``slots`` of a group, of (gain so far)
-    / place.
-    """
-    harmonic = harmonic_difference(before, before + slots)
+    """Expected sum of (gain so far) / rank over relevant ranks in a group's first ``slots``."""
+    # a group's i-th rank is before + i. The item there is relevant with probability r / n and then
+    # finds, beside gain_before and its own g / r, the share (i - 1) / (n - 1) of the other gain
+    harmonic = harmonic_difference(before, before + slots)  # [M], sum over i of 1 / (before + i)
     n_safe = np.maximum(n, 1.0)
     pairs = np.where(n > 1, (r - 1.0) * g / (n_safe * np.maximum(n - 1.0, 1.0)), 0.0)
     return harmonic * (r * gain_before + g) / n_safe + pairs * (slots - (before + 1.0) * harmonic)
 
 
 def expected_average_precision(groups: Groups, k: int, denominator: Denominator) -> Float64s:
-    """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 for a query without a
-    hit.
-    """
-    starts = range(0, len(groups.items), ROWS)
+    """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 without a hit."""
     parts = [
-        _expected_of_some(groups.rows(start, start + ROWS), k, denominator) for start in starts
+        _expected_of_some(groups.rows(start, start + QUERIES_AT_ONCE), k, denominator)
+        for start in range(0, len(groups.items), QUERIES_AT_ONCE)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float64s:
     cut = Straddle.at(groups, k)
-    whole = np.zeros_like(groups.items)
-    some = cut.inside & (
-        groups.gain > 0
-    )  # all other groups add nothing, and at most distances a query has no item
+    whole = np.zeros_like(groups.items)  # [Q, D]
+    # all other groups add nothing, and at most distances a query has no item
+    some = cut.inside & (groups.gain > 0)  # [Q, D], M of them true
     n, r, g, before, gain = (
-        x[some]
+        x[some]  # [M]
         for x in (groups.items, groups.relevant, groups.gain, groups.before, groups.gain_before)
     )
     whole[some] = tied_sum(n, r, g, before, gain, n)
-    done = whole.sum(axis=1)
-    n, r, g, before, hits, gain = columns(groups, cut)
+    done = whole.sum(axis=1)  # [Q]
+    n, r, g, before, hits, gain = columns(groups, cut)  # [Q]
     if denominator != "retrieved":
         part = np.where(cut.slots > 0, tied_sum(n, r, g, before, gain, cut.slots), 0.0)
         return ratio(done + part, fixed_denominator(groups, k, denominator))
-    result = ratio(done, np.where(cut.inside, groups.relevant, 0.0).sum(axis=1))
-    split = np.flatnonzero(cut.slots > 0)
+    result = ratio(done, np.where(cut.inside, groups.relevant, 0.0).sum(axis=1))  # [Q]
+    split = np.flatnonzero(cut.slots > 0)  # [M], queries whose k cuts a group
     if len(split):
         n, r, g, before, hits, gain, slots = (
-            x[split] for x in (n, r, g, before, hits, gain, cut.slots)
+            x[split]
+            for x in (n, r, g, before, hits, gain, cut.slots)  # [M]
         )
         per_hit = g / np.maximum(r, 1.0)
         harmonic = harmonic_difference(before, before + slots)
@@ -169,10 +168,8 @@ def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float
 def columns(
     groups: Groups, cut: Straddle
 ) -> tuple[Float64s, Float64s, Float64s, Float64s, Float64s, Float64s]:
-    """Items, relevant, gain and the three sums before, of each query's cut group: float64 [Q]
-    each.
-    """
-    rows = np.arange(len(cut.column))
+    """Items, relevant, gain, and the three sums before, of each query's cut group: float64 [Q]."""
+    rows = np.arange(len(cut.column))  # [Q]
     fields = (
         groups.items,
         groups.relevant,
@@ -205,8 +202,9 @@ def _hypergeometric_mean(
     square: Float64s,
     hits: Float64s,
 ) -> Float64s:
-    """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n items, r
-    relevant, s drawn).
+    """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n, r, s).
+
+    x is the number of relevant items among s drawn out of n, r of which are relevant.
 
     The weights are built outward from the mode by the ratio of neighbours and divided by their sum,
     so no factorial is needed; a side ends once its weight is below 1e-20 of the mode's.
@@ -214,7 +212,7 @@ def _hypergeometric_mean(
     low, high = np.maximum(0.0, s - (n - r)), np.minimum(r, s)
     mode = np.clip(np.floor((r + 1.0) * (s + 1.0) / (n + 2.0)), low, high)
 
-    def value(x: Float64s) -> Float64s:
+    def value(x: Float64s) -> Float64s:  # [M] -> [M]
         return ratio(done + linear * x + square * x * (x - 1.0), hits + x)
 
     weights, total = np.ones_like(mode), value(mode)
@@ -223,6 +221,7 @@ def _hypergeometric_mean(
         x, weight = mode.copy(), weights.copy()
         while True:
             up, down = (x, x + 1.0) if step > 0 else (x - 1.0, x)
+            # weight at x = down + 1 over weight at x = down
             odds = (r - up) * (s - up) / np.maximum(down * (n - r - s + down), 1.0)
             going = (x < high) if step > 0 else (x > low)
             weight = np.where(

@@ -56,6 +56,17 @@ class HammingRetrieval(Metric):
         ties: as of :func:`evaluate_codes`, and so are the others
         denominator: see there
         zero_hits: see there
+
+    Example:
+        >>> import torch
+        >>> metric = HammingRetrieval(bits=2, ks=(None,))
+        >>> query, labels = torch.tensor([[0.9, 0.8]]), torch.tensor([[True]])
+        >>> metric.update(query, labels, torch.tensor([0]), kind="query")
+        >>> database = torch.tensor([[0.7, -0.2], [0.4, 0.3]])
+        >>> labels = torch.tensor([[True], [False]])
+        >>> metric.update(database, labels, torch.tensor([0, 1]), kind="database")
+        >>> metric.compute()  # the relevant item comes second
+        {'map@all': tensor(0.5000, dtype=torch.float64)}
     """
 
     full_state_update = False

@@ -1,6 +1,4 @@
-"""The bi-half layer against NumPy's sort and its formula; Bi-half Net's objective against a double
-loop.
-"""
+"""The bi-half layer against NumPy's sort and its formula; its objective against a double loop."""
 
 from collections.abc import Callable
 from typing import Any

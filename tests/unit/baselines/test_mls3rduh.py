@@ -15,9 +15,7 @@ from udmsh_pl.errors import InputError
 
 
 def rings(rows: int = 60, dim: int = 512) -> torch.Tensor:
-    """Two noisy curves, positive as features after a ReLU, so that the manifold disagrees with the
-    cosine here and there.
-    """
+    """Two noisy, positive curves on which the manifold disagrees with the cosine here and there."""
     generator = torch.Generator().manual_seed(0)
     ends = torch.randn(4, dim, generator=generator).relu()
     place = torch.linspace(0, 1, rows // 2)[:, None]

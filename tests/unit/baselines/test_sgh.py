@@ -14,9 +14,7 @@ def features(rows: int = 40, dim: int = 7) -> np.ndarray:
 
 
 def oracle(data: np.ndarray, bits: int, anchors: np.ndarray) -> np.ndarray:
-    """Codes by explicit P, Q and N x N residual, eigenvectors by the plain (not generalised)
-    solver.
-    """
+    """Codes by explicit P, Q and N x N residual, eigenvectors by the plain solver."""
     x = data.astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     distances = np.array([[((a - x[b]) ** 2).sum() for b in anchors] for a in x])

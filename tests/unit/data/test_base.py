@@ -1,6 +1,4 @@
-"""The shared base of the data modules: cached features in batches, views, the image file, shared
-fits.
-"""
+"""The shared base of the data modules: cached features, views, the image file, shared fits."""
 
 from pathlib import Path
 
@@ -28,8 +26,9 @@ def folder(tmp_path: Path) -> Path:
 
 def module(folder: Path, views: int = 0, pack_size: int | None = None) -> ListFiles:
     return ListFiles(
-        root=folder, query=folder / "query.txt", database=folder / "database.txt", cache_dir=folder / "cache",
-        image_size=32, extractor="torch", batch_size=4, num_workers=0, views=views, pack_size=pack_size,
+        root=folder, query=folder / "query.txt", database=folder / "database.txt",
+        cache_dir=folder / "cache", image_size=32, extractor="torch", batch_size=4, num_workers=0,
+        views=views, pack_size=pack_size,
     )  # fmt: skip
 
 
@@ -55,7 +54,7 @@ def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch["views"].shape == (4, 2, 1280)
     assert batch["view_maps"].shape == (4, 2, 1280, 2, 2)
-    # this backbone's global feature is the mean of its map, so each view's map belongs to its feature
+    # this backbone's global feature is the mean of its map, so a view's map belongs to its feature
     torch.testing.assert_close(
         batch["view_maps"].mean((3, 4)), batch["views"], atol=2e-2, rtol=2e-2
     )

@@ -1,6 +1,4 @@
-"""Train batches are a function of seed, epoch and row, on any number of processes and after any
-restart.
-"""
+"""Train batches are a function of seed, epoch and row, whatever the processes and restarts."""
 
 import numpy as np
 import pytest

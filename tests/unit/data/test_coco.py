@@ -1,6 +1,4 @@
-"""COCO's annotation JSON in miniature: images, annotations with polygons, categories with gaps in
-their ids.
-"""
+"""COCO's annotation JSON in miniature: images, polygons, categories with gaps in their ids."""
 
 import json
 from pathlib import Path
@@ -120,7 +118,8 @@ def test_a_changed_annotation_file_is_read_again(root: Path, tmp_path: Path) -> 
         ("[]", "not an instances file of COCO"),
         ('{"images": [], "annotations": []}', "not an instances file of COCO .*categories"),
         (
-            '{"images": [], "annotations": [{"image_id": 1, "category_id": 2}], "categories": [{"id": 2}]}',
+            '{"images": [], "annotations": [{"image_id": 1, "category_id": 2}], '
+            '"categories": [{"id": 2}]}',
             "not an instances",
         ),
         ('{"images": [], "annotations": [], "categories": []}', "no image has an annotation"),

@@ -31,7 +31,7 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path) -> None:
     with (
         pytest.raises(
             InputError,
-            match=r"Toy could not be downloaded \(.*\); fetch it from HOME by hand and put it under",
+            match=r"Toy could not be downloaded \(.*\); fetch it from HOME by hand and put it",
         ),
         refuse_failed_download("Toy", "HOME", tmp_path),
     ):

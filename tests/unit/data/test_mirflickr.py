@@ -1,6 +1,4 @@
-"""MIRFLICKR's archives: im1.jpg .. im25000.jpg, meta/tags/tagsN.txt, one file of image numbers an
-annotation.
-"""
+"""MIRFLICKR's archives: im1.jpg .. im25000.jpg, meta/tags/tagsN.txt, a file an annotation."""
 
 import zipfile
 from pathlib import Path
@@ -12,10 +10,10 @@ from udmsh_pl.data.mirflickr import MIRFlickr
 from udmsh_pl.errors import InputError
 
 # fmt: off
-STRICT = ["baby", "bird", "car", "clouds", "dog", "female", "flower", "male", "night", "people", "portrait", "river",
-          "sea", "tree"]
-CONCEPTS = sorted([*STRICT, "animals", "food", "indoor", "lake", "plant_life", "sky", "structures", "sunset",
-                   "transport", "water"])
+STRICT = ["baby", "bird", "car", "clouds", "dog", "female", "flower", "male", "night", "people",
+          "portrait", "river", "sea", "tree"]
+CONCEPTS = sorted([*STRICT, "animals", "food", "indoor", "lake", "plant_life", "sky", "structures",
+                   "sunset", "transport", "water"])
 # fmt: on
 COUNT = 25_000
 

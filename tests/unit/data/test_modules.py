@@ -1,6 +1,4 @@
-"""Every data module as LightningCLI sees it: arguments from the signature, defaults, and mistyped
-keys.
-"""
+"""Every data module as LightningCLI sees it: arguments, defaults, mistyped keys."""
 
 import re
 from dataclasses import fields

@@ -1,6 +1,4 @@
-"""A miniature of the official NUS-WIDE tree: Imagelist.txt with backslashes, Labels_*.txt,
-Concepts81.txt.
-"""
+"""A miniature of the official NUS-WIDE tree: Imagelist.txt, Labels_*.txt, Concepts81.txt."""
 
 from pathlib import Path
 

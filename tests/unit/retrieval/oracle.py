@@ -1,6 +1,4 @@
-"""Definitions written out, every order of tied items one by one: slow, and independent of the
-package.
-"""
+"""Definitions written out, every order of tied items one by one: slow and independent."""
 
 import itertools
 
@@ -12,9 +10,7 @@ from udmsh_pl.retrieval import pack_codes
 def random_case(
     queries: int, items: int, bits: int, labels: int, seed: int = 0, share: float = 0.2
 ):
-    """Packed codes and bool labels of random queries and database: the first four arguments of
-    ``evaluate_codes``.
-    """
+    """Random packed codes and bool labels: the first four arguments of ``evaluate_codes``."""
     rng = np.random.default_rng(seed)
     codes = [pack_codes(rng.random((n, bits)) < 0.5) for n in (queries, items)]
     return (*codes, *(rng.random((n, labels)) < share for n in (queries, items)))

@@ -1,5 +1,4 @@
-"""The database as ``pairs.py`` reads it: blocks of 64 items, plane by plane, even codes before odd
-ones.
+"""The database as ``pairs.py`` reads it: blocks of 64 items, plane by plane, even codes first.
 
 The distance of two codes has the parity of the sum of their set bits. So once even and odd codes
 are apart, the parity of a distance is known from the query alone. A plane is one byte of the code
@@ -76,9 +75,7 @@ def aligned_zeros(shape: tuple[int, ...], kind: npt.DTypeLike) -> npt.NDArray[An
 
 
 def _used(first: Words, second: Words, group: int) -> int:
-    """Bytes that are not zero throughout, counted to the last one, at least one and a multiple of
-    ``group``.
-    """
+    """Bytes up to the last that is not zero throughout, at least one, a multiple of ``group``."""
     whole = np.bitwise_or.reduce(first, axis=0) | np.bitwise_or.reduce(second, axis=0)
     used = np.flatnonzero(whole.view(np.uint8))
     return -(-(int(used[-1]) + 1 if len(used) else 1) // group) * group

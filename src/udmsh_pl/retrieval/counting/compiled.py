@@ -1,5 +1,4 @@
-"""Loops over the database one query at a time, compiled by numba; ``kernel.py`` says what they are
-for.
+"""Loops over the database one query at a time, compiled by numba; used by ``kernel.py``.
 
 Codes and labels come as planes of bytes ([planes, items]): a vector register then holds eight times
 as many items as it would hold 64-bit words, and every processor has a fast popcount of bytes. Most
@@ -20,9 +19,7 @@ TILE = 2048
 
 @intrinsic  # type: ignore[untyped-decorator]
 def popcount(typing_context: Any, word: Any) -> Any:
-    """Number of set bits of an unsigned integer, in its own type, by the processor's own
-    instruction.
-    """
+    """Number of set bits of an unsigned integer, in its own type, by one instruction."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -32,9 +29,7 @@ def popcount(typing_context: Any, word: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def wide_vectors(typing_context: Any) -> Any:
-    """Let LLVM use 512-bit vectors in the calling function where the processor has them; its
-    default is 256.
-    """
+    """Let LLVM use 512-bit vectors in the calling function, which it avoids by default."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         # llvmlite's own add() takes flags only, not name=value
@@ -90,9 +85,7 @@ def distances(query, database, row, start, count, out):  # type: ignore[no-untyp
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def shared_labels(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
-    """Not zero, into ``out``, where one of ``count`` items from ``start`` on shares a label with
-    query ``row``.
-    """
+    """Not zero, into ``out``, where an item from ``start`` on shares a label with query ``row``."""
     wide_vectors()
     end = start + count
     for p in range(0, query.shape[0], 4):
@@ -109,8 +102,9 @@ def shared_labels(query, database, row, start, count, out):  # type: ignore[no-u
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):  # type: ignore[no-untyped-def]
-    """``2 * distance + relevant`` of one query, any number of planes, into ``out``; two are
-    scratch.
+    """``2 * distance + relevant`` of one query, any number of planes, into ``out``.
+
+    ``near`` and ``shared`` are scratch.
     """
     wide_vectors()
     distances(query, database, row, start, count, near)
@@ -121,8 +115,9 @@ def long_bins(query, database, query_labels, database_labels, row, start, count,
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def count_each(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
-    """Add the bins ``2 * distance + relevant`` to ``counts``, int64 [Q, 2 (bits + 1)] or wider: for
-    codes of 256 bits on.
+    """Add the bins ``2 * distance + relevant`` to ``counts``, for codes of 256 bits on.
+
+    ``counts`` is int64 [Q, 2 (bits + 1)] or wider.
     """
     items = database.shape[1]
     near, shared = np.zeros(TILE, query.dtype), np.zeros(TILE, np.uint8)
@@ -149,8 +144,7 @@ def count_each(query, database, query_labels, database_labels, first, last, coun
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def stable_ranks(query, database, query_labels, database_labels, row, items, relevant, ranks):  # type: ignore[no-untyped-def]
-    """1-based ranks of the relevant items, ascending, into ``ranks`` when ties are ordered by
-    database row.
+    """Ranks of the relevant items, from 1 and ascending, into ``ranks``, ties by database row.
 
     ``items`` and ``relevant``, int64 [bits + 1], are how many are nearer than each distance; both
     are used up. ``ranks`` has one more cell than there are relevant items.
@@ -174,8 +168,9 @@ def stable_ranks(query, database, query_labels, database_labels, row, items, rel
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def count_levels(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
-    """Add up items by distance and by shared labels, at most ``levels`` - 1; counts is int64 [Q,
-    bits + 1, levels].
+    """Add to ``counts``, int64 [Q, bits + 1, levels], the items by distance and shared labels.
+
+    ``levels`` - 1 shared labels or more are one level.
 
     Codes and labels come as uint64 [words, items].
     """

@@ -18,8 +18,9 @@ from torch import Tensor
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import Words
 
-QUERIES = 64
-ITEMS = 1 << 18  # items of a block: 64 x 2^18 cells are 128 MB as int64
+# distances that are there at once: 64 x 2^18 of them are 128 MB as int64
+QUERIES_AT_ONCE = 64
+ITEMS_AT_ONCE = 1 << 18
 
 
 def count_grades(
@@ -31,19 +32,17 @@ def count_grades(
     levels: int,
     device: str,
 ) -> npt.NDArray[np.int64]:
-    """Count as :func:`udmsh_pl.retrieval.counting.kernel.count_grades` does; raises ``InputError`` without
-    such a device.
-    """
+    """Count as ``kernel.count_grades`` does; raises ``InputError`` without such a device."""
     place = _device(device)
     kind = _precision(place, max(bits, 64 * query_labels.shape[1]))
     counts = np.empty((len(query), bits + 1, levels), dtype=np.int64)
-    for rows, codes in _blocks(query, QUERIES):
+    for rows, codes in _blocks(query, QUERIES_AT_ONCE):
         masks = _bits(query_labels[rows], place, kind)
         signs = 2 * _bits(codes, place, kind) - 1
         bins = (bits + 1) * levels
         total = torch.zeros(len(codes) * bins, dtype=torch.int64, device=place)
         offsets = torch.arange(len(codes), device=place)[:, None] * bins
-        for items, words in _blocks(database, ITEMS):
+        for items, words in _blocks(database, ITEMS_AT_ONCE):
             distance = _distances(signs, words, place, kind)
             shared = (
                 (masks @ _bits(database_labels[items], place, kind).T).long().clamp_(max=levels - 1)
@@ -57,8 +56,9 @@ def count_grades(
 def search(
     query: Words, database: Words, k: int, device: str
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Find the k nearest rows at any k: distances int32 [Q, k], rows int64 [Q, k], ties by row as
-    FAISS's flat index.
+    """Find the k nearest rows at any k, ties by row as FAISS's flat index.
+
+    Returns distances int32 [Q, k] and rows int64 [Q, k].
 
     The database goes by in blocks; the best k of the blocks so far stay. Raises ``InputError``
     without the device.
@@ -66,10 +66,10 @@ def search(
     place = _device(device)
     kind = _precision(place, 64 * query.shape[1])
     found = np.empty((len(query), k), dtype=np.int64)
-    for rows, codes in _blocks(query, QUERIES):
+    for rows, codes in _blocks(query, QUERIES_AT_ONCE):
         signs = 2 * _bits(codes, place, kind) - 1
         best = torch.empty((len(codes), 0), dtype=torch.int64, device=place)
-        for items, words in _blocks(database, ITEMS):
+        for items, words in _blocks(database, ITEMS_AT_ONCE):
             # distance and row in one number: then no two are equal, and the order of the smallest
             # is the stable one
             row = torch.arange(items.start, items.start + len(words), device=place)

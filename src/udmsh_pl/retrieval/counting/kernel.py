@@ -1,5 +1,4 @@
-"""The one pass over the database: for each query, how many items of each relevance are at each
-distance.
+"""The one pass over the database: for each query, items of each relevance at each distance.
 
 The counts are all that exact evaluation needs (see ties.py): no sort, no ranked list, memory of a
 few counters a distance and query, and counts of database shards add up. Three ways give equal
@@ -29,13 +28,12 @@ from udmsh_pl.retrieval.counting.blocks import (
 
 compiled: Any = None
 if os.environ.get("UDMSH_NO_NUMBA") != "1":
-    with contextlib.suppress(
-        ImportError
-    ):  # numba has no release for a new Python or platform for a while
+    # numba has no release for a new Python or platform for a while
+    with contextlib.suppress(ImportError):
         compiled = importlib.import_module("udmsh_pl.retrieval.counting.compiled")
 
 Counts = npt.NDArray[np.int64]
-BLOCK = 256  # queries that one task of the thread pool counts
+QUERIES_A_TASK = 256  # of the thread pool, at most
 
 
 def count_distances(
@@ -77,8 +75,7 @@ def count_grades(
     threads: int | None = None,
     device: str = "cpu",
 ) -> Counts:
-    """Count items at each Hamming distance by grade, which is min(number of shared labels,
-    ``levels`` - 1).
+    """Count items at each Hamming distance by grade: min(number of shared labels, ``levels`` - 1).
 
     Arguments as of :func:`count_distances`. Returns int64 [Q, bits + 1, levels].
     """
@@ -131,8 +128,9 @@ def _count_pairs(
 
 
 def _planes(first: Words, second: Words, plane: Any, group: int) -> list[npt.NDArray[Any]]:
-    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, P a multiple of ``group``, idle
-    planes left out.
+    """Two uint64 arrays [N, W] as planes [P, N] of a narrower type, without idle planes.
+
+    P is a multiple of ``group``.
     """
     narrow = [np.ascontiguousarray(words).view(plane) for words in (first, second)]
     used = np.flatnonzero(narrow[0].any(axis=0) | narrow[1].any(axis=0))
@@ -156,11 +154,10 @@ def each_stable_ranking(
     use: Callable[[int, npt.NDArray[np.int64]], None],
     threads: int | None = None,
 ) -> None:
-    """Call ``use(row, ranks)`` with the ranks of each query's relevant items when ties are
-    ordered by database row.
+    """Call ``use(row, ranks)`` with each query's ranks of relevant items, ties by database row.
 
     ``ranks``, int64 [relevant items], is 1-based and ascending, and lives until ``use`` returns:
-    of all queries it could be gigabytes. No sort of the database: the place of an item is the
+    of all queries it could be gigabytes. No sort of the database: the rank of an item is the
     number of nearer ones plus those at its distance before it. ``items`` and ``relevant`` are what
     :func:`count_distances` gave.
     """
@@ -190,7 +187,7 @@ def each_stable_ranking(
 def in_blocks(queries: int, run: Callable[[int, int], None], threads: int | None) -> None:
     """Call ``run(start, stop)`` for blocks of queries, on ``threads`` threads (None: all cores)."""
     workers = threads or os.cpu_count() or 1
-    size = max(8, min(BLOCK, -(-queries // workers)))
+    size = max(8, min(QUERIES_A_TASK, -(-queries // workers)))
     size += size % 2  # the kernel takes queries in pairs
     bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
     if workers == 1 or len(bounds) == 1:

@@ -1,5 +1,4 @@
-"""Two queries share one increment: the pair of their bins is a cell of a joint table, compiled by
-numba.
+"""Two queries share one increment: the pair of their bins is a cell of a joint table.
 
 A histogram's cost is its scattered increments, not the popcounts, so halving the increments is what
 pays. ``blocks.py`` lays the database out for it: within a part all codes have the same parity,
@@ -60,8 +59,7 @@ def compute_cells(
     cells: Any,
     slot: Any,
 ) -> Any:
-    """Write the 64 cell numbers of a block of the database to row ``slot`` of ``cells``, uint16
-    [RING, 64].
+    """Write the cell numbers of a block's 64 items to row ``slot`` of ``cells``, uint16 [RING, 64].
 
     ``database`` is uint8 [blocks, planes, 64], ``queries`` uint8 [planes, 2, 64]: each byte of
     both, 64 times over.
@@ -155,9 +153,7 @@ def count_cells(typing_context: Any, table: Any, cells: Any, slot: Any) -> Any:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def count_pair(database, first, last, idle, queries, code_planes, bins, table, cells):  # type: ignore[no-untyped-def]
-    """Count blocks ``first`` to ``last`` in a joint table, but for the ``idle`` items that fill up
-    the last one.
-    """
+    """Count blocks ``first`` to ``last`` in a joint table, but not the last's ``idle`` items."""
     wide_vectors()
     lag = min(LAG, last - first)
     for block in range(first, first + lag):
@@ -173,9 +169,7 @@ def count_pair(database, first, last, idle, queries, code_planes, bins, table, c
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def empty_into(table, bins, parities, columns, ours, theirs):  # type: ignore[no-untyped-def]
-    """Add a joint table's sums over columns and over rows to the two queries' counts, and zero
-    it.
-    """
+    """Add a joint table's sums over columns and rows to two queries' counts, and zero the table."""
     wide_vectors()
     columns[:] = np.uint32(0)
     for mine in range(bins):
@@ -193,8 +187,7 @@ def empty_into(table, bins, parities, columns, ours, theirs):  # type: ignore[no
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def count_pairs(database, parts, idle, codes, odd, code_planes, bins, first, last, counts, scratch):  # type: ignore[no-untyped-def]
-    """Add queries ``first`` to ``last``, an even number of them, to ``counts``, int64 [Q, bits + 2,
-    2].
+    """Add queries ``first`` to ``last``, an even number, to ``counts``, int64 [Q, bits + 2, 2].
 
     Part p of the database is blocks ``parts[p]`` to ``parts[p + 1]``. ``codes``, uint8 [Q, planes],
     has the labels too.
@@ -203,9 +196,8 @@ def count_pairs(database, parts, idle, codes, odd, code_planes, bins, first, las
     columns = np.zeros(bins, np.uint32)
     parities = np.zeros(2, np.int64)
     for part in range(2):
-        for begin in range(
-            parts[part], parts[part + 1], FLUSH
-        ):  # outside the queries: it stays in the second cache
+        # outside the loop over queries: these blocks stay in the second-level cache
+        for begin in range(parts[part], parts[part + 1], FLUSH):
             end = min(parts[part + 1], begin + FLUSH)
             filling = idle[part] if end == parts[part + 1] else 0
             for row in range(first, last, 2):

@@ -46,7 +46,7 @@ def test_numba_numpy_and_torch_count_what_brute_force_counts(bits, labels, level
     assert kernel.compiled is not None
     assert (kernel.count_grades(*words(case), bits, levels, threads=1) == expected).all()
     assert (kernel.count_grades(*words(case), bits, levels, threads=3) == expected).all()
-    monkeypatch.setattr(cuda, "ITEMS", 512)
+    monkeypatch.setattr(cuda, "ITEMS_AT_ONCE", 512)
     assert (cuda.count_grades(*words(case), bits, levels, "cpu") == expected).all()
     monkeypatch.setattr(kernel, "compiled", None)
     assert (kernel.count_grades(*words(case), bits, levels) == expected).all()
@@ -77,16 +77,18 @@ def test_counts_of_shards_add_up():
 
 
 @pytest.mark.parametrize(("bits", "labels"), [(3, 2), (64, 21), (128, 81), (300, 5)])
-def test_places_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
+def test_ranks_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
     case = oracle.random_case(7, 1500, bits, labels)
     counts = kernel.count_distances(*words(case), bits)
     distance, shared = oracle.hamming(case[0], case[1]), oracle.shared(case[2], case[3]) > 0
     for compiled in (kernel.compiled, None):
         monkeypatch.setattr(kernel, "compiled", compiled)
-        seen = {}
-        kernel.each_stable_ranking(
-            *words(case), *counts, lambda row, ranks: seen.update({row: ranks.copy()}), 2
-        )
+        seen: dict[int, np.ndarray] = {}
+
+        def keep(row: int, ranks: np.ndarray, seen: dict[int, np.ndarray] = seen) -> None:
+            seen[row] = ranks.copy()
+
+        kernel.each_stable_ranking(*words(case), *counts, keep, 2)
         for row in range(7):
             order = np.argsort(distance[row], kind="stable")
             assert (seen[row] == np.flatnonzero(shared[row][order]) + 1).all()
@@ -95,14 +97,15 @@ def test_places_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
 def test_without_numba_all_numbers_are_equal_to_the_last_bit():
     script = """
         import numpy as np
-        from udmsh_pl.retrieval import evaluate_codes, kernel, pack_codes
+        from udmsh_pl.retrieval import evaluate_codes, pack_codes
+        from udmsh_pl.retrieval.counting import kernel
         rng = np.random.default_rng(5)
         codes = [pack_codes(rng.random((n, 20)) < 0.5) for n in (30, 3000)]
         labels = [rng.random((n, 8)) < 0.2 for n in (30, 3000)]
         r = evaluate_codes(*codes, *labels, 20, ks=(100, None))
-        parts = [d[k] for d in (r.average_precision, r.id_average_precision,
-        r.graded.ndcg_per_query) for k in r.ks] print(kernel.compiled is not None,
-        np.concatenate(parts).tobytes().hex())
+        found = (r.average_precision, r.id_average_precision, r.graded.ndcg_per_query)
+        parts = [per_query[k] for per_query in found for k in r.ks]
+        print(kernel.compiled is not None, np.concatenate(parts).tobytes().hex())
     """
     found = []
     for setting in ("0", "1"):
@@ -128,7 +131,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
 
 @pytest.mark.parametrize("k", [1, 700, 3000])
 def test_search_in_torch_is_a_stable_sort_at_any_k(k, monkeypatch):
-    monkeypatch.setattr(cuda, "ITEMS", 1024)
+    monkeypatch.setattr(cuda, "ITEMS_AT_ONCE", 1024)
     case = oracle.random_case(70, 3000, 12, 2)
     distance = oracle.hamming(case[0], case[1])
     order = np.argsort(distance, axis=1, kind="stable")[:, :k]
