@@ -227,8 +227,9 @@ class _FromPixels(torch.nn.Module):
         self.register_buffer("std", torch.tensor(backbone.info.std)[:, None, None])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        feature_map, feature = self.network((pixels.float() / 255 - self.mean) / self.std)
-        return feature, torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
+        features = self.network((pixels.float() / 255 - self.mean) / self.std)
+        pooled = torch.nn.functional.adaptive_avg_pool2d(features.feature_map, self.grid)
+        return features.global_feature, pooled  # a plain tuple, since OpenVINO traces this
 
 
 def _ahead(loader: DataLoader[Tensor]) -> Iterator[Tensor]:

@@ -11,7 +11,13 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, backbone_info, build_backbone
+from udmsh_pl.backbones import (
+    OFFLINE_BACKBONE,
+    Backbone,
+    BackboneFeatures,
+    backbone_info,
+    build_backbone,
+)
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.models.encoder import Branches, DualBranchEncoder, Pooling
@@ -133,33 +139,30 @@ class HashingModule(LightningModule):
         state = self.fit_teacher(datamodule) if self.trainer.is_global_zero else {}
         self.load_teacher(self.trainer.strategy.broadcast(state))
 
-    def backbone_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """``image [B, 3, H, W] -> (global feature [B, D], feature map [B, C, h, w])``; no gradient
-        when frozen.
-        """
+    def backbone_features(self, image: Tensor) -> BackboneFeatures:
+        """What the backbone says of images ``[B, 3, H, W]``; no gradient when it is frozen."""
         if self.network is not None:
             if self.gradient_checkpointing and self.training:
-                feature_map, feature = torch.utils.checkpoint.checkpoint(
+                recomputed = torch.utils.checkpoint.checkpoint(
                     self.network, image, use_reentrant=False
                 )
-            else:
-                feature_map, feature = self.network(image)
-            return feature, feature_map
+                return cast(BackboneFeatures, recomputed)
+            return cast(BackboneFeatures, self.network(image))
         if not self._frozen_backbone:
             self._frozen_backbone.append(
                 build_backbone(self.backbone, self.weights).requires_grad_(False).to(self.device)
             )
         with torch.no_grad():
-            feature_map, feature = self._frozen_backbone[0](image)
-        return feature, feature_map
+            return cast(BackboneFeatures, self._frozen_backbone[0](image))
 
     def logits(self, batch: Batch) -> Tensor:
         """Encoder output before tanh, ``[B, K]``, from a batch of images or of cached features."""
         if "image" in batch and (self.finetune or "global_feature" not in batch):
-            feature, feature_map = self.backbone_features(batch["image"])
+            features = self.backbone_features(batch["image"])
+            feature_map = features.feature_map
             if not self.finetune:
                 feature_map = torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
-            return cast(Tensor, self.encoder.logits(feature, feature_map))
+            return cast(Tensor, self.encoder.logits(features.global_feature, feature_map))
         return cast(Tensor, self.encoder.logits(batch["global_feature"], batch.get("feature_map")))
 
     def forward(self, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from udmsh_pl.backbones import BackboneFeatures
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch, sample_rows
 from udmsh_pl.losses import asymmetric_pairwise_loss
@@ -93,12 +94,13 @@ class UDMSHPlus(HashingModule):
             self.backbone_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout
         )
 
-    def backbone_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def backbone_features(self, image: Tensor) -> BackboneFeatures:
         """As in the base, with the map averaged to the grid that the fused feature was fitted
         on.
         """
-        feature, feature_map = super().backbone_features(image)
-        return feature, torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
+        features = super().backbone_features(image)
+        pooled = torch.nn.functional.adaptive_avg_pool2d(features.feature_map, self.grid)
+        return features._replace(feature_map=pooled)
 
     def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
         """Fused features of the clean train images and their views, and the teacher's embedding of

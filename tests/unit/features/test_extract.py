@@ -38,12 +38,12 @@ def extractor(tmp_path: Path, **changes: object) -> FeatureExtractor:
     return FeatureExtractor(cache_dir=tmp_path / "cache", **{**settings, **changes})  # type: ignore[arg-type]
 
 
-def test_features_are_the_trunks_own(tmp_path: Path, images: ImageList) -> None:
+def test_features_are_the_backbones_own(tmp_path: Path, images: ImageList) -> None:
     arrays = extractor(tmp_path).clean(images)
     info = backbone_info("resnet10t", "random")
     transform = eval_transform(64, info.mean, info.std)
     with torch.no_grad():
-        feature_map, feature = build_backbone("resnet10t", "random")(
+        feature, feature_map = build_backbone("resnet10t", "random")(
             torch.stack([transform(images.load(row)) for row in range(11)])
         )
     pooled = torch.nn.functional.adaptive_avg_pool2d(feature_map, 2)
