@@ -28,7 +28,7 @@ FC7 = {
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What the encoder and the image transform must know of a backbone, without loading its weights.
+    """What encoder and image transform must know of a backbone, without loading its weights.
 
     Args:
         name: ``vgg16``, ``alexnet`` or a timm name

@@ -69,7 +69,7 @@ def test_a_second_call_reads_the_cache(
 ) -> None:
     first = extractor(tmp_path).clean(images)
     monkeypatch.setattr(
-        "udmsh_pl.features.extract.build_backbone", lambda *_: pytest.fail("the backbone ran again")
+        "udmsh_pl.features.forward.build_backbone", lambda *_: pytest.fail("the backbone ran again")
     )
     second = extractor(tmp_path, batch_size=2).clean(images)
     np.testing.assert_array_equal(first["feature_map"], second["feature_map"])
