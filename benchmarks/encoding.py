@@ -22,7 +22,8 @@ from torchvision.transforms import v2
 
 from udmsh_pl.backbones import OFFLINE_BACKBONE
 from udmsh_pl.data.sample import load_sample
-from udmsh_pl.features.extract import FeatureExtractor, Forward, forward_of
+from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.features.forward import Forward, forward_of
 from udmsh_pl.files import write_text
 from udmsh_pl.images.folder import find_images
 from udmsh_pl.images.image_list import ImageList

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
 from udmsh_pl.data import FashionSample
-from udmsh_pl.features.extract import forward_of
+from udmsh_pl.features.forward import forward_of
 from udmsh_pl.files import write_text
 from udmsh_pl.images.image_list import ImageDataset
 from udmsh_pl.images.transforms import eval_transform, view_transform
@@ -71,7 +71,7 @@ def bare_finetuning(data: FashionSample, with_head: bool) -> float:
     """
     seed_everything(0, verbose=False)
     model = UDMSH(bits=64, finetune=True).train()
-    model.load_teacher(model.fit_teacher(data))
+    model.load_teacher(model.fit_teacher(data.train_features))
     stored, info = data.features("train"), model.backbone_info
     pixels = ImageDataset(data.splits.train, view_transform(info.image_size, info.mean, info.std))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0, fused=True)
@@ -102,7 +102,7 @@ def bare_finetuning(data: FashionSample, with_head: bool) -> float:
 def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
     seed_everything(0, verbose=False)
     model = UDMSH(bits=64)
-    model.load_teacher(model.fit_teacher(data))
+    model.load_teacher(model.fit_teacher(data.train_features))
     stored = data.features("train")
     optimizer = torch.optim.AdamW(model.encoder.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
     seconds = []

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -28,7 +28,7 @@ FC7 = {
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What the encoder and the image transform must know of a backbone, without loading its weights.
+    """What encoder and image transform must know of a backbone, without loading its weights.
 
     Args:
         name: ``vgg16``, ``alexnet`` or a timm name
@@ -47,10 +47,17 @@ class BackboneInfo:
     std: tuple[float, float, float]
 
 
+class BackboneFeatures(NamedTuple):
+    """What a backbone says of a batch of images."""
+
+    global_feature: Tensor
+    """float [B, D]"""
+    feature_map: Tensor
+    """float [B, C, h, w]"""
+
+
 class Backbone(nn.Module):
-    """A network without its classifier:
-    ``image [B, 3, H, W] -> (feature map [B, C, h, w], global feature [B, D])``.
-    """
+    """A network without its classifier: ``image [B, 3, H, W] -> BackboneFeatures``."""
 
     info: BackboneInfo
 
@@ -72,10 +79,10 @@ class TorchvisionBackbone(Backbone):
         dim = 4096 if with_fc7 else channels
         self.info = BackboneInfo(name, dim, channels, 224, IMAGENET_MEAN, IMAGENET_STD)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> BackboneFeatures:
         """See :class:`Backbone`."""
         feature_map = self.features(image)
-        return feature_map, self.classifier(self.avgpool(feature_map).flatten(1))
+        return BackboneFeatures(self.classifier(self.avgpool(feature_map).flatten(1)), feature_map)
 
 
 class TimmBackbone(Backbone):
@@ -102,12 +109,11 @@ class TimmBackbone(Backbone):
             dim = int(network.head_hidden_size)
         self.info = BackboneInfo(name, dim, channels, side, mean, std)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> BackboneFeatures:
         """See :class:`Backbone`."""
-        features = self.network.forward_features(image)
-        return self._as_map(features), self.network.forward_head(features, pre_logits=True).flatten(
-            1
-        )
+        last = self.network.forward_features(image)
+        global_feature = self.network.forward_head(last, pre_logits=True).flatten(1)
+        return BackboneFeatures(global_feature, self._as_map(last))
 
     def _as_map(self, features: Tensor) -> Tensor:
         if (

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from udmsh_pl.precision import at_least_float32
+
 Isometry = Literal["pairwise", "pointwise", "rotation"]
 
 
@@ -96,7 +98,7 @@ def isometric_loss(
     if kind == "pointwise":
         return (u - codes).square().mean()
     if kind == "rotation":
-        turned = u @ (best_rotation(u.detach()) if rotation is None else rotation)
+        turned = u @ (best_rotation(u.detach()) if rotation is None else rotation).to(u.dtype)
         target = torch.where(turned >= 0, 1.0, -1.0).to(u.dtype)
         return (target - turned).square().mean()
     difference = (u @ u.T - codes @ codes.T) / u.shape[1]
@@ -120,6 +122,7 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
         >>> round(before, 2), round(after, 2)
         (0.41, 0.13)
     """
+    u = at_least_float32(u)  # there is no singular value decomposition of half precision
     rotation = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
     for _ in range(iterations):
         codes = torch.where(u @ rotation >= 0, 1.0, -1.0).to(u.dtype)

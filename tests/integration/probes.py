@@ -10,7 +10,6 @@ import pkgutil
 import resource
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,6 @@ class Recorder(Callback):
         torch.save(found, self.folder / f"{trainer.global_rank}.pt")
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class WithDropout(UDMSH):
     """UDMSH whose logits drop out, so that each step draws random numbers."""
 

@@ -68,7 +68,7 @@ def test_a_checkpoint_holds_everything_fitted(colours: Path, udmsh: Run, tmp_pat
     assert {"structure.mean", "structure.thresholds", "rotation"} <= set(state)
     assert state["structure.mean"].abs().sum() > 0
     assert not any(
-        key.startswith("backbone") for key in state
+        key.startswith("network") for key in state
     )  # the frozen backbone is named, not copied
     assert list((tmp_path / "fit").rglob("structure.png"))
 
@@ -124,7 +124,7 @@ def test_fine_tuning_trains_the_backbone(
     moved = [
         key
         for key in before
-        if "conv_head" in key and not torch.equal(before[key], state[f"backbone.{key}"])
+        if "conv_head" in key and not torch.equal(before[key], state[f"network.{key}"])
     ]
     assert moved
     weights = checkpoint(tmp_path / "fit")

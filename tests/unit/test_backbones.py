@@ -30,10 +30,10 @@ def test_info_tells_what_the_backbone_gives(name: str) -> None:
     info = backbone_info(name, "random")
     backbone = build_backbone(name, "random")
     with torch.no_grad():
-        feature_map, feature = backbone(torch.randn(2, 3, info.image_size, info.image_size))
-    assert feature.shape == (2, info.global_dim)
-    assert feature_map.shape[:2] == (2, info.map_channels)
-    assert feature_map.ndim == 4
+        features = backbone(torch.randn(2, 3, info.image_size, info.image_size))
+    assert features.global_feature.shape == (2, info.global_dim)
+    assert features.feature_map.shape[:2] == (2, info.map_channels)
+    assert features.feature_map.ndim == 4
     assert not backbone.training
 
 
@@ -41,8 +41,8 @@ def test_offline_weights_are_a_real_imagenet_network() -> None:
     backbone = build_backbone("tf_efficientnet_lite0")
     reference = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     with torch.no_grad():
-        feature_map, feature = backbone(torch.zeros(1, 3, 64, 64))
-        random_map, _ = build_backbone("tf_efficientnet_lite0", "random")(torch.zeros(1, 3, 64, 64))
+        feature, feature_map = backbone(torch.zeros(1, 3, 64, 64))
+        _, random_map = build_backbone("tf_efficientnet_lite0", "random")(torch.zeros(1, 3, 64, 64))
     torch.testing.assert_close(feature, feature_map.mean((2, 3)))
     assert not torch.allclose(feature_map, random_map)
     assert set(backbone.network.state_dict()) == {
@@ -69,7 +69,7 @@ def test_convolutions_of_a_local_file_give_the_pooled_feature(name: str, dim: in
     assert backbone_info(name, path).global_dim == dim
     backbone = build_backbone(name, path)
     with torch.no_grad():
-        feature_map, feature = backbone(torch.randn(1, 3, 96, 96))
+        feature, feature_map = backbone(torch.randn(1, 3, 96, 96))
     torch.testing.assert_close(feature, feature_map.mean((2, 3)))
     assert weights_id(name, path) != weights_id(name, "random")
 
@@ -85,7 +85,7 @@ def test_weights_with_fc7_give_fc7_after_relu(tmp_path: Path, suffix: str) -> No
     assert backbone_info("alexnet", str(path)).global_dim == 4096
     image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        _, feature = build_backbone("alexnet", str(path))(image)
+        feature = build_backbone("alexnet", str(path))(image).global_feature
         expected = network.classifier[:-1](network.avgpool(network.features(image)).flatten(1))
     torch.testing.assert_close(feature, expected)
     assert (feature >= 0).all()
@@ -97,7 +97,7 @@ def test_a_timm_file_loads(tmp_path: Path) -> None:
     backbone = build_backbone("resnet10t", str(tmp_path / "net.pth"))
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(backbone(image)[0], network.forward_features(image))
+        torch.testing.assert_close(backbone(image).feature_map, network.forward_features(image))
 
 
 def test_unknown_name_suggests_a_known_one() -> None:

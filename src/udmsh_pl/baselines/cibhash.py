@@ -1,17 +1,16 @@
 """CIBHash: contrastive codes under an information bottleneck (Qiu et al., IJCAI 2021)."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+from typing_extensions import Unpack
 
 from udmsh_pl.baselines.functional import straight_through_sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import Branches
+from udmsh_pl.models.options import Branches, TrainingOptions
 
 
 def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
@@ -28,7 +27,6 @@ def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
     return (on + off).sum(1).mean()
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class CIBHash(HashingModule):
     """Two random views of an image get the same code; needs ``data.views`` of at least 2.
 
@@ -48,17 +46,22 @@ class CIBHash(HashingModule):
         sample: draw z from Bernoulli(p), as the paper's equations do, instead of thresholding
     """
 
-    branches: Branches = "global"
-    temperature: float = 0.3
-    bottleneck_weight: float = 0.001
-    sample: bool = False
-
-    def __post_init__(self) -> None:
-        if self.finetune:
+    def __init__(
+        self,
+        *,
+        branches: Branches = "global",
+        temperature: float = 0.3,
+        bottleneck_weight: float = 0.001,
+        sample: bool = False,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        if options.get("finetune"):
             raise InputError(
                 "CIBHash trains on views of a frozen backbone; give --model.finetune false"
             )
-        super().__post_init__()
+        super().__init__(branches=branches, **options)
+        self.temperature, self.sample = temperature, sample
+        self.bottleneck_weight = bottleneck_weight
 
     @property
     def train_arrays(self) -> tuple[str, ...]:

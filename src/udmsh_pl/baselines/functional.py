@@ -2,17 +2,13 @@
 a loss on them.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
-
-if TYPE_CHECKING:
-    from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.features.store import Arrays
 
 
 def sign(values: Tensor) -> Tensor:
@@ -57,6 +53,6 @@ def cosine_matching_loss(codes: Tensor, features: Tensor) -> Tensor:
     return (pair_cosines(codes) - pair_cosines(features.to(codes.dtype))).square().mean()
 
 
-def train_features(datamodule: "RetrievalDataModule") -> Tensor:
-    """The frozen backbone's global features of the train split, float16 ``[N, D]``."""
-    return torch.from_numpy(np.array(datamodule.features("train")["global_feature"]))
+def global_features(stored: Arrays) -> Tensor:
+    """The frozen backbone's global features, float16 ``[N, D]``, in memory."""
+    return torch.from_numpy(np.array(stored["global_feature"]))

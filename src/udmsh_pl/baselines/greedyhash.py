@@ -1,15 +1,13 @@
 """GreedyHash, unsupervised: sign with a straight-through gradient (Su et al., NeurIPS 2018)."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
+from typing_extensions import Unpack
 
 from udmsh_pl.baselines.functional import straight_through_sign
-from udmsh_pl.baselines.matching import CosineMatching
+from udmsh_pl.baselines.matching import CosineMatching, MatchingOptions
 from udmsh_pl.features.store import Batch
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class GreedyHash(CosineMatching):
     """Codes ``b = sign(h)`` themselves enter the loss; the backward pass takes sign for the
     identity.
@@ -21,14 +19,17 @@ class GreedyHash(CosineMatching):
     batch 32, pairs of the two halves of a batch. *Ours*: all pairs, AdamW, and the encoder's hidden
     layer before h.
 
-    The cosine of two equal codes has no gradient. A backbone whose features are much alike can start,
-    and stay, with one code for all images; ``batch_norm: true`` and ``centre: true`` mend that.
+    The cosine of two equal codes has no gradient. A backbone whose features are much alike can
+    start, and stay, with one code for all images; ``batch_norm: true`` and ``centre: true`` mend
+    that.
 
     Args:
         alpha: weight of the penalty
     """
 
-    alpha: float = 0.1
+    def __init__(self, *, alpha: float = 0.1, **options: Unpack[MatchingOptions]) -> None:
+        super().__init__(**options)
+        self.alpha = alpha
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Cosine matching and penalty over the global batch."""

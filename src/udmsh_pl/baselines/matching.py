@@ -2,22 +2,24 @@
 features.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import cosine_matching_loss, train_features
+from udmsh_pl.baselines.functional import cosine_matching_loss, global_features
 from udmsh_pl.features.store import Batch
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import Branches
-
-if TYPE_CHECKING:
-    from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.models.options import Branches, TrainingOptions
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
+class MatchingOptions(TrainingOptions, total=False):
+    """All options of :class:`CosineMatching`."""
+
+    branches: Branches
+    centre: bool
+
+
 class CosineMatching(HashingModule):
     """:func:`cosine_matching_loss` between codes and features; subclasses say how outputs become
     codes.
@@ -28,19 +30,22 @@ class CosineMatching(HashingModule):
             uncentred features are much alike, codes that are nearly constant match them best
     """
 
-    branches: Branches = "global"
-    centre: bool = False
+    mean: Tensor
 
-    if TYPE_CHECKING:  # a buffer; as a plain annotation it would become an argument
-        mean: Tensor
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(
+        self,
+        *,
+        branches: Branches = "global",
+        centre: bool = False,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        super().__init__(branches=branches, **options)
+        self.centre = centre
         self.register_buffer("mean", torch.zeros(self.backbone_info.global_dim))
 
-    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Find the train mean where it is to be subtracted."""
-        return {"mean": train_features(datamodule).float().mean(0)} if self.centre else {}
+        return {"mean": global_features(features.arrays).float().mean(0)} if self.centre else {}
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the mean."""

@@ -2,20 +2,34 @@
 2020).
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 from torch.nn.functional import normalize
+from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import train_features
+from udmsh_pl.baselines.functional import global_features
 from udmsh_pl.baselines.manifold_ranking import fit_manifold, list_members
-from udmsh_pl.features.store import Batch
+from udmsh_pl.features.store import Arrays, Batch
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import Branches
+from udmsh_pl.models.options import Branches, TrainingOptions
 
-if TYPE_CHECKING:
-    from udmsh_pl.data.base import RetrievalDataModule
+
+@dataclass(frozen=True)
+class ListSettings:
+    """What decides the lists of neighbours, beside the train features; see :class:`MLS3RDUH`."""
+
+    cosine_share: float
+    manifold_share: float
+    damping: float
+    rank: int
+    max_edges: int
+
+
+def fit_lists(stored: Arrays, settings: ListSettings) -> dict[str, Tensor]:
+    """Both lists of each train image (see :func:`fit_manifold`)."""
+    return fit_manifold(global_features(stored), **asdict(settings))
 
 
 def log_cosh_loss(u: Tensor, similarity: Tensor) -> Tensor:
@@ -25,7 +39,6 @@ def log_cosh_loss(u: Tensor, similarity: Tensor) -> Tensor:
     return (u @ u.T / u.shape[1] - similarity.to(u.dtype)).cosh().log().mean()
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class MLS3RDUH(HashingModule):
     """Deep unsupervised hashing via manifold based local semantic similarity structure
     reconstructing.
@@ -54,23 +67,24 @@ class MLS3RDUH(HashingModule):
         max_edges: edges an image has at most in the graph
     """
 
-    branches: Branches = "global"
-    cosine_share: float = 0.06
-    manifold_share: float = 0.09
-    damping: float = 0.99
-    rank: int = 256
-    max_edges: int = 1000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(
+        self,
+        *,
+        branches: Branches = "global",
+        cosine_share: float = 0.06,
+        manifold_share: float = 0.09,
+        damping: float = 0.99,
+        rank: int = 256,
+        max_edges: int = 1000,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        super().__init__(branches=branches, **options)
+        self.lists = ListSettings(cosine_share, manifold_share, damping, rank, max_edges)
         self.manifold: dict[str, Tensor] = {}  # of the train set
 
-    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
-        """Find both lists of each train image (see :func:`fit_manifold`)."""
-        settings = (self.cosine_share, self.manifold_share, self.damping, self.rank, self.max_edges)
-        return datamodule.once(
-            ("mls3rduh", *settings), lambda: fit_manifold(train_features(datamodule), *settings)
-        )
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
+        """Both lists of each train image."""
+        return features.teacher("mls3rduh", self.lists, fit_lists)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the lists; a checkpoint does not hold them, since encoding does not need

@@ -1,19 +1,20 @@
 """SDC: the codes' similarities are spread like a Beta distribution (Ng et al., BMVC 2023)."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from scipy.special import betaincinv
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from udmsh_pl.baselines.functional import pair_cosines, sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import Branches
+from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.precision import at_least_float32
 
 
 @lru_cache(maxsize=8)
@@ -43,7 +44,6 @@ def calibration_loss(
     return (pair_cosines(outputs)[order] - (targets.relu() if orthogonal else targets)).abs().mean()
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class SDC(HashingModule):
     """Similarity distribution calibration: :func:`calibration_loss` + mean (1 - cos(v, sign(v))) [+
     NT-Xent of two views].
@@ -66,30 +66,36 @@ class SDC(HashingModule):
         temperature: tau of NT-Xent
     """
 
-    branches: Branches = "global"
-    beta: float = 5.0
-    orthogonal: bool = True
-    quantisation_weight: float = 1.0
-    contrastive_weight: float = 0.0
-    temperature: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.beta <= 0:
+    def __init__(
+        self,
+        *,
+        branches: Branches = "global",
+        beta: float = 5.0,
+        orthogonal: bool = True,
+        quantisation_weight: float = 1.0,
+        contrastive_weight: float = 0.0,
+        temperature: float = 0.3,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        if beta <= 0:
             raise InputError(
-                f"the Beta distribution's shape is {self.beta}; give --model.beta a number above 0"
+                f"the Beta distribution's shape is {beta}; give --model.beta a number above 0"
             )
-        if self.finetune and self.contrastive_weight:
+        if options.get("finetune") and contrastive_weight:
             raise InputError(
                 "SDC with views needs a frozen backbone; give --model.finetune false or "
                 "contrastive_weight 0"
             )
-        super().__post_init__()
+        super().__init__(branches=branches, **options)
+        self.beta, self.orthogonal, self.temperature = beta, orthogonal, temperature
+        self.quantisation_weight = quantisation_weight
+        self.contrastive_weight = contrastive_weight
         self.output_norm = nn.BatchNorm1d(self.bits)
 
     def logits(self, batch: Batch) -> Tensor:
         """Encoder output v, normalised over the batch, ``[B, K]``."""
-        normalised: Tensor = self.output_norm(super().logits(batch))
-        return normalised
+        outputs = super().logits(batch)
+        return at_least_float32(self.output_norm(outputs.to(self.output_norm.weight.dtype)))
 
     @property
     def train_arrays(self) -> tuple[str, ...]:

@@ -1,18 +1,36 @@
 """SSDH: hard pseudo-labels from two half-Gaussians (Yang et al., IJCAI 2018)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
+from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import train_features
-from udmsh_pl.features.store import Batch
+from udmsh_pl.baselines.functional import global_features
+from udmsh_pl.features.store import Arrays, Batch
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import Branches
+from udmsh_pl.models.options import Branches, TrainingOptions
 from udmsh_pl.structure import SemanticStructure
 
-if TYPE_CHECKING:
-    from udmsh_pl.data.base import RetrievalDataModule
+
+@dataclass(frozen=True)
+class HalfGaussianSettings:
+    """What decides the fitted half-Gaussians, beside the train features; see :class:`SSDH`."""
+
+    centre: bool
+    structure_sample: int | None
+
+
+def fit_half_gaussian_structure(
+    stored: Arrays, settings: HalfGaussianSettings
+) -> dict[str, Tensor]:
+    """Buffers of the :class:`SemanticStructure` of the train features."""
+    features = global_features(stored)
+    structure = SemanticStructure(
+        [features.shape[1]], centre=settings.centre, sample=settings.structure_sample
+    )
+    structure.fit(features)
+    return dict(structure.state_dict())
 
 
 def ssdh_loss(u: Tensor, similarity: Tensor) -> Tensor:
@@ -26,7 +44,6 @@ def ssdh_loss(u: Tensor, similarity: Tensor) -> Tensor:
     return (similarity.abs() * (u @ u.T / u.shape[1] - similarity).square()).mean()
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class SSDH(HashingModule):
     """Semantic structure-based unsupervised deep hashing.
 
@@ -34,8 +51,8 @@ class SSDH(HashingModule):
     *Read* in the official code: S is +1 below ``m - 2 sigma_left``, -1 above ``m + 2 sigma_right``,
     0 between, on cosine distances of uncentred fc7 after ReLU; :func:`ssdh_loss`. That code trains
     all of VGG16 by Adam with **eps = 1.0**, learning rate 1e-3, batch 24, 10 epochs, and puts the
-    mode at the left edge of the fullest of 100 bars on [0, 1]. *Ours*: a frozen backbone (``finetune:
-    true`` trains it), AdamW with its usual eps, and the mode in the middle of the bar.
+    mode at the left edge of the fullest of 100 bars on [0, 1]. *Ours*: a frozen backbone
+    (``finetune: true`` trains it), AdamW with its usual eps, and the mode in the middle of the bar.
 
     Args:
         branches: ``global`` as in the paper, ``dual`` or ``spatial``
@@ -45,37 +62,35 @@ class SSDH(HashingModule):
         structure_sample: rows for the structure's fit on larger train sets; None for all
     """
 
-    branches: Branches = "global"
-    alpha: float = 2.0
-    beta: float = 2.0
-    centre: bool = False
-    structure_sample: int | None = 20_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(
+        self,
+        *,
+        branches: Branches = "global",
+        alpha: float = 2.0,
+        beta: float = 2.0,
+        centre: bool = False,
+        structure_sample: int | None = 20_000,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        super().__init__(branches=branches, **options)
         self.structure = SemanticStructure(
             dims=[self.backbone_info.global_dim],
-            alpha=self.alpha,
-            beta=self.beta,
+            alpha=alpha,
+            beta=beta,
             levels="hard",
-            centre=self.centre,
-            sample=self.structure_sample,
+            centre=centre,
+            sample=structure_sample,
         )
 
-    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
-        """Fit the two half-Gaussians on the train split."""
-        return datamodule.once(
-            ("ssdh", self.centre, self.structure_sample),
-            lambda: self._fit(train_features(datamodule)),
-        )
-
-    def _fit(self, features: Tensor) -> dict[str, Tensor]:
-        self.structure.cpu().fit(features)
-        return dict(self.structure.state_dict())
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
+        """The two half-Gaussians of the train split."""
+        settings = HalfGaussianSettings(self.structure.centre, self.structure.sample)
+        return features.teacher("ssdh", settings, fit_half_gaussian_structure)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over the fitted structure."""
-        self.structure.load_state_dict(state)
+        """Take over the fitted structure, in the precision that it was fitted in."""
+        fitted = {name: value.clone() for name, value in state.items()}
+        self.structure.load_state_dict(fitted, assign=True)
         self.structure.to(self.device)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:

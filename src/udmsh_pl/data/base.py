@@ -1,18 +1,19 @@
 """What every benchmark's data module shares: splits, loaders, and the cache of frozen features."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+from typing_extensions import Self
 
 from udmsh_pl.backbones import OFFLINE_BACKBONE, backbone_info
+from udmsh_pl.constructors import check_constructor
 from udmsh_pl.data.batches import (
     OF_VIEWS,
     FeatureRows,
@@ -22,16 +23,15 @@ from udmsh_pl.data.batches import (
     whole_batch,
 )
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.extract import FeatureExtractor, Runner
+from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.features.forward import Runner
 from udmsh_pl.features.store import Arrays, Batch
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
 from udmsh_pl.images.pack import pack_splits
 from udmsh_pl.images.transforms import eval_transform, view_transform
 
-T = TypeVar("T")
 
-
-@dataclass(eq=False, kw_only=True, repr=False)
 class RetrievalDataModule(LightningDataModule):
     """Query, train and database images of one protocol, as batches of images or of cached backbone
     features.
@@ -56,40 +56,53 @@ class RetrievalDataModule(LightningDataModule):
             they lie
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
-        extractor: what runs the frozen backbone: ``torch``, ``openvino`` (extra ``udmsh-pl[extract]``)
-            or ``auto``
+        extractor: what runs the frozen backbone: ``torch``, ``openvino`` (extra
+            ``udmsh-pl[extract]``) or ``auto``
         backbone: backbone; set by the model
         weights: the backbone's weights; set by the model
         finetune: train the backbone too, on images; set by the model
+        train_arrays: names of the cached arrays that a train batch holds, null for all; set by the
+            model
     """
 
-    batch_size: int = 128
-    num_workers: int = 2
-    val_queries: int = 500
-    image_size: int | None = None
-    cache_dir: Path = Path("~/.cache/udmsh-pl")
-    pack_size: int | None = None
-    grid: int = 2
-    views: int = 0
-    extractor: Runner = "auto"
-    backbone: str = OFFLINE_BACKBONE
-    weights: str | None = None
-    finetune: bool = False
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        check_constructor(cls, RetrievalDataModule)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        num_workers: int = 2,
+        val_queries: int = 500,
+        image_size: int | None = None,
+        cache_dir: Path = Path("~/.cache/udmsh-pl"),
+        pack_size: int | None = None,
+        grid: int = 2,
+        views: int = 0,
+        extractor: Runner = "auto",
+        backbone: str = OFFLINE_BACKBONE,
+        weights: str | None = None,
+        finetune: bool = False,
+        train_arrays: tuple[str, ...] | None = None,
+    ) -> None:
         super().__init__()
-        if self.batch_size < 1:
+        if batch_size < 1:
             raise InputError(
-                f"batch size is {self.batch_size}; give --data.batch_size a number of at least 1"
+                f"batch size is {batch_size}; give --data.batch_size a number of at least 1"
             )
-        if self.views == 1 or self.views < 0:
+        if views == 1 or views < 0:
             raise InputError(
-                f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least "
-                "2"
+                f"--data.views is {views}; views are compared in pairs, so give 0 or at least 2"
             )
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.val_queries, self.views, self.train_arrays = val_queries, views, train_arrays
+        self.image_size, self.pack_size, self.cache_dir = image_size, pack_size, cache_dir
+        self.backbone, self.weights, self.finetune = backbone, weights, finetune
+        self.extractor, self.grid = extractor, grid
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
-        self._made: dict[Hashable, object] = {}
+        self._train_stores: list[str] = []  # names that tell the train features from others
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -138,13 +151,21 @@ class RetrievalDataModule(LightningDataModule):
             self._open_features()
         return self._features[split]
 
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """``make()``, or what it gave when ``key`` was asked for before: fits that many models
-        share.
-        """
-        if key not in self._made:
-            self._made[key] = make()
-        return cast(T, self._made[key])
+    @property
+    def train_features(self) -> TrainFeatures:
+        """The train split's cached arrays, and the folder of the teachers fitted to them."""
+        arrays = self.features("train")
+        if not self._train_stores:  # features that came from elsewhere
+            return TrainFeatures(arrays)
+        folder = self.cache_dir.expanduser() / "teachers"
+        return TrainFeatures(arrays, folder, " ".join(self._train_stores))
+
+    def with_train_arrays(self, names: Iterable[str] | None) -> Self:
+        """The same data with other arrays in its train batches; both share what is open."""
+        other = copy(self)
+        other.train_arrays = None if names is None else tuple(names)
+        other.trainer = None
+        return other
 
     def feature_key(self, split: str) -> str:
         """What tells the cached features of a split from others."""
@@ -166,9 +187,9 @@ class RetrievalDataModule(LightningDataModule):
         """
         images = self.splits.train
         stored, world, rank = self.features("train"), 1, 0
+        if self.train_arrays is not None:
+            stored = {name: stored[name] for name in self.train_arrays if name in stored}
         if self.trainer is not None:
-            wanted = cast(Any, self.trainer.lightning_module).train_arrays
-            stored = {name: array for name, array in stored.items() if name in wanted}
             world, rank = self.trainer.world_size, self.trainer.global_rank
         rows = FeatureRows(images.labels, stored)
         batch_size = min(self.batch_size, max(1, len(images) // world))
@@ -244,18 +265,16 @@ class RetrievalDataModule(LightningDataModule):
         extractor, splits = self.feature_extractor, self.splits
         wanted = ("train",) if self.finetune else tuple(splits.by_name())
         for name in wanted:
-            images = splits.by_name()[name]
+            images, train = splits.by_name()[name], splits.train
             if name in self._features:
                 continue
-            if (
-                name == "database"
-                and images.names == splits.train.names
-                and images.root == splits.train.root
-            ):
+            if name == "database" and images.names == train.names and images.root == train.root:
                 self._features[name] = self._features["train"]
-            else:
-                self._features[name] = extractor.clean(images)
+                continue
+            store, self._features[name] = extractor.stored(images)
+            if name == "train":
+                self._train_stores[:] = [store]
         if self.views and "views" not in self._features["train"]:
-            self._features["train"] = self._features["train"] | extractor.views(
-                splits.train, self.views
-            )
+            store, arrays = extractor.stored(splits.train, self.views)
+            self._features["train"] = self._features["train"] | arrays
+            self._train_stores.append(store)

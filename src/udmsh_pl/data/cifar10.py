@@ -2,14 +2,16 @@
 use.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torchvision import datasets
+from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.fetch import refuse_failed_download
+from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits, one_hot
 from udmsh_pl.images.protocol import Protocol, named
@@ -26,7 +28,8 @@ _OFFICIAL = Protocol(
     map_at=1000,
     licence="none stated; cite Krizhevsky 2009",
     home=HOME,
-    paper="the official test and training images; SSDH (Yang et al., IJCAI 2018) and its successors",
+    paper="the official test and training images; SSDH (Yang et al., IJCAI 2018) and its "
+    "successors",
 )
 PROTOCOLS = {
     "10k-50k": _OFFICIAL,
@@ -93,7 +96,6 @@ def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
     )
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class CIFAR10(RetrievalDataModule):
     """CIFAR-10, downloaded through torchvision.
 
@@ -109,9 +111,18 @@ class CIFAR10(RetrievalDataModule):
         split_seed: decides what the last two draw
     """
 
-    root: Path = Path("datasets")
-    protocol: str = "10k-50k"
-    split_seed: int = 0
+    def __init__(
+        self,
+        *,
+        root: Path = Path("datasets"),
+        protocol: str = "10k-50k",
+        split_seed: int = 0,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__(**options)
+        self.root = root
+        self.protocol = protocol
+        self.split_seed = split_seed
 
     def download(self) -> None:
         """Fetch what is not there yet, through torchvision."""

@@ -1,11 +1,12 @@
 """The user's own pictures: class folders, a manifest, or nothing but a directory of images."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.data.options import DataOptions
 from udmsh_pl.images.folder import folder_protocol, load_tree
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.manifest import read_manifest
@@ -13,14 +14,13 @@ from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.split import draw
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class ImageFolders(RetrievalDataModule):
     """Your own images: class folders, a manifest, or a directory of unlabelled images (then to
     train and index only).
 
     Args:
-        root: folder of the images, see :func:`udmsh_pl.images.folder.load_tree` for its layouts; with ``manifest``, the
-            folder that the paths in it are relative to
+        root: folder of the images, see :func:`udmsh_pl.images.folder.load_tree` for its layouts;
+            with ``manifest``, the folder that the paths in it are relative to
         manifest: CSV or Parquet file with a column ``path`` and, as it has them, ``split`` and
             ``labels``, see :func:`udmsh_pl.images.manifest.read_manifest`
         query_share: share of the images that are queries where nothing says which
@@ -29,11 +29,22 @@ class ImageFolders(RetrievalDataModule):
             fingerprint
     """
 
-    root: Path
-    manifest: Path | None = None
-    query_share: float = 0.1
-    split_seed: int = 0
-    allow_missing: bool = False
+    def __init__(
+        self,
+        *,
+        root: Path,
+        manifest: Path | None = None,
+        query_share: float = 0.1,
+        split_seed: int = 0,
+        allow_missing: bool = False,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__(**options)
+        self.root = root
+        self.manifest = manifest
+        self.query_share = query_share
+        self.split_seed = split_seed
+        self.allow_missing = allow_missing
 
     def load_splits(self) -> Splits:
         """Look through the folder, or read the manifest and look for its images."""

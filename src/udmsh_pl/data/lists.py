@@ -1,16 +1,17 @@
 """Images that list files name, as a data module."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from typing_extensions import Unpack
+
 from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.data.options import DataOptions
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.list_file import read_list
 from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class ListFiles(RetrievalDataModule):
     """Images that list files name: the general case, and the way to repeat somebody else's split.
 
@@ -27,16 +28,32 @@ class ListFiles(RetrievalDataModule):
         missing: numbers of images, by split, that were left out when the lists were written
     """
 
-    root: Path
-    database: Path
-    train: Path | None = None
-    query: Path | None = None
-    dataset: str = "lists"
-    protocol: str = "lists"
-    map_at: int | None = None
-    labels: int | None = None
-    allow_missing: bool = False
-    missing: dict[str, int] = field(default_factory=dict)
+    def __init__(
+        self,
+        *,
+        root: Path,
+        database: Path,
+        train: Path | None = None,
+        query: Path | None = None,
+        dataset: str = "lists",
+        protocol: str = "lists",
+        map_at: int | None = None,
+        labels: int | None = None,
+        allow_missing: bool = False,
+        missing: dict[str, int] | None = None,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__(**options)
+        self.root = root
+        self.database = database
+        self.train = train
+        self.query = query
+        self.dataset = dataset
+        self.protocol = protocol
+        self.map_at = map_at
+        self.labels = labels
+        self.allow_missing = allow_missing
+        self.missing = missing or {}
 
     def load_splits(self) -> Splits:
         """Read the lists, see :func:`read_list`, and look for the images."""

@@ -3,14 +3,16 @@ stricter sense.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.fetch import fetch, refuse_failed_download, unpack
+from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_splits
@@ -34,7 +36,8 @@ _24 = Protocol(
     map_at=5000,
     licence="Creative Commons, each picture its photographer's; see its doc folder",
     home=HOME,
-    paper="Jiang & Li, DCMH, CVPR 2017 (the 20,015 images) and SSDH, IJCAI 2018; the random draw is ours",
+    paper="Jiang & Li, DCMH, CVPR 2017 (the 20,015 images) and SSDH, IJCAI 2018; the random draw "
+    "is ours",
 )
 PROTOCOLS = {
     "24-labels": _24,
@@ -45,7 +48,8 @@ PROTOCOLS = {
         train=4_000,
         database=20_000,
         labels=38,
-        paper="the lists of github.com/swuxyj/DeepHash-pytorch; give them for their draw, else it is ours",
+        paper="the lists of github.com/swuxyj/DeepHash-pytorch; give them for their draw, else it "
+        "is ours",
     ),
 }
 
@@ -128,7 +132,6 @@ def _has_common_tag(folder: Path) -> NDArray[np.bool_]:
     )
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class MIRFlickr(RetrievalDataModule):
     """MIRFLICKR-25K: downloaded from its home (3.1 GB), or read from lists and a folder of images.
 
@@ -149,13 +152,26 @@ class MIRFlickr(RetrievalDataModule):
         allow_missing: go on without the images that are absent; their numbers enter the fingerprint
     """
 
-    root: Path = Path("datasets/mirflickr25k")
-    protocol: str = "24-labels"
-    queries: int | None = None
-    train: int | None = None
-    lists: Path | None = None
-    split_seed: int = 0
-    allow_missing: bool = False
+    def __init__(
+        self,
+        *,
+        root: Path = Path("datasets/mirflickr25k"),
+        protocol: str = "24-labels",
+        queries: int | None = None,
+        train: int | None = None,
+        lists: Path | None = None,
+        split_seed: int = 0,
+        allow_missing: bool = False,
+        **options: Unpack[DataOptions],
+    ) -> None:
+        super().__init__(**options)
+        self.root = root
+        self.protocol = protocol
+        self.queries = queries
+        self.train = train
+        self.lists = lists
+        self.split_seed = split_seed
+        self.allow_missing = allow_missing
 
     def download(self) -> None:
         """Fetch and unpack the official archives, unless they are there or ``lists`` gives the

@@ -2,7 +2,6 @@
 downloaded.
 """
 
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 
 import numpy as np
@@ -13,7 +12,8 @@ from udmsh_pl.images.image_list import ImageList, Splits, one_hot
 from udmsh_pl.images.protocol import Protocol
 
 CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
 PROTOCOL = Protocol(
@@ -60,7 +60,6 @@ def load_sample() -> Splits:
     return Splits(PROTOCOL, query=query, train=database, database=database)
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
 class FashionSample(RetrievalDataModule):
     """The embedded sample: 500 queries against 5,000 database images, which are also the train set;
     10 classes.

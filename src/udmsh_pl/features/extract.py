@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,19 +18,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from udmsh_pl.backbones import Backbone, backbone_info, build_backbone, weights_id
-from udmsh_pl.errors import InputError
+from udmsh_pl.backbones import backbone_info, weights_id
+from udmsh_pl.features.forward import Runner, forward_of
 from udmsh_pl.features.store import Arrays, FeatureWriter, open_features
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
 
-Runner = Literal["auto", "torch", "openvino"]
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
-FORMAT = (
-    1  # raise it when the meaning of stored features changes, so that old stores are left alone
-)
+# raise it when the meaning of stored features changes, so that old stores are left alone
+FORMAT = 1
 BLOCK = 8  # batches between two safe points
-CHUNK = 8  # images at a time stay in a CPU's caches: 1.6 times faster than 64
+
+
+class StoredFeatures(NamedTuple):
+    """Arrays of a store, and the name that identifies what is in them."""
+
+    name: str
+    arrays: Arrays
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,34 @@ class FeatureExtractor:
         """``global_feature [N, D]`` and ``feature_map [N, C, grid, grid]``, float16, of the images
         as they are.
         """
-        info = backbone_info(self.backbone, self.weights)
-        shapes = {
-            "global_feature": (info.global_dim,),
-            "feature_map": (info.map_channels, self.grid, self.grid),
-        }
-        return self._cached(images, shapes, views=0, seed=0)
+        return self.stored(images).arrays
 
     def views(self, images: ImageList, count: int, seed: int = 0) -> Arrays:
         """The same two arrays of ``count`` random views of each image, as ``views [N, count, D]``
-        and ``view_maps``.
+        and ``view_maps [N, count, C, grid, grid]``.
         """
-        info = backbone_info(self.backbone, self.weights)
-        shapes = {
-            "views": (count, info.global_dim),
-            "view_maps": (count, info.map_channels, self.grid, self.grid),
-        }
-        return self._cached(images, shapes, views=count, seed=seed)
+        return self.stored(images, count, seed).arrays
+
+    def stored(self, images: ImageList, views: int = 0, seed: int = 0) -> StoredFeatures:
+        """:meth:`clean` features, or :meth:`views` where ``views`` is not 0, with the name that
+        identifies them; extracted where the cache does not have them.
+
+        Raises:
+            InputError: an image cannot be read, or the store cannot be written or read.
+        """
+        key = self.key(images, views, seed)
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        name = f"{self.backbone}-{'views' if views else 'clean'}-{digest}"
+        directory = self.cache_dir.expanduser() / name
+        found = open_features(directory)
+        if found is None:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            # a second run waits for the first instead of repeating it
+            with FileLock(directory.with_suffix(".lock")):
+                found = open_features(directory) or self._extract(
+                    images, directory, key, self._shapes(views), views, seed
+                )
+        return StoredFeatures(name, found)
 
     def key(self, images: ImageList, views: int, seed: int) -> dict[str, Any]:
         """Everything that decides the features of ``images``, in a form that JSON can hold."""
@@ -95,25 +107,12 @@ class FeatureExtractor:
             del facts[speed_only]
         return facts | {"rows": len(images), "views": views, "seed": seed, "format": FORMAT}
 
-    def _cached(
-        self, images: ImageList, shapes: dict[str, tuple[int, ...]], views: int, seed: int
-    ) -> Arrays:
-        key = self.key(images, views, seed)
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        directory = (
-            self.cache_dir.expanduser()
-            / f"{self.backbone}-{'views' if views else 'clean'}-{digest}"
-        )
-        found = open_features(directory)
-        if found is None:
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(
-                directory.with_suffix(".lock")
-            ):  # a second run waits for the first instead of repeating it
-                found = open_features(directory) or self._extract(
-                    images, directory, key, shapes, views, seed
-                )
-        return found
+    def _shapes(self, views: int) -> dict[str, tuple[int, ...]]:
+        info = backbone_info(self.backbone, self.weights)
+        map_shape = (info.map_channels, self.grid, self.grid)
+        if views:
+            return {"views": (views, info.global_dim), "view_maps": (views, *map_shape)}
+        return {"global_feature": (info.global_dim,), "feature_map": map_shape}
 
     def _extract(
         self,
@@ -132,8 +131,8 @@ class FeatureExtractor:
         else:
             dataset = _Rows(images, eval_transform(size), writer.done)
         batch = max(1, self.batch_size // max(views, 1))
-        # where the backbone needs every core, processes that decode only get in its way; and starting
-        # them takes a few batches
+        # where the backbone needs every core, processes that decode only get in its way; and
+        # starting them takes a few batches
         spare = torch.cuda.is_available() or (os.cpu_count() or 1) > 2 * self.workers
         workers = self.workers if spare and len(dataset) > 8 * batch else 0
         loader = DataLoader(dataset, batch, num_workers=workers)
@@ -177,60 +176,6 @@ class FeatureExtractor:
         return "torch" if torch.cuda.is_available() or find_spec("openvino") is None else "openvino"
 
 
-@lru_cache(
-    maxsize=1
-)  # the splits of a data set come one after the other, and conversion takes seconds
-def forward_of(
-    backbone: str, weights: str | None, content: str, runner: Runner, size: int, grid: int
-) -> Forward:
-    """``uint8 [B, 3, size, size] -> (global feature, pooled feature map)`` of a frozen backbone, on
-    the GPU where there is one.
-
-    Args:
-        backbone: backbone name
-        weights: see :func:`udmsh_pl.backbones.build_backbone`
-        content: what identifies the weights (:func:`udmsh_pl.backbones.weights_id`): a file
-            may change
-        runner: ``torch`` or ``openvino``
-        size: side of the input in pixels
-        grid: the feature map is averaged to grid x grid positions
-    """
-    backbone = _FromPixels(build_backbone(backbone, weights), grid).eval()
-    if runner == "openvino":
-        return _openvino_forward(backbone, size)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = backbone.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode():
-            blocks = torch.split(pixels, CHUNK if device.type == "cpu" else len(pixels))
-            parts = [
-                backbone(block.to(device, memory_format=torch.channels_last)) for block in blocks
-            ]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-
-    return forward
-
-
-class _FromPixels(torch.nn.Module):
-    """Normalises, runs the backbone and pools its map where the backbone runs: a quarter of the bytes go
-    in, a tenth come out.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, backbone: Backbone, grid: int) -> None:
-        super().__init__()
-        self.network, self.grid = backbone, grid
-        self.register_buffer("mean", torch.tensor(backbone.info.mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(backbone.info.std)[:, None, None])
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        feature_map, feature = self.network((pixels.float() / 255 - self.mean) / self.std)
-        return feature, torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
-
-
 def _ahead(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
     """The loader's batches, each made in a thread while the backbone sees the one before."""
     batches = iter(loader)
@@ -268,46 +213,6 @@ class _Rows(Dataset[Tensor]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + row)
             return torch.stack([self.transform(image) for _ in range(self.views)])
-
-
-def _openvino_forward(backbone: torch.nn.Module, size: int) -> Forward:
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError(
-            "--data.extractor openvino needs the extra: pip install 'udmsh-pl[extract]'"
-        ) from error
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # tracing warns of shape checks, which one backbone always passes alike
-        model = openvino.convert_model(
-            backbone, example_input=torch.zeros(1, 3, size, size, dtype=torch.uint8)
-        )
-    model.reshape([-1, 3, size, size])
-    # one stream a core, each with its own few images: all cores in one small layer would wait for
-    # each other
-    options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": str(torch.get_num_threads())}
-    compiled = openvino.compile_model(model, "CPU", options)
-    streams = openvino.AsyncInferQueue(compiled)
-
-    def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        answers: dict[int, tuple[Tensor, Tensor]] = {}
-
-        def keep(request: Any, part: int) -> None:
-            feature, pooled = (
-                torch.from_numpy(request.get_output_tensor(place).data.copy()) for place in (0, 1)
-            )
-            answers[part] = feature, pooled
-
-        streams.set_callback(keep)
-        for part, block in enumerate(torch.split(pixels, CHUNK)):
-            streams.start_async({0: block.numpy()}, part)
-        streams.wait_all()
-        features, pooled = zip(*(answers[part] for part in sorted(answers)), strict=True)
-        return torch.cat(features), torch.cat(pooled)
-
-    return forward
 
 
 def _content_id(images: ImageList) -> str:

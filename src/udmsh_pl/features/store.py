@@ -1,9 +1,9 @@
 """Frozen features on disk: written block by block, resumable, and either whole or never used.
 
-A finished store is a directory with one raw little-endian float16 file an array and ``meta.json``
-(key, shapes, SHA-256). It is written in ``<directory>.part``, whose ``done.json`` counts the rows
-that are safely on disk, and renamed when the last block is there; a killed run goes on at the last
-finished block.
+A finished store is a directory with one raw little-endian float16 file an array, ``meta.json``
+(key, shapes, SHA-256) and ``verified.json`` (:mod:`udmsh_pl.features.verified`). It is written in
+``<directory>.part``, whose ``done.json`` counts the rows that are safely on disk, and renamed when
+the last block is there; a killed run goes on at the last finished block.
 """
 
 import json
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.verified import are_whole
 from udmsh_pl.files import sha256_file, write_text
 
 Batch = dict[str, Tensor]
@@ -36,33 +37,49 @@ def sample_rows(count: int, limit: int | None) -> NDArray[np.int64]:
 def open_features(directory: Path) -> Arrays | None:
     """Memory-map a finished store, or None when there is none that is whole.
 
-    Every byte is checked against the recorded SHA-256; a store that was cut or altered is removed,
-    so that the caller extracts anew.
+    The bytes are checked against the recorded SHA-256 once, and again when a file has changed. A
+    store that was cut or altered is left where it is until :class:`FeatureWriter` makes it anew.
+
+    Raises:
+        InputError: the store cannot be read for a reason that says nothing about its content.
     """
     if not directory.is_dir():
         return None
     try:
-        meta = json.loads((directory / "meta.json").read_text())
-        arrays: Arrays = {}
+        shapes = _shapes_if_whole(directory)
+        if shapes is None:
+            return None
+        return {
+            name: np.memmap(directory / f"{name}.f16", DTYPE, "r", shape=shape)
+            for name, shape in shapes.items()
+        }
+    except OSError as error:
+        raise InputError(
+            f"the features in {directory} cannot be read ({error}); mend that, or give "
+            "--data.cache_dir another folder"
+        ) from error
+
+
+def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
+    """Shape of each array, or None where a file is absent, cut or altered."""
+    try:
+        meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+        digests, shapes = {}, {}
         for name, facts in meta["arrays"].items():
-            path = directory / f"{name}.f16"
-            if (
-                path.stat().st_size != int(np.prod(facts["shape"])) * 2
-                or sha256_file(path) != facts["sha256"]
-            ):
-                raise ValueError(f"{path} was cut or altered")
-            arrays[name] = np.memmap(path, DTYPE, "r", shape=tuple(facts["shape"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        shutil.rmtree(directory)
+            path, shape = directory / f"{name}.f16", tuple(facts["shape"])
+            if path.stat().st_size != int(np.prod(shape)) * DTYPE.itemsize:
+                return None
+            digests[path], shapes[name] = str(facts["sha256"]), shape
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return arrays
+    return shapes if are_whole(digests, directory / "verified.json") else None
 
 
 class FeatureWriter:
     """Appends blocks of rows to a store, resuming an unfinished one with the same key.
 
     Args:
-        directory: where the finished store will be
+        directory: where the finished store will be; a damaged one that is there makes room for it
         key: everything that decides the content; written to ``meta.json``
         rows: N, rows of the finished store
         shapes: shape of one row of each array
@@ -80,6 +97,8 @@ class FeatureWriter:
     ) -> None:
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
         self.part = directory.with_name(directory.name + ".part")
+        if directory.exists() and open_features(directory) is None:
+            shutil.rmtree(directory)
         self.part.mkdir(parents=True, exist_ok=True)
         self.done = self._resume()
         need = self.bytes_needed - self.done * self.bytes_needed // max(rows, 1)

@@ -1,6 +1,12 @@
 """Backbones, the dual-branch encoder, and UDMSH as a LightningModule."""
 
-from udmsh_pl.backbones import Backbone, BackboneInfo, backbone_info, build_backbone
+from udmsh_pl.backbones import (
+    Backbone,
+    BackboneFeatures,
+    BackboneInfo,
+    backbone_info,
+    build_backbone,
+)
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import DualBranchEncoder
 from udmsh_pl.models.udmsh import UDMSH
@@ -9,6 +15,7 @@ from udmsh_pl.models.udmsh_plus import UDMSHPlus
 __all__ = [
     "UDMSH",
     "Backbone",
+    "BackboneFeatures",
     "BackboneInfo",
     "DualBranchEncoder",
     "HashingModule",

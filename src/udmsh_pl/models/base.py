@@ -2,32 +2,39 @@
 codes.
 """
 
-from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, backbone_info, build_backbone
+from udmsh_pl.backbones import (
+    OFFLINE_BACKBONE,
+    Backbone,
+    BackboneFeatures,
+    backbone_info,
+    build_backbone,
+)
+from udmsh_pl.constructors import check_constructor
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.models.encoder import Branches, DualBranchEncoder, Pooling
+from udmsh_pl.features.teacher import HasTrainFeatures, TrainFeatures
+from udmsh_pl.models.encoder import DualBranchEncoder
+from udmsh_pl.models.optimiser import adamw, schedule
+from udmsh_pl.models.options import Branches, Pooling
+from udmsh_pl.models.renamed import RENAMED, with_new_names
+from udmsh_pl.models.training import ObjectiveModule
+from udmsh_pl.precision import at_least_float32
 from udmsh_pl.retrieval import pack_codes
-from udmsh_pl.seeds import seed_of
-
-if (
-    TYPE_CHECKING
-):  # the data modules extract features with our backbones, so at run time data/ imports models/
-    from udmsh_pl.data.base import RetrievalDataModule
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
-class HashingModule(LightningModule):
-    """A backbone, an encoder and an objective; subclasses give the objective, and a teacher where they
-    need one.
+class HashingModule(ObjectiveModule):
+    """A backbone, an encoder and an objective; subclasses give the objective, and a teacher where
+    they need one.
+
+    A subclass with options of its own writes a constructor that sets them after
+    ``super().__init__(**options)``, with ``**options: Unpack[ModelOptions]``
+    (:mod:`udmsh_pl.models.options`).
 
     Args:
         bits: code length K, 1 to 1024
@@ -51,42 +58,65 @@ class HashingModule(LightningModule):
             process's own
         gradient_checkpointing: recompute the backbone's activations in the backward pass to save
             memory
+        trunk_learning_rate: old name of backbone_learning_rate, for one release
     """
 
-    bits: int = 64
-    backbone: str = OFFLINE_BACKBONE
-    weights: str | None = None
-    finetune: bool = False
-    branches: Branches = "dual"
-    pooling: Pooling = "average"
-    hidden: int = 1024
-    spatial_hidden: int = 256
-    grid: int = 2
-    batch_norm: bool = False
-    learning_rate: float = 1e-3
-    backbone_learning_rate: float = 1e-5
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    cosine_decay: bool = False
-    gather_batch: bool = True
-    gradient_checkpointing: bool = False
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        check_constructor(cls, HashingModule)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        bits: int = 64,
+        backbone: str = OFFLINE_BACKBONE,
+        weights: str | None = None,
+        finetune: bool = False,
+        branches: Branches = "dual",
+        pooling: Pooling = "average",
+        hidden: int = 1024,
+        spatial_hidden: int = 256,
+        grid: int = 2,
+        batch_norm: bool = False,
+        learning_rate: float = 1e-3,
+        backbone_learning_rate: float = 1e-5,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        cosine_decay: bool = False,
+        gather_batch: bool = True,
+        gradient_checkpointing: bool = False,
+        trunk_learning_rate: float | None = None,
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.backbone_info = backbone_info(self.backbone, self.weights)
-        self.encoder = self.build_encoder()
-        self.network: Backbone | None = (
-            build_backbone(self.backbone, self.weights) if self.finetune else None
+        renamed = with_new_names(
+            {
+                "backbone_learning_rate": backbone_learning_rate,
+                "trunk_learning_rate": trunk_learning_rate,
+            }
         )
-        self._frozen_backbone: list[
-            Backbone
-        ] = []  # in a list, so that it is neither trained nor saved
-        self._logged: dict[str, list[Tensor]] = {}  # of the epoch so far
+        # those of subclasses too: they are in the frames that called
+        self.save_hyperparameters(ignore=list(RENAMED))
+        self.hparams.update(renamed)
+        self.bits, self.backbone, self.weights, self.finetune = bits, backbone, weights, finetune
+        self.branches, self.pooling = branches, pooling
+        self.hidden, self.spatial_hidden, self.grid = hidden, spatial_hidden, grid
+        self.batch_norm = batch_norm
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.backbone_learning_rate: float = renamed["backbone_learning_rate"]
+        self.warmup_steps, self.cosine_decay = warmup_steps, cosine_decay
+        self.gather_batch, self.gradient_checkpointing = gather_batch, gradient_checkpointing
+        self.backbone_info = backbone_info(backbone, weights)
+        self.encoder = self.build_encoder()
+        self.network: Backbone | None = build_backbone(backbone, weights) if finetune else None
+        # in a list, so that it is neither trained nor saved
+        self._frozen_backbone: list[Backbone] = []
 
     def build_encoder(self) -> Any:
         """What turns backbone features into logits: a module with
         ``logits(global_feature, feature_map)``.
+
+        The base's constructor calls it: options of a subclass are in ``self.hparams`` by then, not
+        yet attributes.
         """
         return DualBranchEncoder(
             global_dim=self.backbone_info.global_dim,
@@ -108,59 +138,60 @@ class HashingModule(LightningModule):
             ("global_feature",) if self.branches == "global" else ("global_feature", "feature_map")
         )
 
-    @abstractmethod
-    def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss on a train batch, by name, already weighted; their sum is
-        minimised.
-        """
-
-    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
-        """Learn from the train features what the objective needs; runs on one process, before
-        training.
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
+        """Learn from the train features what the objective needs, before training, in every
+        process (see :meth:`TrainFeatures.teacher`).
         """
         return {}
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over what :meth:`fit_teacher` gave, in every process."""
+        """Take over what :meth:`fit_teacher` gave."""
 
     def on_fit_start(self) -> None:
-        """Fit the teacher once and hand it to every process."""
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if not hasattr(datamodule, "features"):
+        """Fit the teacher, or open the one that another run or process has fitted."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if not isinstance(datamodule, HasTrainFeatures):
             raise InputError(
                 "training needs a data module of udmsh_pl.data (trainer.fit(model, datamodule=...))"
             )
-        state = self.fit_teacher(datamodule) if self.trainer.is_global_zero else {}
-        self.load_teacher(self.trainer.strategy.broadcast(state))
+        self.load_teacher(self.fit_teacher(datamodule.train_features))
 
-    def backbone_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """``image [B, 3, H, W] -> (global feature [B, D], feature map [B, C, h, w])``; no gradient
-        when frozen.
-        """
+    def backbone_features(self, image: Tensor) -> BackboneFeatures:
+        """What the backbone says of images ``[B, 3, H, W]``; no gradient when it is frozen."""
         if self.network is not None:
             if self.gradient_checkpointing and self.training:
-                feature_map, feature = torch.utils.checkpoint.checkpoint(
+                recomputed = torch.utils.checkpoint.checkpoint(
                     self.network, image, use_reentrant=False
                 )
-            else:
-                feature_map, feature = self.network(image)
-            return feature, feature_map
+                return cast(BackboneFeatures, recomputed)
+            return cast(BackboneFeatures, self.network(image))
         if not self._frozen_backbone:
             self._frozen_backbone.append(
                 build_backbone(self.backbone, self.weights).requires_grad_(False).to(self.device)
             )
         with torch.no_grad():
-            feature_map, feature = self._frozen_backbone[0](image)
-        return feature, feature_map
+            return cast(BackboneFeatures, self._frozen_backbone[0](image))
 
     def logits(self, batch: Batch) -> Tensor:
-        """Encoder output before tanh, ``[B, K]``, from a batch of images or of cached features."""
-        if "image" in batch and (self.finetune or "global_feature" not in batch):
-            feature, feature_map = self.backbone_features(batch["image"])
-            if not self.finetune:
-                feature_map = torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
-            return cast(Tensor, self.encoder.logits(feature, feature_map))
-        return cast(Tensor, self.encoder.logits(batch["global_feature"], batch.get("feature_map")))
+        """Encoder output before tanh, ``[B, K]``, from a batch of images or of cached features; at
+        least float32.
+        """
+        with self.network_precision():
+            if "image" in batch and (self.finetune or "global_feature" not in batch):
+                feature, feature_map = self.backbone_features(batch["image"])
+                if not self.finetune:
+                    feature_map = torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
+                logits = self.encoder.logits(feature, feature_map)
+            else:
+                logits = self.encoder.logits(batch["global_feature"], batch.get("feature_map"))
+        return at_least_float32(logits)
+
+    def network_precision(self) -> AbstractContextManager[Any]:
+        """What ``--trainer.precision`` asks of a network; an objective runs outside of it, in at
+        least float32.
+        """
+        trainer = self._trainer
+        return nullcontext() if trainer is None else trainer.precision_plugin.forward_context()
 
     def forward(self, batch: Batch) -> Tensor:
         """Relaxed codes u in (-1, 1), ``[B, K]``; the code is their sign, with sign(0) = +1."""
@@ -196,54 +227,13 @@ class HashingModule(LightningModule):
         everyone = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
         return everyone.transpose(0, 1).flatten(0, 1)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """What a step draws (dropout) depends on seed, step and process alone, so that a resumed
-        run repeats it.
-        """
-        seed = seed_of(self.trainer.global_step, self.trainer.global_rank)
-        if self.device.type == "cpu":
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed spends 1 ms on a queue for GPUs that may come
-        else:
-            torch.manual_seed(seed)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Sum of the objective's terms; logs each."""
-        terms = self.objective(batch)
-        loss = torch.stack(list(terms.values())).sum()
-        self.log_mean({f"loss/{name}": value for name, value in {**terms, "total": loss}.items()})
-        return loss
-
-    def log_mean(self, values: dict[str, Tensor]) -> None:
-        """Log the mean of scalars over the epoch's batches: once an epoch, since ``self.log`` takes
-        longer than a small head.
-        """
-        for name, value in values.items():
-            self._logged.setdefault(name, []).append(value.detach())
-
-    def on_train_epoch_end(self) -> None:
-        """Hand the epoch's means to Lightning."""
-        for name, values in self._logged.items():
-            self.log(name, torch.stack(values).mean(), prog_bar=name == "loss/total")
-        self._logged.clear()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what an unfinished epoch has logged."""
-        checkpoint["logged"] = self._logged
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with what the unfinished epoch had logged."""
-        self._logged = dict(checkpoint.get("logged", {}))
-
-    def log_codes(self, u: Tensor) -> None:
-        """Log how unbalanced the bits of relaxed codes ``u [B, K]`` are, and how far u is from its
-        signs.
-        """
-        balance = (u >= 0).float().mean(0).sub(0.5).abs().mean()
-        self.log_mean(
-            {"codes/bit_balance": balance, "codes/quantisation_error": (1 - u.abs()).mean()}
-        )
+        """Name the backbone as it is named now: it was ``trunk`` in 0.1.0."""
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {
+            f"network.{name.removeprefix('trunk.')}" if name.startswith("trunk.") else name: value
+            for name, value in checkpoint["state_dict"].items()
+        }
 
     def codes(self, batch: Batch) -> dict[str, Any]:
         """Packed codes uint8 ``[B, ceil(K/8)]`` and the rows ``index`` long [B] that they belong
@@ -269,23 +259,13 @@ class HashingModule(LightningModule):
         """AdamW with one learning rate for the backbone and one for the rest, warm-up and decay by
         step.
         """
-        backbone = list(self.network.parameters()) if self.network is not None else []
-        own = {id(parameter) for parameter in backbone}
-        head = [parameter for parameter in self.parameters() if id(parameter) not in own]
-        groups = [{"params": head, "lr": self.learning_rate}]
-        if backbone:
-            groups.append({"params": backbone, "lr": self.backbone_learning_rate})
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True)
+        rates = self.learning_rate, self.backbone_learning_rate
+        optimizer = adamw(self, self.network, self.trainer, rates, self.weight_decay)
         if not self.warmup_steps and not self.cosine_decay:
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
-
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
-            fall = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * step / max(total, 1)))))
-            return rise * (fall if self.cosine_decay else 1.0)
-
+        scheduler = schedule(optimizer, self.warmup_steps, self.cosine_decay, total)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }

@@ -1,14 +1,11 @@
 """The dual-branch encoder: global CNN branch and spatial FCN branch, fused by one hash layer."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.models.options import Branches, Pooling
 
-Branches = Literal["dual", "global", "spatial"]
-Pooling = Literal["average", "gem", "attention"]
 MAX_BITS = 1024
 
 

@@ -65,7 +65,8 @@ class FusedFeature(nn.Module):
         return normalize(torch.cat([normalize(part, dim=1) for part in split], dim=1), dim=1)
 
     def _turn(self, fused: Tensor) -> Tensor:
-        return (fused - self.centre) @ self.axes
+        turned = fused - self.centre
+        return turned @ self.axes.to(turned.dtype)
 
 
 class FusedEncoder(nn.Module):
@@ -100,22 +101,34 @@ class FusedEncoder(nn.Module):
         )
 
     def fuse(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
-        """``(global [B, D], map [B, C, g, g]) -> [B, dims]``."""
-        return self.fusion(self.parts(global_feature, feature_map))  # type: ignore[no-any-return]
+        """``(global [B, D], map [B, C, g, g]) -> [B, dims]``, at least float32."""
+        with torch.autocast(global_feature.device.type, enabled=False):
+            return self.fusion(self.parts(global_feature, feature_map))  # type: ignore[no-any-return]
 
     def parts(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
-        """Both features side by side, ``[B, D + C g g]``."""
-        if not self.with_map:
-            return global_feature.float()
-        if feature_map is None:
+        """Both features side by side, float32 ``[B, D + C g g]``."""
+        if self.with_map and feature_map is None:
             raise InputError(
                 "the fused feature needs the feature map; use --model.branches global without one"
             )
-        return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
+        return side_by_side(global_feature, feature_map if self.with_map else None)
 
     def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
         """Head output before tanh, ``[B, K]``."""
-        return self.head(self.fuse(global_feature, feature_map))  # type: ignore[no-any-return]
+        return self.head_logits(self.fuse(global_feature, feature_map))
+
+    def head_logits(self, fused: Tensor) -> Tensor:
+        """The same of fused features ``[B, dims]`` of any dtype."""
+        return self.head(fused.to(next(self.head.parameters()).dtype))  # type: ignore[no-any-return]
+
+
+def side_by_side(global_feature: Tensor, feature_map: Tensor | None) -> Tensor:
+    """``[B, D]`` and ``[B, C, g, g]`` as float32 ``[B, D + C g g]``; the feature alone without a
+    map.
+    """
+    if feature_map is None:
+        return global_feature.float()
+    return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
 
 
 def _root(parts: Tensor) -> Tensor:

@@ -3,28 +3,44 @@ views.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
+from udmsh_pl.backbones import BackboneFeatures
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch, sample_rows
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import asymmetric_pairwise_loss
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.fusion import FusedEncoder
-
-if TYPE_CHECKING:
-    from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.options import BranchOptions
+from udmsh_pl.precision import at_least_float32
 
 FIT_ROWS = 20_000  # train rows that the fused feature's axes are fitted on
 BLOCK = 1024  # rows projected at a time
 
 
-@dataclass(eq=False, kw_only=True, repr=False)
+@dataclass(frozen=True)
+class ManifoldSettings:
+    """What decides fused features and teacher, beside the train features; see
+    :class:`UDMSHPlus`.
+    """
+
+    teacher: Literal["manifold", "cosine"]
+    with_map: bool
+    dims: int
+    neighbours: int
+    edge_power: float
+    rank: int
+    diffusion_time: float | None
+
+
 class UDMSHPlus(HashingModule):
     """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their
     geometry, in *our* form.
@@ -50,34 +66,45 @@ class UDMSHPlus(HashingModule):
             alike
     """
 
-    hidden: int = 2048
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    warmup_steps: int = 50
-    cosine_decay: bool = True
-    teacher: Literal["manifold", "cosine"] = "manifold"
-    use_views: bool = True
-    dims: int = 512
-    dropout: float = 0.3
-    neighbours: int = 30
-    edge_power: float = 3.0
-    rank: int = 128
-    diffusion_time: float | None = None
-    code_share: float = 0.5
-    least_weight: float | None = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("diffusion_time", "least_weight"):
-            if (getattr(self, name) or 0) < 0:
+    def __init__(
+        self,
+        *,
+        hidden: int = 2048,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 50,
+        cosine_decay: bool = True,
+        teacher: Literal["manifold", "cosine"] = "manifold",
+        use_views: bool = True,
+        dims: int = 512,
+        dropout: float = 0.3,
+        neighbours: int = 30,
+        edge_power: float = 3.0,
+        rank: int = 128,
+        diffusion_time: float | None = None,
+        code_share: float = 0.5,
+        least_weight: float | None = 0.1,
+        **options: Unpack[BranchOptions],
+    ) -> None:
+        for name, value in (("diffusion_time", diffusion_time), ("least_weight", least_weight)):
+            if (value or 0) < 0:
                 raise InputError(
-                    f"{name} is {getattr(self, name)}; give --model.{name} a number of at least 0, "
-                    "or null"
+                    f"{name} is {value}; give --model.{name} a number of at least 0, or null"
                 )
-        super().__post_init__()
-        self._inputs, self._targets = (
-            torch.empty(0),
-            torch.empty(0),
-        )  # of the train images; not for the checkpoint
+        super().__init__(
+            hidden=hidden,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            cosine_decay=cosine_decay,
+            **options,
+        )
+        self.use_views, self.code_share, self.least_weight = use_views, code_share, least_weight
+        self.settings = ManifoldSettings(
+            teacher, self.branches != "global", dims, neighbours, edge_power, rank, diffusion_time
+        )
+        # of the train images; not for the checkpoint
+        self._inputs, self._targets = torch.empty(0), torch.empty(0)
 
     @property
     def train_arrays(self) -> tuple[str, ...]:
@@ -89,67 +116,36 @@ class UDMSHPlus(HashingModule):
         too.
         """
         map_dim = 0 if self.branches == "global" else self.backbone_info.map_channels * self.grid**2
+        dims, dropout = self.hparams["dims"], self.hparams["dropout"]
         return FusedEncoder(
-            self.backbone_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout
+            self.backbone_info.global_dim, map_dim, self.bits, self.hidden, dims, dropout
         )
 
-    def backbone_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def backbone_features(self, image: Tensor) -> BackboneFeatures:
         """As in the base, with the map averaged to the grid that the fused feature was fitted
         on.
         """
-        feature, feature_map = super().backbone_features(image)
-        return feature, torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
+        features = super().backbone_features(image)
+        pooled = torch.nn.functional.adaptive_avg_pool2d(features.feature_map, self.grid)
+        return features._replace(feature_map=pooled)
 
-    def fit_teacher(self, datamodule: "RetrievalDataModule") -> dict[str, Tensor]:
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Fused features of the clean train images and their views, and the teacher's embedding of
-        each image.
+        each image (:func:`fit_manifold_teacher`).
 
-        Neither depends on code length or seed, so the runs of one process share them.
+        Neither depends on code length or seed.
         """
-        settings = (
-            self.teacher,
-            self.branches,
-            self.dims,
-            self.neighbours,
-            self.edge_power,
-            self.rank,
-            self.diffusion_time,
-        )
-        return datamodule.once(
-            ("udmsh-plus", *settings), lambda: self._fit(datamodule.features("train"))
-        )
-
-    def _fit(self, stored: Arrays) -> dict[str, Tensor]:
-        encoder = self.build_encoder()
-        rows = sample_rows(len(stored["global_feature"]), FIT_ROWS)
-        encoder.fusion.fit(encoder.parts(*_rows(stored, rows)))
-        inputs = [_fused(encoder, stored["global_feature"], stored["feature_map"])]
-        for view in range(stored["views"].shape[1] if "views" in stored else 0):
-            inputs.append(_fused(encoder, stored["views"][:, view], stored["view_maps"][:, view]))
-        fusion = {f"fusion.{name}": value for name, value in encoder.fusion.state_dict().items()}
-        return fusion | {
-            "inputs": torch.stack(inputs, dim=1),
-            "targets": self._embedding(inputs[0]),
-        }
-
-    def _embedding(self, fused: Tensor) -> Tensor:
-        """Unit rows whose cosines are the teacher's similarities."""
-        features = fused.float().numpy()
-        if self.teacher == "cosine":
-            return torch.from_numpy(unit_rows(features))
-        graph = neighbour_graph(features, self.neighbours, self.edge_power)
-        return torch.from_numpy(diffused_embedding(graph, self.rank, self.diffusion_time))
+        return features.teacher("udmsh-plus", self.settings, fit_manifold_teacher)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over the fitted fused feature, the inputs ``[N, 1 + V, dims]`` and the teacher's
-        unit rows ``[N, rank]``.
-        """
+        """Take over what :func:`fit_manifold_teacher` gave, in the precision of the fit."""
         fusion = {
-            name.removeprefix("fusion."): value
+            name.removeprefix("fusion."): value.clone()
             for name, value in state.items()
             if name.startswith("fusion.")
         }
-        self.encoder.fusion.load_state_dict(fusion)
+        self.encoder.fusion.load_state_dict(fusion, assign=True)
+        self.encoder.fusion.to(self.device)
         self._inputs, self._targets = state["inputs"], state["targets"]
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
@@ -160,9 +156,10 @@ class UDMSHPlus(HashingModule):
         else:
             seen = self._inputs.shape[1] if self.use_views else 1
             pick = torch.randint(seen, (len(rows),))  # each image: as it is, or one of its views
-            u = torch.tanh(
-                self.encoder.head(self._inputs[rows, pick].to(self.device, torch.float32))
-            )
+            fused = self._inputs[rows, pick].to(self.device)
+            with self.network_precision():
+                logits = self.encoder.head_logits(fused)
+            u = torch.tanh(at_least_float32(logits))
         u = self.gather(u)
         self.log_codes(u)
         targets = self.gather(self._targets[rows].to(self.device))
@@ -171,21 +168,54 @@ class UDMSHPlus(HashingModule):
         return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
 
 
-def _rows(stored: Arrays, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(stored["global_feature"][rows]), torch.from_numpy(
-        stored["feature_map"][rows]
-    )
+def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:
+    """Fit the fused feature and the teacher to train features.
+
+    Returns:
+        ``fusion.*``, buffers of the :class:`FusedFeature`; ``inputs``, float16
+        ``[N, 1 + V, dims]``, fused features of the images and their views; ``targets``, float32
+        unit rows ``[N, rank]`` whose cosines are the teacher's similarities.
+    """
+    feature, feature_map = stored["global_feature"], stored["feature_map"]
+    map_dim = feature_map[0].size if settings.with_map else 0
+    parts = (feature.shape[1], map_dim) if map_dim else (feature.shape[1],)
+    fusion = FusedFeature(parts, settings.dims)
+    fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), settings.with_map))
+    inputs = [_fused(fusion, feature, feature_map, settings.with_map)]
+    for view in range(stored["views"].shape[1] if "views" in stored else 0):
+        views = stored["views"][:, view], stored["view_maps"][:, view]
+        inputs.append(_fused(fusion, *views, settings.with_map))
+    state = {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
+    targets = _embedding(inputs[0].float().numpy(), settings)
+    return state | {"inputs": torch.stack(inputs, dim=1), "targets": torch.from_numpy(targets)}
+
+
+def _embedding(fused: NDArray[np.float32], settings: ManifoldSettings) -> NDArray[np.float32]:
+    if settings.teacher == "cosine":
+        return unit_rows(fused)
+    graph = neighbour_graph(fused, settings.neighbours, settings.edge_power)
+    return diffused_embedding(graph, settings.rank, settings.diffusion_time)
+
+
+def _parts(
+    feature: NDArray[np.float16],
+    feature_map: NDArray[np.float16],
+    rows: NDArray[np.int64] | slice,
+    with_map: bool,
+) -> Tensor:
+    chosen = torch.from_numpy(np.array(feature_map[rows])) if with_map else None
+    return side_by_side(torch.from_numpy(np.array(feature[rows])), chosen)
 
 
 def _fused(
-    encoder: FusedEncoder, feature: NDArray[np.float16], feature_map: NDArray[np.float16]
+    fusion: FusedFeature,
+    feature: NDArray[np.float16],
+    feature_map: NDArray[np.float16],
+    with_map: bool,
 ) -> Tensor:
     """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all
     there at once.
     """
-    blocks = []
-    for start in range(0, len(feature), BLOCK):
-        part = slice(start, start + BLOCK)
-        pair = (torch.from_numpy(np.array(array[part])) for array in (feature, feature_map))
-        blocks.append(encoder.fuse(*pair).half())
-    return torch.cat(blocks)
+    starts = range(0, len(feature), BLOCK)
+    blocks = (_parts(feature, feature_map, slice(at, at + BLOCK), with_map) for at in starts)
+    return torch.cat([fusion(block).half() for block in blocks])

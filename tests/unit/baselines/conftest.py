@@ -1,7 +1,6 @@
 """Tiny learned methods, a batch for them, and a few steps of training without a trainer."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from udmsh_pl.features.store import Batch
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import HashingModule
 
 BITS, ROWS, DIM = 8, 12, 512
@@ -57,11 +57,7 @@ def teach() -> Callable[[HashingModule, Tensor], None]:
 
     def fit(method: HashingModule, features: Tensor) -> None:
         stored = {"global_feature": features.numpy().astype(np.float16)}
-        once = lambda key, make: make()  # noqa: E731
-        datamodule: Any = SimpleNamespace(
-            features=lambda split: {"train": stored}[split], once=once
-        )
-        method.load_teacher(method.fit_teacher(datamodule))
+        method.load_teacher(method.fit_teacher(TrainFeatures(stored)))
 
     return fit
 

@@ -74,11 +74,3 @@ def test_two_views_of_a_batch_differ() -> None:
     assert (batch["views"][:, 0] != batch["views"][:, 1]).all()
     assert torch.equal(batch["views"], batch["view_maps"].flatten(2))
     assert len(batch["views"].unique()) == 6
-
-
-def test_shared_fits_are_made_once(folder: Path) -> None:
-    data, made = module(folder), []
-    for key in ("a", "a", "b"):
-        data.once(key, lambda: made.append(1) or len(made))  # type: ignore[func-returns-value]
-    assert len(made) == 2
-    assert data.once("a", lambda: 9) == 1

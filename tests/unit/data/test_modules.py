@@ -1,13 +1,13 @@
 """Every data module as LightningCLI sees it: arguments, defaults, mistyped keys."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from jsonargparse import ArgumentParser
 
 import udmsh_pl.data
+from udmsh_pl.constructors import options_of
 from udmsh_pl.data.base import RetrievalDataModule
 
 BLOCKS = {
@@ -61,14 +61,10 @@ def test_each_argument_is_explained_in_the_help(
     with pytest.raises(SystemExit):
         parser().parse_args([f"--data.help=udmsh_pl.data.{name}"])
     shown = " ".join(capsys.readouterr().out.split())
-    for argument in fields(module):
+    for argument in sorted(options_of(module, RetrievalDataModule)):
         # The explanation stands between the argument's name and its type.
-        assert re.search(rf"--data\.{argument.name} (?:\S+ ){{4,}}?.*?\(type:", shown), (
-            argument.name
-        )
-        assert not re.search(rf"--data\.{argument.name} \S+ \((?:required, )?type:", shown), (
-            argument.name
-        )
+        assert re.search(rf"--data\.{argument} (?:\S+ ){{4,}}?.*?\(type:", shown), argument
+        assert not re.search(rf"--data\.{argument} \S+ \((?:required, )?type:", shown), argument
 
 
 def test_a_mistyped_key_is_named() -> None:

@@ -38,12 +38,12 @@ def extractor(tmp_path: Path, **changes: object) -> FeatureExtractor:
     return FeatureExtractor(cache_dir=tmp_path / "cache", **{**settings, **changes})  # type: ignore[arg-type]
 
 
-def test_features_are_the_trunks_own(tmp_path: Path, images: ImageList) -> None:
+def test_features_are_the_backbones_own(tmp_path: Path, images: ImageList) -> None:
     arrays = extractor(tmp_path).clean(images)
     info = backbone_info("resnet10t", "random")
     transform = eval_transform(64, info.mean, info.std)
     with torch.no_grad():
-        feature_map, feature = build_backbone("resnet10t", "random")(
+        feature, feature_map = build_backbone("resnet10t", "random")(
             torch.stack([transform(images.load(row)) for row in range(11)])
         )
     pooled = torch.nn.functional.adaptive_avg_pool2d(feature_map, 2)
@@ -69,7 +69,7 @@ def test_a_second_call_reads_the_cache(
 ) -> None:
     first = extractor(tmp_path).clean(images)
     monkeypatch.setattr(
-        "udmsh_pl.features.extract.build_backbone", lambda *_: pytest.fail("the backbone ran again")
+        "udmsh_pl.features.forward.build_backbone", lambda *_: pytest.fail("the backbone ran again")
     )
     second = extractor(tmp_path, batch_size=2).clean(images)
     np.testing.assert_array_equal(first["feature_map"], second["feature_map"])

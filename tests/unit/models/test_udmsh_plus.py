@@ -1,6 +1,5 @@
 """UDMSH-plus without a trainer: its teacher, its inputs, its objective."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models import UDMSHPlus
 
@@ -41,10 +41,7 @@ def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSHPlus:
         "gather_batch": False,
     }
     built = UDMSHPlus(**(tiny | options))
-    data: Any = SimpleNamespace(
-        features=lambda split: {"train": stored}[split], once=lambda key, make: make()
-    )
-    built.load_teacher(built.fit_teacher(data))
+    built.load_teacher(built.fit_teacher(TrainFeatures(stored)))
     return built
 
 
