@@ -18,6 +18,7 @@ from udmsh_pl.checkpoints import check_checkpoint, newest_checkpoint
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
+from udmsh_pl.models.renamed import RENAMED, with_new_names
 from udmsh_pl.plan import Plan
 from udmsh_pl.reports.environment import write_environment
 
@@ -84,12 +85,15 @@ class UdmshCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
-        self.config = parser.parse_args(cast("list[str]", args))
+        self.config = parser.parse_args(with_new_options(cast("list[str]", args)))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's backbone, and let a configuration carry a plan."""
         for name in SHARED_WITH_DATA:
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
+        parser.link_arguments(
+            "model.train_arrays", "data.init_args.train_arrays", apply_on="instantiate"
+        )
         parser.add_class_arguments(Plan, "reproduce")
         told = "validate, test, predict: take random weights where no checkpoint is given"
         parser.add_argument("--untrained", type=bool, default=False, help=told)
@@ -131,6 +135,19 @@ class UdmshCLI(LightningCLI):
 
     def _model_path(self) -> Any:
         return self.config[self.config.subcommand].model.class_path
+
+
+def with_new_options(args: Sequence[str]) -> list[str]:
+    """Options of the command line under their new names; warns of each old one."""
+    found = []
+    for option in args:
+        name, sign, value = option.partition("=")
+        old = name.rpartition(".")[2]
+        if name.startswith("--model.") and old in RENAMED:
+            with_new_names({old: value})
+            name = name.removesuffix(old) + RENAMED[old]
+        found.append(name + sign + value)
+    return found
 
 
 class ParsedCLI(UdmshCLI):

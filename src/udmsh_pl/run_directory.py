@@ -75,7 +75,7 @@ class RunDirectory:
             return 0
 
     def finished(self, cell: Cell, stamp: Stamp) -> bool:
-        """Whether the cell was finished with exactly these settings, and all its files are there."""
+        """Whether the cell was finished with just these settings and all its files are there."""
         folder = self.folder(cell)
         try:
             found = json.loads((folder / "done.json").read_text(encoding="utf-8"))

@@ -66,7 +66,9 @@ def test_a_plan_is_run_reported_and_resumed(
 
     ran = []
     for runner in ("run_learned", "run_shallow"):
-        monkeypatch.setattr(f"udmsh_pl.plan_run.{runner}", lambda *_, name=runner: ran.append(name))
+        monkeypatch.setattr(
+            f"udmsh_pl.runners.plan_run.{runner}", lambda *_, name=runner: ran.append(name)
+        )
     before = (run_dir / "results.csv").read_bytes()
     assert (
         udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0

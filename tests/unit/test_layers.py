@@ -15,13 +15,13 @@ SOURCE = Path(udmsh_pl.__file__).parent
 # a line knows the lines above it; those beside each other do not know each other
 LAYERS = """
     errors
-    files | seeds | parallel | ranks
+    files | seeds | constructors | precision
     plan
     images
     backbones
     retrieval
     results
-    run_directory | progress
+    run_directory
     structure | losses | manifold
     features
     data | models
@@ -29,9 +29,7 @@ LAYERS = """
     search
     callbacks | checkpoints
     lightning_cli
-    experiment | runners | run_loggers
-    plan_run
-    reproduce
+    runners
     commands
     serve
     cli

@@ -1,4 +1,4 @@
-"""A run directory keeps what it was given, whatever else writes to it, and believes no stale stamp."""
+"""A run directory keeps what it was given, whoever else writes, and believes no stale stamp."""
 
 import json
 import multiprocessing

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from scipy.special import betaincinv
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Unpack
 
 from udmsh_pl.baselines.functional import pair_cosines, sign
@@ -13,6 +13,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.batch_norm import GlobalBatchNorm
 from udmsh_pl.models.options import Branches, TrainingOptions
 from udmsh_pl.precision import at_least_float32
 
@@ -90,7 +91,7 @@ class SDC(HashingModule):
         self.beta, self.orthogonal, self.temperature = beta, orthogonal, temperature
         self.quantisation_weight = quantisation_weight
         self.contrastive_weight = contrastive_weight
-        self.output_norm = nn.BatchNorm1d(self.bits)
+        self.output_norm = GlobalBatchNorm(self.bits)
 
     def logits(self, batch: Batch) -> Tensor:
         """Encoder output v, normalised over the batch, ``[B, K]``."""

@@ -1,4 +1,4 @@
-"""Pictures during training: the semantic structure, and what is found, in loggers that take them."""
+"""Pictures during training, for loggers that take them: the structure, and what is found."""
 
 from collections.abc import Sequence
 from pathlib import Path

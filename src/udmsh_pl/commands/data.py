@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check or export; gives the exit status."""
-    from udmsh_pl.experiment import Experiment
+    from udmsh_pl.runners.experiment import Experiment
 
     datamodule = Experiment.parse(args.config, args.overrides).datamodule()
     datamodule.download()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from typing_extensions import Self
@@ -44,7 +45,7 @@ class RetrievalDataModule(LightningDataModule):
     the row in the split.
 
     Args:
-        batch_size: images a batch (a process, under DDP)
+        batch_size: images a batch, of all processes together
         num_workers: processes that decode images
         val_queries: this many train images, drawn with a fixed seed, are the queries of
             ``validate`` against the rest of the train list; test queries are never used for a
@@ -102,7 +103,7 @@ class RetrievalDataModule(LightningDataModule):
         self.extractor, self.grid = extractor, grid
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
-        self._train_stores: list[str] = []  # names that tell the train features from others
+        self._stores: dict[str, str] = {}  # names that tell the features of a split from others
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -155,10 +156,10 @@ class RetrievalDataModule(LightningDataModule):
     def train_features(self) -> TrainFeatures:
         """The train split's cached arrays, and the folder of the teachers fitted to them."""
         arrays = self.features("train")
-        if not self._train_stores:  # features that came from elsewhere
+        if "train" not in self._stores:  # features that came from elsewhere
             return TrainFeatures(arrays)
         folder = self.cache_dir.expanduser() / "teachers"
-        return TrainFeatures(arrays, folder, " ".join(self._train_stores))
+        return TrainFeatures(arrays, folder, self._stores["train"])
 
     def with_train_arrays(self, names: Iterable[str] | None) -> Self:
         """The same data with other arrays in its train batches; both share what is open."""
@@ -167,9 +168,12 @@ class RetrievalDataModule(LightningDataModule):
         other.trainer = None
         return other
 
-    def feature_key(self, split: str) -> str:
-        """What tells the cached features of a split from others."""
-        return repr(self.feature_extractor.key(self.splits.by_name()[split], 0, 0))
+    def feature_keys(self) -> dict[str, str]:
+        """What tells the cached features of each split from those of other pictures, backbones or
+        sizes; with a backbone that is fine-tuned, of the train split alone.
+        """
+        self._open_features()
+        return dict(self._stores)
 
     def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the train split that validate as (query, database); at most a fifth of them are
@@ -191,27 +195,24 @@ class RetrievalDataModule(LightningDataModule):
             stored = {name: stored[name] for name in self.train_arrays if name in stored}
         if self.trainer is not None:
             world, rank = self.trainer.world_size, self.trainer.global_rank
+        whole = min(self.batch_size, len(images))  # of all processes together
+        share, steps = max(1, whole // world), len(images) // whole
+        if world > 1 and whole % world:
+            rank_zero_warn(f"{world} processes cannot share a batch of {whole}: {share} each")
         rows = FeatureRows(images.labels, stored)
-        batch_size = min(self.batch_size, max(1, len(images) // world))
         if not self.finetune:  # copying cached rows needs no worker processes
+            sampler = Shuffle(rows, world, rank, steps * share)
             return TrainLoader(
-                rows,
-                batch_size=batch_size,
-                sampler=Shuffle(rows, world, rank),
-                drop_last=True,
-                collate_fn=whole_batch,
+                rows, batch_size=share, sampler=sampler, drop_last=True, collate_fn=whole_batch
             )
         info = backbone_info(self.backbone, self.weights)
-        pixels = ImageDataset(
-            images, view_transform(self.image_size or info.image_size, info.mean, info.std)
-        )
+        size = self.image_size or info.image_size
+        pixels = ImageDataset(images, view_transform(size, info.mean, info.std))
         both = ImagesWithFeatures(pixels, rows)
+        sampler = Shuffle(both, world, rank, steps * share)
+        workers = self.num_workers
         return TrainLoader(
-            both,
-            batch_size=batch_size,
-            sampler=Shuffle(both, world, rank),
-            drop_last=True,
-            num_workers=self.num_workers,
+            both, batch_size=share, sampler=sampler, drop_last=True, num_workers=workers
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
@@ -271,10 +272,8 @@ class RetrievalDataModule(LightningDataModule):
             if name == "database" and images.names == train.names and images.root == train.root:
                 self._features[name] = self._features["train"]
                 continue
-            store, self._features[name] = extractor.stored(images)
-            if name == "train":
-                self._train_stores[:] = [store]
+            self._stores[name], self._features[name] = extractor.stored(images)
         if self.views and "views" not in self._features["train"]:
             store, arrays = extractor.stored(splits.train, self.views)
             self._features["train"] = self._features["train"] | arrays
-            self._train_stores.append(store)
+            self._stores["train"] += f" {store}"

@@ -86,11 +86,19 @@ class Shuffle(DistributedSampler[int]):
 
     Batch t of all processes together holds the rows of batch t of one process whose batches are
     ``world`` times larger. Lightning announces the epoch with ``set_epoch`` before its first batch.
+
+    Args:
+        dataset: what the rows are of
+        world: processes
+        rank: number of this one
+        limit: rows that each process is dealt, so that all see the same number of batches
     """
 
-    def __init__(self, dataset: FeatureRows | ImagesWithFeatures, world: int, rank: int) -> None:
+    def __init__(
+        self, dataset: FeatureRows | ImagesWithFeatures, world: int, rank: int, limit: int
+    ) -> None:
         super().__init__(dataset, world, rank, shuffle=True, seed=seed_of(0), drop_last=True)
-        self.of_epoch = dataset
+        self.of_epoch, self.limit = dataset, limit
         self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -99,7 +107,10 @@ class Shuffle(DistributedSampler[int]):
         self.of_epoch.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(list(super().__iter__())[self.skip :])
+        return iter(list(super().__iter__())[self.skip : self.limit])
+
+    def __len__(self) -> int:
+        return self.limit
 
 
 class TrainLoader(DataLoader[Batch]):

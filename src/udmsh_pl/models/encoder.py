@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.models.batch_norm import GlobalBatchNorm
 from udmsh_pl.models.options import Branches, Pooling
 
 MAX_BITS = 1024
@@ -77,14 +78,14 @@ class DualBranchEncoder(nn.Module):
         self.branches = branches
         if branches != "spatial":
             self.global_branch = nn.Sequential(
-                nn.Linear(global_dim, hidden), *_after(hidden, batch_norm, nn.BatchNorm1d)
+                nn.Linear(global_dim, hidden), *_after(hidden, batch_norm)
             )
         if branches != "global":
             self.spatial_branch = nn.Sequential(
                 nn.Conv2d(map_channels, spatial_hidden, kernel_size=1),  # conv6
-                *_after(spatial_hidden, batch_norm, nn.BatchNorm2d),
+                *_after(spatial_hidden, batch_norm),
                 nn.Conv2d(spatial_hidden, spatial_hidden, kernel_size=1),  # conv7
-                *_after(spatial_hidden, batch_norm, nn.BatchNorm2d),
+                *_after(spatial_hidden, batch_norm),
                 SpatialPool(spatial_hidden, pooling),
             )
         width = {"dual": hidden + spatial_hidden, "global": hidden, "spatial": spatial_hidden}[
@@ -114,5 +115,5 @@ class DualBranchEncoder(nn.Module):
         return logits
 
 
-def _after(width: int, batch_norm: bool, norm: type[nn.Module]) -> list[nn.Module]:
-    return [norm(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
+def _after(width: int, batch_norm: bool) -> list[nn.Module]:
+    return [GlobalBatchNorm(width), nn.ReLU()] if batch_norm else [nn.ReLU()]

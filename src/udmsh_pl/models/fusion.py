@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.models.batch_norm import GlobalBatchNorm
 from udmsh_pl.models.encoder import MAX_BITS
 
 BLOCK = 1024  # rows projected at a time
@@ -94,7 +95,7 @@ class FusedEncoder(nn.Module):
         self.fusion = FusedFeature((global_dim, map_dim) if map_dim else (global_dim,), dims)
         self.head = nn.Sequential(
             nn.Linear(dims, hidden),
-            nn.BatchNorm1d(hidden),
+            GlobalBatchNorm(hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, bits),

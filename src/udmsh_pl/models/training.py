@@ -1,4 +1,4 @@
-"""Training on an objective of named terms: seeds of steps, precision of the loss, what is logged."""
+"""Training on an objective of named terms: its seeds, its precision and what is logged."""
 
 from abc import abstractmethod
 from typing import Any

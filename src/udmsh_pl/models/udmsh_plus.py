@@ -21,6 +21,7 @@ from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.models.options import BranchOptions
 from udmsh_pl.precision import at_least_float32
+from udmsh_pl.seeds import seed_of
 
 FIT_ROWS = 20_000  # train rows that the fused feature's axes are fitted on
 BLOCK = 1024  # rows projected at a time
@@ -104,6 +105,7 @@ class UDMSHPlus(HashingModule):
             teacher, self.branches != "global", dims, neighbours, edge_power, rank, diffusion_time
         )
         # of the train images; not for the checkpoint
+        self._seen, self._epoch = torch.empty(0, dtype=torch.long), -1
         self._inputs, self._targets = torch.empty(0), torch.empty(0)
 
     @property
@@ -154,9 +156,7 @@ class UDMSHPlus(HashingModule):
         if self.finetune:
             u = self(batch)
         else:
-            seen = self._inputs.shape[1] if self.use_views else 1
-            pick = torch.randint(seen, (len(rows),))  # each image: as it is, or one of its views
-            fused = self._inputs[rows, pick].to(self.device)
+            fused = self._inputs[rows, self._seen_in_epoch()[rows]].to(self.device)
             with self.network_precision():
                 logits = self.encoder.head_logits(fused)
             u = torch.tanh(at_least_float32(logits))
@@ -166,6 +166,20 @@ class UDMSHPlus(HashingModule):
         similarity = targets @ targets.T
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
         return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
+
+    def _seen_in_epoch(self) -> Tensor:
+        """For each train image whether the epoch shows it as it is (0) or which view; long [N].
+
+        A function of seed, epoch and row, so that it does not matter which process has a row.
+        """
+        if self._epoch != self.current_epoch or len(self._seen) != len(self._inputs):
+            self._epoch = self.current_epoch
+            generator = torch.Generator().manual_seed(
+                seed_of(self.current_epoch, len(self._inputs))
+            )
+            count = self._inputs.shape[1] if self.use_views else 1
+            self._seen = torch.randint(count, (len(self._inputs),), generator=generator)
+        return self._seen
 
 
 def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:

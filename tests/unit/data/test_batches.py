@@ -30,7 +30,8 @@ def loader(
     batch_size: int, world: int = 1, rank: int = 0, epoch: int = 0, workers: int = 0
 ) -> TrainLoader:
     dataset = rows()
-    sampler = Shuffle(dataset, world, rank)
+    steps = ROWS // (batch_size * world)
+    sampler = Shuffle(dataset, world, rank, steps * batch_size)
     made = TrainLoader(
         dataset,
         batch_size=batch_size,

@@ -12,16 +12,16 @@ from udmsh_pl import __version__
 from udmsh_pl.baselines.cosine import cosine_map
 from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.experiment import Experiment
 from udmsh_pl.files import write_text
 from udmsh_pl.plan import Cell, Plan
-from udmsh_pl.ranks import agreed, is_first, wait_for_all
 from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.results import Result
 from udmsh_pl.retrieval.measures import Measure, named_measure
 from udmsh_pl.run_directory import RunDirectory
-from udmsh_pl.run_loggers import cell_loggers, close
-from udmsh_pl.runners import Outcome, global_features, labelled, run_learned, run_shallow
+from udmsh_pl.runners.cells import Outcome, global_features, labelled, run_learned, run_shallow
+from udmsh_pl.runners.experiment import Experiment
+from udmsh_pl.runners.loggers import cell_loggers, close
+from udmsh_pl.runners.ranks import agreed, is_first, wait_for_all
 
 REFERENCE = Cell("cosine (real-valued)", 0, 0)
 # ru_maxrss counts bytes there, KiB elsewhere
@@ -114,6 +114,7 @@ class PlanRun:
         callbacks = [EvaluateRetrieval(self.plan.ks, self.plan.measures), Figures()]
         trainer = self.experiment.trainer(folder, loggers, callbacks, self.verbose)
         model = self.experiment.learned(cell)
+        data = data.with_train_arrays(model.train_arrays)
         try:
             return run_learned(model, data, trainer, folder / "last.ckpt")
         finally:
@@ -152,7 +153,7 @@ class PlanRun:
         settings = {} if cell == REFERENCE else self.experiment.settings(cell)
         return {
             "settings": settings | {"ks": list(self.plan.ks), "measures": self.plan.measures},
-            "features": feature_keys(data),
+            "features": data.feature_keys(),
             "split": data.splits.fingerprint(),
             "version": __version__,
         }
@@ -190,8 +191,3 @@ class PlanRun:
             )
             for measure in measures
         ]
-
-
-def feature_keys(data: RetrievalDataModule) -> dict[str, str]:
-    """What tells the features of query and database from others, by split."""
-    return {name: data.feature_key(name) for name in data.splits.by_name()}

@@ -1,4 +1,4 @@
-"""What a running plan shows: a line a finished cell, a bar on a terminal, the rest in a log file."""
+"""What a running plan shows: a line a cell, a bar on a terminal, the rest in a log file."""
 
 import logging
 import sys

@@ -30,7 +30,7 @@ def wait_for_all() -> None:
 
 
 def join() -> None:
-    """Make this process one of its launcher's ranks (see :func:`udmsh_pl.parallel.run_ranks`)."""
+    """Make this process a rank of :func:`udmsh_pl.runners.parallel.run_ranks`, if it is one."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world < 2 or dist.is_initialized():
         return

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from udmsh_pl import parallel, ranks
 from udmsh_pl.errors import InputError
-from udmsh_pl.experiment import Experiment
 from udmsh_pl.plan import Cell, Plan
-from udmsh_pl.plan_run import REFERENCE, PlanRun
-from udmsh_pl.progress import Progress, log_to
 from udmsh_pl.reports.run_report import PICTURES, write_report
 from udmsh_pl.run_directory import RunDirectory
-from udmsh_pl.run_loggers import log_report
+from udmsh_pl.runners import parallel, ranks
+from udmsh_pl.runners.experiment import Experiment
+from udmsh_pl.runners.loggers import log_report
+from udmsh_pl.runners.plan_run import REFERENCE, PlanRun
+from udmsh_pl.runners.progress import Progress, log_to
 
 TRIES = 2  # of a cell, when workers die of it
 

@@ -26,8 +26,8 @@ from udmsh_pl.lightning_cli import (
     one_line,
 )
 from udmsh_pl.models import HashingModule
-from udmsh_pl.parallel import visible_gpus
 from udmsh_pl.plan import Cell, Plan
+from udmsh_pl.runners.parallel import visible_gpus
 
 # what changes how a run is shown or how fast it goes, but no result
 SHOWN_ONLY = ("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps")
