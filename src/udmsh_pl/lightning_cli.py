@@ -128,13 +128,11 @@ class UdmshCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Take the settings that a checkpoint was trained with, once the file has been checked."""
-        path = self.config[self.config.subcommand].get("ckpt_path") if self.subcommand else None
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
         if path not in (None, "last", "best", "hpc", "registry"):
-            check_checkpoint(Path(path), self._raw, str(self._model_path()))
+            check_checkpoint(Path(path), self._raw, str(self.config[command].model.class_path))
         super()._parse_ckpt_path()
-
-    def _model_path(self) -> Any:
-        return self.config[self.config.subcommand].model.class_path
 
 
 def with_new_options(args: Sequence[str]) -> list[str]:
