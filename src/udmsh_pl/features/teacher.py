@@ -8,12 +8,14 @@ at a lock and then open the file, whose tensors are memory-mapped.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -112,6 +114,9 @@ def _write(path: Path, state: State) -> None:
     try:
         with atomic_path(path) as partial:
             save_file(owned, partial)
+            shutil.copymode(
+                path.with_suffix(".lock"), partial
+            )  # safetensors' is for the owner alone
             digest = sha256_file(partial)
         write_text(path.with_suffix(".json"), json.dumps({path.name: {"sha256": digest}}))
     except (OSError, SafetensorError) as error:
@@ -122,7 +127,7 @@ def _alone(value: Tensor) -> Tensor:
     """The tensor in memory of its own, which is what safetensors writes."""
     if value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes:
         return value
-    return value.clone()
+    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _not_written(path: Path, error: Exception) -> InputError:

@@ -52,6 +52,7 @@ class UDMSHPlus(HashingModule):
     once. Everything here is *ours*.
 
     Args:
+        hidden: width of the head
         teacher: ``manifold``, or ``cosine`` of the fused features themselves
         use_views: train on the cached views too where there are any
         dims: principal axes of the fused feature

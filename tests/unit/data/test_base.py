@@ -66,6 +66,36 @@ def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:
     )
 
 
+def test_train_arrays_are_what_a_batch_holds_and_a_copy_shares_what_is_open(folder: Path) -> None:
+    data = module(folder, views=2)
+    data.prepare_data()
+    some = data.with_train_arrays(("global_feature", "nothing"))
+    assert type(some) is ListFiles
+    assert some.splits is data.splits
+    assert some.features("train") is data.features("train")
+    batch = next(iter(some.train_dataloader()))
+    assert set(batch) == {"global_feature", "labels", "index"}
+    assert set(next(iter(some.with_train_arrays(()).train_dataloader()))) == {"labels", "index"}
+    whole = {"global_feature", "feature_map", "views", "view_maps", "labels", "index"}
+    for every in (data, some.with_train_arrays(None)):
+        assert set(next(iter(every.train_dataloader()))) == whole
+
+
+def test_train_features_are_known_by_their_stores(folder: Path) -> None:
+    keys = []
+    for views in (0, 0, 2):
+        features = module(folder, views=views).train_features
+        assert features.folder == folder / "cache" / "teachers"
+        assert ("views" in features.arrays) is (views > 0)
+        keys.append(features.key)
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[2].startswith(keys[0])
+    assert len(keys[2].split()) == 2
+    data = module(folder)
+    data._features["train"] = {"global_feature": np.zeros((9, 3), dtype=np.float16)}
+    assert data.train_features.folder is None  # nothing tells such features from others
+
+
 def test_two_views_of_a_batch_differ() -> None:
     views = np.arange(6, dtype=np.float16).reshape(1, 6, 1).repeat(50, 0)
     maps = views[..., None, None]

@@ -1,12 +1,14 @@
 """The feature store: whole or never used, resumed after a kill at the last finished block."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.features import verified
 from udmsh_pl.features.store import FeatureWriter, open_features
 
 SHAPES = {"global_feature": (3,), "feature_map": (2, 2, 2)}
@@ -85,6 +87,65 @@ def test_a_damaged_store_is_never_used(tmp_path: Path, damage: str) -> None:
     assert open_features(tmp_path / "store") is None
     filled(tmp_path / "store")
     assert open_features(tmp_path / "store") is not None
+
+
+def test_bytes_are_read_once_and_again_when_a_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path / "store")
+    hashed: list[str] = []
+    original = verified.sha256_file
+    monkeypatch.setattr(
+        verified, "sha256_file", lambda path: hashed.append(path.name) or original(path)
+    )
+    for _ in range(2):
+        assert open_features(tmp_path / "store") is not None
+    assert hashed == []  # the writer has opened it already
+    os.utime(tmp_path / "store" / "feature_map.f16", ns=(1, 1))
+    for _ in range(2):
+        assert open_features(tmp_path / "store") is not None
+    assert sorted(hashed) == ["feature_map.f16", "global_feature.f16"]
+
+
+def test_a_cache_that_cannot_be_written_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path / "store")
+    (tmp_path / "store" / "verified.json").unlink()
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(verified, "write_text", refuse)
+    assert open_features(tmp_path / "store") is not None
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("numpy.memmap", OSError(12, "Cannot allocate memory")),
+        ("udmsh_pl.features.verified.sha256_file", PermissionError(13, "Permission denied")),
+        ("pathlib.Path.read_text", OSError(5, "Input/output error")),
+    ],
+)
+def test_a_store_that_cannot_be_read_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: OSError
+) -> None:
+    filled(tmp_path / "store")
+    (tmp_path / "store" / "verified.json").unlink()
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    with monkeypatch.context() as passing:
+        passing.setattr(call, fail)
+        with pytest.raises(InputError, match=rf"store cannot be read .*{error.strerror}"):
+            open_features(tmp_path / "store")
+        with pytest.raises(InputError, match="cannot be read"):
+            FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
+    arrays = open_features(tmp_path / "store")
+    assert arrays is not None
+    np.testing.assert_array_equal(arrays["global_feature"][:, 0], np.arange(10))
 
 
 def test_too_small_a_disk_is_told_before_work_begins(
