@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install reproduce test test-all check lint bench clean
+.PHONY: help install reproduce test test-all test-minimum check lint bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -29,6 +29,14 @@ test: install ## run the tests (under 10 minutes)
 test-all: install ## run the slow tests too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
+$(VENV)-minimum/installed: pyproject.toml constraints-minimum.txt
+	$(PYTHON) -m venv $(VENV)-minimum
+	$(VENV)-minimum/bin/pip install --disable-pip-version-check --quiet -c constraints-minimum.txt -e ".[dev,app,extract]"
+	@touch $@
+
+test-minimum: $(VENV)-minimum/installed ## the tests with the lowest versions of pyproject.toml (Python 3.10 or 3.11)
+	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
 lint: install ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,4 +48,4 @@ bench: install ## time and memory, side by side with others -> benchmarks/result
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the virtual environment and caches (runs/ stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(VENV)-minimum .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
