@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import (
     ArgsType,
@@ -165,3 +166,8 @@ def instantiated(parser: LightningArgumentParser, config: Any) -> Any:
     """Objects of a parsed configuration."""
     build = getattr(parser, "instantiate", None) or parser.instantiate_classes
     return build(config)
+
+
+def namespace(**values: Any) -> Namespace:
+    """A configuration made of ``values``."""
+    return Namespace(**values)  # type: ignore[no-untyped-call]

@@ -18,4 +18,5 @@ def save_figure(figure: Figure, target: Path) -> None:
 
 def gallery_rows(queries: int) -> list[int]:
     """Rows of the queries that a gallery shows, spread evenly over all ``queries``."""
-    return np.linspace(0, queries - 1, min(GALLERY_QUERIES, queries)).astype(int).tolist()
+    spread = np.linspace(0, queries - 1, min(GALLERY_QUERIES, queries))
+    return [int(row) for row in spread]

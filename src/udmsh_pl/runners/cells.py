@@ -49,7 +49,8 @@ def run_shallow(
         pack_codes(method.project(global_features(data, name))) for name in ("query", "database")
     )
     encoded = time.perf_counter()
-    labels = [images.labels for images in labelled(data).values()]
+    images = labelled(data)
+    labels = images["query"].labels, images["database"].labels
     report = evaluate_codes(query, database, *labels, method.bits, ks=ks)
     return Outcome(report, query, database, fitted - start, encoded - fitted)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
@@ -23,6 +23,7 @@ from udmsh_pl.lightning_cli import (
     OneLineParser,
     ParsedCLI,
     instantiated,
+    namespace,
     one_line,
 )
 from udmsh_pl.models import HashingModule
@@ -86,7 +87,7 @@ class Experiment:
                 data.init_args[name] = value
         parser = OneLineParser(exit_on_error=False)
         parser.add_subclass_arguments(RetrievalDataModule, "data")
-        return cast(RetrievalDataModule, instantiated(parser, Namespace(data=data)).data)
+        return cast(RetrievalDataModule, instantiated(parser, namespace(data=data)).data)
 
     def backbone_settings(self, name: str) -> dict[str, Any]:
         """What the data module of a learned method must have in common with it."""
@@ -114,9 +115,9 @@ class Experiment:
         """The yaml with which ``udmsh fit`` trains just this cell."""
         config = copy.deepcopy(self.cli.config)
         kind, init_args = self.kinds[cell.method], self._init_args(cell.method)
-        config.model = Namespace(
+        config.model = namespace(
             class_path=f"{kind.__module__}.{kind.__qualname__}",
-            init_args=Namespace(**init_args, bits=cell.bits),
+            init_args=namespace(**init_args, bits=cell.bits),
         )
         config.seed_everything = cell.seed
         text: str = self.cli.parser.dump(config, skip_validation=True)
@@ -130,7 +131,7 @@ class Experiment:
         parser.add_lightning_class_args(Trainer, "trainer")
         settings = copy.deepcopy(self.cli.config.trainer)
         settings.logger = None
-        settings = dict(instantiated(parser, Namespace(trainer=settings)).trainer)
+        settings = dict(instantiated(parser, namespace(trainer=settings)).trainer)
         asked = settings.get("callbacks") or []
         asked = asked if isinstance(asked, list) else [asked]
         settings["callbacks"] = [*asked, *callbacks]
@@ -160,8 +161,8 @@ class Experiment:
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """Everything in the configuration that decides the cell's result, for its stamp."""
-        own = {"method": self._class_path(cell.method), "init_args": self._init_args(cell.method)}
-        own |= {"bits": cell.bits, "seed": cell.seed}
+        own: dict[str, Any] = {"bits": cell.bits, "seed": cell.seed}
+        own |= {"method": self._class_path(cell.method), "init_args": self._init_args(cell.method)}
         if self.is_shallow(cell.method):
             return own
         whole = yaml.safe_load(self.resolved)

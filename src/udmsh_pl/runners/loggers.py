@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sha256_file, write_text
-from udmsh_pl.lightning_cli import OneLineParser, instantiated
+from udmsh_pl.lightning_cli import OneLineParser, instantiated, namespace
 from udmsh_pl.plan import Cell
 from udmsh_pl.run_directory import RunDirectory
 
@@ -70,7 +70,7 @@ def _build(config: Namespace, folder: Path, name: str) -> Logger:
     parser = OneLineParser(exit_on_error=False)
     parser.add_subclass_arguments(Logger, "logger")
     try:
-        return instantiated(parser, Namespace(logger=config)).logger  # type: ignore[no-any-return]
+        return instantiated(parser, namespace(logger=config)).logger  # type: ignore[no-any-return]
     except (ImportError, ModuleNotFoundError) as error:
         raise InputError(f"--trainer.logger {kind}: {error}") from error
 

@@ -15,9 +15,11 @@ from pathlib import Path
 WORKER = "UDMSH_WORKER"  # of one launch of workers: cells that killed two of them are given up
 RANKS = "UDMSH_RANKS"
 # what torchrun and SLURM set: a worker trains alone, whatever started it
-LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR")
-LAUNCHERS += ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "NODE_RANK")
-LAUNCHERS += ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_JOB_NAME")
+LAUNCHERS: tuple[str, ...] = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR",
+    "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "NODE_RANK",
+    "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_JOB_NAME",
+)  # fmt: skip
 
 
 def workers(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.Popen[bytes]"]:

@@ -135,7 +135,8 @@ class PlanRun:
             return
         images = labelled(self.data)
         query, database = (global_features(self.data, name) for name in images)
-        values = cosine_map(query, database, *(one.labels for one in images.values()), self.plan.ks)
+        labels = images["query"].labels, images["database"].labels
+        values = cosine_map(query, database, *labels, self.plan.ks)
         measures = [Measure("map", k, v, v, v, ties="none") for k, v in values.items()]
         self.directory.keep(REFERENCE, stamp, self._rows(REFERENCE, measures, self.data, 0.0, 0.0))
 
