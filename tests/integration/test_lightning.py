@@ -136,6 +136,38 @@ def test_fine_tuning_trains_the_backbone(
         assert codes["database_codes"].shape == (61, 2)
 
 
+def test_a_checkpoint_and_an_option_of_0_1_0_work_under_their_old_names(
+    colours: Path, udmsh: Run, tmp_path: Path
+) -> None:
+    method = (
+        "--model",
+        "udmsh_pl.models.UDMSHPlus",
+        "--model.dims",
+        16,
+        "--model.finetune",
+        "true",
+    )
+    fit = ("fit", "--config", colours / "config.yaml", *method, "--trainer.max_epochs", 1)
+    with pytest.warns(FutureWarning, match="backbone_learning_rate"):
+        assert udmsh(*fit, "--model.trunk_learning_rate", "1e-3", *CSV, "fit") == 0
+    new = checkpoint(tmp_path / "fit")
+    written = torch.load(new, weights_only=True)
+    settings, state = written["hyper_parameters"], written["state_dict"]
+    assert settings["_class_path"] == "udmsh_pl.models.UDMSHPlus"
+    assert (settings["dims"], settings["bits"], settings["dropout"]) == (16, 12, 0.3)
+    assert settings["backbone_learning_rate"] == 1e-3
+    settings["trunk_learning_rate"] = settings.pop("backbone_learning_rate")
+    written["state_dict"] = {
+        name.replace("network.", "trunk.", 1): value for name, value in state.items()
+    }
+    torch.save(written, tmp_path / "old.ckpt")
+    predict = ("predict", "--config", colours / "config.yaml", "--trainer.default_root_dir")
+    assert udmsh(*predict, "new", "--ckpt_path", new) == 0
+    with pytest.warns(FutureWarning, match="backbone_learning_rate"):
+        assert udmsh(*predict, "old", "--ckpt_path", tmp_path / "old.ckpt") == 0
+    assert_same_arrays(Path("new/codes.npz"), Path("old/codes.npz"))
+
+
 def test_wandb_works_offline(
     colours: Path, udmsh: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,10 @@ class UDMSHPlus(HashingModule):
 
     Args:
         hidden: width of the head
+        learning_rate: Adam's, for the head
+        weight_decay: Adam's (decoupled), 0 for none
+        warmup_steps: steps over which the learning rate rises to its value
+        cosine_decay: let the learning rate fall to 0 along half a cosine over the training
         teacher: ``manifold``, or ``cosine`` of the fused features themselves
         use_views: train on the cached views too where there are any
         dims: principal axes of the fused feature
