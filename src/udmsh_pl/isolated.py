@@ -13,7 +13,7 @@ from udmsh_pl.untrusted import limit, over
 _SPARE_SECONDS = 20  # beyond a second for each 20 MB: start, imports, a busy machine
 # The script's imports come before the limit on memory, which is over what they took.
 _BOOT = """
-import json, runpy, sys
+import errno, json, runpy, sys
 paths, seconds, memory, script, error_file, arguments = json.loads(sys.argv[1])
 sys.path[:] = paths
 try:
@@ -39,8 +39,11 @@ try:
         pass
     work(*arguments)
 except Exception as error:
+    kind = type(error).__name__
+    if kind == "ArrowMemoryError" or getattr(error, "errno", None) == errno.EFBIG:
+        kind = "MemoryError"
     with open(error_file, "w", encoding="utf-8") as stream:
-        json.dump([type(error).__name__, str(error)[:2000]], stream)
+        json.dump([kind, str(error)[:2000]], stream)
     sys.exit(3)
 """
 

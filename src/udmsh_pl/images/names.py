@@ -40,8 +40,8 @@ def inside(name: str, root: Path | None, allow_outside: bool) -> str:
             return spelled.removeprefix(base)
     if (absolute or spelled.startswith("../")) and not allow_outside:
         raise ValueError(
-            f"{name!r} leads out of {root or 'the working directory'}; give paths below --data.root, "
-            "or let such paths pass with --data.allow_outside true"
+            f"{name!r} leads out of {root or 'the working directory'}; give paths below "
+            "--data.root, or let such paths pass with --data.allow_outside true"
         )
     return spelled
 

@@ -160,7 +160,7 @@ def test_a_list_of_too_many_lines_and_a_pipe(
     with pytest.raises(InputError, match="more than 1 rows; set UDMSH_MAX_ROWS"):
         read_list(path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="cannot read this list .*a pipe"):
+    with pytest.raises(InputError, match=r"cannot read this list .*a pipe"):
         read_list(tmp_path / "pipe")
 
 

@@ -98,7 +98,8 @@ def test_missing_images_are_refused_with_counts_per_split(splits: Splits) -> Non
     splits.database.path(1).unlink()
     message = (
         r"toy small: 1 of 4 train images, 1 of 4 database images are missing, first .*d/b c.jpg; "
-        r"fetch them \(they come from https://example.org/toy\), or go on without them with --data.allow_missing true"
+        r"fetch them \(they come from https://example.org/toy\), or go on without them with "
+        r"--data.allow_missing true"
     )
     with pytest.raises(InputError, match=message):
         drop_missing(splits, allow_missing=False)
