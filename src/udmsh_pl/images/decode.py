@@ -55,6 +55,10 @@ class UnreadablePicture(InputError):
     lasting: bool = True
     absent: bool = False
 
+    def __init__(self, message: str = "") -> None:
+        # from a worker process it comes with the traceback before it
+        super().__init__(message.rsplit("UnreadablePicture: ", 1)[-1].strip())
+
 
 @lru_cache(maxsize=1)
 def formats() -> tuple[str, ...]:

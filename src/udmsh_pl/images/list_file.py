@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _NUMBER = re.compile(rb"[-+]?\d+(?:\.\d*)?")  # a last word that was surely mean
 def read_list(
     path: Path,
     root: Path | None = None,
-    labels: int | None = None,
+    labels: int | Literal["any"] | None = None,
     allow_outside: bool = False,
     upright: bool = True,
 ) -> ImageList:
@@ -37,7 +38,7 @@ def read_list(
         path: the list file.
         root: folder that the paths are relative to.
         labels: number of labels that each line must have, 0 for bare paths; None to take it from
-            the file.
+            the file, "any" to let that be 0 too.
         allow_outside: let paths pass that lead out of ``root``.
         upright: see :class:`ImageList`.
 
@@ -61,7 +62,7 @@ def read_list(
     ]
     if not numbered:
         raise InputError(f"{path}: the list is empty; expected lines of `path 0 1 0 ...`")
-    width = _common_width([line for _, line in numbered]) if labels is None else labels
+    width = labels if isinstance(labels, int) else _common_width([line for _, line in numbered])
     if width == 0 and labels is None:
         raise InputError(
             f"{path}:{numbered[0][0]}: expected `path 0 1 0 ...`, found no label (0 or 1) after "

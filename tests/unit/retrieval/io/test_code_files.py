@@ -300,6 +300,9 @@ def test_matlab_73_is_named(tmp_path):
         (np.arange(8), None, "give .items, bits."),
         (np.full((2, 4), 3), None, "neither 0/1 nor -1/"),
         (np.full((2, 4), np.nan), None, "not finite"),
+        (np.where(np.eye(8) > 0, np.inf, -1.0), None, "not finite"),
+        (np.linspace(0, 1, 64).reshape(8, 8), None, "outputs of a sigmoid"),
+        (np.linspace(0, 9, 64).reshape(8, 8), None, "without a negative one"),
         (np.full((2, 4), 9, dtype=np.uint8), 40, "not codes of 40 bits"),
         (np.ones((2, 4)), 5, "not codes of 5 bits"),
     ],
@@ -315,6 +318,27 @@ def test_uint8_zeros_and_ones_are_bits_unless_the_length_says_packed():
     packed, bits = external_codes(array, 16, None, "file")
     assert bits == 16
     assert np.array_equal(packed, array)
+
+
+@pytest.mark.parametrize(
+    ("query", "database", "message"),
+    [
+        (np.array([1, 2]), np.array([0.0, np.nan, 1, 2]), "database labels .* not finite"),
+        (np.array([1, 2]), np.array([0, 1.5, 1, 2]), "database labels hold fractions"),
+        (np.ones((2, 1, 1)), np.ones((4, 1)), "query labels have shape"),
+        (np.array(3), np.ones((4, 1)), "query labels have shape"),
+        (np.array([1, 2]), np.ones((4, 3)), "query labels have shape"),
+    ],
+)
+def test_labels_of_other_shapes_and_values(query, database, message):
+    with pytest.raises(InputError, match=message):
+        external_labels(query, database, 2, 4)
+
+
+def test_a_class_for_each_item_does_not_fill_the_memory(monkeypatch):
+    monkeypatch.setenv("UDMSH_MAX_BYTES", "1000")
+    with pytest.raises(InputError, match="40 classes of 42 items take more than 1,000 bytes"):
+        external_labels(np.arange(2), np.arange(40), 2, 40)
 
 
 def test_labels_that_fit_nothing():
