@@ -3,21 +3,37 @@
 import argparse
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
-from udmsh_pl.images.check import check_splits
-from udmsh_pl.images.image_list import Splits
-from udmsh_pl.images.list_file import check_names, write_list
+from udmsh_pl.images.broken import find_broken
+from udmsh_pl.images.check import broken_lines, check_splits
+from udmsh_pl.images.folder import look_through, told_skipped
+from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.images.list_file import check_names, read_list, write_list
+from udmsh_pl.images.manifest import read_manifest
+from udmsh_pl.untrusted import exists
 
 TAKES_OVERRIDES = True
+_MOST_LINES = 50  # of one kind that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh data``; ``--data.*`` goes to Lightning's parser."""
     parser.add_argument("action", choices=("check", "split"))
-    parser.add_argument("config", type=Path, help="a yaml of experiments/; --data.* may follow")
+    parser.add_argument(
+        "config",
+        type=Path,
+        help="a yaml of experiments/, --data.* may follow; check: also a folder of pictures, a "
+        "list file or a manifest (.csv, .parquet)",
+    )
+    parser.add_argument(
+        "--root", type=Path, help="check of a list or manifest: the folder of its paths (its own)"
+    )
     cores = os.cpu_count() or 1
     parser.add_argument("--workers", type=int, default=cores, help="check: processes that decode")
     parser.add_argument("--write", type=Path, help="split: folder for the three lists")
@@ -25,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check or export; gives the exit status."""
+    yaml = args.config.suffix.lower() in (".yaml", ".yml") and not args.config.is_dir()
+    if args.action == "check" and not yaml and exists(args.config):
+        return run_check_path(args.config, args.workers, args.root)
     from udmsh_pl.runners.experiment import Experiment
 
     datamodule = Experiment.parse(args.config, args.overrides).datamodule()
@@ -51,16 +70,70 @@ def run_check(splits: Splits, workers: int) -> int:
     print(f"{protocol.dataset} {protocol.name}")
     print(report.table)
     print(f"fingerprint {report.fingerprint}")
+    _print_skipped(splits.skipped)
     for note in report.notes:
-        print(f"note: {note}")
-    for problem in report.problems:
-        print(f"problem: {problem}")
-    print(
-        "all is well"
-        if not report.problems
-        else f"{len(report.problems)} problems, see above for what mends them"
-    )
-    return 1 if report.problems else 0
+        _print(f"note: {note}")
+    return _print_problems(report.problems)
+
+
+def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
+    """Decode all pictures of a folder, a list file or a manifest, and print what is off and what
+    was left out.
+
+    Args:
+        path: the folder or file.
+        workers: processes that decode.
+        root: folder that the paths of a list or manifest are relative to; None for its own folder.
+
+    Returns:
+        Exit status: 0 when all can be read, 1 when not.
+
+    Raises:
+        InputError: no pictures in the folder, or the list or manifest is wrong.
+    """
+    skipped: Mapping[str, str] = {}
+    if path.is_dir():
+        found = look_through(path)
+        skipped = found.skipped
+        images = ImageList(found.names, np.zeros((len(found.names), 0), np.bool_), path)
+    elif path.suffix.lower() in (".csv", ".parquet", ".pq"):
+        parts = read_manifest(path, root or path.parent).values()
+        names = list(dict.fromkeys(name for part in parts for name in part.names))
+        images = ImageList(names, np.zeros((len(names), 0), np.bool_), root or path.parent)
+    else:
+        images = read_list(path, root or path.parent, labels="any")
+    if not len(images):
+        raise InputError(
+            f"{path}: no images here ({told_skipped(skipped)}); give the folder of your images"
+        )
+    broken = find_broken(images, workers)
+    _print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")
+    _print_skipped(skipped)
+    return _print_problems(broken_lines(broken, images, "--root"))
+
+
+def _print_skipped(skipped: Mapping[str, str]) -> None:
+    if skipped:
+        print(f"{len(skipped):,} left out:")
+        _print_some([f"  {name}: {reason}" for name, reason in skipped.items()])
+
+
+def _print_problems(problems: Sequence[str]) -> int:
+    _print_some([f"problem: {problem}" for problem in problems])
+    many = f"{len(problems):,} problem{'s' if len(problems) > 1 else ''}"
+    print(f"{many}, see above for what mends them" if problems else "all is well")
+    return 1 if problems else 0
+
+
+def _print_some(lines: Sequence[str]) -> None:
+    for line in lines[:_MOST_LINES]:
+        _print(line)
+    if len(lines) > _MOST_LINES:
+        print(f"... and {len(lines) - _MOST_LINES:,} more")
+
+
+def _print(line: str) -> None:
+    print(line.encode(errors="backslashreplace").decode())  # names need not be UTF-8
 
 
 def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
@@ -90,6 +163,12 @@ def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
         "root": str(splits.database.root or "."),
     }
     arguments |= {"missing": {name: count for name, count in splits.missing.items() if count}}
+    if not splits.database.upright:
+        arguments["upright"] = False
+    if any(
+        name.startswith(("/", "../")) for part in splits.by_name().values() for name in part.names
+    ):
+        arguments["allow_outside"] = True
     # JSON scalars are YAML, so no YAML writer is needed for a flat block.
     lines = [f"    {name}: {json.dumps(value)}" for name, value in arguments.items()]
     header = f"# fingerprint {splits.fingerprint()}\n"

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", help="file of database codes")
     parser.add_argument(
         "--query-labels",
-        help="0/1 matrix, or one class number an item (default: in the query file)",
+        help="0/1 matrix (a single column of 0/1 is one label), or one class number an item "
+        "(default: in the query file)",
     )
     parser.add_argument(
         "--database-labels", help="the same for the database (default: in the database file)"
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     ks = tuple(_cutoff(text) for text in args.k)
     if args.out is not None and args.out.suffix not in (".csv", ".md"):
         raise InputError(f"--out {args.out}: give a name that ends in .csv or .md")
+    if args.out is not None and args.out.is_dir():
+        raise InputError(f"--out {args.out} is a folder: give the name of a file")
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads is {args.threads}: give 1 or more")
     report = score(args, ks)
@@ -69,7 +72,11 @@ def run(args: argparse.Namespace) -> int:
     text = render(report, rows)
     print(text)
     if args.out is not None:
-        write_text(args.out, _csv(rows) if args.out.suffix == ".csv" else text + "\n")
+        try:
+            write_text(args.out, _csv(rows) if args.out.suffix == ".csv" else text + "\n")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InputError(f"--out {args.out} cannot be written ({reason})") from error
     return 0
 
 

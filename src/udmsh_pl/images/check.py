@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from udmsh_pl.errors import InputError
+from udmsh_pl.images.broken import ABSENT, Reasons, find_broken_in
 from udmsh_pl.images.image_list import ImageList, Splits
 
 
@@ -17,7 +15,8 @@ class Report:
     Args:
         table: a line a split: images, images that the protocol names, unreadable and missing ones,
             labels, labels an image, images without any label.
-        problems: what is off, one line each, with what mends it; empty when all is well.
+        problems: what is off, one line each, with what mends it; empty when all is well. A file
+            stands once, in however many splits it is.
         notes: what is worth knowing but not wrong.
         fingerprint: SHA-256 of the splits.
     """
@@ -29,7 +28,8 @@ class Report:
 
 
 def check_splits(splits: Splits, workers: int = 1) -> Report:
-    """Decode every image, in parallel, and compare the splits with their protocol.
+    """Decode every image, in parallel and with a progress bar, and compare the splits with their
+    protocol.
 
     Presence, overlap of queries and database, and repeated names are checked where splits are made;
     this adds what costs time (decoding) and what a protocol promises (counts, labels that no image
@@ -43,7 +43,7 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
     notes: list[str] = []
     protocol = splits.protocol
     wanted = {"query": protocol.queries, "train": protocol.train, "database": protocol.database}
-    unreadable = _decode_all(splits, workers)
+    broken = find_broken_in(splits, workers)
     header = [
         "split",
         "images",
@@ -56,7 +56,7 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
     ]
     rows = [header]
     for name, images in splits.by_name().items():
-        bad = unreadable[name]
+        bad = sum(one in broken for one in images.names)
         missing = splits.missing.get(name, 0)
         expected, count = wanted[name], len(images)
         if expected is not None and count + missing != expected:
@@ -69,10 +69,8 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
             notes.append(
                 f"{name}: {missing} images are missing and left out; this enters the fingerprint"
             )
-        problems += bad[:10]
-        if len(bad) > 10:
-            problems.append(f"{name}: and {len(bad) - 10} more unreadable images")
-        rows.append([name, *_counts(images, expected, missing, len(bad))])
+        rows.append([name, *_counts(images, expected, missing, bad)])
+    problems += broken_lines(broken, splits.database)
     if protocol.labels is not None and splits.database.labels.shape[1] != protocol.labels:
         problems.append(
             f"{splits.database.labels.shape[1]} labels where {protocol.dataset} {protocol.name} "
@@ -106,50 +104,16 @@ def _counts(images: ImageList, expected: int | None, missing: int, bad: int) -> 
     ]
 
 
-def _decode_all(splits: Splits, workers: int) -> dict[str, list[str]]:
-    """Messages on unreadable images by split; an image in two splits is decoded once."""
-    parts = splits.by_name()
-    places: dict[str, tuple[str, int]] = {}
-    for split, images in parts.items():
-        for row, name in enumerate(images.names):
-            places.setdefault(name, (split, row))
-    tasks = list(places.values())
-    bad: dict[str, str] = {}
-    loader = DataLoader(
-        _Decoded(parts, tasks), 64, num_workers=workers if workers > 1 else 0, collate_fn=list
-    )
-    messages: list[str] = []
-    with tqdm(total=len(tasks), unit="img", desc="decode every image") as bar:
-        for batch in loader:
-            messages += batch
-            bar.update(len(batch))
-    bad = {
-        parts[split].names[row]: text
-        for (split, row), text in zip(tasks, messages, strict=True)
-        if text
-    }
-    return {
-        split: [bad[name] for name in images.names if name in bad]
-        for split, images in parts.items()
-    }
-
-
-class _Decoded(Dataset[str]):
-    """What is wrong with the image of each (split, row), or nothing."""
-
-    def __init__(self, parts: dict[str, ImageList], tasks: list[tuple[str, int]]) -> None:
-        self.parts, self.tasks = parts, tasks
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, item: int) -> str:
-        split, row = self.tasks[item]
-        try:
-            self.parts[split].load(row)
-        except InputError as error:
-            return str(error)
-        return ""
+def broken_lines(broken: Reasons, images: ImageList, root: str = "--data.root") -> list[str]:
+    """A line on each picture that cannot be read, with what mends it."""
+    lines = []
+    for name, reason in broken.items():
+        path = name if images.root is None else images.root / name
+        told, mend = f"not a readable image ({reason})", "fetch that file again or remove it"
+        if reason == ABSENT:
+            told, mend = reason, f"set {root} to the folder that holds it"
+        lines.append(f"{path}: {told}; {mend}")
+    return lines
 
 
 def _table(rows: list[list[str]]) -> str:

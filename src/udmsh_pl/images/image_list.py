@@ -2,22 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.decode import UnreadablePicture, decode
+from udmsh_pl.images.names import normal, twice
 from udmsh_pl.images.protocol import Protocol
-
-# Everything that Pillow raises on files that are cut, mislabelled or hostile; it has no common base
-# for them.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +29,9 @@ class ImageList:
         pixels: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB) when the images are held in memory
             instead of on a disk.
         source: where the names come from (a list file, an archive), told in errors.
+        upright: turn pictures as their EXIF orientation says. Off for published benchmarks
+            (NUS-WIDE, MIRFLICKR, COCO), since the code behind their numbers ignores it. Decides
+            features, so it belongs in their key.
 
     Raises:
         InputError: the number of names, of label rows and of pixel rows differ, or a dtype is
@@ -42,6 +43,7 @@ class ImageList:
     root: Path | None = None
     pixels: NDArray[np.uint8] | None = None
     source: str = ""
+    upright: bool = True
 
     def __post_init__(self) -> None:
         rows = len(self.names)
@@ -65,33 +67,26 @@ class ImageList:
         return Path(self.names[row]) if self.root is None else self.root / self.names[row]
 
     def load(self, row: int) -> Image.Image:
-        """Decode one image to RGB.
-
-        No EXIF rotation is applied, since the code behind the published numbers applies none.
+        """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`.
 
         Raises:
-            InputError: the file is absent or cannot be decoded; the message names it and the list
-                line asking for it.
+            UnreadablePicture: the file is absent or cannot be decoded; the message names it and the
+                list line asking for it.
         """
         if self.pixels is not None:
             return Image.fromarray(self.pixels[row]).convert("RGB")
         path = self.path(row)
         try:
-            with Image.open(path) as image:
-                return to_rgb(image)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{path}: no such image{self._asked_by(row)}; "
-                "set --data.root to the folder that holds it, or see all that are missing with "
-                "`udmsh data check`"
-            ) from error
-        except _UNREADABLE as error:
-            unknown = isinstance(error, UnidentifiedImageError)
-            reason = "of no known format" if unknown else str(error) or type(error).__name__
-            raise InputError(
-                f"{path}: not a readable image ({reason}){self._asked_by(row)}; "
-                "fetch that file again, or delete it and go on with --data.allow_missing true"
-            ) from error
+            return decode(path, self.upright)
+        except UnreadablePicture as error:
+            told = f"{path}: not a readable image ({error.reason}){self._asked_by(row)}; "
+            told += "fetch that file again or remove it; `udmsh data check` lists all such files"
+            if error.absent:
+                told = f"{path}: no such image{self._asked_by(row)}; "
+                told += "set --data.root to the folder that holds it, or see all that are missing "
+                told += "with `udmsh data check`"
+            error.args = (told,)
+            raise
 
     def load_tensor(self, row: int) -> torch.Tensor:
         """Decode one image to uint8 [3, H, W], with the values of :meth:`load`.
@@ -108,12 +103,11 @@ class ImageList:
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "ImageList":
         """The images of the given rows, in the given order."""
         index = np.asarray(rows, dtype=np.int64)
-        return ImageList(
+        return replace(
+            self,
             names=[self.names[row] for row in index.tolist()],
             labels=self.labels[index],
-            root=self.root,
             pixels=None if self.pixels is None else self.pixels[index],
-            source=self.source,
         )
 
     def lines(self) -> list[bytes]:
@@ -145,20 +139,6 @@ class ImageList:
         return f", named by {self.source}"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a decoded image of any Pillow mode to RGB.
-
-    16-bit grey is scaled to 8 bits (Pillow would clip it to white). What is transparent shows
-    white, as on a page: Pillow would show the colour that lies hidden there, most often black.
-    """
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def one_hot(classes: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:
     """Class numbers, integers [N] in 0..count-1, as bool labels [N, count]."""
     labels: NDArray[np.bool_] = np.asarray(classes)[:, None] == np.arange(count)
@@ -176,10 +156,13 @@ class Splits:
         database: images to search in.
         missing: images that the protocol names and the disk lacks, by split (``query``, ``train``,
             ``database``).
+        skipped: files that were found and left out, by name, and why (no picture, hidden,
+            unreadable): to be told, not part of the fingerprint.
 
     Raises:
         InputError: numbers of labels differ, a split is empty or names an image twice, or a query
-            is also a training or database image (a leak: its own copy would be retrieved first).
+            is also a training or database image (a leak: its own copy would be retrieved first),
+            also where the two names are spelled in two ways (``./a.jpg``).
     """
 
     protocol: Protocol
@@ -187,6 +170,7 @@ class Splits:
     train: ImageList
     database: ImageList
     missing: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         splits = self.by_name()
@@ -202,10 +186,10 @@ class Splits:
                 raise InputError(
                     f"{self._label()}: the {name} split is empty; give it at least one image"
                 )
-            if len(set(images.names)) < len(images):
-                twice = _twice(images.names)
+            again = twice(images.names)
+            if again is not None:
                 raise InputError(
-                    f"{self._label()}: the {name} split names {twice} twice; remove one of them"
+                    f"{self._label()}: the {name} split names {again} twice; remove one of them"
                 )
         if self.query is not None:
             for name in ("train", "database"):
@@ -228,24 +212,15 @@ class Splits:
         return f"{self.protocol.dataset} {self.protocol.name}"
 
     def _refuse_overlap(self, query: ImageList, name: str, other: ImageList) -> None:
-        shared = set(query.names).intersection(other.names)
+        shared = {normal(path) for path in query.names}.intersection(map(normal, other.names))
         if shared:
-            first = [path for path in query.names if path in shared][:3]
+            first = [path for path in query.names if normal(path) in shared][:3]
             raise InputError(
                 f"{self._label()}: {len(shared)} of {len(query)} query images are also in the "
                 f"{name} split "
                 f"({', '.join(first)}{', ...' if len(shared) > 3 else ''}); take them out of one "
                 "of the two lists"
             )
-
-
-def _twice(names: Sequence[str]) -> str:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return ""
 
 
 class ImageDataset(Dataset[dict[str, Any]]):

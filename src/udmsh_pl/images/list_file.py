@@ -3,48 +3,57 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path
 from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.images.names import inside, normal
 from udmsh_pl.images.protocol import Protocol
+from udmsh_pl.untrusted import limit, over, read_file
 
 _BLANK = b" \t\r"
-_LABELS = re.compile(rb"((?:[ \t]+[01])*)[ \t]*$")
-_NUMBER = re.compile(
-    rb"(?:^|[ \t])[-+]?\d+(?:\.\d*)?$"
-)  # a path's last word that was surely meant to be a label
+_LABELS_BACKWARDS = re.compile(rb"(?:[01][ \t]+)*")  # forwards, a long line takes its square
+_NUMBER = re.compile(rb"[-+]?\d+(?:\.\d*)?")  # a last word that was surely meant to be a label
 
 
-def read_list(path: Path, root: Path | None = None, labels: int | None = None) -> ImageList:
-    """Read a list file: UTF-8, an image a line, its path, then a 0 or 1 a label, between blanks.
+def read_list(
+    path: Path,
+    root: Path | None = None,
+    labels: int | Literal["any"] | None = None,
+    allow_outside: bool = False,
+    upright: bool = True,
+) -> ImageList:
+    """Read a list file: UTF-8, one image a line, its path and then a 0 or 1 for each label, set
+    apart by blanks.
 
     Paths may hold spaces (not a bare number as their last word), lines may end in CRLF, and blank
     lines count for nothing. Anything else is refused, so that a list never gives silently fewer
-    rows or labels than it has.
+    rows or labels than it has. ``./a//b.jpg`` becomes ``a/b.jpg``, and an absolute path below
+    ``root`` relative to it, so that a file has one name.
 
     Args:
         path: the list file.
         root: folder that the paths are relative to.
         labels: number of labels that each line must have, 0 for bare paths; None to take it from
-            the file.
+            the file, "any" to let that be 0 too.
+        allow_outside: let paths pass that lead out of ``root``.
+        upright: see :class:`ImageList`.
 
     Returns:
         The images in the order of the lines.
 
     Raises:
-        InputError: the file is absent, empty, not UTF-8, or a line has another number of labels, a
-            label that is not 0 or 1, no path, or the path of an earlier line; the message gives
-            file and line.
+        InputError: the file is absent, empty, too large (``UDMSH_MAX_BYTES``, ``UDMSH_MAX_ROWS``),
+            not UTF-8, or a line has another number of labels, a label that is not 0 or 1, no path,
+            one that leads out of ``root``, or the file of an earlier line; the message gives file
+            and line.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot read this list ({error.strerror}); give the path of a list file"
-        ) from error
+    data = read_file(path, "list")
+    if data.count(b"\n") > limit("ROWS"):
+        raise InputError(f"{path}: {over('ROWS')}")
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     numbered = [
         (number, line)
@@ -53,7 +62,7 @@ def read_list(path: Path, root: Path | None = None, labels: int | None = None) -
     ]
     if not numbered:
         raise InputError(f"{path}: the list is empty; expected lines of `path 0 1 0 ...`")
-    width = _common_width([line for _, line in numbered]) if labels is None else labels
+    width = labels if isinstance(labels, int) else _common_width([line for _, line in numbered])
     if width == 0 and labels is None:
         raise InputError(
             f"{path}:{numbered[0][0]}: expected `path 0 1 0 ...`, found no label (0 or 1) after "
@@ -61,34 +70,39 @@ def read_list(path: Path, root: Path | None = None, labels: int | None = None) -
         )
     names: list[str] = []
     bits: list[bytes] = []
-    seen: dict[bytes, int] = {}
+    seen: dict[str, int] = {}
     for number, line in numbered:
-        name, values = _split(path, number, line, width)
+        written, values = _split(path, number, line, width)
+        try:
+            name = inside(written.decode(), root, allow_outside)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}:{number}: byte {written[error.start]:#04x} is not UTF-8; save the list "
+                "with UTF-8 encoding"
+            ) from error
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
         first = seen.setdefault(name, number)
         if first != number:
             raise InputError(
-                f"{path}:{number}: {_show(name)} is already on line {first}; remove one of the two "
-                "lines"
+                f"{path}:{number}: {_show(written)} is already on line {first}; remove one of the "
+                "two lines"
             )
-        try:
-            names.append(name.decode())
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}:{number}: byte {name[error.start]:#04x} is not UTF-8; save the list with "
-                "UTF-8 encoding"
-            ) from error
+        names.append(name)
         bits.append(values)
     table = np.frombuffer(b"".join(bits), np.uint8).reshape(len(names), width) == ord("1")
-    return ImageList(names=names, labels=table, root=root, source=str(path))
+    return ImageList(names=names, labels=table, root=root, source=str(path), upright=upright)
 
 
-def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
-    """Read a split: ``test.txt`` (or ``query.txt``), ``train.txt``, ``database.txt`` of a folder.
+def read_splits(folder: Path, root: Path, protocol: Protocol, upright: bool = False) -> Splits:
+    """Read a benchmark's split from ``test.txt`` (or ``query.txt``), ``train.txt`` and
+    ``database.txt`` of a folder.
 
     Args:
         folder: folder of the lists.
         root: folder that the paths in the lists are relative to.
         protocol: facts of the split; its number of labels is what each line must have.
+        upright: see :class:`ImageList`; off, as benchmarks have it.
 
     Raises:
         InputError: as :func:`read_list`, and for splits that overlap.
@@ -97,14 +111,15 @@ def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
     if not query.is_file():
         query = folder / "test.txt"
     paths = (query, folder / "train.txt", folder / "database.txt")
-    queries, train, database = (read_list(path, root, protocol.labels) for path in paths)
+    queries, train, database = (
+        read_list(path, root, protocol.labels, upright=upright) for path in paths
+    )
     return Splits(protocol, queries, train, database)
 
 
 def write_list(images: ImageList, path: Path) -> None:
-    """Write a list file, whole or not at all.
-
-    :func:`read_list` reads it back to the same rows and fingerprint.
+    """Write a list file that :func:`read_list` reads back to the same rows and fingerprint, whole
+    or not at all.
 
     Raises:
         InputError: as :func:`check_names`.
@@ -118,8 +133,9 @@ def check_names(images: ImageList, path: Path) -> None:
     """Refuse names that cannot stand in the list file ``path``.
 
     Raises:
-        InputError: a name has a line break, blanks at its ends, bytes that are not UTF-8, or (where
-            labels follow) a bare number as its last word.
+        InputError: a name has a line break, blanks at its ends, bytes that are not UTF-8, another
+            spelling than the one that it would be read back with (``./a.jpg``), or (where labels
+            follow) a bare number as its last word.
     """
     for name in images.names:
         try:
@@ -130,10 +146,11 @@ def check_names(images: ImageList, path: Path) -> None:
             ) from error
         broken = (
             not name
+            or normal(name) != name
             or encoded != encoded.strip(_BLANK)
             or any(mark in name for mark in "\n\r\0\ufeff")
         )
-        if broken or (images.labels.shape[1] and _NUMBER.search(encoded)):
+        if broken or (images.labels.shape[1] and _ends_in_number(encoded)):
             raise InputError(
                 f"{path}: the name {name!r} cannot stand in a list file; rename that image"
             )
@@ -146,10 +163,9 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
     # The usual form, one blank before each label, needs no regular expression; this is what makes
     # it fast.
     if cut <= 0 or line[cut::2] != b" " * width or values.strip(b"01"):
-        found = _LABELS.search(line)
-        run = found[1] if found else b""
+        run = _labels_of(line)
         name, values = line[: len(line) - len(run)], b"".join(run.split())
-    if len(values) != width or not name or (width and _NUMBER.search(name)):
+    if len(values) != width or not name or (width and _ends_in_number(name)):
         last = _show(name.split(b" ")[-1]) if name else "no path"
         raise InputError(
             f"{path}:{number}: expected a path and {width} labels (0 or 1), "
@@ -163,12 +179,23 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
     return name, values
 
 
+def _labels_of(line: bytes) -> bytes:
+    """The end of a stripped line that is nothing but blanks and labels."""
+    found = _LABELS_BACKWARDS.match(line[::-1])
+    return found[0][::-1] if found else b""
+
+
+def _ends_in_number(name: bytes) -> bool:
+    return bool(_NUMBER.fullmatch(name[max(name.rfind(b" "), name.rfind(b"\t")) + 1 :]))
+
+
 def _common_width(lines: list[bytes]) -> int:
-    """Labels that most of the first lines have, so that an error names the odd line out."""
+    """Number of labels that most of the first lines have, so that an error names the odd line
+    out.
+    """
     counts: Counter[int] = Counter()
     for line in lines[:101]:
-        found = _LABELS.search(line)
-        counts[len(found[1].split()) if found else 0] += 1
+        counts[len(_labels_of(line).split())] += 1
     return counts.most_common(1)[0][0]
 
 

@@ -1,29 +1,71 @@
 """Manifests: a table of images as CSV or Parquet, for those who keep their labels in one."""
 
 import csv
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.folder import check_table
 from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.images.names import inside
+from udmsh_pl.isolated import run_isolated
+from udmsh_pl.untrusted import check_file, limit, over
 
-Row = tuple[int, dict[str, str]]
+_log = logging.getLogger(__name__)
 _SPLITS = ("query", "train", "database")
+_COLUMNS = {"path": "path", "labels": "labels", "label": "labels", "split": "split"}
+_LIKE_LABELS = re.compile(r"(label|lable|class|categor|tag|target|concept|keyword|annotation)s?")
+_SEPARATORS = re.compile(r"[|;,]")
+_MOST_LINE = 1 << 20  # characters
 
 
-def read_manifest(path: Path, root: Path) -> dict[str, ImageList]:
+class Row(NamedTuple):
+    """One row: its number in the file, and its cells."""
+
+    number: int
+    path: str
+    labels: str | list[str]
+    split: str
+
+
+class Table(NamedTuple):
+    """The rows of a manifest, and which of the three columns it has."""
+
+    columns: set[str]
+    rows: list[Row]
+
+
+def read_manifest(
+    path: Path, root: Path, allow_outside: bool = False, upright: bool = True
+) -> dict[str, ImageList]:
     """Read a manifest: one row an image.
 
-    Columns: ``path`` (relative to ``root``, or absolute); ``labels`` (names of its labels, set
-    apart by ``|``; may be empty; in Parquet also a list of strings); ``split`` (``query``,
-    ``train`` or ``database``; ``train|database`` for both). Without ``labels`` the images have
-    none, without ``split`` all are under ``all``. Other columns are not read.
+    Columns, in any letter case:
+
+    - ``path``: relative to ``root``, or absolute and below it;
+    - ``labels`` or ``label``: names of its labels, set apart by ``|``, ``;`` or ``,`` (in CSV a
+      cell with commas stands in double quotes); may be empty; in Parquet also a list of strings,
+      each of which is one label as it is;
+    - ``split``: ``query``, ``train`` or ``database``; ``train|database`` for both.
+
+    Without labels the images have none, without ``split`` all are under ``all``. Other columns are
+    not read, and a warning names them; where there are no labels but a column looks like them
+    (``Classes``, ``tag``), that is an error.
 
     Args:
         path: ``.csv`` (UTF-8, with a header line) or ``.parquet`` (needs the extra
             ``udmsh-pl[app]``).
         root: folder that the paths are relative to.
+        allow_outside: let paths pass that lead out of ``root``.
+        upright: see :class:`ImageList`.
 
     Returns:
         Images by split, rows in the order of the file; label columns are the sorted names over all
@@ -31,66 +73,111 @@ def read_manifest(path: Path, root: Path) -> dict[str, ImageList]:
         set).
 
     Raises:
-        InputError: the file cannot be read, has no column ``path``, no rows, a row with an empty or
-            repeated path, an unknown split, no database, or more or fewer fields than the header;
-            the message gives file and row.
+        InputError: the file cannot be read or is too large (``UDMSH_MAX_BYTES``,
+            ``UDMSH_MAX_ROWS``), has no column ``path``, no rows, a row with an empty or repeated
+            path or one that leads out of ``root``, an unknown split, no database, or more or fewer
+            fields than the header; the message gives file and row.
     """
-    rows = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
-    if not rows:
+    check_file(path, "manifest")
+    table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+    if not table.rows:
         raise InputError(
             f"{path}: no rows; expected a header with `path` (and `labels`, `split`) and one row "
             "an image"
         )
-    columns = rows[0][1]
-    if "path" not in columns:
-        raise InputError(
-            f"{path}: no column `path` among {', '.join(map(repr, columns))}; name the column of "
-            "the image files so"
-        )
+    names = _names(path, table.rows, root, allow_outside)
     members: dict[str, list[int]] = {}
-    seen: dict[str, int] = {}
-    for position, (number, row) in enumerate(rows):
-        if not row["path"]:
-            raise InputError(
-                f"{path}:{number}: empty path; give the image's path or remove the row"
-            )
-        if seen.setdefault(row["path"], number) != number:
-            raise InputError(
-                f"{path}:{number}: {row['path']!r} is already in row {seen[row['path']]}; remove "
-                "one of them"
-            )
-        for split in row.get("split", "all").split("|"):
-            if split.strip() not in (_SPLITS if "split" in columns else ("all",)):
+    known = _SPLITS if "split" in table.columns else ("all",)
+    for position, row in enumerate(table.rows):
+        for split in _SEPARATORS.split(row.split):
+            if split.strip() not in known:
                 raise InputError(
-                    f"{path}:{number}: split is {split!r}; expected {', '.join(_SPLITS)} or "
+                    f"{path}:{row.number}: split is {split!r}; expected {', '.join(_SPLITS)} or "
                     "train|database"
                 )
             members.setdefault(split.strip(), []).append(position)
-    if "split" in columns and "database" not in members:
+    if "split" in table.columns and "database" not in members:
         raise InputError(f"{path}: no row has split `database`; name the images to search in")
-    labels = [
-        {one.strip() for one in row.get("labels", "").split("|") if one.strip()} for _, row in rows
-    ]
-    names = sorted(set().union(*labels))
-    table = np.asarray([[name in own for name in names] for own in labels], dtype=np.bool_).reshape(
-        len(rows), len(names)
-    )
-    everything = ImageList([row["path"] for _, row in rows], table, root, source=str(path))
+    labels = [_labels(row.labels) for row in table.rows]
+    columns = {name: place for place, name in enumerate(sorted(set().union(*labels)))}
+    check_table(len(names), len(columns), str(path), "give fewer labels")
+    carried = np.zeros((len(names), len(columns)), dtype=np.bool_)
+    for position, own in enumerate(labels):
+        carried[position, [columns[name] for name in own]] = True
+    everything = ImageList(names, carried, root, source=str(path), upright=upright)
     return {
         split: everything.select(sorted(set(positions))) for split, positions in members.items()
     }
 
 
-def _read_csv(path: Path) -> list[Row]:
+def _names(path: Path, rows: Sequence[Row], root: Path, allow_outside: bool) -> list[str]:
+    seen: dict[str, int] = {}
+    for row in rows:
+        if not row.path:
+            raise InputError(
+                f"{path}:{row.number}: empty path; give the image's path or remove the row"
+            )
+        try:
+            name = inside(row.path, root, allow_outside)
+        except ValueError as error:
+            raise InputError(f"{path}:{row.number}: {error}") from error
+        if seen.setdefault(name, row.number) != row.number:
+            raise InputError(
+                f"{path}:{row.number}: {row.path!r} is already in row {seen[name]}; remove one of "
+                "them"
+            )
+    return list(seen)
+
+
+def _labels(cell: str | list[str]) -> set[str]:
+    parts = _SEPARATORS.split(cell) if isinstance(cell, str) else cell
+    return {part.strip() for part in parts if part.strip()}
+
+
+def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
+    """Which of the header's columns holds what; refuses a header that would lose something."""
+    places: dict[str, int] = {}
+    others: list[str] = []
+    for place, title in enumerate(header):
+        column = _COLUMNS.get(title.strip().lower())
+        if column is None:
+            others.append(title.strip())
+        elif column in places:
+            raise InputError(
+                f"{path}:1: a column name stands twice in the header ({', '.join(header)[:200]})"
+            )
+        else:
+            places[column] = place
+    if "path" not in places:
+        told = ", ".join(map(repr, header))[:200]
+        raise InputError(
+            f"{path}: no column `path` among {told}; name the column of the image files so"
+        )
+    like = [title for title in others if _LIKE_LABELS.fullmatch(title.lower())]
+    if like and "labels" not in places:
+        raise InputError(
+            f"{path}: no column `labels`, but {', '.join(map(repr, like))[:200]}; name the column "
+            "of the labels `labels`, or remove it"
+        )
+    if others:
+        _log.warning("%s: columns that are not read: %s", path, ", ".join(others)[:200])
+    return places
+
+
+def _read_csv(path: Path) -> Table:
+    rows: list[Row] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+            reader = csv.reader(_lines(path, stream), strict=True)
             header = [column.strip() for column in next(reader, [])]
+            if not header:
+                return Table(set(), rows)
             if len(set(header)) < len(header):
                 raise InputError(
-                    f"{path}:1: a column name stands twice in the header ({', '.join(header)})"
+                    f"{path}:1: a column name stands twice in the header "
+                    f"({', '.join(header)[:200]})"
                 )
-            rows: list[Row] = []
+            places = _places(path, header)
             for fields in reader:
                 if not any(field.strip() for field in fields):
                     continue
@@ -100,8 +187,7 @@ def _read_csv(path: Path) -> list[Row]:
                         "header, "
                         f"found {len(fields)}; put fields that hold a comma in double quotes"
                     )
-                values = [field.strip() for field in fields]
-                rows.append((reader.line_num, dict(zip(header, values, strict=True))))
+                rows.append(_row(path, reader.line_num, places, fields, len(rows)))
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it with UTF-8"
@@ -114,29 +200,53 @@ def _read_csv(path: Path) -> list[Row]:
         raise InputError(
             f"{path}:{reader.line_num}: not valid CSV ({error}); save it as comma-separated UTF-8"
         ) from error
-    return rows
+    return Table(set(places), rows)
 
 
-def _read_parquet(path: Path) -> list[Row]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
+def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
+    number = 0
+    while line := stream.readline(_MOST_LINE + 1):
+        number += 1
+        if len(line) > _MOST_LINE:
+            raise InputError(f"{path}:{number}: a line of over {_MOST_LINE:,} characters; mend it")
+        yield line
+
+
+def _row(
+    path: Path,
+    number: int,
+    places: dict[str, int],
+    cells: Sequence[str | list[str]],
+    before: int,
+) -> Row:
+    if before >= limit("ROWS"):
+        raise InputError(f"{path}:{number}: {over('ROWS')}")
+    path_cell, labels, split = (
+        cells[places[column]] if column in places else default
+        for column, default in (("path", ""), ("labels", ""), ("split", "all"))
+    )
+    if isinstance(path_cell, list) or isinstance(split, list):
+        raise InputError(f"{path}:{number}: a list where text belongs; only `labels` may be one")
+    return Row(number, path_cell.strip(), labels, split.strip())
+
+
+def _read_parquet(path: Path) -> Table:
+    if find_spec("pyarrow") is None:
         raise InputError(
             f"{path}: Parquet needs the extra: pip install 'udmsh-pl[app]', or give a .csv"
-        ) from error
-    try:
-        records = parquet.read_table(path).to_pylist()
-    except (OSError, ArrowException) as error:
-        raise InputError(
-            f"{path}: cannot be read as Parquet ({' '.join(str(error).split())})"
-        ) from error
-    return [
-        (number, {name: _text(value) for name, value in row.items()})
-        for number, row in enumerate(records, 1)
-    ]
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return "|".join(str(one) for one in value) if isinstance(value, list) else str(value).strip()
+        )
+    script = Path(__file__).with_name("parquet_child.py")
+    with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
+        arguments = [str(path.absolute()), folder, json.dumps(sorted(_COLUMNS))]
+        run_isolated(script, [*arguments, str(limit("ROWS")), over("ROWS")], path, Path(folder))
+        answer = Path(folder) / "rows.jsonl"
+        check_file(answer, "manifest")
+        with answer.open(encoding="utf-8") as stream:
+            header: list[str] = json.loads(next(stream))
+            titles = _places(path, header)
+            kept = sorted(titles, key=lambda column: titles[column])
+            places = {column: place for place, column in enumerate(kept)}
+            rows: list[Row] = []
+            for number, line in enumerate(stream, 1):
+                rows.append(_row(path, number, places, json.loads(line), len(rows)))
+    return Table(set(places), rows)

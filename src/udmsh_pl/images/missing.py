@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.untrusted import exists
 
 
 def present_rows(images: ImageList) -> NDArray[np.int64]:
@@ -29,7 +30,7 @@ def present_rows(images: ImageList) -> NDArray[np.int64]:
             folders[folder] = _listing((images.root or Path()) / folder)
         # A listing may spell a name otherwise than the disk answers to it (letter case, Unicode
         # forms): ask then.
-        if file in folders[folder] or (bool(folders[folder]) and images.path(row).is_file()):
+        if file in folders[folder] or (bool(folders[folder]) and exists(images.path(row))):
             there.append(row)
     return np.asarray(there, dtype=np.int64)
 
@@ -100,5 +101,5 @@ def _listing(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries}
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no folder can have
         return set()

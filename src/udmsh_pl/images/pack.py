@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path
-from udmsh_pl.images.image_list import ImageList, Splits, to_rgb
+from udmsh_pl.images.decode import decode
+from udmsh_pl.images.image_list import ImageList, Splits
 
 Format = Literal["jpeg", "png"]
 _MAGIC = b"UDMSHIMG"
@@ -62,21 +63,13 @@ class PackedImages(ImageList):
                 f"{self.file}: {self.names[row]} is damaged in this cache of images; delete the "
                 "file"
             )
-        with Image.open(io.BytesIO(data)) as image:
-            return to_rgb(image)
+        return decode(io.BytesIO(data), self.upright)
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "PackedImages":
         """The images of the given rows, in the given order, in the same file."""
         index = np.asarray(rows, dtype=np.int64)
         names = [self.names[row] for row in index.tolist()]
-        return PackedImages(
-            names,
-            self.labels[index],
-            self.root,
-            source=self.source,
-            file=self.file,
-            rows=self.rows[index],
-        )
+        return replace(self, names=names, labels=self.labels[index], rows=self.rows[index])
 
     @cached_property
     def _mapped(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint32]]:
@@ -122,7 +115,7 @@ def pack_images(
             f"size {size} and quality {quality}: give a size of at least 1 and a quality from 1 to "
             "95"
         )
-    key = _key(images, f"{size} {image_format} {quality}")
+    key = _key(images, f"2 {size} {image_format} {quality} {images.upright}")
     file = folder.expanduser() / f"images-{key.hex()[:16]}.pack"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(
@@ -135,6 +128,7 @@ def pack_images(
         images.labels,
         images.root,
         source=images.source,
+        upright=images.upright,
         file=file,
         rows=np.arange(len(images)),
     )
@@ -258,6 +252,7 @@ def _key(images: ImageList, settings: str) -> bytes:
         except OSError:
             images.load(row)  # raises the error that names the list line and the mend
             raise
-        state = f"\n{facts.st_size} {facts.st_mtime_ns} "
+        # the time of change too: a copy may keep size and time of writing, but no user sets this
+        state = f"\n{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} "
         digest.update(state.encode() + name.encode("utf-8", "surrogateescape"))
     return digest.digest()

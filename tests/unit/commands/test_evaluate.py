@@ -6,7 +6,8 @@ import pytest
 import scipy.io
 import torch
 
-from udmsh_pl import cli, evaluate
+from udmsh_pl import cli
+from udmsh_pl.commands import evaluate
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 
@@ -130,6 +131,76 @@ def test_class_numbers_equal_one_hot(tmp_path, data):
     )
 
 
+def brute_force(data, relevant):
+    """Mean average precision over all orders of tied items, by drawing many."""
+    query, database = (codes >= 0 for codes in data[:2])
+    rng, total = np.random.default_rng(1), []
+    for number, code in enumerate(query):
+        distance = (code != database).sum(axis=1)
+        scores = []
+        for _ in range(60):
+            order = np.lexsort((rng.random(len(database)), distance))
+            hits = relevant[number][order]
+            precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+            scores.append(precision[hits].mean() if hits.any() else 0.0)
+        total.append(np.mean(scores))
+    return np.mean(total)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float64])
+def test_one_label_column_is_a_label_and_no_class(tmp_path, data, kind):
+    rng = np.random.default_rng(3)
+    query_labels, database_labels = rng.random((20, 1)) < 0.4, rng.random((300, 1)) < 0.4
+    relevant = query_labels @ database_labels.T  # both carry it; that both lack it means nothing
+    expected = brute_force(data, relevant)
+    classes = brute_force(data, query_labels == database_labels.T)
+    assert abs(expected - classes) > 0.2
+    arrays = {"query_codes": data[0], "database_codes": data[1]}
+    labels = {"query_labels": query_labels, "database_labels": database_labels}
+    np.savez(tmp_path / "a.npz", **arrays, **{n: a.astype(kind) for n, a in labels.items()})
+    assert score(tmp_path / "a.npz").map[None] == pytest.approx(expected, abs=0.005)
+    flat = {name: array.ravel().astype(kind) for name, array in labels.items()}
+    np.savez(tmp_path / "a.npz", **arrays, **flat)
+    wanted = expected if kind is bool else classes  # numbers along one axis are classes
+    assert score(tmp_path / "a.npz").map[None] == pytest.approx(wanted, abs=0.005)
+
+
+def test_a_binary_query_column_beside_classes_is_classes(tmp_path, data):
+    classes = np.arange(20) % 2, np.arange(300) % 4
+    arrays = {"query_codes": data[0], "database_codes": data[1]}
+    labels = {"query_labels": classes[0][:, None], "database_labels": classes[1][:, None]}
+    np.savez(tmp_path / "a.npz", **arrays, **labels)
+    expected = brute_force(data, classes[0][:, None] == classes[1])
+    assert score(tmp_path / "a.npz").map[None] == pytest.approx(expected, abs=0.005)
+
+
+def test_labels_that_happen_to_have_as_many_values_as_items(tmp_path, data):
+    arrays = {"query_codes": data[0], "database_codes": data[1], "database_labels": data[3]}
+    np.savez(tmp_path / "a.npz", **arrays, query_labels=np.ones((4, 5), dtype=bool))
+    with pytest.raises(InputError, match="query_labels has 4 rows"):
+        score(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("bits", [np.nan, np.inf, 0.5, -3, 0])
+def test_a_code_length_that_is_none(tmp_path, data, bits):
+    arrays = dict(zip(("qB", "rB", "query_labels", "database_labels"), data, strict=True))
+    np.savez(tmp_path / "a.npz", **arrays, bits=bits)
+    with pytest.raises(InputError, match=r"a\.npz: bits is .*: give a whole number"):
+        score(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_sigmoid_outputs_are_refused_and_thresholded_ones_taken(tmp_path, data, expected, kind):
+    names = ("query_codes", "database_codes", "query_labels", "database_labels")
+    inside = [(1 / (1 + np.exp(-codes))).astype(kind) for codes in data[:2]]
+    np.savez(tmp_path / "a.npz", **dict(zip(names, (*inside, *data[2:]), strict=True)))
+    with pytest.raises(InputError, match=r"sigmoid are no codes.*subtract 0.5.*or -1/"):
+        score(tmp_path / "a.npz")
+    for codes in ([one - 0.5 for one in inside], [(one > 0.5) * 1.0 for one in inside]):
+        np.savez(tmp_path / "a.npz", **dict(zip(names, (*codes, *data[2:]), strict=True)))
+        assert score(tmp_path / "a.npz").map == expected.map
+
+
 def test_table_is_printed_and_written(tmp_path, data, expected, capsys):
     words = [str(word) for word in save_npz(tmp_path, data)]
     with pytest.raises(SystemExit, match="0"):
@@ -149,7 +220,10 @@ def test_table_is_printed_and_written(tmp_path, data, expected, capsys):
     ("words", "message"),
     [
         ([], "which codes"),
-        (["absent.npz"], "is not a file"),
+        (["absent.npz"], "cannot read this file of codes (No such file"),
+        (["x" * 300 + ".npz"], "File name too long"),
+        (["codes.npz", "--out", "folder.csv"], "--out folder.csv is a folder"),
+        (["codes.npz", "--out", "codes.npz/a.csv"], "--out codes.npz/a.csv cannot be written"),
         (["codes.npz", "--bits", "13"], "bits is 12 and 13"),
         (["codes.npz", "--k", "0"], "--k 0"),
         (["codes.npz", "--out", "table.doc"], ".csv or .md"),
@@ -162,6 +236,7 @@ def test_table_is_printed_and_written(tmp_path, data, expected, capsys):
 def test_mistakes_are_one_line_and_status_2(tmp_path, data, capsys, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     save_npz(tmp_path, data)
+    (tmp_path / "folder.csv").mkdir()
     np.save("short.npy", data[2][:3])
     np.save("alone.npy", np.sign(data[0]))
     with pytest.raises(SystemExit, match="2"):

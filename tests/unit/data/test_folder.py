@@ -1,12 +1,13 @@
 """The user's own pictures."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from udmsh_pl.data.folder import ImageFolders
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.folder import find_images
+from udmsh_pl.images.folder import find_images, load_tree, look_through, told_skipped
 
 
 def test_class_folders_with_given_splits(tmp_path: Path, place_images) -> None:
@@ -56,6 +57,66 @@ def test_folders_that_cannot_be_read_as_classes(tmp_path: Path, place_images) ->
     place_images(tmp_path, ["cat/1.jpg", "stray.jpg"])
     with pytest.raises(InputError, match=r"stray.jpg: expected in a folder named after its class"):
         ImageFolders(root=tmp_path).load_splits()
+
+
+def test_albums_are_no_classes_unless_asked(tmp_path: Path, place_images) -> None:
+    names = ["alps/1.jpg", "alps/winter/2.jpg", "rome/3.jpg", "stray.jpg"]
+    place_images(tmp_path, names)
+    splits = load_tree(tmp_path, 0.1, 0, labels="none")
+    assert splits.query is None
+    assert splits.train is splits.database
+    assert list(splits.database.names) == names
+    assert splits.database.labels.shape == (4, 0)
+    assert splits.protocol.name == "unlabelled"
+    with pytest.raises(InputError, match=r"take the folders as albums with --data.labels none"):
+        load_tree(tmp_path, 0.1, 0)
+    place_images(tmp_path, ["query/4.jpg", "database/5.jpg"])
+    assert len(load_tree(tmp_path, 0.1, 0, labels="none").database) == 6
+
+
+def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
+    place_images(tmp_path, ["a/1.jpg", "a/2.MOV", "3.txt", ".thumbs/4.jpg", "a/.5.jpg", "EPS.eps"])
+    (tmp_path / "a/6.jpg").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "7.png")
+    (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "noending").write_text("")
+    found = look_through(tmp_path)
+    assert found.names == ["a/1.jpg"]
+    assert found.skipped == {
+        ".thumbs": "hidden",
+        "3.txt": "no picture ending (.txt)",
+        "7.png": "no regular file",
+        "EPS.eps": "no picture ending (.eps)",
+        "a/.5.jpg": "hidden",
+        "a/2.MOV": "a video",
+        "a/6.jpg": "a broken link",
+        "b": "a link to a folder",
+        "noending": "no ending",
+    }
+    assert load_tree(tmp_path, 0.5, 0, labels="none").skipped == found.skipped
+    told = told_skipped({f"{n}.mov": "a video" for n in range(5)} | {"x": "hidden"})
+    assert told == "6 left out: 5 a video (0.mov, 1.mov, 2.mov, ...); 1 hidden (x)"
+    assert look_through(tmp_path, "a").names == ["a/1.jpg"]
+
+
+def test_heic_is_left_out_with_its_extra_named(
+    tmp_path: Path, place_images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from udmsh_pl.images import decode
+
+    monkeypatch.setattr(decode, "formats", lambda: ("JPEG",))
+    place_images(tmp_path, ["a.heic"])
+    with pytest.raises(InputError, match=r"no images here \(1 left out: 1 HEIF: needs the extra"):
+        load_tree(tmp_path, 0.1, 0)
+
+
+def test_a_class_for_each_image_does_not_fill_the_memory(
+    tmp_path: Path, place_images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place_images(tmp_path, [f"{number}/1.jpg" for number in range(20)])
+    monkeypatch.setenv("UDMSH_MAX_BYTES", "399")
+    with pytest.raises(InputError, match=r"20 images x 20 labels .* --data.labels none"):
+        load_tree(tmp_path, 0.1, 0)
 
 
 def test_manifest_with_splits(tmp_path: Path, place_images) -> None:

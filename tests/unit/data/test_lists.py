@@ -1,5 +1,6 @@
 """The list parser against real lists, hostile lists, and a large one."""
 
+import os
 import subprocess
 import sys
 import time
@@ -100,6 +101,69 @@ def test_broken_lists_are_refused_with_file_and_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "../q.jpg", "a/../../q.jpg", "//q.jpg"])
+def test_paths_that_lead_outside_are_refused_unless_asked(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "l.txt", f"a.jpg 0 1\n{name} 0 1\n".encode())
+    with pytest.raises(InputError, match=r":2: .* leads out of .*; give paths below --data.root"):
+        read_list(path, tmp_path)
+    with pytest.raises(InputError, match=r"--data.allow_outside true"):
+        read_list(path, tmp_path)
+    assert len(read_list(path, tmp_path, allow_outside=True)) == 2
+
+
+def test_a_file_has_one_name(tmp_path: Path) -> None:
+    content = f"./a//b.jpg 0 1\n{tmp_path}/./c.jpg 1 1\nd/../e.jpg 1 1\n...jpg 1 1\n"
+    path = write(tmp_path / "l.txt", content.encode())
+    found = read_list(path, tmp_path)
+    assert list(found.names) == ["a/b.jpg", "c.jpg", "e.jpg", "...jpg"]
+    assert found.path(1) == tmp_path / "c.jpg"
+    write(path, b"a/b.jpg 0 1\n./a/b.jpg 0 1\n")
+    with pytest.raises(InputError, match=r":2: './a/b.jpg' is already on line 1"):
+        read_list(path, tmp_path)
+    for nothing in (b". 0 1\n", b"a/.. 0 1\n", b"/ 0 1\n"):
+        with pytest.raises(InputError, match="is no name of a file"):
+            read_list(write(path, nothing), tmp_path)
+
+
+def test_a_query_does_not_leak_under_another_spelling(tmp_path: Path, place_images) -> None:
+    pair = make_pair(tmp_path, place_images)
+    write(pair.query, b"./a.jpg 0 1\n")
+    with pytest.raises(InputError, match="1 of 1 query images are also in the train split"):
+        pair.load_splits()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"a.jpg" + b" 1" * 1_000_000 + b" x",
+        b"a.jpg" + b"\t0" * 1_000_000,
+        b" " * 999_999 + b"x 1" + b" " * 999_999 + b"y",
+        b"1" * 2_000_000,
+        b"1 " * 1_000_000 + b"x.jpg 0 1",
+    ],
+)
+def test_the_time_of_a_line_grows_as_its_length(tmp_path: Path, line: bytes) -> None:
+    path = write(tmp_path / "l.txt", line + b"\n")
+    start = time.perf_counter()
+    refusal = message_of(lambda: read_list(path))
+    assert time.perf_counter() - start < 3
+    assert len(refusal) < 1000
+
+
+def test_a_list_of_too_many_lines_and_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "l.txt", b"a.jpg 0 1\nb.jpg 0 1\n")
+    monkeypatch.setenv("UDMSH_MAX_ROWS", "2")
+    assert len(read_list(path)) == 2
+    monkeypatch.setenv("UDMSH_MAX_ROWS", "1")
+    with pytest.raises(InputError, match="more than 1 rows; set UDMSH_MAX_ROWS"):
+        read_list(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"cannot read this list .*a pipe"):
+        read_list(tmp_path / "pipe")
+
+
 def test_wrong_number_of_labels_for_the_protocol(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r":1: expected a path and 3 labels"):
         read_list(write(tmp_path / "l.txt", b"a.jpg 0 1\n"), labels=3)
@@ -135,7 +199,7 @@ def test_whatever_is_written_reads_back(
         with pytest.raises(InputError, match="is already on line"):
             read_list(path)
         return
-    back = read_list(path)
+    back = read_list(path, allow_outside=True)
     assert list(back.names) == list(images.names)
     assert np.array_equal(back.labels, images.labels)
     assert back.fingerprint() == images.fingerprint()

@@ -1,12 +1,14 @@
 """Checking and exporting splits, and what is missing."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from udmsh_pl.commands.data import run_check, run_split, write_splits
+from udmsh_pl.cli import main
+from udmsh_pl.commands.data import run_check, run_check_path, run_split, write_splits
 from udmsh_pl.data.lists import ListFiles
 from udmsh_pl.data.sample import load_sample
 from udmsh_pl.errors import InputError
@@ -51,8 +53,58 @@ def test_unreadable_images_are_problems(
     assert "e.jpg: not a readable image" in printed
     assert "q.jpg: not a readable image" in printed
     assert "f.jpg: no such image" in printed
-    assert printed.count("problem: ") == 5  # e and f stand in train and database
+    assert printed.count("problem: ") == 3  # e and f stand in train and database, but are one
+    assert "3 problems, see above" in printed
     assert "fetch that file again" in printed
+
+
+@pytest.mark.parametrize("kind", ["folder", "list", "bare list", "manifest"])
+def test_a_bare_folder_list_or_manifest_is_checked(
+    splits: Splits, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = splits.database.root
+    (root / "e.jpg").unlink()
+    (root / "e.jpg").write_bytes(b"\xff\xd8 broken")
+    (root / "film.mov").write_bytes(b"")
+    bare = "d/a.jpg\nd/b c.jpg\ne.jpg\nf.jpg\nq.jpg\nr.jpg\n"
+    content = {
+        "list": bare.replace("\n", " 0 1\n"),
+        "bare list": bare,
+        "manifest": "path\n" + bare,
+    }
+    path = root
+    if kind in content:
+        path = root / ("m.csv" if kind == "manifest" else "l.txt")
+        path.write_text(content[kind])
+    arguments = ["data", "check", str(path), "--workers", "0"]
+    with pytest.raises(SystemExit, match="1"):
+        main(arguments)
+    printed = capsys.readouterr().out
+    assert f"{path}: 6 pictures, 1 of them unreadable" in printed
+    assert f"problem: {root}/e.jpg: not a readable image" in printed
+    assert "1 problem, see" in printed
+    assert ("1 left out:\n  film.mov: a video" in printed) == (kind == "folder")
+    (root / "e.jpg").unlink()
+    assert run_check_path(path, 0) == (0 if kind == "folder" else 1)
+    printed = capsys.readouterr().out
+    assert ("all is well" in printed) == (kind == "folder")
+    assert ("e.jpg: no such image; set --root" in printed) != (kind == "folder")
+
+
+def test_a_folder_without_pictures_and_many_bad_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mov").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no images here \(1 left out: 1 a video"):
+        run_check_path(tmp_path, 0)
+    for number in range(60):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    (tmp_path / os.fsdecode(b"odd\xff.jpg")).write_bytes(b"")
+    assert run_check_path(tmp_path, 0) == 1
+    printed = capsys.readouterr().out
+    assert "61 of them unreadable" in printed
+    assert "... and 11 more" in printed
+    assert "61 problems" in printed
 
 
 def test_counts_and_labels_that_are_not_the_protocols(splits: Splits) -> None:
@@ -91,6 +143,12 @@ def test_present_rows(splits: Splits) -> None:
     assert present_rows(splits.database).tolist() == [0, 2]
     assert present_rows(load_sample().query).tolist() == list(range(500))
     assert present_rows(ImageList(["a.jpg"], LABELS[:1], Path("/nowhere/at/all"))).tolist() == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a\0b.jpg", "d/" + "y" * 5000, "a\0/b.jpg"])
+def test_names_that_no_file_can_have_are_absent(splits: Splits, name: str) -> None:
+    images = ImageList([name, "f.jpg"], LABELS[:2], splits.database.root)
+    assert present_rows(images).tolist() == [1]
 
 
 def test_missing_images_are_refused_with_counts_per_split(splits: Splits) -> None:

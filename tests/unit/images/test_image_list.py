@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits, one_hot, to_rgb
+from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits, one_hot
 from udmsh_pl.images.protocol import Protocol, named, resized
 from udmsh_pl.images.transforms import eval_transform
 
@@ -74,11 +74,6 @@ def test_what_is_transparent_shows_white(tmp_path: Path, mode: str, ending: str)
     loaded = np.asarray(images([f"x.{ending}"], root=tmp_path).load(0))
     assert (loaded[:, :2] == 0).all()
     assert (loaded[:, 2:] == 255).all()
-
-
-def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
-    deep = Image.fromarray(np.full((2, 2), 0x8000, dtype=np.uint16))
-    assert np.asarray(to_rgb(deep)).max() == 0x80
 
 
 def test_pixels_in_memory_grey_and_colour() -> None:
@@ -146,6 +141,14 @@ def test_overlap_is_refused_with_the_first_paths() -> None:
         Splits(FACTS, images(["d6", "new", "d1", "d2", "d3"]), train, database)
     with pytest.raises(InputError, match=r"1 of 1 query images are also in the train split \(t2\)"):
         Splits(FACTS, images(["t2"]), train, database)
+
+
+@pytest.mark.parametrize("spelled", ["./t1", ".//t1", "a/../t1", "t1/"])
+def test_overlap_is_found_however_the_names_are_spelled(spelled: str) -> None:
+    with pytest.raises(InputError, match="1 of 1 query images are also in the train split"):
+        Splits(FACTS, images([spelled]), images(["t1"]), images(["d1"]))
+    with pytest.raises(InputError, match="names t1 twice"):
+        Splits(FACTS, None, images(["d1"]), images([spelled, "t1"]))
 
 
 def test_other_broken_splits_are_refused() -> None:

@@ -1,6 +1,7 @@
 """The manifest parser."""
 
 import csv
+import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -51,11 +52,71 @@ def test_quotes_crlf_bom_blank_lines_and_other_columns(tmp_path: Path) -> None:
         (b"path,split\na.jpg,query\n", "no row has split `database`"),
         (b"path\n\xff.jpg\n", "not UTF-8"),
         (b'path\n"a.jpg\n', "not valid CSV"),
+        (b"path\n/etc/passwd\n", ":2: '/etc/passwd' leads out of"),
+        (b"path\na.jpg\n../b.jpg\n", ":3: '../b.jpg' leads out of"),
+        (b"path\na.jpg\n./a.jpg\n", ":3: './a.jpg' is already in row 2"),
+        (b"path\na\0.jpg\n", "is no name of a file"),
+        (b"path,label,labels\na.jpg,x,y\n", ":1: a column name stands twice"),
+        (b"path,Class\na.jpg,x\n", "no column `labels`, but 'Class'; name the column"),
+        (b"path,tags\na.jpg,x\n", "no column `labels`, but 'tags'"),
+        (b"path\n" + b"a" * (2**20 + 1) + b"\n", ":2: a line of over 1,048,576 characters"),
     ],
 )
 def test_malformed(tmp_path: Path, content: bytes, message: str) -> None:
     path = write(tmp_path / "m.csv", content)
     assert message in message_of(lambda: read_manifest(path, tmp_path))
+
+
+@pytest.mark.parametrize("column", ["label", "labels", "Label", " LABELS "])
+@pytest.mark.parametrize(
+    "cell", ['"desert, sea"', "desert|sea", "desert;sea", " sea ; desert", '"sea,,desert"']
+)
+def test_labels_of_either_name_and_any_separator(tmp_path: Path, column: str, cell: str) -> None:
+    content = f"Path,{column}\na.jpg,{cell}\nb.jpg,sea\n".encode()
+    images = read_manifest(write(tmp_path / "m.csv", content), tmp_path)["all"]
+    assert images.labels.tolist() == [[True, True], [False, True]]  # desert, sea
+
+
+def test_columns_that_are_not_read_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "m.csv", b"path,labels,width,Class\na.jpg,x,3,y\n")
+    assert read_manifest(path, tmp_path)["all"].labels.shape == (1, 1)
+    assert f"{path}: columns that are not read: width, Class" in caplog.text
+
+
+def test_paths_below_the_root_and_outside(tmp_path: Path) -> None:
+    content = f"path\n{tmp_path}/a.jpg\nb//./c.jpg\n".encode()
+    images = read_manifest(write(tmp_path / "m.csv", content), tmp_path)["all"]
+    assert list(images.names) == ["a.jpg", "b/c.jpg"]
+    path = write(tmp_path / "m.csv", b"path\n/elsewhere/a.jpg\n../b.jpg\n")
+    images = read_manifest(path, tmp_path, allow_outside=True)["all"]
+    assert [images.path(row) for row in (0, 1)] == [
+        Path("/elsewhere/a.jpg"),
+        tmp_path / "../b.jpg",
+    ]
+
+
+def test_too_many_rows_bytes_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(
+        tmp_path / "m.csv", b"path,labels\n" + b"".join(b"%d,%d\n" % (n, n) for n in range(99))
+    )
+    monkeypatch.setenv("UDMSH_MAX_ROWS", "98")
+    assert ":100: more than 98 rows" in message_of(lambda: read_manifest(path, tmp_path))
+    monkeypatch.setenv("UDMSH_MAX_ROWS", "99")
+    monkeypatch.setenv("UDMSH_MAX_BYTES", str(99 * 99))
+    assert len(read_manifest(path, tmp_path)["all"]) == 99
+    monkeypatch.setenv("UDMSH_MAX_BYTES", str(99 * 99 - 1))
+    assert "99 images x 99 labels" in message_of(lambda: read_manifest(path, tmp_path))
+    monkeypatch.setenv("UDMSH_MAX_BYTES", "100")
+    assert "more than 100 bytes" in message_of(lambda: read_manifest(path, tmp_path))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for name in ("m.csv", "m.parquet"):
+        os.mkfifo(tmp_path / name)
+        message = message_of(lambda name=name: read_manifest(tmp_path / name, tmp_path))
+        assert "cannot read this manifest (it is a pipe" in message
 
 
 def test_absent(tmp_path: Path) -> None:
@@ -132,19 +193,44 @@ def test_parquet(tmp_path: Path) -> None:
 
     table = pyarrow.table(
         {
-            "path": ["q.jpg", "a.jpg"],
-            "labels": [["sea", "sky"], None],
             "split": ["query", "database"],
+            "width": [3, 4],
+            "Path": ["q.jpg", "./a.jpg"],
+            "label": [["sea, calm", "sky"], None],
         }
     )
     parquet.write_table(table, tmp_path / "m.parquet")
     parts = read_manifest(tmp_path / "m.parquet", tmp_path)
     assert parts["query"].labels.tolist() == [[True, True]]
     assert parts["database"].labels.tolist() == [[False, False]]
+    assert list(parts["database"].names) == ["a.jpg"]
     (tmp_path / "m.parquet").write_bytes(b"PAR1 no more")
-    assert "cannot be read as Parquet" in message_of(
+    assert "cannot be read safely (ArrowInvalid" in message_of(
         lambda: read_manifest(tmp_path / "m.parquet", tmp_path)
     )
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra udmsh-pl[app] is not installed")
+@pytest.mark.parametrize("kind", ["text", "list", "rows"])
+def test_a_small_parquet_that_is_huge(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setenv("UDMSH_MAX_BYTES", str(1 << 26))
+    if kind == "text":
+        once = pyarrow.array(["x" * 1_000_000])
+        many = pyarrow.array([0] * 3000, pyarrow.int32())
+        table = pyarrow.table({"path": pyarrow.DictionaryArray.from_arrays(many, once)})
+    elif kind == "list":
+        table = pyarrow.table({"path": ["a.jpg"], "labels": [["x"] * 20_000_000]})
+    else:
+        table = pyarrow.table({"path": pyarrow.array([None] * 2_000_001, pyarrow.string())})
+    parquet.write_table(table, tmp_path / "m.parquet", compression="zstd")
+    assert (tmp_path / "m.parquet").stat().st_size < 10_000
+    message = message_of(lambda: read_manifest(tmp_path / "m.parquet", tmp_path))
+    assert "longer than 65,536" in message or "more than" in message
 
 
 def test_parquet_without_pyarrow_names_the_extra(

@@ -1,14 +1,15 @@
 """Read codes and labels that other programs saved, without ever running what a file may hold.
 
 NumPy files are read with ``allow_pickle=False``, PyTorch files with ``weights_only=True``; MATLAB
-files and text hold data only. Whatever a damaged or hostile file makes a parser raise becomes an
-``InputError`` that names the file.
+files in a child process, since their parser can crash. Where a format has checksums, all of them
+are checked. Whatever a damaged or hostile file makes a parser raise becomes an ``InputError`` that
+names the file. A file may unpack to ``UDMSH_MAX_BYTES`` (:mod:`udmsh_pl.untrusted`).
 """
 
 from __future__ import annotations
 
-import math
-import zipfile
+import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.isolated import run_isolated
+from udmsh_pl.untrusted import check_archive, check_file, limit, over
 
 Array = npt.NDArray[Any]
-MOST_BYTES = (
-    32 * 2**30
-)  # a file that unpacks to more than this is refused: no benchmark of the field comes near it
-_MATLAB_NUMBERS = {"double", "single", "logical", "sparse"} | {
-    f"{sign}int{size}" for sign in ("", "u") for size in (8, 16, 32, 64)
-}
 SINGLE = ""  # the name of a file's only array, where the format has no names
 
 
@@ -46,8 +43,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise InputError(
             f"{path} has no known extension: give one of {', '.join(sorted(_READERS))}"
         )
-    if not path.is_file():
-        raise InputError(f"{path} is not a file: check the path")
+    check_file(path, "file of codes")
     try:
         arrays = {
             name: array
@@ -70,20 +66,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _check_size(path: Path, size: int) -> None:
-    if size > MOST_BYTES:
-        raise InputError(
-            f"{path} unpacks to more than {MOST_BYTES >> 30} GiB: it is damaged, or not a code file"
-        )
-
-
-def _check_archive(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        _check_size(path, sum(member.file_size for member in archive.infolist()))
-
-
 def _read_npz(path: Path) -> dict[str, Array]:
-    _check_archive(path)
+    check_archive(path, limit("BYTES"))
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -91,16 +75,19 @@ def _read_npz(path: Path) -> dict[str, Array]:
 def _read_npy(path: Path) -> dict[str, Array]:
     # mapped: a header that promises more than the file holds is an error before anything is
     # allocated
-    return {SINGLE: np.array(np.load(path, allow_pickle=False, mmap_mode="r"))}
+    mapped = np.load(path, allow_pickle=False, mmap_mode="r")
+    if not isinstance(mapped, np.memmap) or mapped.offset + mapped.nbytes != path.stat().st_size:
+        raise InputError(f"{path}: its header and its size disagree: save the array again")
+    return {SINGLE: np.array(mapped)}
 
 
 def _read_pt(path: Path) -> dict[str, Array]:
     import torch
 
-    if zipfile.is_zipfile(
-        path
-    ):  # else it is of the format before PyTorch 1.6, which is not compressed
-        _check_archive(path)
+    with path.open("rb") as stream:
+        zipped = stream.read(2) == b"PK"
+    if zipped:  # else it is of the format before PyTorch 1.6, without checksums
+        check_archive(path, limit("BYTES"))
     content = torch.load(path, map_location="cpu", weights_only=True)
     named = content if isinstance(content, Mapping) else {SINGLE: content}
     arrays = {}
@@ -122,28 +109,26 @@ def _read_pt(path: Path) -> dict[str, Array]:
 
 
 def _read_mat(path: Path) -> dict[str, Array]:
-    from scipy.io import loadmat, whosmat
-    from scipy.sparse import issparse
-
     with path.open("rb") as stream:
         if b"MATLAB 7.3" in stream.read(128):
             raise InputError(f"{path} is a MATLAB 7.3 (HDF5) file: save it with -v7")
-    # cells and structs hold others, without end in a hostile file, and the parser's stack would
-    # overflow: left unread
-    listed = [(name, shape) for name, shape, kind in whosmat(str(path)) if kind in _MATLAB_NUMBERS]
-    _check_size(
-        path, sum(8 * math.prod(shape) for _, shape in listed)
-    )  # what compressed or sparse matrices come to
-    names = [name for name, _ in listed if not name.startswith("__")]
-    found = loadmat(str(path), variable_names=names) if names else {}
-    values = {name: found[name] for name in names if name in found}
-    return {name: value.toarray() if issparse(value) else value for name, value in values.items()}
+    script = Path(__file__).with_name("mat_child.py")  # not imported here: it brings SciPy along
+    with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
+        arguments = [str(path.absolute()), folder, str(limit("BYTES")), over("BYTES")]
+        run_isolated(script, arguments, path, Path(folder))
+        names = json.loads((Path(folder) / "names.json").read_text(encoding="utf-8"))
+        arrays = _read_npz(Path(folder) / "arrays.npz")
+        return {str(name): arrays[f"arr_{place}"] for place, name in enumerate(names)}
 
 
 def _read_text(path: Path) -> dict[str, Array]:
     rows: list[Array] = []
+    left = limit("BYTES")
     with path.open(encoding="utf-8-sig") as stream:
         for number, row in _rows(path, stream):
+            left -= row.nbytes
+            if left < 0:
+                raise InputError(f"{path}:{number}: so far {over('BYTES')}")
             if rows and len(row) != len(rows[0]):
                 raise InputError(
                     f"{path}:{number} has {len(row)} values, the first row {len(rows[0])}: mend "

@@ -4,6 +4,7 @@ is the items'.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import Bools, Bytes, pack_codes
 from udmsh_pl.retrieval.io.code_files import Array, read_arrays
+from udmsh_pl.untrusted import exists, limit, over
+
+_ENOUGH = 64  # values of which one would be negative if they had a sign
 
 # names under which the field's code saves its arrays, lower case, the more specific first
 NAMES = {
@@ -65,7 +69,7 @@ class ExternalFile:
         """
         path, name = Path(source), None
         head, colon, tail = source.rpartition(":")
-        if colon and not path.exists() and Path(head).exists():
+        if colon and not exists(path) and exists(Path(head)):
             path, name = Path(head), tail
         file = ExternalFile(path, name, read_arrays(path))
         if name is not None and name not in file.arrays:
@@ -90,7 +94,10 @@ class ExternalFile:
         """The code length that the file states under the name ``bits``, if it does."""
         for name, array in self.arrays.items():
             if name.lower() in ("bits", "nbits", "n_bits") and array.size == 1:
-                return int(array.reshape(())[()])
+                value = float(array.reshape(())[()])
+                if not (math.isfinite(value) and value == int(value) >= 1):
+                    raise InputError(f"{self.path}: {name} is {value:g}: give a whole number")
+                return int(value)
         return None
 
     def listing(self) -> str:
@@ -122,8 +129,8 @@ def external_codes(
     """Turn codes as others write them into packed bytes.
 
     Args:
-        array: [items, bits] or [bits, items]; booleans, 0/1, -1/+1, real values (by sign), or
-            packed bytes, uint8
+        array: [items, bits] or [bits, items]; booleans, 0/1, -1/+1, real values (by sign; some
+            must be below 0), or packed bytes, uint8
         bits: code length where it is known; needed for packed codes that do not fill their bytes
         items: number of items where it is known (from labels): tells the axes apart
         source: file name for messages
@@ -163,30 +170,74 @@ def external_codes(
                 f"{source}: whole numbers that are neither 0/1 nor -1/+1 are no codes: check the "
                 "array"
             )
+        elif array.size >= _ENOUGH and array.min() >= 0:
+            inside = "outputs of a sigmoid" if array.max() <= 1 else "values without a negative one"
+            raise InputError(
+                f"{source}: {inside} are no codes, since bits are taken by the sign: subtract 0.5 "
+                "(or the threshold), or give 0/1 or -1/+1"
+            )
     return pack_codes(array), array.shape[1]
 
 
 def external_labels(query: Array, database: Array, queries: int, items: int) -> tuple[Bools, Bools]:
-    """Turn labels into bool [Q, L] and [N, L]: matrices of 0/1 as they are, one number an item as
-    classes.
+    """Turn labels into bool [Q, L] and [N, L].
+
+    A matrix of 0/1 or booleans is taken as it is, also one of a single column: one label that an
+    item has or lacks. One whole number an item is a class, where it has one axis, or one column
+    that holds more than 0 and 1 in either array.
+
+    Args:
+        query: labels of the queries.
+        database: labels of the database.
+        queries: number of queries.
+        items: number of database items.
+
+    Raises:
+        InputError: neither of the two, values that are not finite, or so many classes that their
+            table would be larger than ``UDMSH_MAX_BYTES``.
     """
-    query, database = _upright(query, queries), _upright(database, items)
-    if query.ndim == 1 and database.ndim == 1:
-        classes = np.unique(np.concatenate([query, database]))
-        return query[:, None] == classes, database[:, None] == classes
-    for name, array in (("query", query), ("database", database)):
-        if array.ndim != 2 or not ((array == 0) | (array == 1)).all():
+    named = {"query": _upright(query, queries), "database": _upright(database, items)}
+    for name, array in named.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{name} labels hold a value that is not finite: mend them")
+        if array.ndim not in (1, 2):
+            raise InputError(f"{name} labels have shape {list(array.shape)}: give [items, labels]")
+    classes = all(array.ndim == 1 or array.shape[1] == 1 for array in named.values()) and any(
+        not _is_binary(array) or (array.ndim == 1 and array.dtype.kind != "b")
+        for array in named.values()
+    )
+    if classes:
+        query, database = (array.ravel() for array in named.values())
+        return _one_hot(query, database)
+    columns = {name: array[:, None] if array.ndim == 1 else array for name, array in named.items()}
+    for name, array in columns.items():
+        if not _is_binary(array):
             raise InputError(
                 f"{name} labels have shape {list(array.shape)}: give a 0/1 matrix or one class an "
                 "item"
             )
-    return query == 1, database == 1
+    return columns["query"] == 1, columns["database"] == 1
+
+
+def _one_hot(query: Array, database: Array) -> tuple[Bools, Bools]:
+    for name, array in (("query", query), ("database", database)):
+        if array.dtype.kind == "f" and (array != np.floor(array)).any():
+            raise InputError(f"{name} labels hold fractions: give whole numbers, one class an item")
+    classes = np.unique(np.concatenate([query, database]))
+    if len(classes) * (len(query) + len(database)) > limit("BYTES"):
+        raise InputError(
+            f"labels: {len(classes):,} classes of {len(query) + len(database):,} items take "
+            f"{over('BYTES')}; or check that these are classes and not row numbers"
+        )
+    return query[:, None] == classes, database[:, None] == classes
+
+
+def _is_binary(array: Array) -> bool:
+    return bool(((array == 0) | (array == 1)).all())
 
 
 def _upright(labels: Array, items: int) -> Array:
-    """One axis for class numbers, [items, L] for a matrix, whichever way round it was saved."""
-    if labels.size == items:
-        return labels.ravel()
+    """One axis, or [items, L] for a matrix, whichever way round it was saved."""
     turned = labels.ndim == 2 and labels.shape[0] != items and labels.shape[1] == items
     return labels.T if turned else labels
 

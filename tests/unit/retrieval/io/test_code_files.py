@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.io import code_files
+from udmsh_pl.isolated import run_isolated
 from udmsh_pl.retrieval.io.code_files import SINGLE, read_arrays
 from udmsh_pl.retrieval.io.external import external_codes, external_labels
 
@@ -78,12 +78,24 @@ def test_a_bare_pickle_under_any_name_is_refused_and_not_run(tmp_path, suffix):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt", ".txt"])
 @given(data=st.data())
 @settings(
     max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_damaged_files_are_input_errors_or_arrays(tmp_path, suffix, data):
+    damaged_file_is_an_input_error_or_arrays(tmp_path, suffix, data)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_damaged_matlab_files_are_input_errors_or_arrays(tmp_path, data):
+    damaged_file_is_an_input_error_or_arrays(tmp_path, ".mat", data)  # a process each
+
+
+def damaged_file_is_an_input_error_or_arrays(tmp_path, suffix, data):
     path = tmp_path / f"a{suffix}"
     save(path)
     content = bytearray(path.read_bytes())
@@ -113,7 +125,7 @@ def test_a_header_that_promises_more_than_the_file_holds(tmp_path):
 def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(code_files, "MOST_BYTES", 2**20)
+    monkeypatch.setenv("UDMSH_MAX_BYTES", str(2**20))
     np.savez_compressed(tmp_path / "bomb.npz", codes=np.zeros((1024, 1024), dtype=np.uint8))
     with pytest.raises(InputError, match="unpacks to more than"):
         read_arrays(tmp_path / "bomb.npz")
@@ -121,7 +133,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(
 
 @pytest.mark.parametrize("suffix", [".pt", ".mat"])
 def test_other_formats_that_unpack_to_too_much(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(code_files, "MOST_BYTES", 2**20)
+    monkeypatch.setenv("UDMSH_MAX_BYTES", str(2**20))
     path = tmp_path / f"bomb{suffix}"
     if suffix == ".mat":
         scipy.io.savemat(
@@ -149,6 +161,71 @@ def test_a_tensor_that_repeats_one_number_is_refused(tmp_path):
     torch.save({"codes": torch.ones(1).expand(2**20, 2**20)}, tmp_path / "a.pt")
     with pytest.raises(InputError, match="codes is larger than what is stored"):
         read_arrays(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("whole", [(0, 1, 2, 3), (0, 1, 2, 3, 4)])  # rows, and pointers to them
+@pytest.mark.parametrize("value", [100_000, -1, 2_000_000_000, 5])
+def test_damaged_sparse_matrices_are_refused_and_harm_nobody(tmp_path, whole, value):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"codes": scipy.sparse.csc_matrix(np.eye(4))})
+    numbers = np.array(whole, dtype="<i4")
+    before, content = numbers.tobytes(), path.read_bytes()
+    assert before in content
+    numbers[1] = value
+    path.write_bytes(content.replace(before, numbers.tobytes(), 1))
+    with pytest.raises(InputError, match=r"a\.mat.*(damaged|cannot be read)"):
+        read_arrays(path)
+
+
+def test_a_crash_of_the_child_is_one_line(tmp_path):
+    script = tmp_path / "crash.py"
+    script.write_text("import os\ndef work(): os.abort()\n")
+    with pytest.raises(InputError, match=r"its parser crashed \(signal 6\)"):
+        run_isolated(script, [], script, tmp_path)
+
+
+def test_a_child_that_wants_too_much_memory_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("UDMSH_MAX_BYTES", str(2**24))
+    script = tmp_path / "hungry.py"
+    script.write_text("def work(): bytes(2**28)\n")
+    with pytest.raises(InputError, match="set UDMSH_MAX_BYTES higher"):
+        run_isolated(script, [], script, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+def test_no_flipped_bit_of_an_archive_changes_an_array_without_a_word(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    np.savez(path, codes=CODES) if suffix == ".npz" else save(path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            arrays = read_arrays(path)
+        except InputError:
+            continue
+        assert np.array_equal(arrays["codes"], CODES), place
+
+
+def test_bytes_behind_an_array_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", CODES)
+    with (tmp_path / "a.npy").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(InputError, match="its header and its size disagree"):
+        read_arrays(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"a{suffix}")
+    with pytest.raises(InputError, match="it is a pipe, not a regular file"):
+        read_arrays(tmp_path / f"a{suffix}")
+
+
+def test_text_that_unpacks_to_too_much(tmp_path, monkeypatch):
+    monkeypatch.setenv("UDMSH_MAX_BYTES", "4_000")
+    (tmp_path / "a.txt").write_text("0110011001100110\n" * 32)
+    with pytest.raises(InputError, match=r"a.txt:32: so far more than 4,000 bytes"):
+        read_arrays(tmp_path / "a.txt")
 
 
 def test_a_sparse_matrix_is_read_unless_it_is_too_large_a_dense_one(tmp_path):
@@ -223,6 +300,9 @@ def test_matlab_73_is_named(tmp_path):
         (np.arange(8), None, "give .items, bits."),
         (np.full((2, 4), 3), None, "neither 0/1 nor -1/"),
         (np.full((2, 4), np.nan), None, "not finite"),
+        (np.where(np.eye(8) > 0, np.inf, -1.0), None, "not finite"),
+        (np.linspace(0, 1, 64).reshape(8, 8), None, "outputs of a sigmoid"),
+        (np.linspace(0, 9, 64).reshape(8, 8), None, "without a negative one"),
         (np.full((2, 4), 9, dtype=np.uint8), 40, "not codes of 40 bits"),
         (np.ones((2, 4)), 5, "not codes of 5 bits"),
     ],
@@ -238,6 +318,27 @@ def test_uint8_zeros_and_ones_are_bits_unless_the_length_says_packed():
     packed, bits = external_codes(array, 16, None, "file")
     assert bits == 16
     assert np.array_equal(packed, array)
+
+
+@pytest.mark.parametrize(
+    ("query", "database", "message"),
+    [
+        (np.array([1, 2]), np.array([0.0, np.nan, 1, 2]), "database labels .* not finite"),
+        (np.array([1, 2]), np.array([0, 1.5, 1, 2]), "database labels hold fractions"),
+        (np.ones((2, 1, 1)), np.ones((4, 1)), "query labels have shape"),
+        (np.array(3), np.ones((4, 1)), "query labels have shape"),
+        (np.array([1, 2]), np.ones((4, 3)), "query labels have shape"),
+    ],
+)
+def test_labels_of_other_shapes_and_values(query, database, message):
+    with pytest.raises(InputError, match=message):
+        external_labels(query, database, 2, 4)
+
+
+def test_a_class_for_each_item_does_not_fill_the_memory(monkeypatch):
+    monkeypatch.setenv("UDMSH_MAX_BYTES", "1000")
+    with pytest.raises(InputError, match="40 classes of 42 items take more than 1,000 bytes"):
+        external_labels(np.arange(2), np.arange(40), 2, 40)
 
 
 def test_labels_that_fit_nothing():
