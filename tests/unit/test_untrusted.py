@@ -86,7 +86,10 @@ def test_members_that_stand_twice_or_unpack_to_too_much(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unpacks to more than"):
         check_archive(tmp_path / "a", most=1999)
     check_archive(tmp_path / "a", most=2000)
-    with zipfile.ZipFile(tmp_path / "a", "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+    with (
+        zipfile.ZipFile(tmp_path / "a", "a") as archive,
+        pytest.warns(UserWarning, match="Duplicate"),
+    ):
         archive.writestr("x", b"1")
     with pytest.raises(InputError, match="a member stands twice"):
         check_archive(tmp_path / "a")

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import get_rank, get_world_size, is_available, is_initialized
 from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
@@ -70,6 +71,21 @@ class FusedFeature(nn.Module):
         return turned @ self.axes.to(turned.dtype)
 
 
+class SharedDropout(nn.Dropout):
+    """Dropout whose mask is that of one process with the whole batch, cut to this process's rows.
+
+    Rows are dealt to processes in turn, and a step seeds all of them alike.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``[B, C] -> [B, C]``; a process on its own drops what ``nn.Dropout`` drops."""
+        if not self.training or not self.p or not (is_available() and is_initialized()):
+            return super().forward(values)
+        world, rank = get_world_size(), get_rank()
+        whole = torch.ones(len(values) * world, *values.shape[1:], dtype=values.dtype)
+        return values * super().forward(whole.to(values.device))[rank::world]
+
+
 class FusedEncoder(nn.Module):
     """``u = tanh(head(fused feature))``: an encoder as :class:`DualBranchEncoder`, on a fitted
     :class:`FusedFeature`.
@@ -97,7 +113,7 @@ class FusedEncoder(nn.Module):
             nn.Linear(dims, hidden),
             GlobalBatchNorm(hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            SharedDropout(dropout),
             nn.Linear(hidden, bits),
         )
 

@@ -25,10 +25,10 @@ class ObjectiveModule(LightningModule):
         """
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """What a step draws (dropout) depends on seed, step and process alone, so that a resumed
-        run repeats it.
+        """What a step draws (dropout) depends on seed and step alone: a resumed run repeats it, and
+        processes that share a batch draw alike.
         """
-        seed = seed_of(self.trainer.global_step, self.trainer.global_rank)
+        seed = seed_of(self.trainer.global_step, 0)
         if self.device.type == "cpu":
             torch.default_generator.manual_seed(
                 seed
