@@ -2,7 +2,6 @@
 
 import io
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path
+from udmsh_pl.untrusted import check_archive
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -94,18 +94,3 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
                     f"{name} {value}, but {path} was trained with {settings[key]}; leave the "
                     "option out"
                 )
-
-
-def check_archive(path: Path) -> None:
-    """Verify the CRC of every part of a file that torch wrote; torch itself does not.
-
-    Raises:
-        InputError: a part is damaged, or the file is none of torch's.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise InputError(f"{path} is damaged or not written by torch ({error})") from error
-    if damaged is not None:
-        raise InputError(f"{path} is damaged (in {damaged}); take another copy or train again")
