@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         unpack_codes,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CIFAR10",

@@ -73,7 +73,7 @@ class MyData(RetrievalDataModule):
 def first_hit(report):
     """Share of the queries whose nearest item is relevant."""
     value = report.precision_at(1)
-    return [Measure("first_hit", 1, value, value, value)]
+    return [Measure("first_hit", 1, value)]
 '''
 
 

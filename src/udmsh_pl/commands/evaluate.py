@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -14,10 +15,14 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
 from udmsh_pl.retrieval.io.code_files import Array
 from udmsh_pl.retrieval.io.external import ExternalFile, external_codes, external_labels
+from udmsh_pl.retrieval.measures import named_measure
 from udmsh_pl.retrieval.metrics import Cutoff, RetrievalReport, evaluate_codes
 from udmsh_pl.retrieval.ties import Denominator
 
 Row = tuple[str, float, float | None, float | None, float | None]
+MEASURES = (
+    "mean_average_precision", "mean_average_precision_by_row", "precision", "recall",
+)  # fmt: skip
 COLUMNS = ("metric", "expected", "worst", "best", "by row")
 
 
@@ -52,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drop-zero-hits", action="store_true", help="leave queries without relevant items out"
     )
+    told = "of udmsh_pl.retrieval.measures, or my_module.my_measure"
+    parser.add_argument("--measures", nargs="+", default=list(MEASURES), help=told)
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--out", type=Path, help="write the table here too: .csv or .md")
 
@@ -68,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads is {args.threads}: give 1 or more")
     report = score(args, ks)
-    rows = table(report)
+    rows = table(report, args.measures)
     text = render(report, rows)
     print(text)
     if args.out is not None:
@@ -123,18 +130,15 @@ def score(args: argparse.Namespace, ks: tuple[Cutoff, ...]) -> RetrievalReport:
     )
 
 
-def table(report: RetrievalReport) -> list[Row]:
-    """Rows (metric, expected, worst, best, by row); what ties cannot move, or has no bound, is
-    None.
-    """
-    rows: list[Row] = []
-    for k in report.ks:
-        rows.append(
-            (_name(k), report.map[k], report.map_worst[k], report.map_best[k], report.map_id[k])
-        )
-    for k in (k for k in report.ks if k is not None):
-        rows.append((f"precision@{k}", report.precision_at(k), None, None, None))
-        rows.append((f"recall@{k}", report.recall_at(k), None, None, None))
+def table(report: RetrievalReport, measures: Sequence[str] = MEASURES) -> list[Row]:
+    """Rows (metric, expected, worst, best, by row); what is not known of a measure is None."""
+    found = [measure for name in measures for measure in named_measure(name)(report)]
+    by_row = {(one.name, one.k): one.value for one in found if one.ties == "id"}
+    rows: list[Row] = [
+        (one.title, one.value, one.lower, one.upper, by_row.get((one.name, one.k)))
+        for one in found
+        if one.ties == "expected"
+    ]
     near = report.within_radius(2)
     rows.append(("precision, radius 2", near["precision"], None, None, None))
     rows.append(("recall, radius 2", near["recall"], None, None, None))

@@ -22,22 +22,27 @@ class Measure:
         name: of the measure, for example ``map``
         k: cut-off; None for the whole database
         value: between ``lower`` and ``upper``
-        lower: the least that the order of tied items can make of it
-        upper: the most
+        lower: the least that the order of tied items can make of it; None where that is not told
+        upper: the most, likewise
         ties: ``expected`` over all orders of tied items, ``id`` by database row
     """
 
     name: str
     k: Cutoff
     value: float
-    lower: float
-    upper: float
+    lower: float | None = None
+    upper: float | None = None
     ties: str = "expected"
 
     @property
     def cutoff(self) -> str:
         """``k`` as it stands in files: a number or ``all``."""
         return "all" if self.k is None else str(self.k)
+
+    @property
+    def title(self) -> str:
+        """Name in a table: ``mAP@1000``, ``precision@10``."""
+        return f"{'mAP' if self.name == 'map' else self.name}@{self.cutoff.upper()}"
 
     @property
     def key(self) -> str:
@@ -74,18 +79,18 @@ def mean_average_precision_by_row(report: RetrievalReport) -> list[Measure]:
 def precision(report: RetrievalReport) -> list[Measure]:
     """Expected precision among the k nearest."""
     values = [(k, report.precision_at(k)) for k in report.ks if k is not None]
-    return [Measure("precision", k, value, value, value) for k, value in values]
+    return [Measure("precision", k, value) for k, value in values]
 
 
 def recall(report: RetrievalReport) -> list[Measure]:
     """Expected share of the relevant items that are among the k nearest."""
     values = [(k, report.recall_at(k)) for k in report.ks if k is not None]
-    return [Measure("recall", k, value, value, value) for k, value in values]
+    return [Measure("recall", k, value) for k, value in values]
 
 
 def ndcg(report: RetrievalReport) -> list[Measure]:
     """Expected NDCG at each cut-off, graded by the number of shared labels."""
-    return [Measure("ndcg", k, value, value, value) for k, value in report.graded.ndcg.items()]
+    return [Measure("ndcg", k, value) for k, value in report.graded.ndcg.items()]
 
 
 def named_measure(name: str) -> MeasureFunction:
