@@ -15,7 +15,7 @@ SOURCE = Path(udmsh_pl.__file__).parent
 # a line knows the lines above it; those beside each other do not know each other
 LAYERS = """
     errors
-    files | seeds | constructors | precision | untrusted
+    files | seeds | shipped | constructors | precision | untrusted
     isolated
     plan
     images

@@ -8,13 +8,14 @@ from udmsh_pl.images.image_list import Splits
 from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.curves import map_against_bits_figure, precision_recall_figure, save_print
 from udmsh_pl.reports.gallery import gallery_figure
-from udmsh_pl.reports.pictures import gallery_rows, save_figure
-from udmsh_pl.reports.significance import best_against_runner_up
+from udmsh_pl.reports.html import write_html
+from udmsh_pl.reports.pictures import gallery_rows, missed_rows, save_figure
+from udmsh_pl.reports.significance import leads, render_leads
 from udmsh_pl.reports.table import render_costs, render_table
 from udmsh_pl.results import Result
 from udmsh_pl.run_directory import RunDirectory
 
-PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png")
+PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")
 
 
 def write_report(
@@ -24,12 +25,13 @@ def write_report(
     plan: Plan,
     missing: Sequence[Cell] = (),
 ) -> str:
-    """Write ``table.md`` and :data:`PICTURES`; gives the table's text.
+    """Write ``table.md``, :data:`PICTURES` and ``report.html``; gives the table's text.
 
-    Pictures are of the middle code length and the first seed, the gallery of the last method.
+    Pictures are of the middle code length and the first seed, the galleries of the last method.
     Cells that are ``missing`` are told under the table.
     """
-    parts = [render_table(results), *best_against_runner_up(run, plan), render_costs(results)]
+    ahead = leads(run, plan)
+    parts = [render_table(results), *render_leads(ahead), render_costs(results)]
     if missing:
         parts.append(f"**Missing: {', '.join(cell.name for cell in missing)}.**")
     table = "\n\n".join(parts) + "\n"
@@ -55,18 +57,21 @@ def write_report(
         figure = map_against_bits_figure(values, title=splits.protocol.dataset)
         save_print(figure, run.path / "map_bits.png")
     if cells:
-        _write_gallery(run, splits, list(cells.values())[-1])
+        _write_galleries(run, splits, list(cells.values())[-1])
+    write_html(run, plan, results, ahead, missing)
     return table
 
 
-def _write_gallery(run: RunDirectory, splits: Splits, cell: Cell) -> None:
+def _write_galleries(run: RunDirectory, splits: Splits, cell: Cell) -> None:
     codes, images = run.codes(cell), splits.by_name()
     query, database = images["query"], images["database"]
     pair = codes["query_codes"], codes["database_codes"]
-    title = (
-        f"{cell.method}, {cell.bits} bits: queries and their nearest images "
-        "(green frame: a label in common)"
-    )
-    rows = gallery_rows(len(query))
-    figure = gallery_figure(query, database, *pair, cell.bits, rows, title=title)
-    save_figure(figure, run.path / "retrieved.png")
+    scores = list(run.scores(cell).average_precision.values())[-1]
+    frames = "(green frame: a label in common)"
+    for name, what, rows in (
+        ("retrieved.png", "queries and their nearest images", gallery_rows(len(query))),
+        ("misses.png", "the queries of lowest average precision", missed_rows(scores)),
+    ):
+        title = f"{cell.method}, {cell.bits} bits: {what} {frames}"
+        figure = gallery_figure(query, database, *pair, cell.bits, rows, title=title)
+        save_figure(figure, run.path / name)

@@ -1,5 +1,7 @@
 """How sure a lead is: the best method of each column against its runner-up, query by query."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from udmsh_pl.plan import Cell, Plan
@@ -8,9 +10,15 @@ from udmsh_pl.retrieval.report import Cutoff
 from udmsh_pl.retrieval.ties import Float64s
 from udmsh_pl.run_directory import RunDirectory
 
+HEADER = ("column", "best", "runner-up", "lead", "95 % interval", "p")
+NOTE = (
+    "Paired bootstrap over queries (2,000 resamples) of each query's expected AP, averaged over "
+    "seeds."
+)
 
-def best_against_runner_up(run: RunDirectory, plan: Plan) -> list[str]:
-    """Markdown of a paired bootstrap over queries, per cut-off and code length.
+
+def leads(run: RunDirectory, plan: Plan) -> list[tuple[str, ...]]:
+    """Rows of a paired bootstrap over queries, per cut-off and code length, under ``HEADER``.
 
     A query's value is its expected AP@k, averaged over the seeds: the interval is about other
     queries, the table's spread about other seeds. Nothing when fewer than two methods are there.
@@ -19,8 +27,7 @@ def best_against_runner_up(run: RunDirectory, plan: Plan) -> list[str]:
         run: where the cells are; methods with an unfinished one are left out
         plan: what was run
     """
-    head = "| column | best | runner-up | lead | 95 % interval | p |"
-    lines = [head, "| --- | --- | --- | ---: | ---: | ---: |"]
+    rows = []
     values = _values(run, plan)
     for k in plan.ks:
         for bits in plan.bits:
@@ -31,15 +38,18 @@ def best_against_runner_up(run: RunDirectory, plan: Plan) -> list[str]:
             lead = paired_difference(found[best], found[second])
             column = f"mAP@{'ALL' if k is None else k}, {bits} bits"
             interval = f"{lead.lower:+.3f} to {lead.upper:+.3f}"
-            cells = (column, best, second, f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}")
-            lines.append(f"| {' | '.join(cells)} |")
-    if len(lines) == 2:
+            rows.append(
+                (column, best, second, f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}")
+            )
+    return rows
+
+
+def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Markdown of :func:`leads`, or nothing."""
+    if not rows:
         return []
-    note = (
-        "Paired bootstrap over queries (2,000 resamples) of each query's expected AP, averaged "
-        "over seeds."
-    )
-    return ["\n".join([*lines, "", note])]
+    rule = ("---", "---", "---", "---:", "---:", "---:")
+    return ["\n".join([*(f"| {' | '.join(row)} |" for row in (HEADER, rule, *rows)), "", NOTE])]
 
 
 def _values(run: RunDirectory, plan: Plan) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:

@@ -2,12 +2,81 @@
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.results import Result
 
 Format = Literal["markdown", "csv", "latex"]
+Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the order of a table
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """Rows of one split as a table: a line a method, a column a measure and code length.
+
+    Args:
+        rows: what the table is made of
+        methods: in the order of the rows
+        columns: measures and code lengths, mAP first
+        values: (method, column) -> one value a seed
+    """
+
+    rows: Sequence[Result]
+    methods: list[str]
+    columns: list[Column]
+    values: dict[tuple[str, Column], list[float]]
+
+    @classmethod
+    def of(
+        cls,
+        results: Sequence[Result],
+        ks: Sequence[str] | None = None,
+        bits: Sequence[int] | None = None,
+    ) -> "Pivot":
+        """Arrange results; a real-valued ranking stands in the columns of all code lengths.
+
+        Raises:
+            InputError: no row is left, or the rows are of several splits.
+        """
+        chosen = [
+            r
+            for r in results
+            if r.ties != "id"
+            and (ks is None or r.k in ks)
+            and (bits is None or r.bits in (0, *bits))
+        ]
+        if not chosen:
+            raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
+        splits = sorted({result.split_sha256[:12] for result in chosen})
+        if len(splits) > 1:
+            raise InputError(
+                f"the results are of {len(splits)} splits ({', '.join(splits)}), which no table "
+                "compares; run `udmsh reproduce` again, or give another --out"
+            )
+        methods = list(dict.fromkeys(result.method for result in chosen))
+        columns = sorted({_column(r) for r in chosen if r.bits} or {_column(r) for r in chosen})
+        values: dict[tuple[str, Column], list[float]] = {}
+        for column in columns:
+            for r in chosen:
+                if _column(r)[:3] == column[:3] and r.bits in (column[3], 0):
+                    values.setdefault((r.method, column), []).append(r.value)
+        return cls(chosen, methods, columns, values)
+
+    def clear_winner(self, column: Column) -> str | None:
+        """The method whose mean leads by more than both spreads together, if there is one."""
+        return _clear_winner({m: self.values.get((m, column), []) for m in self.methods})
+
+    def interval(self, method: str, column: Column) -> tuple[float, float]:
+        """Mean of the worst and of the best case over orders of tied items."""
+        own = [r for r in self.rows if r.method == method and _column(r)[:3] == column[:3]]
+        own = [r for r in own if r.bits in (column[3], 0)]
+        return statistics.fmean(r.lower for r in own), statistics.fmean(r.upper for r in own)
+
+    def notes(self) -> list[str]:
+        """The protocol in three lines."""
+        return _notes(self.rows)
 
 
 def render_table(
@@ -30,39 +99,20 @@ def render_table(
     Raises:
         InputError: no row is left, or the rows are of several splits, which no table compares.
     """
-    chosen = [
-        r
-        for r in results
-        if r.ties != "id" and (ks is None or r.k in ks) and (bits is None or r.bits in (0, *bits))
-    ]
-    if not chosen:
-        raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
-    splits = sorted({result.split_sha256[:12] for result in chosen})
-    if len(splits) > 1:
-        raise InputError(
-            f"the results are of {len(splits)} splits ({', '.join(splits)}), which no table "
-            "compares; run `udmsh reproduce` again, or give another --out"
-        )
-    methods = list(dict.fromkeys(result.method for result in chosen))
-    columns = sorted({_column(r) for r in chosen if r.bits} or {_column(r) for r in chosen})
-    header = ["method", *(_title(column) for column in columns)]
-    values: dict[tuple[str, Column], list[float]] = {}
-    for column in columns:
-        for r in chosen:
-            if _column(r)[:3] == column[:3] and r.bits in (column[3], 0):
-                values.setdefault((r.method, column), []).append(r.value)
-    best = {
-        column: _clear_winner({method: values.get((method, column), []) for method in methods})
-        for column in columns
-    }
+    pivot = Pivot.of(results, ks, bits)
+    best = {column: pivot.clear_winner(column) for column in pivot.columns}
+    header = ["method", *(column_title(column) for column in pivot.columns)]
     rows = [
         [
             method,
-            *(_cell(values.get((method, c), []), method == best[c], form) for c in columns),
+            *(
+                _cell(pivot.values.get((method, c), []), method == best[c], form)
+                for c in pivot.columns
+            ),
         ]
-        for method in methods
+        for method in pivot.methods
     ]
-    notes = _notes(chosen)
+    notes = pivot.notes()
     return {"csv": _csv, "latex": _latex, "markdown": _markdown}[form](header, rows, notes)
 
 
@@ -85,16 +135,14 @@ def _markdown(header: list[str], rows: list[list[str]], notes: list[str]) -> str
     )
 
 
-Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the order of a table
-
-
 def _column(result: Result) -> Column:
     whole = result.k == "all"
     name = "" if result.metric == "map" else result.metric  # mAP comes first
     return name, whole, 0 if whole else int(result.k), result.bits
 
 
-def _title(column: Column) -> str:
+def column_title(column: Column) -> str:
+    """What stands over a column."""
     name, whole, k, bits = column
     return f"{name.upper() or 'mAP'}@{'ALL' if whole else k}, {bits} bits"
 
@@ -104,20 +152,28 @@ def render_costs(results: Sequence[Result]) -> str:
     memory, on cached features.
     """
     lines = ["| method | training, s | encoding, s |", "| --- | ---: | ---: |"]
-    cells = [result for result in results if result.bits]
-    for method in dict.fromkeys(result.method for result in cells):
-        own = [result for result in cells if result.method == method]
-        training, encoding = (
-            statistics.fmean(getattr(r, name) for r in own)
-            for name in ("seconds", "encode_seconds")
-        )
+    for method, (training, encoding) in costs(results).items():
         lines.append(f"| {method} | {training:.1f} | {encoding:.2f} |")
     peak = max((result.peak_gb for result in results), default=0.0)
-    note = (
-        "Means over code lengths and seeds, on cached backbone features; a teacher counts in the "
-        "cell that fitted it."
-    )
-    return "\n".join([*lines, "", note + f" Peak memory of the process: {peak:.2f} GB."])
+    note = f"{COSTS_NOTE} Peak memory of the process: {peak:.2f} GB."
+    return "\n".join([*lines, "", note])
+
+
+COSTS_NOTE = (
+    "Means over code lengths and seeds, on cached backbone features; a teacher counts in the "
+    "cell that fitted it."
+)
+
+
+def costs(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
+    """Mean seconds of training and of encoding a cell of each method."""
+    cells = [result for result in results if result.bits]
+    found = {}
+    for method in dict.fromkeys(result.method for result in cells):
+        own = [result for result in cells if result.method == method]
+        training = statistics.fmean(result.seconds for result in own)
+        found[method] = training, statistics.fmean(result.encode_seconds for result in own)
+    return found
 
 
 def _cell(values: Sequence[float], bold: bool, form: Format) -> str:

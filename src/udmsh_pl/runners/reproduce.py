@@ -122,7 +122,7 @@ class Reproduction:
         table = write_report(run.directory, results, run.data.splits, self.plan, missing)
         pictures = [path for name in PICTURES if (path := self.out / name).is_file()]
         log_report(self.experiment.trainer_config.logger, run.directory, table, pictures)
-        files = "results.csv, table.md, figures, config.yaml, log.txt, cells/"
+        files = "report.html, results.csv, table.md, figures, config.yaml, log.txt, cells/"
         print(f"\n{table}\nWritten to {self.out}/: {files}")
         for cell in missing:
             where = f"see {self.out}/workers/" if self.jobs > 1 else "run the same command again"

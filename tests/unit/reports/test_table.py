@@ -8,7 +8,7 @@ import pytest
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.plan import Cell, Plan
-from udmsh_pl.reports.significance import best_against_runner_up
+from udmsh_pl.reports.significance import leads, render_leads
 from udmsh_pl.reports.table import render_costs, render_table
 from udmsh_pl.results import COLUMNS, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
@@ -67,10 +67,10 @@ def test_lead_is_the_mean_difference_of_the_two_best(tmp_path: Path) -> None:
             run.save_scored(Cell(method, 16, seed), arrays, report)
             values[method, seed] = report.map[10]
     methods = dict.fromkeys(("poor", "good", "fair"))
-    [table] = best_against_runner_up(run, Plan([16], [0, 1], [10], methods))
+    [table] = render_leads(leads(run, Plan([16], [0, 1], [10], methods)))
     lead = np.mean([values["good", s] - values["fair", s] for s in (0, 1)])
     assert f"| mAP@10, 16 bits | good | fair | {lead:+.3f} |" in table
-    assert best_against_runner_up(run, Plan([16], [0], [10], {"good": None})) == []
+    assert leads(run, Plan([16], [0], [10], {"good": None})) == []
 
 
 def test_other_measures_are_columns_behind_map() -> None:
