@@ -78,7 +78,7 @@ def read_annotations(path: Path, folder: str) -> ImageList:
         ) from error
     if not labels.any():
         raise InputError(f"{path}: no image has an annotation; take annotations/instances_*.json")
-    images = ImageList(names, labels, path.parent.parent, source=str(path))
+    images = ImageList(names, labels, path.parent.parent, source=str(path), upright=False)
     return images.select(np.flatnonzero(labels.any(axis=1)))
 
 
@@ -151,7 +151,8 @@ class COCO(RetrievalDataModule):
         parts = [self._annotated(f"{half}{protocol.name}") for half in ("train", "val")]
         names = [name for part in parts for name in part.names]
         labels = np.concatenate([part.labels for part in parts])
-        everything = ImageList(names, labels, self.root, source=str(self.root / "annotations"))
+        source = str(self.root / "annotations")
+        everything = ImageList(names, labels, self.root, source=source, upright=False)
         return drop_missing(split_official(everything, wanted, self.split_seed), self.allow_missing)
 
     def _annotated(self, folder: str) -> ImageList:

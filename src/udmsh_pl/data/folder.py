@@ -7,7 +7,7 @@ from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.options import DataOptions
-from udmsh_pl.images.folder import folder_protocol, load_tree
+from udmsh_pl.images.folder import FolderLabels, folder_protocol, load_tree
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.manifest import read_manifest
 from udmsh_pl.images.missing import drop_missing
@@ -27,6 +27,9 @@ class ImageFolders(RetrievalDataModule):
         split_seed: decides which
         allow_missing: go on without images of the manifest that are absent; their numbers enter the
             fingerprint
+        labels: ``folders`` names a class by each folder; ``none`` takes folders as albums: no
+            labels, no queries, and pictures may lie anywhere
+        allow_outside: follow paths of the manifest that lead out of ``root``
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class ImageFolders(RetrievalDataModule):
         query_share: float = 0.1,
         split_seed: int = 0,
         allow_missing: bool = False,
+        labels: FolderLabels = "folders",
+        allow_outside: bool = False,
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(**options)
@@ -45,12 +50,14 @@ class ImageFolders(RetrievalDataModule):
         self.query_share = query_share
         self.split_seed = split_seed
         self.allow_missing = allow_missing
+        self.labels = labels
+        self.allow_outside = allow_outside
 
     def load_splits(self) -> Splits:
         """Look through the folder, or read the manifest and look for its images."""
         if self.manifest is None:
-            return load_tree(self.root, self.query_share, self.split_seed)
-        parts = read_manifest(self.manifest, self.root)
+            return load_tree(self.root, self.query_share, self.split_seed, self.labels)
+        parts = read_manifest(self.manifest, self.root, self.allow_outside)
         if "all" not in parts:
             database = parts["database"]
             splits = Splits(

@@ -6,7 +6,7 @@ from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.options import DataOptions
-from udmsh_pl.images.image_list import Splits
+from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list
 from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol
@@ -26,6 +26,8 @@ class ListFiles(RetrievalDataModule):
         labels: labels a line must have, 0 for lists of bare paths; null to take it from the lists
         allow_missing: go on without the images that are absent; their numbers enter the fingerprint
         missing: numbers of images, by split, that were left out when the lists were written
+        allow_outside: follow paths that lead out of ``root``
+        upright: turn pictures as their EXIF orientation says; off to repeat published numbers
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class ListFiles(RetrievalDataModule):
         labels: int | None = None,
         allow_missing: bool = False,
         missing: dict[str, int] | None = None,
+        allow_outside: bool = False,
+        upright: bool = True,
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(**options)
@@ -54,17 +58,15 @@ class ListFiles(RetrievalDataModule):
         self.labels = labels
         self.allow_missing = allow_missing
         self.missing = missing or {}
+        self.allow_outside = allow_outside
+        self.upright = upright
 
     def load_splits(self) -> Splits:
         """Read the lists, see :func:`read_list`, and look for the images."""
-        database = read_list(self.database, self.root, self.labels)
+        database = self._read(self.database)
         same = self.train is None or self.train == self.database
-        train = (
-            database
-            if same or self.train is None
-            else read_list(self.train, self.root, self.labels)
-        )
-        query = None if self.query is None else read_list(self.query, self.root, self.labels)
+        train = database if same or self.train is None else self._read(self.train)
+        query = None if self.query is None else self._read(self.query)
         facts = Protocol(
             dataset=self.dataset,
             name=self.protocol,
@@ -78,3 +80,6 @@ class ListFiles(RetrievalDataModule):
             paper="",
         )
         return drop_missing(Splits(facts, query, train, database, self.missing), self.allow_missing)
+
+    def _read(self, path: Path) -> ImageList:
+        return read_list(path, self.root, self.labels, self.allow_outside, self.upright)

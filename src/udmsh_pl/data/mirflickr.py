@@ -86,7 +86,7 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
     for column, path in enumerate(files):
         labels[_read_numbers(path) - 1, column] = True
     names = [f"im{number}.jpg" for number in range(1, _COUNT + 1)]
-    everything = ImageList(names, labels, root / "mirflickr", source=str(folder))
+    everything = ImageList(names, labels, root / "mirflickr", source=str(folder), upright=False)
     rows = np.arange(_COUNT)
     if protocol.labels == 24:
         rows = np.flatnonzero(

@@ -86,9 +86,8 @@ def load_official(root: Path, images: Path, protocol: Protocol, split_seed: int)
             "again"
         )
     frequent = np.sort(np.argsort(-table.sum(axis=0), kind="stable")[:width])
-    everything = ImageList(
-        names, table[:, frequent], images, source=str(root / "ImageList" / "Imagelist.txt")
-    )
+    source = str(root / "ImageList" / "Imagelist.txt")
+    everything = ImageList(names, table[:, frequent], images, source=source, upright=False)
     labelled = everything.select(np.flatnonzero(everything.labels.any(axis=1)))
     queries, train = protocol.queries or 0, protocol.train or 0
     if protocol.labels == 21:

@@ -2,7 +2,9 @@
 each kind of pixel.
 """
 
+import importlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,12 +68,8 @@ def formats() -> tuple[str, ...]:
     ``udmsh-pl[heif]``.
     """
     Image.init()
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        pass
-    else:
-        register_heif_opener()
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

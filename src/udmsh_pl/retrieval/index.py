@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import Bytes, check_codes, to_numpy
+from udmsh_pl.retrieval.index_arguments import multihash_sizes, whole
 from udmsh_pl.retrieval.io import index_file
 
 Kind = Literal["flat", "ivf", "hnsw", "multihash"]
@@ -29,31 +30,48 @@ COUNTING_BYTES = 256 << 20
 class BinaryIndex:
     """Nearest codes by Hamming distance.
 
-    Args:
-        bits: code length, 1 or more (codes are padded with zeros to whole bytes, which leaves
-            distances as they are)
-        kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
-            ``hnsw`` and ``multihash`` search a part of the items
-        lists: ivf: number of lists; None: the square root of the number of codes first added
-        probes: ivf: lists searched
-        links: hnsw: neighbours a node
-        effort: hnsw: candidates kept while building and searching
-        hashes: multihash: number of tables
-        hash_bits: multihash: bits a table, at most 16 if not given
-        flips: multihash: bits that may differ inside a table's key
-        device: "cpu"; flat also searches on a CUDA device of torch, at any
-            k: with FAISS where it is built for GPUs and k is at most 2,048, else with torch
+        Args:
+            bits: code length, 1 to 65,536 (codes are padded with zeros to whole bytes, which leaves
+                distances as they are)
+            kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
+                ``hnsw`` and ``multihash`` search a part of the items
+    <<<<<<< HEAD
+            lists: ivf: number of lists; None: the square root of the number of codes first added
+            probes: ivf: lists searched
+            links: hnsw: neighbours a node
+            effort: hnsw: candidates kept while building and searching
+            hashes: multihash: number of tables
+            hash_bits: multihash: bits a table, at most 16 if not given
+            flips: multihash: bits that may differ inside a table's key
+            device: "cpu"; flat also searches on a CUDA device of torch, at any
+                k: with FAISS where it is built for GPUs and k is at most 2,048, else with torch
+    =======
+            lists: ivf: number of lists, 1 to 2^20; None: the square root of the number of codes first
+                added
+            probes: ivf: lists searched, 1 to 2^20
+            links: hnsw: neighbours a node, 2 to 512
+            effort: hnsw: candidates kept while building and searching, 1 to 100,000
+            hashes: multihash: number of tables, 1 to 1024
+            hash_bits: multihash: bits a table, 1 to 64, of all tables together at most ``bits``; at
+                most 16 if not given
+            flips: multihash: bits that may differ inside a table's key, 0 to ``hash_bits``, so many
+                that a query asks for at most 2^20 keys
+            device: "cpu"; flat also searches on a CUDA device of torch, at any k
+    >>>>>>> trust
 
-    Example:
-        >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
-        >>> index = BinaryIndex(bits=4)
-        >>> index.add(pack_codes([[1, 1, 1, 1], [-1, -1, -1, -1], [1, 1, 1, -1]]), ids=[10, 20, 30])
-        >>> distances, ids = index.search(pack_codes([[1, 1, 1, 1]]), k=2)
-        >>> distances.tolist(), ids.tolist()
-        ([[0, 1]], [[10, 30]])
-        >>> [(distances, ids)] = index.range_search(pack_codes([[1, 1, 1, 1]]), radius=4)
-        >>> distances.tolist(), ids.tolist()
-        ([0, 1, 4], [10, 30, 20])
+        Raises:
+            InputError: an unknown kind, a device for another kind than flat, or a number out of range.
+
+        Example:
+            >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
+            >>> index = BinaryIndex(bits=4)
+            >>> index.add(pack_codes([[1, 1, 1, 1], [-1, -1, -1, -1], [1, 1, 1, -1]]), ids=[10, 20, 30])
+            >>> distances, ids = index.search(pack_codes([[1, 1, 1, 1]]), k=2)
+            >>> distances.tolist(), ids.tolist()
+            ([[0, 1]], [[10, 30]])
+            >>> [(distances, ids)] = index.range_search(pack_codes([[1, 1, 1, 1]]), radius=4)
+            >>> distances.tolist(), ids.tolist()
+            ([0, 1, 4], [10, 30, 20])
     """
 
     def __init__(
@@ -69,8 +87,12 @@ class BinaryIndex:
         flips: int = 1,
         device: str = "cpu",
     ) -> None:
-        if bits < 1:
-            raise InputError(f"bits is {bits}: a code has at least one bit")
+        bits = whole("bits", bits)
+        lists = None if lists is None else whole("lists", lists)
+        probes, links = whole("probes", probes), whole("links", links)
+        effort, hashes = whole("effort", effort), whole("hashes", hashes)
+        hash_bits = None if hash_bits is None else whole("hash_bits", hash_bits)
+        flips = whole("flips", flips)
         if kind not in get_args(Kind):
             raise InputError(f"kind is {kind!r}: choose one of {', '.join(get_args(Kind))}")
         if device != "cpu" and kind != "flat":
@@ -88,10 +110,8 @@ class BinaryIndex:
             self._index = faiss.IndexBinaryHNSW(width, links)
             self._index.hnsw.efConstruction = self._index.hnsw.efSearch = effort
         elif kind == "multihash":
-            tables = min(hashes, bits)
-            self._index = faiss.IndexBinaryMultiHash(
-                width, tables, hash_bits or min(16, bits // tables)
-            )
+            tables, size = multihash_sizes(bits, hashes, hash_bits, flips)
+            self._index = faiss.IndexBinaryMultiHash(width, tables, size)
             self._index.nflip = flips
 
     def __len__(self) -> int:
@@ -113,6 +133,8 @@ class BinaryIndex:
                 f"ids have shape {list(rows.shape)}, type {rows.dtype}: give {len(packed)} whole "
                 "numbers"
             )
+        if rows.min() < 0 or rows.max() > np.iinfo(np.int64).max:
+            raise InputError("ids hold a negative or huge number: give rows, 0 or more")
         if self._index is None:
             self._index = self._trained(packed)
         self._index.add(packed)
@@ -126,8 +148,7 @@ class BinaryIndex:
             an inexact index finds fewer, distance and id are -1.
         """
         packed = check_codes(codes, self.bits, "codes")
-        if k < 1:
-            raise InputError(f"k is {k}: ask for at least one item")
+        k = whole("k", k)
         if not len(self):
             raise InputError("the index is empty: add codes first")
         k = min(k, len(self))
@@ -154,8 +175,7 @@ class BinaryIndex:
         codes; ivf and multihash may miss items, as in :meth:`search`.
         """
         packed = check_codes(codes, self.bits, "codes")
-        if radius < 0:
-            raise InputError(f"radius is {radius}: a distance is 0 or more")
+        radius = min(whole("radius", radius), self.bits)
         if not len(self):
             raise InputError("the index is empty: add codes first")
         index: Any = (
@@ -214,6 +234,8 @@ class BinaryIndex:
             )
         index = cls(head.bits, kind=head.kind, device=device)  # type: ignore[arg-type]  # the file is checked
         index._index = faiss.deserialize_index_binary(octets)
+        if (index._index.d, index._index.ntotal) != (8 * ((head.bits + 7) // 8), len(ids)):
+            raise InputError(f"{path} does not hold what its head says: build the index anew")
         index.ids = ids
         return index
 

@@ -77,6 +77,7 @@ def test_official_annotations(root: Path, tmp_path: Path, year: str, name: str) 
     splits = module.splits
     assert (len(splits.query), len(splits.train)) == (20, 50)
     assert splits.train.names[0].startswith(name)
+    assert not splits.query.upright  # published numbers know no orientation
     assert set(splits.train.names) < set(splits.database.names)
     assert splits.database.labels.any(axis=1).all()
     content = json.loads((root / f"annotations/instances_train{year}.json").read_text())

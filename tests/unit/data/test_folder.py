@@ -62,7 +62,7 @@ def test_folders_that_cannot_be_read_as_classes(tmp_path: Path, place_images) ->
 def test_albums_are_no_classes_unless_asked(tmp_path: Path, place_images) -> None:
     names = ["alps/1.jpg", "alps/winter/2.jpg", "rome/3.jpg", "stray.jpg"]
     place_images(tmp_path, names)
-    splits = load_tree(tmp_path, 0.1, 0, labels="none")
+    splits = ImageFolders(root=tmp_path, labels="none").splits
     assert splits.query is None
     assert splits.train is splits.database
     assert list(splits.database.names) == names

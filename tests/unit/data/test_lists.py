@@ -109,6 +109,10 @@ def test_paths_that_lead_outside_are_refused_unless_asked(tmp_path: Path, name: 
     with pytest.raises(InputError, match=r"--data.allow_outside true"):
         read_list(path, tmp_path)
     assert len(read_list(path, tmp_path, allow_outside=True)) == 2
+    with pytest.raises(InputError, match="leads out of"):
+        ListFiles(root=tmp_path, database=path).load_splits()
+    with pytest.raises(InputError, match="images are missing"):  # so it was read
+        ListFiles(root=tmp_path, database=path, allow_outside=True).load_splits()
 
 
 def test_a_file_has_one_name(tmp_path: Path) -> None:

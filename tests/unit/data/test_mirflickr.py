@@ -53,6 +53,7 @@ def test_24_labels(root: Path) -> None:
     assert (len(splits.query), len(splits.train)) == (2_000, 10_000)
     assert set(splits.train.names) < set(splits.database.names)
     assert splits.database.labels.shape[1] == 24
+    assert not splits.query.upright  # published numbers know no orientation
     numbers = [int(name[2:-4]) for name in (*splits.query.names, *splits.database.names)]
     assert all(number % 4 for number in numbers)
     assert splits.database.labels.any(axis=1).all()

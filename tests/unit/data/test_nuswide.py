@@ -43,6 +43,7 @@ def test_21_concepts(root: Path) -> None:
     assert set(splits.train.names) < set(splits.database.names)
     assert splits.database.labels.any(axis=1).all()
     assert splits.query.load(0).size == (8, 8)
+    assert not splits.query.upright  # published numbers know no orientation
     row = int(splits.query.names[0].split("/")[1][:4])
     flags = [
         (root / f"Groundtruth/AllLabels/Labels_{concept}.txt").read_text().split()[row] == "1"

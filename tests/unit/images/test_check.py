@@ -1,6 +1,7 @@
 """Checking and exporting splits, and what is missing."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +170,12 @@ def test_missing_images_are_refused_with_counts_per_split(splits: Splits) -> Non
 
 
 @pytest.mark.parametrize("missing", [{}, {"database": 3}])
+@pytest.mark.parametrize("upright", [True, False])
 def test_written_lists_read_back_to_the_same_split(
-    splits: Splits, tmp_path: Path, missing: dict
+    splits: Splits, tmp_path: Path, missing: dict, upright: bool
 ) -> None:
-    splits = Splits(FACTS, splits.query, splits.train, splits.database, missing)
+    query, database = (replace(part, upright=upright) for part in (splits.query, splits.database))
+    splits = Splits(FACTS, query, database, database, missing)
     assert run_split(splits, tmp_path / "out") == 0
     block = yaml.safe_load((tmp_path / "out/split.yaml").read_text())["data"]
     assert block["class_path"] == "udmsh_pl.data.ListFiles"
@@ -182,6 +185,7 @@ def test_written_lists_read_back_to_the_same_split(
     back = ListFiles(**arguments).splits
     assert back.fingerprint() == splits.fingerprint()
     assert list(back.query.names) == list(splits.query.names)
+    assert back.database.upright == upright
 
 
 def test_unlabelled_images_are_written_too(splits: Splits, tmp_path: Path) -> None:

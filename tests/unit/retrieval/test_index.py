@@ -1,13 +1,15 @@
 import json
+import os
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import BinaryIndex, pack_codes
 from udmsh_pl.retrieval.index import search_shards
-from udmsh_pl.retrieval.io.index_file import MAGIC
+from udmsh_pl.retrieval.io.index_file import MAGIC, Head, write
 
 KINDS = ("flat", "ivf", "hnsw", "multihash")
 
@@ -120,7 +122,7 @@ def test_other_files_lengths_and_models_are_errors(saved, tmp_path):
         BinaryIndex.load(saved, bits=32)
     with pytest.raises(InputError, match="another model"):
         BinaryIndex.load(saved, model_hash="two")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot read this index"):
         BinaryIndex.load(tmp_path / "absent")
     (tmp_path / "text").write_text("hello, I am a text file and no index")
     with pytest.raises(InputError, match="not an index"):
@@ -131,6 +133,77 @@ def test_other_files_lengths_and_models_are_errors(saved, tmp_path):
     (tmp_path / "text").write_bytes(MAGIC + hostile.encode() + b"\n")
     with pytest.raises(InputError, match="altered"):
         BinaryIndex.load(tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "wrong", "right"),
+    [
+        ("flat", "bits", (0, -1, 65_537, 2.0, None, True), (1, 65_536)),
+        ("ivf", "lists", (0, -1, 2**20 + 1, 1.5), (1, 2**20)),
+        ("ivf", "probes", (0, -1, 2**20 + 1, 1.5), (1, 2**20)),
+        ("hnsw", "links", (0, 1, -1, 513, "8"), (2, 512)),
+        ("hnsw", "effort", (0, -1, 100_001), (1, 100_000)),
+        ("multihash", "hashes", (0, -1, 1025), (1, 1024)),
+        ("multihash", "hash_bits", (0, -1, 9, 65), (1, 8)),
+        ("multihash", "flips", (-1, 9, 65), (0, 8)),
+    ],
+)
+def test_every_number_has_a_range(kind, name, wrong, right):
+    for value in wrong:
+        with pytest.raises(InputError, match=rf"{name} is {value}".replace("8", "'?8'?")):
+            BinaryIndex(**({"bits": 32, "kind": kind} | {name: value}))
+    for value in right:
+        bits = value if name == "bits" else 32
+        index = BinaryIndex(**({"bits": bits, "kind": kind} | {name: value}))
+        database = codes(20, bits)
+        index.add(database)
+        distance, ids = index.search(database[:1], 1)
+        found = database[ids[0, 0]] ^ database[0]  # hnsw with effort 1 finds another item
+        assert distance[0, 0] == np.unpackbits(found).sum()
+
+
+def test_keys_without_end_are_refused():
+    with pytest.raises(InputError, match=r"flips is 8: that makes .* keys of 60 bits"):
+        BinaryIndex(64, "multihash", hashes=1, hash_bits=60, flips=8)
+
+
+@pytest.mark.parametrize("ids", [[-1, 0], [2**64 - 1, 0]])
+def test_ids_are_rows(ids):
+    index = BinaryIndex(16)
+    with pytest.raises(InputError, match="negative or huge"):
+        index.add(codes(2, 16), ids=np.array(ids, dtype=np.int64 if min(ids) < 0 else np.uint64))
+
+
+def test_k_and_radius():
+    index = BinaryIndex(16)
+    index.add(codes(5, 16))
+    for wrong in (0, -1, 2.0, True):
+        with pytest.raises(InputError, match="k is"):
+            index.search(codes(1, 16), wrong)
+    for wrong in (-1, 0.5):
+        with pytest.raises(InputError, match="radius is"):
+            index.range_search(codes(1, 16), wrong)
+    assert index.search(codes(1, 16), 2**70)[0].shape == (1, 5)
+    assert len(index.range_search(codes(1, 16), 2**70)[0][0]) == 5
+
+
+def test_a_head_that_lies_under_a_right_checksum(tmp_path):
+    index = BinaryIndex(16)
+    index.add(codes(5, 16))
+    content = faiss.serialize_index_binary(index._index)
+    for head, ids in (
+        (Head(16, 4, "flat", ""), np.arange(4)),
+        (Head(32, 5, "flat", ""), np.arange(5)),
+    ):
+        write(tmp_path / "a", head, ids, content)
+        with pytest.raises(InputError, match="does not hold what its head says"):
+            BinaryIndex.load(tmp_path / "a")
+
+
+def test_an_index_that_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(InputError, match=r"cannot read this index .*a pipe"):
+        BinaryIndex.load(tmp_path / "a")
 
 
 def test_misuse_is_named():

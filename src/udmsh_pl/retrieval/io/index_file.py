@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path
+from udmsh_pl.untrusted import file_size, reason_of
 
 MAGIC = b"udmsh-pl binary index 1\n"
 HEAD_BYTES = 65_536  # no honest head is longer
@@ -54,9 +55,10 @@ def read(path: Path) -> tuple[Head, npt.NDArray[np.int64], npt.NDArray[np.uint8]
         InputError: no such file, no index file, cut short or altered.
     """
     try:
+        file_size(path)  # no limit: it is as large as what its owner indexed
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the index {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot read this index ({reason_of(error)})") from error
     damaged = InputError(f"{path} is cut short or altered: build the index anew, or copy it again")
     if not content.startswith(MAGIC):
         if MAGIC.startswith(content[: len(MAGIC)]):
@@ -71,6 +73,8 @@ def read(path: Path) -> tuple[Head, npt.NDArray[np.int64], npt.NDArray[np.uint8]
         plain = json.loads(content[len(MAGIC) : end])
         given = plain.pop("sha256")
         head = Head(plain["bits"], plain["count"], plain["kind"], plain["model_hash"])
+        if not all(type(plain[name]) is int for name in ("bits", "count", "bytes")):
+            raise damaged
         split = end + 1 + 8 * head.count
         complete = len(content) == split + plain["bytes"] and head.kind in KINDS
         ids, octets = content[end + 1 : split], content[split:]
