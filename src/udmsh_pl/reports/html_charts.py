@@ -16,7 +16,8 @@ MARKERS_A_LINE = 12
 
 def precision_recall(run: RunDirectory, plan: Plan) -> str:
     """A chart a code length: mean precision against mean recall over Hamming radii 0..bits."""
-    figures, methods = [], {}
+    figures: list[str] = []
+    methods: dict[str, None] = {}
     for bits in sorted(plan.bits):
         lines = [
             line for name in plan.methods if (line := _curve(run, name, bits, plan.seeds)).points
@@ -85,8 +86,8 @@ def _point(pivot: Pivot, method: str, column: Column, marked: bool) -> Point:
     low, high = pivot.interval(method, column)
     ties = f"\nties: {low:.3f} to {high:.3f}" if high > low else ""
     text = f"{method}\n{column_title(column)}: {mean:.3f}{told}{ties}"
-    bar = (mean - spread, mean + spread) if spread else (None, None)
-    return Point(column[3], mean, text, *bar, marked=marked)
+    least, most = (mean - spread, mean + spread) if spread else (None, None)
+    return Point(column[3], mean, text, least, most, marked=marked)
 
 
 def _figures(figures: Sequence[str], note: str) -> str:

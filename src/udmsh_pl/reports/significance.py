@@ -27,7 +27,7 @@ def leads(run: RunDirectory, plan: Plan) -> list[tuple[str, ...]]:
         run: where the cells are; methods with an unfinished one are left out
         plan: what was run
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     values = _values(run, plan)
     for k in plan.ks:
         for bits in plan.bits:
