@@ -30,48 +30,37 @@ COUNTING_BYTES = 256 << 20
 class BinaryIndex:
     """Nearest codes by Hamming distance.
 
-        Args:
-            bits: code length, 1 to 65,536 (codes are padded with zeros to whole bytes, which leaves
-                distances as they are)
-            kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
-                ``hnsw`` and ``multihash`` search a part of the items
-    <<<<<<< HEAD
-            lists: ivf: number of lists; None: the square root of the number of codes first added
-            probes: ivf: lists searched
-            links: hnsw: neighbours a node
-            effort: hnsw: candidates kept while building and searching
-            hashes: multihash: number of tables
-            hash_bits: multihash: bits a table, at most 16 if not given
-            flips: multihash: bits that may differ inside a table's key
-            device: "cpu"; flat also searches on a CUDA device of torch, at any
-                k: with FAISS where it is built for GPUs and k is at most 2,048, else with torch
-    =======
-            lists: ivf: number of lists, 1 to 2^20; None: the square root of the number of codes first
-                added
-            probes: ivf: lists searched, 1 to 2^20
-            links: hnsw: neighbours a node, 2 to 512
-            effort: hnsw: candidates kept while building and searching, 1 to 100,000
-            hashes: multihash: number of tables, 1 to 1024
-            hash_bits: multihash: bits a table, 1 to 64, of all tables together at most ``bits``; at
-                most 16 if not given
-            flips: multihash: bits that may differ inside a table's key, 0 to ``hash_bits``, so many
-                that a query asks for at most 2^20 keys
-            device: "cpu"; flat also searches on a CUDA device of torch, at any k
-    >>>>>>> trust
+    Args:
+        bits: code length, 1 to 65,536 (codes are padded with zeros to whole bytes, which leaves
+            distances as they are)
+        kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
+            ``hnsw`` and ``multihash`` search a part of the items
+        lists: ivf: number of lists, 1 to 2^20; None: the square root of the number of codes
+            that are added first
+        probes: ivf: lists searched, 1 to 2^20
+        links: hnsw: neighbours a node, 2 to 512
+        effort: hnsw: candidates kept while building and searching, 1 to 100,000
+        hashes: multihash: number of tables, 1 to 1024
+        hash_bits: multihash: bits a table, 1 to 64, of all tables together at most ``bits``; at
+            most 16 if not given
+        flips: multihash: bits that may differ inside a table's key, 0 to ``hash_bits``, so many
+            that a query asks for at most 2^20 keys
+        device: "cpu"; flat also searches on a CUDA device of torch, at any k: with FAISS where it
+            is built for GPUs and k is at most 2,048, else with torch
 
-        Raises:
-            InputError: an unknown kind, a device for another kind than flat, or a number out of range.
+    Raises:
+        InputError: an unknown kind, a device for another kind than flat, or a number out of range.
 
-        Example:
-            >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
-            >>> index = BinaryIndex(bits=4)
-            >>> index.add(pack_codes([[1, 1, 1, 1], [-1, -1, -1, -1], [1, 1, 1, -1]]), ids=[10, 20, 30])
-            >>> distances, ids = index.search(pack_codes([[1, 1, 1, 1]]), k=2)
-            >>> distances.tolist(), ids.tolist()
-            ([[0, 1]], [[10, 30]])
-            >>> [(distances, ids)] = index.range_search(pack_codes([[1, 1, 1, 1]]), radius=4)
-            >>> distances.tolist(), ids.tolist()
-            ([0, 1, 4], [10, 30, 20])
+    Example:
+        >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
+        >>> index = BinaryIndex(bits=4)
+        >>> index.add(pack_codes([[1, 1, 1, 1], [-1, -1, -1, -1], [1, 1, 1, -1]]), ids=[10, 20, 30])
+        >>> distances, ids = index.search(pack_codes([[1, 1, 1, 1]]), k=2)
+        >>> distances.tolist(), ids.tolist()
+        ([[0, 1]], [[10, 30]])
+        >>> [(distances, ids)] = index.range_search(pack_codes([[1, 1, 1, 1]]), radius=4)
+        >>> distances.tolist(), ids.tolist()
+        ([0, 1, 4], [10, 30, 20])
     """
 
     def __init__(
