@@ -22,6 +22,7 @@ from udmsh_pl.models import HashingModule
 from udmsh_pl.models.renamed import RENAMED, with_new_names
 from udmsh_pl.plan import Plan
 from udmsh_pl.reports.environment import write_environment
+from udmsh_pl.retrieval.engine import Evaluation
 
 # the cache must hold the features of the model's backbone
 SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")
@@ -74,7 +75,6 @@ class UdmshCLI(LightningCLI):
             save_config_callback=SaveRun,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
-                "callbacks": [EncodeCodes(), EvaluateRetrieval(), Figures()],
                 "plugins": PLUGINS,
                 "devices": 1,  # of eight GPUs, one: more are asked for, with --trainer.devices
             },
@@ -96,8 +96,16 @@ class UdmshCLI(LightningCLI):
             "model.train_arrays", "data.init_args.train_arrays", apply_on="instantiate"
         )
         parser.add_class_arguments(Plan, "reproduce")
+        parser.add_class_arguments(Evaluation, "evaluation")
         told = "validate, test, predict: take random weights where no checkpoint is given"
         parser.add_argument("--untrained", type=bool, default=False, help=told)
+
+    def before_instantiate_classes(self) -> None:
+        """Give the trainer our callbacks, which score as the configuration says."""
+        command = self.config.get("subcommand")
+        how = (self.config[command] if command else self.config).evaluation
+        score = EvaluateRetrieval(engine=how.engine, device=how.device)
+        self.trainer_defaults["callbacks"] = [EncodeCodes(), score, Figures()]
 
     def before_fit(self) -> None:
         """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""

@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.plan import MEASURES
+from udmsh_pl.retrieval.engine import Engine, Evaluation
 from udmsh_pl.retrieval.measures import named_measure
 from udmsh_pl.retrieval.report import RetrievalReport
 from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval, Rows
@@ -35,18 +36,29 @@ class EvaluateRetrieval(Callback):
     Args:
         ks: cut-offs; None is the whole database
         measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
+        engine: ``exact``, or ``faiss``: a binary index ranks the database, and mAP in order of
+            rows is told too; :class:`udmsh_pl.retrieval.engine.Evaluation` compares them
+        device: ``cuda`` scores on a GPU; None on the processor
     """
 
     def __init__(
         self,
         ks: Sequence[int | None] = (1000, 5000, None),
         measures: Sequence[str] = MEASURES[:1],
+        engine: Engine = "exact",
+        device: str | None = None,
     ) -> None:
         self.ks = tuple(ks)
-        self.measures = [named_measure(name) for name in measures]
+        self.evaluation = Evaluation(engine, device)
+        by_row = [MEASURES[1]] if engine == "faiss" and MEASURES[1] not in measures else []
+        self.measures = [named_measure(name) for name in (*measures, *by_row)]
         self.scored: Scored | None = None  # of the newest pass, on the first process
         self._metric: HammingRetrieval | None = None
         self._started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a device that is not here, before anything is trained."""
+        self.evaluation.check()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with nothing seen."""
@@ -109,7 +121,7 @@ class EvaluateRetrieval(Callback):
             raise InputError(f"{stage} needs two loaders, of queries and of the database")
         values: dict[str, float] = {}
         if trainer.is_global_zero:
-            report = self._metric.evaluate(found["query"], found["database"])
+            report = self._metric.evaluate(found["query"], found["database"], self.evaluation)
             self.scored = Scored(report, found["query"], found["database"], seconds)
             told = (measure for function in self.measures for measure in function(report))
             values = {f"{stage}/{measure.key}": measure.value for measure in told}

@@ -13,6 +13,7 @@ from typing import get_args
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
+from udmsh_pl.retrieval.engine import Engine
 from udmsh_pl.retrieval.io.code_files import Array
 from udmsh_pl.retrieval.io.external import ExternalFile, external_codes, external_labels
 from udmsh_pl.retrieval.measures import named_measure
@@ -60,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     told = "of udmsh_pl.retrieval.measures, or my_module.my_measure"
     parser.add_argument("--measures", nargs="+", default=list(MEASURES), help=told)
     parser.add_argument("--threads", type=int, help="default: all cores")
+    parser.add_argument(
+        "--engine",
+        choices=get_args(Engine),
+        default="exact",
+        help="who ranks by row: the exact evaluator (default) or a FAISS binary index",
+    )
+    parser.add_argument("--device", help="cuda to count, and let FAISS rank, on a GPU")
     parser.add_argument("--out", type=Path, help="write the table here too: .csv or .md")
 
 
@@ -127,6 +135,8 @@ def score(args: argparse.Namespace, ks: tuple[Cutoff, ...]) -> RetrievalReport:
         denominator=args.denominator,
         zero_hits="drop" if args.drop_zero_hits else "zero",
         threads=args.threads,
+        engine=args.engine,
+        device=args.device,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.codes import Bytes, check_codes, code_words, to_numpy
+from udmsh_pl.retrieval.codes import Bytes, check_codes, to_numpy
 from udmsh_pl.retrieval.io import index_file
 
 Kind = Literal["flat", "ivf", "hnsw", "multihash"]
@@ -41,7 +41,8 @@ class BinaryIndex:
         hashes: multihash: number of tables
         hash_bits: multihash: bits a table, at most 16 if not given
         flips: multihash: bits that may differ inside a table's key
-        device: "cpu"; flat also searches on a CUDA device of torch, at any k
+        device: "cpu"; flat also searches on a CUDA device of torch, at any
+            k: with FAISS where it is built for GPUs and k is at most 2,048, else with torch
 
     Example:
         >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
@@ -133,11 +134,9 @@ class BinaryIndex:
         if not len(packed):
             return np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.int64)
         if self.device != "cpu":
-            from udmsh_pl.retrieval.counting import cuda
+            from udmsh_pl.retrieval import gpu_search
 
-            distances, rows = cuda.search(
-                code_words(packed), code_words(self.codes()), k, self.device
-            )
+            distances, rows = gpu_search.search(packed, self.codes(), k, self.device)
         else:
             if self.kind == "flat":
                 self._index.use_heap = k < COUNTING_FROM

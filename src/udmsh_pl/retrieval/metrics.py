@@ -10,6 +10,7 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, check_labels, code_words, label_words
 from udmsh_pl.retrieval.counting.kernel import count_distances
+from udmsh_pl.retrieval.engine import Engine, Evaluation
 from udmsh_pl.retrieval.report import Cutoff, RetrievalReport, Ties, ZeroHits
 from udmsh_pl.retrieval.ties import Denominator
 
@@ -27,7 +28,8 @@ def evaluate_codes(
     denominator: Denominator = "retrieved",
     zero_hits: ZeroHits = "zero",
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
+    engine: Engine = "exact",
 ) -> RetrievalReport:
     """Score packed codes, exact under ties.
 
@@ -45,7 +47,9 @@ def evaluate_codes(
         zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means (see
             RetrievalReport)
         threads: None for all cores
-        device: "cpu", or a CUDA device of torch for the pass over the database
+        device: a CUDA device of torch for the pass over the database; None for the processor
+        engine: who ranks the database for mAP by row: this evaluator, or ``faiss`` (its
+            binary index, on ``device`` too); see :class:`udmsh_pl.retrieval.engine.Evaluation`
 
     Raises:
         InputError: shapes, dtypes or settings do not fit each other; the message names the
@@ -81,10 +85,22 @@ def evaluate_codes(
     ):
         if value not in known:
             raise InputError(f"{name} is {value!r}: give one of {', '.join(known)}")
+    Evaluation(engine, device).check()
+    place = device or "cpu"
     words = (code_words(query), code_words(database), label_words(wanted), label_words(have))
-    items, relevant = count_distances(*words, bits, threads, device)  # [Q, bits + 1] each
+    items, relevant = count_distances(*words, bits, threads, place)  # [Q, bits + 1] each
     return RetrievalReport(
-        bits, cutoffs, items, relevant, words, denominator, ties, zero_hits, threads
+        bits,
+        cutoffs,
+        items,
+        relevant,
+        words,
+        denominator,
+        ties,
+        zero_hits,
+        threads,
+        engine,
+        place,
     )
 
 

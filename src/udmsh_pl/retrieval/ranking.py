@@ -11,7 +11,10 @@ from udmsh_pl.retrieval.ties import Denominator, Float64s, Groups, Straddle, col
 
 
 def average_precision_of_ranks(
-    ranks: npt.NDArray[np.int64], cuts: Sequence[int], denominator: Denominator
+    ranks: npt.NDArray[np.int64],
+    cuts: Sequence[int],
+    denominator: Denominator,
+    relevant: int | None = None,
 ) -> Float64s:
     """AP@k of one ranking at every k, float64 [len(cuts)].
 
@@ -19,12 +22,14 @@ def average_precision_of_ranks(
         ranks: int64 [R], ranks of the relevant items, ascending, from 1
         cuts: the values of k
         denominator: as of :func:`evaluate_codes`
+        relevant: number of relevant items where ``ranks`` holds the first alone; None for R
     """
+    everything = len(ranks) if relevant is None else relevant
     sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)  # [R], sums of precisions at hits
     result = np.zeros(len(cuts))
     for column, k in enumerate(cuts):
         hits = int(np.searchsorted(ranks, k, side="right"))
-        total = {"retrieved": hits, "min": min(k, len(ranks)), "total": len(ranks)}[denominator]
+        total = {"retrieved": hits, "min": min(k, everything), "total": everything}[denominator]
         result[column] = sums[hits - 1] / total if hits else 0.0
     return result
 

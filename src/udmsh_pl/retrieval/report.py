@@ -16,6 +16,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.bootstrap import bootstrap_interval
 from udmsh_pl.retrieval.codes import Words
 from udmsh_pl.retrieval.counting.kernel import Counts, each_stable_ranking
+from udmsh_pl.retrieval.engine import Engine, each_faiss_ranking
 from udmsh_pl.retrieval.extremes import extreme_average_precision
 from udmsh_pl.retrieval.graded import GradedReport, graded_report
 from udmsh_pl.retrieval.ranking import average_precision_of_ranks, hit_probability
@@ -45,6 +46,8 @@ class RetrievalReport:
             of tied items gives a hit inside k (from ``map_id``: where that order gives none). From
             other means: where nothing is relevant
         threads: of the passes made later (order by row, graded metrics)
+        engine: who ranks the database by row
+        device: where ``faiss`` does
 
     Example:
         >>> from udmsh_pl.retrieval import evaluate_codes, pack_codes
@@ -69,6 +72,8 @@ class RetrievalReport:
     ties: Ties = "expected"
     zero_hits: ZeroHits = "zero"
     threads: int | None = None
+    engine: Engine = "exact"
+    device: str = "cpu"
 
     @cached_property
     def average_precision(self) -> dict[Cutoff, Float64s]:
@@ -91,15 +96,20 @@ class RetrievalReport:
     def id_average_precision(self) -> dict[Cutoff, Float64s]:
         """AP@k with ties ordered by database row, as FAISS's flat index returns them, float64 [Q].
 
-        It takes a second pass over the database.
+        It takes a second pass over the database, or with ``engine="faiss"`` a search.
         """
         cuts = [self._cut(k) for k in self.ks]
         values = np.zeros((len(self.items), len(cuts)))
+        everything = self.relevant.sum(axis=1)
 
         def score(row: int, ranks: npt.NDArray[np.int64]) -> None:
-            values[row] = average_precision_of_ranks(ranks, cuts, self.denominator)
+            relevant = int(everything[row])
+            values[row] = average_precision_of_ranks(ranks, cuts, self.denominator, relevant)
 
-        each_stable_ranking(*self.words, self.items, self.relevant, score, self.threads)
+        if self.engine == "faiss":
+            each_faiss_ranking(*self.words, self.bits, max(cuts), score, self.device)
+        else:
+            each_stable_ranking(*self.words, self.items, self.relevant, score, self.threads)
         return {k: values[:, column] for column, k in enumerate(self.ks)}
 
     @cached_property

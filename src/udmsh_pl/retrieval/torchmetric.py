@@ -16,6 +16,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, check_labels, pack_codes, to_numpy
+from udmsh_pl.retrieval.engine import Evaluation
 from udmsh_pl.retrieval.metrics import check_cutoffs, evaluate_codes
 from udmsh_pl.retrieval.report import Cutoff, RetrievalReport, Ties, ZeroHits
 from udmsh_pl.retrieval.ties import Denominator
@@ -159,8 +160,11 @@ class HammingRetrieval(Metric):
             for k, value in self.report.map.items()
         }
 
-    def evaluate(self, query: Rows, database: Rows) -> RetrievalReport:
-        """Score gathered rows, in this process alone."""
+    def evaluate(
+        self, query: Rows, database: Rows, evaluation: Evaluation | None = None
+    ) -> RetrievalReport:
+        """Score gathered rows, in this process alone; ``evaluation`` says with what."""
+        how = evaluation or Evaluation()
         return evaluate_codes(
             query.codes,
             database.codes,
@@ -171,6 +175,8 @@ class HammingRetrieval(Metric):
             self.ties,
             self.denominator,
             self.zero_hits,
+            device=how.device,
+            engine=how.engine,
         )
 
     def reset(self) -> None:

@@ -16,6 +16,7 @@ from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
+from udmsh_pl.retrieval.engine import Evaluation
 
 Codes = NDArray[np.uint8]
 
@@ -39,7 +40,10 @@ class Outcome(NamedTuple):
 
 
 def run_shallow(
-    method: ShallowHash, data: RetrievalDataModule, ks: Sequence[int | None]
+    method: ShallowHash,
+    data: RetrievalDataModule,
+    ks: Sequence[int | None],
+    evaluation: Evaluation,
 ) -> Outcome:
     """Fit on the train features, encode, score."""
     start = time.perf_counter()
@@ -51,7 +55,10 @@ def run_shallow(
     encoded = time.perf_counter()
     images = labelled(data)
     labels = images["query"].labels, images["database"].labels
-    report = evaluate_codes(query, database, *labels, method.bits, ks=ks)
+    engine, device = evaluation.engine, evaluation.device
+    report = evaluate_codes(
+        query, database, *labels, method.bits, ks=ks, engine=engine, device=device
+    )
     return Outcome(report, query, database, fitted - start, encoded - fitted)
 
 

@@ -28,6 +28,7 @@ from udmsh_pl.lightning_cli import (
 )
 from udmsh_pl.models import HashingModule
 from udmsh_pl.plan import Cell, Plan
+from udmsh_pl.retrieval.engine import Evaluation
 from udmsh_pl.runners.parallel import visible_gpus
 
 # what changes how a run is shown or how fast it goes, but no result
@@ -158,6 +159,12 @@ class Experiment:
     def trainer_config(self) -> Any:
         """The configuration's trainer section."""
         return self.cli.config.trainer
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How codes are scored."""
+        given = self.cli.config.evaluation
+        return Evaluation(given.engine, given.device)
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """Everything in the configuration that decides the cell's result, for its stamp."""

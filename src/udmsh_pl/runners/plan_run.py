@@ -48,6 +48,7 @@ class PlanRun:
 
     def prepare(self) -> None:
         """Extract what is missing, write down what is run, and score the features themselves."""
+        self.experiment.evaluation.check()
         self.data = self.experiment.datamodule()
         self.measures = [named_measure(name) for name in self.plan.measures]
         if is_first():
@@ -96,14 +97,18 @@ class PlanRun:
 
     def _run(self, cell: Cell) -> None:
         seed_everything(cell.seed, workers=True, verbose=False)
-        data, ks = self._data_of(cell), self.plan.ks
+        data = self._data_of(cell)
         if not self.experiment.is_shallow(cell.method):
             outcome = self._learned(cell, data)
         else:
-            outcome = run_shallow(self.experiment.shallow(cell), data, ks) if is_first() else None
+            outcome = self._shallow(cell, data) if is_first() else None
         if outcome is not None:
             self._keep(cell, data, outcome)
         wait_for_all()
+
+    def _shallow(self, cell: Cell, data: RetrievalDataModule) -> Outcome:
+        method = self.experiment.shallow(cell)
+        return run_shallow(method, data, self.plan.ks, self.experiment.evaluation)
 
     def _learned(self, cell: Cell, data: RetrievalDataModule) -> Outcome | None:
         folder = self.directory.folder(cell)
@@ -111,7 +116,9 @@ class PlanRun:
             write_text(folder / "config.yaml", self.experiment.cell_config(cell))
         facts = self._stamp(cell, data) | {"config": self.experiment.resolved}
         loggers = cell_loggers(self.experiment.trainer_config.logger, self.directory, cell, facts)
-        callbacks = [EvaluateRetrieval(self.plan.ks, self.plan.measures), Figures()]
+        how = self.experiment.evaluation
+        score = EvaluateRetrieval(self.plan.ks, self.plan.measures, how.engine, how.device)
+        callbacks = [score, Figures()]
         trainer = self.experiment.trainer(folder, loggers, callbacks, self.verbose)
         model = self.experiment.learned(cell)
         data = data.with_train_arrays(model.train_arrays)

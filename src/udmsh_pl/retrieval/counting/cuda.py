@@ -33,7 +33,7 @@ def count_grades(
     device: str,
 ) -> npt.NDArray[np.int64]:
     """Count as ``kernel.count_grades`` does; raises ``InputError`` without such a device."""
-    place = _device(device)
+    place = checked_device(device)
     kind = _precision(place, max(bits, 64 * query_labels.shape[1]))
     counts = np.empty((len(query), bits + 1, levels), dtype=np.int64)
     for rows, codes in _blocks(query, QUERIES_AT_ONCE):
@@ -63,7 +63,7 @@ def search(
     The database goes by in blocks; the best k of the blocks so far stay. Raises ``InputError``
     without the device.
     """
-    place = _device(device)
+    place = checked_device(device)
     kind = _precision(place, 64 * query.shape[1])
     found = np.empty((len(query), k), dtype=np.int64)
     for rows, codes in _blocks(query, QUERIES_AT_ONCE):
@@ -103,7 +103,8 @@ def _precision(place: torch.device, length: int) -> torch.dtype:
     return torch.float16 if place.type == "cuda" and length <= 2048 else torch.float32
 
 
-def _device(device: Any) -> torch.device:
+def checked_device(device: Any) -> torch.device:
+    """A device of torch; raises ``InputError`` where this machine has none of that name."""
     try:
         place = torch.device(device)
     except RuntimeError as error:
