@@ -59,7 +59,8 @@ class SaveRun(SaveConfigCallback):
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks every process
         datamodule = getattr(trainer, "datamodule", None)
         if trainer.is_global_zero and isinstance(datamodule, RetrievalDataModule):
-            write_environment(folder, datamodule.splits.fingerprint())
+            split, world = datamodule.splits.fingerprint(), trainer.world_size
+            write_environment(folder, split, str(trainer.precision), world)
 
 
 class UdmshCLI(LightningCLI):

@@ -21,7 +21,7 @@ from udmsh_pl.run_directory import RunDirectory
 from udmsh_pl.runners.cells import Outcome, global_features, labelled, run_learned, run_shallow
 from udmsh_pl.runners.experiment import Experiment
 from udmsh_pl.runners.loggers import cell_loggers, close
-from udmsh_pl.runners.ranks import agreed, is_first, wait_for_all
+from udmsh_pl.runners.ranks import agreed, is_first, wait_for_all, world_size
 
 REFERENCE = Cell("cosine (real-valued)", 0, 0)
 # ru_maxrss counts bytes there, KiB elsewhere
@@ -58,7 +58,9 @@ class PlanRun:
         self.data.setup()
         if is_first():
             write_text(self.directory.path / "config.yaml", self.experiment.resolved)
-            write_environment(self.directory.path, self.data.splits.fingerprint())
+            precision = self.experiment.trainer_config.precision
+            split = self.data.splits.fingerprint()
+            write_environment(self.directory.path, split, precision, world_size())
             dropped = self.directory.drop_other_splits(self.data.splits.fingerprint())
             if dropped:
                 print(f"{len(dropped)} cells are of another split: left out of results.csv")

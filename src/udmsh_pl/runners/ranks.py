@@ -14,6 +14,11 @@ def is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def agreed(value: bool) -> bool:
     """The first rank's ``value``, in every process."""
     if not dist.is_initialized():
