@@ -20,6 +20,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import HasTrainFeatures, TrainFeatures
 from udmsh_pl.models.encoder import DualBranchEncoder
+from udmsh_pl.models.finetuning import freeze_unused, refuse_sync_batchnorm
 from udmsh_pl.models.optimiser import adamw, schedule
 from udmsh_pl.models.options import Branches, Pooling
 from udmsh_pl.models.renamed import RENAMED, with_new_names
@@ -131,12 +132,14 @@ class HashingModule(ObjectiveModule):
 
     @property
     def train_arrays(self) -> tuple[str, ...]:
-        """Cached arrays that a train batch holds; copying what an objective never reads would cost
-        more than many a head.
-        """
-        return (
-            ("global_feature",) if self.branches == "global" else ("global_feature", "feature_map")
-        )
+        """Cached arrays that a train batch holds; copying others costs more than many a head."""
+        both = ("global_feature", "feature_map")
+        return both[:1] if self.branches == "global" else both
+
+    @property
+    def used_features(self) -> tuple[int, ...]:
+        """Places in :class:`BackboneFeatures` that the encoder reads."""
+        return {"dual": (0, 1), "global": (0,), "spatial": (1,)}[self.branches]
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Learn from the train features what the objective needs, before training, in every
@@ -146,6 +149,12 @@ class HashingModule(ObjectiveModule):
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over what :meth:`fit_teacher` gave."""
+
+    def setup(self, stage: str) -> None:
+        """Make a backbone that is trained ready for several processes."""
+        refuse_sync_batchnorm(self.trainer, self.network)
+        if self.network is not None and stage == "fit":
+            freeze_unused(self.network, self.used_features)
 
     def on_fit_start(self) -> None:
         """Fit the teacher, or open the one that another run or process has fitted."""
@@ -236,9 +245,7 @@ class HashingModule(ObjectiveModule):
         }
 
     def codes(self, batch: Batch) -> dict[str, Any]:
-        """Packed codes uint8 ``[B, ceil(K/8)]`` and the rows ``index`` long [B] that they belong
-        to.
-        """
+        """Packed codes uint8 ``[B, ceil(K/8)]`` and the rows ``index`` long [B] they belong to."""
         return {"codes": pack_codes(self(batch)), "index": batch["index"]}
 
     def validation_step(

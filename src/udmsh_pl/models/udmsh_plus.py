@@ -118,6 +118,11 @@ class UDMSHPlus(HashingModule):
         """None: the objective reads the fused inputs that were made beforehand."""
         return ()
 
+    @property
+    def used_features(self) -> tuple[int, ...]:
+        """The fused feature always has the global one in it."""
+        return (0,) if self.branches == "global" else (0, 1)
+
     def build_encoder(self) -> FusedEncoder:
         """The fused feature and its head; ``branches`` other than ``global`` use the feature map
         too.
