@@ -11,7 +11,7 @@ Letters in shapes: N images, B of a batch, D numbers of a teacher's feature; blo
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -175,12 +175,18 @@ class SemanticStructure(nn.Module):
         self.dims, self.centre, self.sample = tuple(dims), centre, sample
         self.register_buffer("mean", torch.zeros(sum(dims)))
         self.register_buffer("thresholds", torch.tensor([0.5, 0.1, 0.1], dtype=torch.float64))
+        self._fitted: HalfGaussians | None = None  # thresholds as numbers: a GPU is asked once
 
     @property
     def half_gaussians(self) -> HalfGaussians:
         """The fitted (mode, sigma_left, sigma_right)."""
-        mode, left, right = self.thresholds.tolist()
-        return HalfGaussians(mode, left, right)
+        if self._fitted is None:
+            self._fitted = HalfGaussians(*self.thresholds.tolist())
+        return self._fitted
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._fitted = None
 
     @property
     def similar_below(self) -> float:
@@ -201,6 +207,7 @@ class SemanticStructure(nn.Module):
         self.thresholds.copy_(
             torch.tensor([fitted.mode, fitted.sigma_left, fitted.sigma_right], dtype=torch.float64)
         )
+        self._fitted = None
         return histogram
 
     def unit(self, features: Tensor) -> Tensor:

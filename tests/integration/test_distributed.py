@@ -17,7 +17,7 @@ def ddp(processes: int) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("isometry", ["pairwise", "rotation"])
-def test_two_processes_train_as_one_with_twice_the_batch(
+def test_two_processes_train_as_one(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, isometry: str
 ) -> None:
     options = (
@@ -26,13 +26,11 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         "--model.isometry", isometry, "--model.confidence", "true", "--model.balance_weight", 0.1,
         "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
     )  # fmt: skip
-    two = udmsh_process(
-        "fit", *options, "--data.batch_size", 8, *ddp(2), *recorder(tmp_path / "two")
-    )
+    two = udmsh_process("fit", *options, *ddp(2), *recorder(tmp_path / "two"))
     assert two.returncode == 0, two.stderr[-2000:]
     assert two.stderr.count("| 13/13 [") == 1, two.stderr  # extracted once, not once a process
     assert two.stderr.count("| 61/61 [") == 2, two.stderr  # and so were the views
-    assert udmsh("fit", *options, "--data.batch_size", 16, *recorder(tmp_path / "one")) == 0
+    assert udmsh("fit", *options, *recorder(tmp_path / "one")) == 0
     one, first, second = (
         torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt")
     )
@@ -57,6 +55,39 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         assert norm > 1e-6  # what is equal is not zero
 
 
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [
+        ("udmsh_pl.models.UDMSHPlus", ("--model.dropout", 0, "--model.dims", 16)),
+        ("udmsh_pl.baselines.SDC", ("--model.contrastive_weight", 0.5)),
+    ],
+    ids=["udmsh-plus", "sdc"],
+)
+def test_what_is_normalised_over_a_batch_is_over_the_global_one(
+    colours: Path,
+    udmsh: Run,
+    udmsh_process: Process,
+    tmp_path: Path,
+    model: str,
+    own: tuple[object, ...],
+) -> None:
+    options = (
+        "--config", colours / "config.yaml", "--trainer.max_epochs", 1, "--trainer.precision",
+        "64-true", "--model", model, *own, "--trainer.limit_val_batches", 0,
+    )  # fmt: skip
+    two = udmsh_process("fit", *options, *ddp(2), *recorder(tmp_path / "two"))
+    assert two.returncode == 0, two.stderr[-2000:]
+    assert udmsh("fit", *options, *recorder(tmp_path / "one")) == 0
+    one, *halves = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    assert [len(part["steps"]) for part in (one, *halves)] == [3, 3, 3]
+    for part in halves:
+        for whole, half in zip(one["steps"], part["steps"], strict=True):
+            torch.testing.assert_close(half["loss"], whole["loss"], rtol=1e-6, atol=1e-9)
+        # running means and variances too
+        torch.testing.assert_close(part["weights"], one["weights"], rtol=1e-6, atol=1e-9)
+    assert any("running_var" in name for name in one["weights"])
+
+
 @pytest.mark.slow
 def test_two_processes_go_on_inside_an_epoch_that_one_began(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
@@ -75,7 +106,7 @@ def test_two_processes_go_on_inside_an_epoch_that_one_began(
         "--trainer.default_root_dir",
         "two",
     )
-    resumed = (*fit, "--data.batch_size", 8, *ddp(2), *recorder(tmp_path / "two"))
+    resumed = (*fit, *ddp(2), *recorder(tmp_path / "two"))
     done = udmsh_process(*resumed, "--trainer.default_root_dir", "two")
     assert done.returncode == 0, done.stderr[-2000:]
     one, *parts = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))

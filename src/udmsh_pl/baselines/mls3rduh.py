@@ -101,9 +101,7 @@ class MLS3RDUH(HashingModule):
         near, member = list_members(self.manifold, index, cosine)
         both, alone = near & member, near & ~member
         similarity = (2 * cosine - 1).clamp(-1, 1)
-        similarity[alone | alone.T] = -1
-        similarity[both | both.T] = 1
-        return similarity
+        return similarity.masked_fill_(alone | alone.T, -1).masked_fill_(both | both.T, 1)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """:func:`log_cosh_loss` over the global batch."""

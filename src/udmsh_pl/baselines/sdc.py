@@ -19,12 +19,12 @@ from udmsh_pl.precision import at_least_float32
 
 
 @lru_cache(maxsize=8)
-def beta_quantiles(count: int, shape: float) -> Tensor:
+def beta_quantiles(count: int, shape: float, device: str | torch.device = "cpu") -> Tensor:
     """Quantiles of Beta(shape, shape) at (2i + 1) / (2 count), scaled to [-1, 1]: float32
-    ``[count]``, rising.
+    ``[count]``, rising, kept on ``device``.
     """
     levels = (2 * np.arange(count) + 1) / (2 * count)
-    return torch.from_numpy(2 * betaincinv(shape, shape, levels) - 1).float()
+    return torch.from_numpy(2 * betaincinv(shape, shape, levels) - 1).float().to(device)
 
 
 def calibration_loss(
@@ -41,7 +41,7 @@ def calibration_loss(
             ones
     """
     order = pair_cosines(features.float()).argsort()
-    targets = beta_quantiles(len(order), shape).to(outputs)
+    targets = beta_quantiles(len(order), shape, outputs.device).to(outputs.dtype)
     return (pair_cosines(outputs)[order] - (targets.relu() if orthogonal else targets)).abs().mean()
 
 

@@ -25,6 +25,7 @@ from udmsh_pl.seeds import seed_of
 
 FIT_ROWS = 20_000  # train rows that the fused feature's axes are fitted on
 BLOCK = 1024  # rows projected at a time
+GPU_SHARE = 0.25  # of the free memory, that inputs and targets may take
 
 
 @dataclass(frozen=True)
@@ -158,11 +159,11 @@ class UDMSHPlus(HashingModule):
         }
         self.encoder.fusion.load_state_dict(fusion, assign=True)
         self.encoder.fusion.to(self.device)
-        self._inputs, self._targets = state["inputs"], state["targets"]
+        self._inputs, self._targets = kept_near(self.device, state["inputs"], state["targets"])
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Inner products of codes against the teacher's similarities, over the global batch."""
-        rows = batch["index"].cpu()
+        rows = batch["index"].to(self._targets.device)
         if self.finetune:
             u = self(batch)
         else:
@@ -188,8 +189,22 @@ class UDMSHPlus(HashingModule):
                 seed_of(self.current_epoch, len(self._inputs))
             )
             count = self._inputs.shape[1] if self.use_views else 1
-            self._seen = torch.randint(count, (len(self._inputs),), generator=generator)
+            seen = torch.randint(count, (len(self._inputs),), generator=generator)
+            self._seen = seen.to(self._inputs.device)
         return self._seen
+
+
+def kept_near(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors on a GPU that has room for them; else where they are, in the file's memory map.
+
+    What is on the GPU is not copied there step by step.
+    """
+    if device.type != "cuda":
+        return tensors
+    free, _ = torch.cuda.mem_get_info(device)
+    if sum(tensor.nbytes for tensor in tensors) > free * GPU_SHARE:
+        return tensors
+    return tuple(tensor.to(device) for tensor in tensors)
 
 
 def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The shared base of the data modules: cached features, views, the image file, shared fits."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,24 @@ def test_train_features_are_known_by_their_stores(folder: Path) -> None:
     data = module(folder)
     data._features["train"] = {"global_feature": np.zeros((9, 3), dtype=np.float16)}
     assert data.train_features.folder is None  # nothing tells such features from others
+
+
+@pytest.mark.parametrize("batch_size", [4, 6, 100])
+def test_the_batch_size_is_that_of_all_processes_together(folder: Path, batch_size: int) -> None:
+    found = {}
+    for world in (1, 2, 3):
+        parts = []
+        for rank in range(world):
+            data = module(folder)
+            data.batch_size = batch_size
+            data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+            parts.append([set(batch["index"].tolist()) for batch in data.train_dataloader()])
+        assert len({len(part) for part in parts}) == 1  # no process waits for another
+        found[world] = [set.union(*batches) for batches in zip(*parts, strict=True)]
+    assert len(found[1]) == len(found[2]) == len(found[3]) == max(9 // batch_size, 1)
+    for world, batches in found.items():
+        if min(batch_size, 9) % world == 0:
+            assert batches == found[1]
 
 
 def test_two_views_of_a_batch_differ() -> None:
