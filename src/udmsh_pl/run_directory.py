@@ -88,6 +88,23 @@ class RunDirectory:
             and bool(self.rows(cell))
         )
 
+    def begin(self, cell: Cell, stamp: Stamp) -> None:
+        """Note what a cell is trained with; a job that was requeued goes on only under the same.
+
+        SLURM's time limit lets Lightning leave ``hpc_ckpt_N.ckpt``, from which the next training in
+        the folder would go on, whatever its settings.
+        """
+        folder, now = self.folder(cell), json.dumps(_plain(stamp))
+        noted = folder / "begun.json"
+        if not noted.is_file() or noted.read_text(encoding="utf-8") != now:
+            self.forget_interrupted(cell)
+        write_text(noted, now)
+
+    def forget_interrupted(self, cell: Cell) -> None:
+        """Remove the checkpoints of a job that was requeued."""
+        for stale in self.folder(cell).glob("hpc_ckpt_*.ckpt"):
+            stale.unlink(missing_ok=True)
+
     def keep(self, cell: Cell, stamp: Stamp, rows: Sequence[Result]) -> None:
         """Add a cell's rows to ``results.csv`` and mark the cell as finished.
 

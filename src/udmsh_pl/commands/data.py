@@ -1,10 +1,11 @@
-"""Check a benchmark's images and lists, or export its split."""
+"""Check a benchmark's images and lists, export its split, or extract its features."""
 
 import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,13 +19,16 @@ from udmsh_pl.images.list_file import check_names, read_list, write_list
 from udmsh_pl.images.manifest import read_manifest
 from udmsh_pl.untrusted import exists
 
+if TYPE_CHECKING:
+    from udmsh_pl.data.base import RetrievalDataModule
+
 TAKES_OVERRIDES = True
 _MOST_LINES = 50  # of one kind that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh data``; ``--data.*`` goes to Lightning's parser."""
-    parser.add_argument("action", choices=("check", "split"))
+    parser.add_argument("action", choices=("check", "split", "extract"))
     parser.add_argument(
         "config",
         type=Path,
@@ -36,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cores = os.cpu_count() or 1
     parser.add_argument("--workers", type=int, default=cores, help="check: processes that decode")
+    told = "extract: this machine's part, 1/4 to 4/4 for four machines with one --data.cache_dir"
+    parser.add_argument("--shard", default="1/1", help=told)
     parser.add_argument("--write", type=Path, help="split: folder for the three lists")
 
 
@@ -50,9 +56,30 @@ def run(args: argparse.Namespace) -> int:
     datamodule.download()
     if args.action == "check":
         return run_check(datamodule.splits, args.workers)
+    if args.action == "extract":
+        return run_extract(datamodule, args.shard)
     if args.write is None:
         raise InputError("udmsh data split needs --write DIRECTORY")
     return run_split(datamodule.splits, args.write)
+
+
+def run_extract(data: "RetrievalDataModule", part: str) -> int:
+    """Extract a part, as ``1/4``, of every store that training needs; gives the exit status 0.
+
+    The machine whose part is the last one joins all parts.
+    """
+    from udmsh_pl.features.shards import Shard
+
+    shard, waiting = Shard.parse(part), []
+    for name, images, views in data.stores():
+        what = f"{views} views of {name}" if views else name
+        if not data.feature_extractor.make_shard(images, shard, views):
+            waiting.append(what)
+    if waiting:
+        print(f"shard {part} is there; others are still missing of {', '.join(waiting)}")
+    else:
+        print(f"all features are in {data.cache_dir}")
+    return 0
 
 
 def run_check(splits: Splits, workers: int) -> int:

@@ -110,9 +110,7 @@ class RetrievalDataModule(LightningDataModule):
         """Read the lists of the three splits; must give the same rows in every process."""
 
     def download(self) -> None:
-        """Fetch what can be fetched; called once a machine. Benchmarks without a download leave it
-        as it is.
-        """
+        """Fetch what can be fetched; called once a machine."""
 
     @property
     def splits(self) -> Splits:
@@ -169,9 +167,7 @@ class RetrievalDataModule(LightningDataModule):
         return other
 
     def feature_keys(self) -> dict[str, str]:
-        """What tells the cached features of each split from those of other pictures, backbones or
-        sizes; with a backbone that is fine-tuned, of the train split alone.
-        """
+        """What tells the cached features of each split from others; fine-tuning: of train alone."""
         self._open_features()
         return dict(self._stores)
 
@@ -216,9 +212,7 @@ class RetrievalDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders, query and database, both rows of the train split; none when there is nothing
-        to validate with.
-        """
+        """Two loaders, query and database, both rows of the train split; none without rows."""
         query, database = self.val_rows()
         if not len(query) or not self.splits.train.labels.shape[1]:
             return []
@@ -262,18 +256,21 @@ class RetrievalDataModule(LightningDataModule):
             collate_fn=whole_batch,
         )
 
+    def stores(self) -> list[tuple[str, ImageList, int]]:
+        """Stores of features that are needed: split, its images, views (0: images as they are)."""
+        every, train = self.splits.by_name(), self.splits.train
+        found = [(name, every[name], 0) for name in (("train",) if self.finetune else every)]
+        if every["database"].names == train.names and every["database"].root == train.root:
+            found = [one for one in found if one[0] != "database"]
+        return [*found, ("train", train, self.views)] if self.views else found
+
     def _open_features(self) -> None:
-        extractor, splits = self.feature_extractor, self.splits
-        wanted = ("train",) if self.finetune else tuple(splits.by_name())
-        for name in wanted:
-            images, train = splits.by_name()[name], splits.train
-            if name in self._features:
-                continue
-            if name == "database" and images.names == train.names and images.root == train.root:
-                self._features[name] = self._features["train"]
-                continue
-            self._stores[name], self._features[name] = extractor.stored(images)
-        if self.views and "views" not in self._features["train"]:
-            store, arrays = extractor.stored(splits.train, self.views)
-            self._features["train"] = self._features["train"] | arrays
-            self._stores["train"] += f" {store}"
+        for name, images, views in self.stores():
+            have = self._features.get(name, {})
+            if ("views" if views else "global_feature") not in have:
+                store, arrays = self.feature_extractor.stored(images, views)
+                self._features[name] = have | arrays
+                self._stores[name] = f"{self._stores.get(name, '')} {store}".strip()
+        if not self.finetune and "database" not in self._features:
+            train = self._features["train"]
+            self._features["database"] = {k: v for k, v in train.items() if k not in OF_VIEWS}

@@ -2,27 +2,24 @@
 
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from filelock import FileLock
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from udmsh_pl.backbones import backbone_info, weights_id
-from udmsh_pl.features.forward import Runner, forward_of
+from udmsh_pl.features.decoding import RowPixels, ahead, decoding_workers
+from udmsh_pl.features.forward import Runner, forward_of, gpu_count
+from udmsh_pl.features.shards import Shard, drop, join, shards_with_rows
 from udmsh_pl.features.store import Arrays, FeatureWriter, open_features
 from udmsh_pl.images.image_list import ImageList
-from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
+from udmsh_pl.images.transforms import eval_transform, view_transform
 
 # raise it when the meaning of stored features changes, so that old stores are left alone
 FORMAT = 1
@@ -46,12 +43,11 @@ class FeatureExtractor:
         weights: see :func:`udmsh_pl.backbones.build_backbone`
         image_size: side of the square input in pixels; None for the backbone's own
         grid: the feature map is averaged to grid x grid positions
-        runner: ``torch``, ``openvino`` (extra ``udmsh-pl[extract]``; four times faster on a CPU,
-            results within 1e-4 of each other), or ``auto``: OpenVINO where it is installed and
-            there is no GPU
+        runner: ``torch``, on all GPUs there are; ``openvino`` (extra ``udmsh-pl[extract]``; four
+            times faster on a CPU, results within 1e-4 of each other), or ``auto``: OpenVINO where
+            it is installed and there is no GPU. A store notes it, but serves any runner
         batch_size: images a forward pass
-        workers: processes that decode images, where there are cores to spare or a GPU; else one
-            thread does
+        workers: processes that decode images, at least; see :func:`decoding_workers`
     """
 
     cache_dir: Path
@@ -83,29 +79,69 @@ class FeatureExtractor:
             InputError: an image cannot be read, or the store cannot be written or read.
         """
         key = self.key(images, views, seed)
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        name = f"{self.backbone}-{'views' if views else 'clean'}-{digest}"
-        directory = self.cache_dir.expanduser() / name
-        found = open_features(directory)
+        directory, found = self._look_up(key)
         if found is None:
-            directory.parent.mkdir(parents=True, exist_ok=True)
             # a second run waits for the first instead of repeating it
-            with FileLock(directory.with_suffix(".lock")):
+            with _locked(directory):
                 found = open_features(directory) or self._extract(
-                    images, directory, key, self._shapes(views), views, seed
+                    images, directory, key, range(len(images))
                 )
-        return StoredFeatures(name, found)
+        return StoredFeatures(directory.name, found)
+
+    def make_shard(self, images: ImageList, shard: Shard, views: int = 0, seed: int = 0) -> bool:
+        """Make a part of what :meth:`stored` gives; whether the whole is there now.
+
+        Raises:
+            InputError: as :meth:`stored`.
+        """
+        key, batch = self.key(images, views, seed), self._batch(views)
+        directory, found = self._look_up(key)
+        shards = shards_with_rows(shard.of, len(images), batch)
+        parts = [one.place(directory) for one in shards]
+        if found is None and shard in shards:
+            own, of = shard.place(directory), f"{shard.number + 1}/{shard.of}"
+            with _locked(own):
+                if open_features(directory) is None and open_features(own) is None:
+                    rows = shard.rows(len(images), batch)
+                    self._extract(images, own, key | {"shard": of}, rows)
+        with _locked(directory):
+            if open_features(directory) is None:
+                return join(directory, key, len(images), self._shapes(views), parts)
+            drop(parts)  # of a joining that was killed at its end
+            return True
 
     def key(self, images: ImageList, views: int, seed: int) -> dict[str, Any]:
-        """Everything that decides the features of ``images``, in a form that JSON can hold."""
-        facts = (
-            asdict(self)
-            | {"runner": self._runner()}
-            | {"weights": weights_id(self.backbone, self.weights), "images": _content_id(images)}
-        )
-        for speed_only in ("cache_dir", "batch_size", "workers"):
+        """Everything that decides the features of ``images``, in a form that JSON can hold.
+
+        Not the runner: its results differ by less than what is stored can tell.
+        """
+        facts = asdict(self) | {
+            "weights": weights_id(self.backbone, self.weights),
+            "images": _content_id(images),
+        }
+        for speed_only in ("cache_dir", "batch_size", "workers", "runner"):
             del facts[speed_only]
         return facts | {"rows": len(images), "views": views, "seed": seed, "format": FORMAT}
+
+    def _look_up(self, key: dict[str, Any]) -> tuple[Path, Arrays | None]:
+        """Where the features are, or will be; stores of 0.1.0 had the runner in their key."""
+        own = self._runner()
+        others = ("torch", "openvino") if own == "torch" else ("openvino", "torch")
+        for facts in (key, *({**key, "runner": runner} for runner in others)):
+            directory = self._directory(facts)
+            found = open_features(directory)
+            if found is not None:
+                return directory, found
+        return self._directory(key), None
+
+    def _directory(self, key: dict[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        kind = "views" if key["views"] else "clean"
+        return self.cache_dir.expanduser() / f"{self.backbone}-{kind}-{digest}"
+
+    def _batch(self, views: int) -> int:
+        """Images of a forward pass, all views of which go together."""
+        return max(1, self.batch_size // max(views, 1))
 
     def _shapes(self, views: int) -> dict[str, tuple[int, ...]]:
         info = backbone_info(self.backbone, self.weights)
@@ -115,27 +151,18 @@ class FeatureExtractor:
         return {"global_feature": (info.global_dim,), "feature_map": map_shape}
 
     def _extract(
-        self,
-        images: ImageList,
-        directory: Path,
-        key: dict[str, Any],
-        shapes: dict[str, tuple[int, ...]],
-        views: int,
-        seed: int,
+        self, images: ImageList, directory: Path, key: dict[str, Any], rows: range
     ) -> Arrays:
+        views, seed, shapes = key["views"], key["seed"], self._shapes(key["views"])
         info = backbone_info(self.backbone, self.weights)
         size = self.image_size or info.image_size
-        writer = FeatureWriter(directory, key, len(images), shapes)
-        if views:
-            dataset = _Rows(images, view_transform(size), writer.done, views, seed)
-        else:
-            dataset = _Rows(images, eval_transform(size), writer.done)
-        batch = max(1, self.batch_size // max(views, 1))
-        # where the backbone needs every core, processes that decode only get in its way; and
-        # starting them takes a few batches
-        spare = torch.cuda.is_available() or (os.cpu_count() or 1) > 2 * self.workers
-        workers = self.workers if spare and len(dataset) > 8 * batch else 0
-        loader = DataLoader(dataset, batch, num_workers=workers)
+        writer = FeatureWriter(directory, key, len(rows), shapes, self._runner())
+        transform = view_transform(size) if views else eval_transform(size)
+        dataset = RowPixels(images, transform, rows[writer.done :], views, seed)
+        gpus = gpu_count() if self._runner() == "torch" else 0
+        batch = self._batch(views) * max(1, gpus)
+        workers = decoding_workers(self.workers, gpus) if len(dataset) > 8 * batch else 0
+        loader = DataLoader(dataset, batch, num_workers=workers, pin_memory=gpus > 0)
         forward = forward_of(
             self.backbone,
             self.weights,
@@ -150,11 +177,11 @@ class FeatureExtractor:
             0.5 if sys.stderr.isatty() else 10
         )  # seconds between lines, so that a log file stays short
         bar = tqdm(
-            total=len(images), initial=writer.done, unit="img", desc=size_told, mininterval=every
+            total=len(rows), initial=writer.done, unit="img", desc=size_told, mininterval=every
         )
         pending: list[dict[str, np.ndarray[Any, Any]]] = []
         with bar:
-            for number, pixels in enumerate(_ahead(loader), 1):
+            for number, pixels in enumerate(ahead(loader), 1):
                 block = zip(shapes.items(), forward(pixels.flatten(0, 1)), strict=True)
                 pending.append(
                     {
@@ -173,46 +200,12 @@ class FeatureExtractor:
     def _runner(self) -> str:
         if self.runner != "auto":
             return self.runner
-        return "torch" if torch.cuda.is_available() or find_spec("openvino") is None else "openvino"
+        return "torch" if gpu_count() or find_spec("openvino") is None else "openvino"
 
 
-def _ahead(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-    """The loader's batches, each made in a thread while the backbone sees the one before."""
-    batches = iter(loader)
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
-
-
-class _Rows(Dataset[Tensor]):
-    """Pixels, uint8 ``[V, 3, H, W]``, of each row from ``start`` on; random views depend on (seed,
-    row) alone.
-    """
-
-    def __init__(
-        self, images: ImageList, transform: Transform, start: int, views: int = 0, seed: int = 0
-    ) -> None:
-        self.images, self.transform, self.start, self.views, self.seed = (
-            images,
-            transform,
-            start,
-            views,
-            seed,
-        )
-
-    def __len__(self) -> int:
-        return len(self.images) - self.start
-
-    def __getitem__(self, item: int) -> Tensor:
-        row = self.start + item
-        image = self.images.load_tensor(row)
-        if not self.views:
-            return self.transform(image)[None]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1_000_003 + row)
-            return torch.stack([self.transform(image) for _ in range(self.views)])
+def _locked(directory: Path) -> FileLock:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(directory.with_name(directory.name + ".lock"))
 
 
 def _content_id(images: ImageList) -> str:

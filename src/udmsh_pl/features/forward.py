@@ -1,7 +1,8 @@
 """A frozen backbone's forward pass from bytes to two features, by torch or OpenVINO."""
 
+import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -36,16 +37,55 @@ def forward_of(
     network = _FromPixels(build_backbone(backbone, weights), grid).eval()
     if runner == "openvino":
         return _openvino_forward(network, size)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    gpus = [torch.device("cuda", number) for number in range(gpu_count())]
+    if gpus:
+        return replicated(network, gpus)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            blocks = torch.split(pixels, CHUNK if device.type == "cpu" else len(pixels))
-            parts = [
-                network(block.to(device, memory_format=torch.channels_last)) for block in blocks
-            ]
+            blocks = torch.split(pixels, CHUNK)
+            parts = [network(block.to(memory_format=torch.channels_last)) for block in blocks]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    return forward
+
+
+def gpu_count() -> int:
+    """GPUs of this machine that the process may use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def replicated(network: torch.nn.Module, devices: Sequence[torch.device]) -> Forward:
+    """A network on several devices, each of which takes its share of a batch, in half precision.
+
+    A GPU works while the next one is given its share, so one process keeps all of them busy.
+    Products are of float16 and sums of float32, as in the convolutions that torch runs on a GPU by
+    default and as precise as what is stored; a batch in which something overflows is run again in
+    float32.
+    """
+    replicas = [
+        copy.deepcopy(network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for device in devices
+    ]
+
+    def run(pixels: Tensor, half: bool) -> tuple[Tensor, Tensor]:
+        shares = torch.split(pixels, -(-len(pixels) // len(devices)))
+        parts = []
+        for replica, device, share in zip(replicas, devices, shares, strict=False):
+            moved = share.to(device, non_blocking=True).contiguous(
+                memory_format=torch.channels_last
+            )
+            with torch.autocast(device.type, torch.float16, enabled=half):
+                parts.append(replica(moved))
+        feature, pooled = (torch.cat([part[at].float().cpu() for part in parts]) for at in (0, 1))
+        return feature, pooled
+
+    def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            found = run(pixels, half=True)
+            whole = all(bool(torch.isfinite(part).all()) for part in found)
+            return found if whole else run(pixels, half=False)
 
     return forward
 

@@ -75,6 +75,12 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     return shapes if are_whole(digests, directory / "verified.json") else None
 
 
+def store_runners(directory: Path) -> list[str]:
+    """What made the rows of a finished store; nothing for stores of 0.1.0."""
+    meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+    return [str(name) for name in meta.get("runners", ())]
+
+
 class FeatureWriter:
     """Appends blocks of rows to a store, resuming an unfinished one with the same key.
 
@@ -83,6 +89,7 @@ class FeatureWriter:
         key: everything that decides the content; written to ``meta.json``
         rows: N, rows of the finished store
         shapes: shape of one row of each array
+        runner: what makes the rows; ``meta.json`` lists all that made some, beside the key
 
     Raises:
         InputError: the disk has too little room for the whole store.
@@ -94,12 +101,14 @@ class FeatureWriter:
         key: Mapping[str, Any],
         rows: int,
         shapes: Mapping[str, tuple[int, ...]],
+        runner: str = "torch",
     ) -> None:
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
         self.part = directory.with_name(directory.name + ".part")
         if directory.exists() and open_features(directory) is None:
             shutil.rmtree(directory)
         self.part.mkdir(parents=True, exist_ok=True)
+        self.runners = [runner]
         self.done = self._resume()
         need = self.bytes_needed - self.done * self.bytes_needed // max(rows, 1)
         free = shutil.disk_usage(self.part).free
@@ -123,7 +132,8 @@ class FeatureWriter:
                 with (self.part / f"{name}.f16").open("ab") as stream:
                     stream.write(values.tobytes())
             write_text(
-                self.part / "done.json", json.dumps({"key": self.key, "rows": self.done + count})
+                self.part / "done.json",
+                json.dumps({"key": self.key, "rows": self.done + count, "runners": self.runners}),
             )
         except OSError as error:
             raise self._full(str(error)) from error
@@ -137,11 +147,12 @@ class FeatureWriter:
         }
         try:
             write_text(
-                self.part / "meta.json", json.dumps({"key": self.key, "arrays": arrays}, indent=1)
+                self.part / "meta.json",
+                json.dumps({"key": self.key, "runners": self.runners, "arrays": arrays}, indent=1),
             )
         except OSError as error:
             raise self._full(str(error)) from error
-        (self.part / "done.json").unlink()
+        (self.part / "done.json").unlink(missing_ok=True)
         self.part.rename(self.directory)
         opened = open_features(self.directory)
         if opened is None:
@@ -157,7 +168,9 @@ class FeatureWriter:
         try:
             state = json.loads((self.part / "done.json").read_text())
             done = int(state["rows"]) if state["key"] == self.key else 0
-        except (OSError, ValueError, KeyError, TypeError):
+            earlier = [str(name) for name in state.get("runners", ())] if done else []
+            self.runners = sorted({*earlier, *self.runners})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             done = 0
         for name in self.shapes:
             path = self.part / f"{name}.f16"

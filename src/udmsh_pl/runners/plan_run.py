@@ -116,6 +116,8 @@ class PlanRun:
         folder = self.directory.folder(cell)
         if is_first():
             write_text(folder / "config.yaml", self.experiment.cell_config(cell))
+            self.directory.begin(cell, self._stamp(cell, data))
+        wait_for_all()  # others look for a checkpoint to go on from
         facts = self._stamp(cell, data) | {"config": self.experiment.resolved}
         loggers = cell_loggers(self.experiment.trainer_config.logger, self.directory, cell, facts)
         how = self.experiment.evaluation

@@ -1,5 +1,6 @@
 """Extraction: the backbone's own output, cached under everything that decides it."""
 
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,9 @@ from PIL import Image
 
 from udmsh_pl.backbones import backbone_info, build_backbone
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.decoding import decoding_workers
 from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.features.forward import _FromPixels, replicated
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform
 
@@ -55,13 +58,85 @@ def test_features_are_the_backbones_own(tmp_path: Path, images: ImageList) -> No
     find_spec("openvino") is None, reason="the extra udmsh-pl[extract] is not installed"
 )
 def test_openvino_agrees_with_torch(tmp_path: Path, images: ImageList) -> None:
-    ours = extractor(tmp_path, backbone="tf_efficientnet_lite0", weights=None).clean(images)
-    theirs = extractor(
-        tmp_path, backbone="tf_efficientnet_lite0", weights=None, runner="openvino"
-    ).clean(images)
-    np.testing.assert_allclose(
-        ours["global_feature"], theirs["global_feature"], rtol=5e-3, atol=5e-3
-    )
+    found = {}
+    for runner in ("torch", "openvino"):
+        own = extractor(
+            tmp_path / runner, backbone="tf_efficientnet_lite0", weights=None, runner=runner
+        )
+        found[runner] = own.clean(images)
+        [meta] = (tmp_path / runner / "cache").glob("*/meta.json")
+        assert json.loads(meta.read_text())["runners"] == [runner]
+    for name, ours in found["torch"].items():
+        # what float16 can tell, and where a ReLU is near zero, the backbone's own rounding
+        assert_close_as_stored(found["openvino"][name], ours)
+    assert extractor(tmp_path, runner="torch").key(images, 0, 0) == extractor(
+        tmp_path, runner="openvino"
+    ).key(images, 0, 0)
+
+
+def assert_close_as_stored(one: np.ndarray, two: np.ndarray) -> None:
+    """Equal within two steps of float16, or a thousandth of the features' spread near zero."""
+    one, two = one.astype(np.float64), two.astype(np.float64)
+    np.testing.assert_allclose(one, two, rtol=2 * 2.0**-10, atol=1e-3 * two.std())
+
+
+def test_a_store_that_named_its_runner_is_found(tmp_path: Path, images: ImageList) -> None:
+    now = extractor(tmp_path)
+    key = now.key(images, 0, 0)
+    old = now._directory(key | {"runner": "openvino"})  # as 0.1.0 named it
+    made = now.clean(images)["global_feature"].copy()
+    now._directory(key).rename(old)
+    again = now.stored(images)
+    assert again.name == old.name
+    np.testing.assert_array_equal(again.arrays["global_feature"], made)
+    assert not now._directory(key).exists()
+
+
+def test_replicas_in_half_precision_give_what_one_network_gives() -> None:
+    network = _FromPixels(build_backbone("resnet10t", "random"), 2).eval()
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    with torch.inference_mode():
+        expected = network(pixels)
+    cpu = torch.device("cpu")
+    seen = []
+    half = torch.autocast
+
+    def autocast(kind: str, dtype: torch.dtype, enabled: bool) -> object:
+        seen.append(enabled)
+        return half(kind, dtype, enabled=enabled)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.autocast", autocast)
+        for devices in ([cpu], [cpu, cpu, cpu]):
+            for found, wanted in zip(replicated(network, devices)(pixels), expected, strict=True):
+                assert found.dtype == torch.float32
+                error = (found - wanted).abs().max() / wanted.std()
+                assert 0 < error < 1e-2
+        assert seen == [True] * 4
+        network.std.mul_(1e-7)  # what is larger than float16 can hold is run again
+        [feature, _] = replicated(network, [cpu])(pixels)
+        assert seen[4:] == [True, False]
+    assert torch.isfinite(feature).all()
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "gpus", "expected"),
+    [
+        (2, 2, 0, 0),
+        (4, 2, 0, 0),
+        (16, 2, 0, 4),
+        (64, 2, 0, 16),
+        (16, 2, 1, 15),
+        (2, 2, 1, 2),
+        (64, 0, 1, 0),
+    ],
+)
+def test_as_many_processes_decode_as_there_are_cores_for(
+    cores: int, asked: int, gpus: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores), raising=False)
+    assert decoding_workers(asked, gpus) == expected
 
 
 def test_a_second_call_reads_the_cache(
