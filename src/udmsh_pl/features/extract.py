@@ -105,6 +105,8 @@ class FeatureExtractor:
         )
         for speed_only in ("cache_dir", "batch_size", "workers"):
             del facts[speed_only]
+        if images.pixels is None:  # on a disk: how they are decoded
+            facts["upright"] = images.upright
         return facts | {"rows": len(images), "views": views, "seed": seed, "format": FORMAT}
 
     def _shapes(self, views: int) -> dict[str, tuple[int, ...]]:
