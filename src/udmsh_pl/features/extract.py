@@ -121,6 +121,8 @@ class FeatureExtractor:
         }
         for speed_only in ("cache_dir", "batch_size", "workers", "runner"):
             del facts[speed_only]
+        if images.pixels is None:  # on a disk: how they are decoded
+            facts["upright"] = images.upright
         return facts | {"rows": len(images), "views": views, "seed": seed, "format": FORMAT}
 
     def _look_up(self, key: dict[str, Any]) -> tuple[Path, Arrays | None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -155,6 +156,11 @@ def test_another_setting_is_another_key(
     tmp_path: Path, images: ImageList, change: dict[str, object]
 ) -> None:
     assert extractor(tmp_path).key(images, 0, 0) != extractor(tmp_path, **change).key(images, 0, 0)
+
+
+def test_orientation_is_part_of_the_key(tmp_path: Path, images: ImageList) -> None:
+    raw = replace(images, upright=False)
+    assert extractor(tmp_path).key(images, 0, 0) != extractor(tmp_path).key(raw, 0, 0)
 
 
 def test_a_changed_image_is_another_key(tmp_path: Path, images: ImageList) -> None:
