@@ -35,7 +35,7 @@ def test_a_wheel_runs_the_sample_outside_of_the_clone(tmp_path: Path) -> None:
     assert {f"udmsh_pl/{name}" for name in inside} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 
-    # dependencies are shared by a .pth file; .pth files over there, such as the clone's, do not count
+    # dependencies are shared by a .pth file; .pth files over there, the clone's too, do not count
     call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
