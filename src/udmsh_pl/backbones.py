@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sha256_file
+from udmsh_pl.published_weights import fetching
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OFFLINE_BACKBONE = (
@@ -91,7 +93,8 @@ class TimmBackbone(Backbone):
     def __init__(self, name: str, pretrained: bool = False) -> None:
         super().__init__()
         try:
-            network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
+            with fetching(name) if pretrained else nullcontext():
+                network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
         except RuntimeError as error:
             close = difflib.get_close_matches(name, [*timm.list_models(), *FC7], n=3)
             hint = (
@@ -158,9 +161,9 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
     if name in FC7:
         backbone: Backbone = _seeded(lambda: TorchvisionBackbone(name, _has_fc7(name, weights)))
         if weights is None:
-            state = torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(
-                progress=True
-            )
+            published = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+            with fetching(name):
+                state = published.get_state_dict(progress=True)
             _load(backbone, state, f"torchvision's {name}")
     else:
         backbone = _seeded(

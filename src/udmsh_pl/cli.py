@@ -11,6 +11,7 @@ from pathlib import Path
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
+from udmsh_pl.shipped import plans
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LIGHTNING = ("fit", "validate", "test", "predict")
@@ -104,4 +105,9 @@ def _help() -> str:
     lines = [f"  {name:24} {text}" for name, text in COMMANDS.items()]
     lightning = "Lightning's subcommands: --config X.yaml, any --trainer.*, --model.*, --data.*"
     lines.append(f"  {'|'.join(LIGHTNING):24} {lightning}")
-    return "\n".join(["usage: udmsh COMMAND ...", "", *lines, "", "Each command has --help."])
+    told = f"plans, for `udmsh reproduce NAME` and --config NAME: {', '.join(plans())}"
+    last = [
+        told,
+        "Each command has --help; `udmsh fit --model.help UDMSH` lists a model's options.",
+    ]
+    return "\n".join(["usage: udmsh COMMAND ...", "", *lines, "", *last])

@@ -15,9 +15,11 @@ from lightning.pytorch.cli import (
 )
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
+from udmsh_pl.callbacks.run_folder import run_folder
 from udmsh_pl.checkpoints import check_checkpoint, newest_checkpoint
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
+from udmsh_pl.hints import check_class_names, lacks_module, missing_logger
 from udmsh_pl.models import HashingModule
 from udmsh_pl.models.renamed import RENAMED, with_new_names
 from udmsh_pl.plan import Plan
@@ -26,6 +28,12 @@ from udmsh_pl.retrieval.engine import Evaluation
 
 # the cache must hold the features of the model's backbone
 SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")
+COMMANDS = ("fit", "validate", "test", "predict")
+HELP = (
+    "--config NAME|FILE gives a plan's settings, all options below override it. Options of a model "
+    "or of a data module depend on which one it is: `--model.help UDMSH` and `--data.help CIFAR10` "
+    "list them."
+)
 PLUGINS = [{"class_path": "udmsh_pl.checkpoints.AtomicCheckpoints"}]
 
 
@@ -51,16 +59,22 @@ def one_line(message: str) -> str:
 
 
 class SaveRun(SaveConfigCallback):
-    """Writes ``config.yaml`` and ``environment.json`` into the folder of a run's logs."""
+    """Writes ``config.yaml`` and ``environment.json`` into the folder of a run."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both, on one process."""
+        self.folder = run_folder(trainer)  # asks every process
         super().setup(trainer, pl_module, stage)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks every process
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both; Lightning calls this on one process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / self.config_filename
+        self.parser.save(self.config, str(config), skip_none=False, overwrite=True, multifile=False)
         datamodule = getattr(trainer, "datamodule", None)
-        if trainer.is_global_zero and isinstance(datamodule, RetrievalDataModule):
+        if isinstance(datamodule, RetrievalDataModule):
             split, world = datamodule.splits.fingerprint(), trainer.world_size
-            write_environment(folder, split, str(trainer.precision), world)
+            write_environment(self.folder, split, str(trainer.precision), world)
 
 
 class UdmshCLI(LightningCLI):
@@ -74,20 +88,23 @@ class UdmshCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=SaveRun,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
                 "plugins": PLUGINS,
                 "devices": 1,  # of eight GPUs, one: more are asked for, with --trainer.devices
             },
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
+            parser_kwargs={command: {"description": HELP} for command in COMMANDS},
             args=list(args),
             run=run,
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
-        self.config = parser.parse_args(with_new_options(cast("list[str]", args)))
+        given = cast("list[str]", args)
+        check_class_names(given)
+        self.config = parser.parse_args(with_new_options(given))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's backbone, and let a configuration carry a plan."""
@@ -107,6 +124,17 @@ class UdmshCLI(LightningCLI):
         how = (self.config[command] if command else self.config).evaluation
         score = EvaluateRetrieval(engine=how.engine, device=how.device)
         self.trainer_defaults["callbacks"] = [EncodeCodes(), score, Figures()]
+
+    def instantiate_classes(self) -> None:
+        """Build what was asked for; a logger whose package is absent is told with its extra."""
+        try:
+            super().instantiate_classes()
+        except (ImportError, ValueError) as error:
+            asked = self._get(self.config, "trainer.logger")
+            asked = asked[0] if isinstance(asked, list) else asked
+            if not isinstance(asked, Namespace) or not lacks_module(error):
+                raise
+            raise InputError(missing_logger(asked.class_path)) from error
 
     def before_fit(self) -> None:
         """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""

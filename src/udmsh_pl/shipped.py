@@ -4,7 +4,10 @@ A wheel holds copies of them inside the package; a clone has them at its root, w
 edited.
 """
 
+import difflib
 from pathlib import Path
+
+from udmsh_pl.errors import InputError
 
 PACKAGE = Path(__file__).parent
 
@@ -18,3 +21,20 @@ def shipped(name: str) -> Path:
 def plans() -> dict[str, Path]:
     """The plans that come with the package, by name: ``sample``, ``cifar10``, ..."""
     return {path.stem: path for path in sorted(shipped("experiments").glob("*.yaml"))}
+
+
+def plan_file(given: str) -> Path:
+    """The yaml that a user means: a path, or the name of a plan that comes with the package.
+
+    Raises:
+        InputError: there is neither; a near name is told.
+    """
+    path, known = Path(given), plans()
+    if path.is_file():
+        return path
+    if given in known:
+        return known[given]
+    near = difflib.get_close_matches(path.stem, known, n=1)
+    names = f"the plans are {', '.join(known)}, or give a path"
+    hint = f"did you mean {near[0]}?" if near else names
+    raise InputError(f"{given} is neither a file nor a plan; {hint}")

@@ -14,7 +14,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 
 # needed without an import of ours
-SILENT = {"wandb"}  # Lightning's WandbLogger imports it
+SILENT: set[str] = set()
 
 
 @pytest.fixture(scope="module")

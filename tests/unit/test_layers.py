@@ -15,7 +15,7 @@ SOURCE = Path(udmsh_pl.__file__).parent
 # a line knows the lines above it; those beside each other do not know each other
 LAYERS = """
     errors
-    files | seeds | shipped | constructors | precision | untrusted
+    files | seeds | shipped | published_weights | constructors | precision | untrusted
     isolated
     plan
     images
@@ -28,7 +28,7 @@ LAYERS = """
     data | models
     baselines | reports
     search
-    callbacks | checkpoints
+    callbacks | checkpoints | hints
     lightning_cli
     runners
     commands

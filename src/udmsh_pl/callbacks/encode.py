@@ -1,5 +1,6 @@
 """Write the codes of query and database to a file, each image once, in the order of its split."""
 
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -7,6 +8,7 @@ import numpy as np
 from lightning import Callback, LightningModule, Trainer
 
 from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.errors import InputError
 from udmsh_pl.files import save_arrays
 from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval
 
@@ -14,7 +16,8 @@ from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval
 class EncodeCodes(Callback):
     """``udmsh predict`` writes ``codes.npz``: codes, labels and names, and ``bits``.
 
-    ``query_codes`` and ``database_codes`` are packed, uint8 [N, ceil(bits / 8)].
+    ``query_codes`` and ``database_codes`` are packed, uint8 [N, ceil(bits / 8)]. Codes of other
+    images are never overwritten; those of the same images, by other weights, are.
 
     Args:
         output: file to write; None for ``codes.npz`` in the trainer's ``default_root_dir``
@@ -23,6 +26,21 @@ class EncodeCodes(Callback):
     def __init__(self, output: Path | None = None) -> None:
         self.output = output
         self._metric: HammingRetrieval | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse, before anything is encoded, to overwrite codes of other images.
+
+        Raises:
+            InputError: the file that would be written is there, and not of these images.
+        """
+        datamodule, target = getattr(trainer, "datamodule", None), self._target(trainer)
+        if stage != "predict" or not isinstance(datamodule, RetrievalDataModule):
+            return
+        if target.exists() and _split_of(target) != datamodule.splits.fingerprint():
+            raise InputError(
+                f"{target} holds codes of other images; move it away, or give another folder with "
+                "--trainer.default_root_dir"
+            )
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with nothing seen."""
@@ -54,13 +72,27 @@ class EncodeCodes(Callback):
             return
         datamodule = getattr(trainer, "datamodule", None)
         arrays: dict[str, Any] = {"bits": np.int64(int(cast(Any, pl_module).bits))}
+        if isinstance(datamodule, RetrievalDataModule):
+            arrays["split_sha256"] = np.array(datamodule.splits.fingerprint())
         for kind, rows in found.items():
             arrays[f"{kind}_codes"] = rows.codes
             arrays[f"{kind}_labels"] = rows.labels
             if isinstance(datamodule, RetrievalDataModule):
                 images = datamodule.splits.by_name()[kind]
                 arrays[f"{kind}_names"] = np.array([images.names[row] for row in rows.ids.tolist()])
-        target = self.output or Path(trainer.default_root_dir) / "codes.npz"
+        target = self._target(trainer)
         save_arrays(target, arrays)
         counts = ", ".join(f"{len(rows.ids):,} {kind}" for kind, rows in found.items())
         print(f"codes of {counts} images: {target}")
+
+    def _target(self, trainer: Trainer) -> Path:
+        return self.output or Path(trainer.default_root_dir) / "codes.npz"
+
+
+def _split_of(path: Path) -> str:
+    """The fingerprint of the lists whose codes a file holds, "" where it does not say."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return str(arrays["split_sha256"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return ""

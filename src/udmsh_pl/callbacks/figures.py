@@ -1,7 +1,6 @@
 """Pictures during training, for loggers that take them: the structure, and what is found."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
+from udmsh_pl.callbacks.run_folder import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.models.udmsh import UDMSH
 from udmsh_pl.reports.curves import distance_figure, precision_recall_figure
@@ -25,7 +25,7 @@ class Figures(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the structure that was just fitted."""
         # asks every process, so before any of them returns
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         if not trainer.is_global_zero or not isinstance(pl_module, UDMSH):
             return
         if pl_module.histogram is not None:

@@ -17,6 +17,7 @@ from udmsh_pl.images.folder import look_through, told_skipped
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import check_names, read_list, write_list
 from udmsh_pl.images.manifest import read_manifest
+from udmsh_pl.shipped import plan_file, plans
 from udmsh_pl.untrusted import exists
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh data``; ``--data.*`` goes to Lightning's parser."""
     parser.add_argument("action", choices=("check", "split", "extract"))
     parser.add_argument(
-        "config",
-        type=Path,
-        help="a yaml of experiments/, --data.* may follow; check: also a folder of pictures, a "
-        "list file or a manifest (.csv, .parquet)",
+        "source",
+        help=f"a yaml, or one of {', '.join(plans())}, --data.* may follow; check: also a folder "
+        "of pictures, a list file or a manifest (.csv, .parquet)",
     )
     parser.add_argument(
         "--root", type=Path, help="check of a list or manifest: the folder of its paths (its own)"
@@ -47,12 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check or export; gives the exit status."""
-    yaml = args.config.suffix.lower() in (".yaml", ".yml") and not args.config.is_dir()
-    if args.action == "check" and not yaml and exists(args.config):
-        return run_check_path(args.config, args.workers, args.root)
+    path = Path(args.source)
+    plan = args.source in plans() or path.suffix.lower() in (".yaml", ".yml")
+    if args.action == "check" and (path.is_dir() or not plan) and exists(path):
+        return run_check_path(path, args.workers, args.root)
     from udmsh_pl.runners.experiment import Experiment
 
-    datamodule = Experiment.parse(args.config, args.overrides).datamodule()
+    datamodule = Experiment.parse(plan_file(args.source), args.overrides).datamodule()
     datamodule.download()
     if args.action == "check":
         return run_check(datamodule.splits, args.workers)

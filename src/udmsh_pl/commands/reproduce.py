@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
+from udmsh_pl.shipped import plan_file, plans
+
 TAKES_OVERRIDES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh reproduce``; all others go to Lightning's parser."""
-    parser.epilog = "Any --trainer.*, --model.* and --data.* overrides the yaml."
-    parser.add_argument("config", type=Path, help="a yaml of experiments/")
+    parser.epilog = "Any --trainer.*, --model.* and --data.* overrides the plan's yaml."
+    parser.add_argument("plan", help=f"a yaml, or one of {', '.join(plans())}")
     parser.add_argument("--bits", type=int, nargs="+", help="code lengths instead of the plan's")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
     parser.add_argument("--methods", nargs="+", help="only these methods of the plan")
@@ -26,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.jobs < 1:
         raise InputError(f"--jobs is {args.jobs}; give the number of workers, at least 1")
-    experiment = Experiment.parse(args.config, args.overrides)
-    plan = experiment.plan.narrowed(str(args.config), args.bits, args.seeds, args.methods)
-    out = args.out or Path("runs") / args.config.stem
+    source = plan_file(args.plan)
+    experiment = Experiment.parse(source, args.overrides)
+    plan = experiment.plan.narrowed(str(source), args.bits, args.seeds, args.methods)
+    out = args.out or Path("runs") / source.stem
     command = ["reproduce", *args.arguments]
     return Reproduction(experiment, plan, out, command, args.jobs, args.verbose).run()

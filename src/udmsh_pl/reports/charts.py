@@ -12,6 +12,7 @@ from udmsh_pl.reports.looks import look_of
 
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 38  # of the axes
+LEVEL = "#808080"  # of a dotted line
 DASHES = {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}
 CORNERS = {"s": (4, 45), "D": (4, 0), "^": (3, -90), "v": (3, 90), "<": (3, 180), ">": (3, 0)}
 
@@ -97,9 +98,10 @@ def chart(
             places = [(LEFT, places[0][1]), (WIDTH - RIGHT, places[0][1])]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         dashes = DASHES[":" if line.level else look["linestyle"]]
+        colour = LEVEL if line.level else look["color"]
         parts.append(
-            f'<g class="line" data-m="{escape(line.method)}" stroke="{look["color"]}" '
-            f'fill="{look["color"]}"><path d="{path}" fill="none" stroke-dasharray="{dashes}"/>'
+            f'<g class="line" data-m="{escape(line.method)}" stroke="{colour}" '
+            f'fill="{colour}"><path d="{path}" fill="none" stroke-dasharray="{dashes}"/>'
             f"{''.join(marks)}</g>"
         )
     return (

@@ -90,7 +90,10 @@ def _results(results: Sequence[Result], leads: Sequence[tuple[str, ...]]) -> str
     notes = "".join(f'<p class="note">{escape(line)}</p>' for line in pivot.notes())
     parts = [results_table(pivot), notes]
     if leads:
-        rows = [[field(text) for text in row] for row in leads]
+        rows = [
+            [field(text, kind="text" if number < 3 else "") for number, text in enumerate(row)]
+            for row in leads
+        ]
         parts.append("<h3>How sure the lead is</h3>")
         parts.append(table(significance.HEADER, rows, texts=3))
         parts.append(f'<p class="note">{escape(significance.NOTE)}</p>')

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sha256_file, write_text
+from udmsh_pl.hints import lacks_module, missing_logger
 from udmsh_pl.lightning_cli import OneLineParser, instantiated, namespace
 from udmsh_pl.plan import Cell
 from udmsh_pl.run_directory import RunDirectory
@@ -71,8 +72,10 @@ def _build(config: Namespace, folder: Path, name: str) -> Logger:
     parser.add_subclass_arguments(Logger, "logger")
     try:
         return instantiated(parser, namespace(logger=config)).logger  # type: ignore[no-any-return]
-    except (ImportError, ModuleNotFoundError) as error:
-        raise InputError(f"--trainer.logger {kind}: {error}") from error
+    except (ImportError, ValueError) as error:
+        if not lacks_module(error):
+            raise
+        raise InputError(missing_logger(kind)) from error
 
 
 def close(loggers: Sequence[Logger]) -> None:
