@@ -132,3 +132,14 @@ def test_mode_of_a_known_histogram() -> None:
     counts[2_000] = 1
     fitted = half_gaussians_of_histogram(counts)
     assert fitted.mode == pytest.approx(0.805)
+
+
+def test_near_levels_fall_from_1_at_no_distance_through_0_at_the_mode() -> None:
+    structure = SemanticStructure([16], levels="near")
+    structure.fit(torch.randn(300, 16, generator=torch.Generator().manual_seed(0)))
+    mode = structure.half_gaussians.mode
+    distances = torch.linspace(0, mode, 50)
+    levels = structure.similarity(distances)
+    assert (levels.diff() < 0).all()
+    torch.testing.assert_close(levels[[0, -1]], torch.tensor([1.0, 0.0]), atol=1e-6, rtol=0)
+    assert (structure.similarity(torch.tensor([2.0])) >= -1).all()

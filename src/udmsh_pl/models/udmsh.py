@@ -1,13 +1,13 @@
 """UDMSH as read from its abstract, every *read* part open to configuration."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from udmsh_pl.features.store import Arrays, Batch, sample_rows
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import (
     Isometry,
@@ -19,53 +19,18 @@ from udmsh_pl.losses import (
 )
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.options import ModelOptions
+from udmsh_pl.models.structure_teacher import (
+    DIMS,
+    RANK,
+    Kind,
+    StructureSettings,
+    Teacher,
+    fit_manifold_structure,
+    fit_structure,
+    teacher_dims,
+    teacher_features,
+)
 from udmsh_pl.structure import Levels, SemanticStructure
-
-Teacher = Literal["global", "spatial", "both"]
-
-
-@dataclass(frozen=True)
-class StructureSettings:
-    """What decides the fitted structure, beside the train features; see :class:`UDMSH`."""
-
-    teacher: Teacher
-    root: bool
-    centre: bool
-    structure_sample: int | None
-
-
-def teacher_features(batch: Batch, teacher: Teacher, root: bool) -> Tensor:
-    """Teacher features float32 ``[B, D']`` of cached ``global_feature`` and ``feature_map``
-    (flattened: layout counts).
-    """
-    parts = []
-    if teacher != "spatial":
-        parts.append(batch["global_feature"].float())
-    if teacher != "global":
-        parts.append(batch["feature_map"].float().flatten(1))
-    features = torch.cat(parts, dim=1)
-    return features.sign() * features.abs().sqrt() if root else features
-
-
-def fit_structure(stored: Arrays, settings: StructureSettings) -> dict[str, Tensor]:
-    """Buffers of the :class:`SemanticStructure` of train features, and ``histogram``, int64
-    [20000], of their distances.
-    """
-    rows = sample_rows(len(stored["global_feature"]), settings.structure_sample)
-    batch = {
-        name: torch.from_numpy(stored[name][rows]) for name in ("global_feature", "feature_map")
-    }
-    dims = teacher_dims(
-        settings.teacher, batch["global_feature"].shape[1], batch["feature_map"][0].numel()
-    )
-    structure = SemanticStructure(dims, centre=settings.centre, sample=settings.structure_sample)
-    histogram = structure.fit(teacher_features(batch, settings.teacher, settings.root))
-    return {**structure.state_dict(), "histogram": histogram}
-
-
-def teacher_dims(teacher: Teacher, global_dim: int, map_dim: int) -> list[int]:
-    """Lengths of the teacher's features, whose cosine distances are averaged."""
-    return {"global": [global_dim], "spatial": [map_dim], "both": [global_dim, map_dim]}[teacher]
 
 
 class UDMSH(HashingModule):
@@ -77,14 +42,22 @@ class UDMSH(HashingModule):
     *Read*: the form of each.
 
     Args:
+        structure: whose distances the semantic structure is. ``cosine``: of the teacher's features,
+            as the abstract's "cosine distance". ``manifold``: the average of that and of the
+            distance after diffusion over the graph of nearest neighbours, which reads "semantic
+            structure" as MLS3RDUH (IJCAI 2020) does
         teacher: features whose distances are the structure; ``both`` averages the two cosine
             distances
         root: take the signed square root of the teacher's features, which tames channels that burst
             (*ours*)
         alpha: pairs nearer than ``m - alpha sigma_left`` are surely similar
         beta: pairs farther than ``m + beta sigma_right`` are surely dissimilar
-        levels: ``graded``, ``hard`` (SSDH) or ``cosine``
+        levels: ``near`` (a line from +1 at distance 0 through 0 at the mode, so that no two near
+            pairs are level), ``graded`` (a line between the two thresholds), ``hard`` (SSDH) or
+            ``cosine``
         confidence: weight pairs by CIMON's confidence
+        least_weight: a pair weighs this plus the size of its similarity, so that the few near pairs
+            count among the many far ones; None for pairs weighed by ``confidence`` alone
         centre: subtract the train mean from the teacher's features
         structure_sample: rows for the structure's fit on larger train sets; None for all
         isometry: which reading of the Hamming-isometric mapping
@@ -98,12 +71,14 @@ class UDMSH(HashingModule):
     def __init__(
         self,
         *,
+        structure: Kind = "manifold",
         teacher: Teacher = "both",
         root: bool = True,
         alpha: float = 2.0,
         beta: float = 2.0,
-        levels: Levels = "graded",
+        levels: Levels = "near",
         confidence: bool = False,
+        least_weight: float | None = 0.1,
         centre: bool = True,
         structure_sample: int | None = 20_000,
         isometry: Isometry = "pairwise",
@@ -112,16 +87,34 @@ class UDMSH(HashingModule):
         decorrelation_weight: float = 0.0,
         **options: Unpack[ModelOptions],
     ) -> None:
+        if structure == "manifold" and (teacher == "spatial" or not (root and centre)):
+            raise InputError(
+                "the manifold structure is made of rooted, centred features; give --model.root and "
+                "centre true and --model.teacher both or global, or --model.structure cosine"
+            )
+        if least_weight is not None and least_weight < 0:
+            raise InputError(
+                f"least_weight is {least_weight}; give --model.least_weight a number of at least "
+                "0, or null"
+            )
         super().__init__(**options)
-        self.teacher, self.root = teacher, root
+        self.kind, self.teacher, self.root, self.least_weight = (
+            structure,
+            teacher,
+            root,
+            least_weight,
+        )
         self.isometry, self.isometry_weight = isometry, isometry_weight
         self.balance_weight, self.decorrelation_weight = balance_weight, decorrelation_weight
         dims = teacher_dims(
             teacher, self.backbone_info.global_dim, self.backbone_info.map_channels * self.grid**2
         )
+        if structure == "manifold":  # whose rows come centred
+            dims, centre = [DIMS, RANK], False
         self.structure = SemanticStructure(
             dims, alpha, beta, levels, confidence, centre, structure_sample
         )
+        self._rows = torch.empty(0)  # of the train images, for the manifold; not in checkpoints
         self.histogram: Tensor | None = None  # of the train set's distances, for the picture
         self.register_buffer("rotation", torch.eye(self.bits))
         self._epoch_u: list[Tensor] = []
@@ -129,25 +122,32 @@ class UDMSH(HashingModule):
     @property
     def train_arrays(self) -> tuple[str, ...]:
         """What the encoder's branches and the teacher read."""
-        return (
-            super().train_arrays if self.teacher == "global" else ("global_feature", "feature_map")
-        )
+        if self.kind == "manifold" or self.teacher == "global":
+            return super().train_arrays
+        return ("global_feature", "feature_map")
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """The mean and the two half-Gaussians of the train split."""
         structure = self.structure
         settings = StructureSettings(self.teacher, self.root, structure.centre, structure.sample)
+        if self.kind == "manifold":
+            return features.teacher("udmsh-manifold", settings, fit_manifold_structure)
         return features.teacher("udmsh", settings, fit_structure)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted structure, in the precision that it was fitted in."""
         self.histogram = state["histogram"]
-        fitted = {name: value.clone() for name, value in state.items() if name != "histogram"}
+        self._rows = state.get("rows", self._rows)
+        fitted = {name: state[name].clone() for name in self.structure.state_dict()}
         self.structure.load_state_dict(fitted, assign=True)
         self.structure.to(self.device)
 
     def teacher_features(self, batch: Batch) -> Tensor:
-        """:func:`teacher_features` of a batch of cached features."""
+        """What distances are taken between, ``[B, D']``: the fitted rows of the batch's images for
+        the manifold, else :func:`teacher_features` of cached features.
+        """
+        if self.kind == "manifold":
+            return self._rows[batch["index"].cpu()].to(self.device, torch.float32)
         return teacher_features(batch, self.teacher, self.root)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -166,9 +166,10 @@ class UDMSH(HashingModule):
         u = self.gather(self(batch))
         distances = self.structure.distances(self.gather(self.teacher_features(batch)))
         similarity = self.structure.similarity(distances)
-        terms = {
-            "pairwise": multilevel_pairwise_loss(u, similarity, self.structure.weight(distances))
-        }
+        weight = self.structure.weight(distances)
+        if self.least_weight is not None:
+            weight = weight * (self.least_weight + similarity.abs())
+        terms = {"pairwise": multilevel_pairwise_loss(u, similarity, weight)}
         if self.isometry_weight:
             if self.isometry == "rotation":
                 self._epoch_u.append(u.detach())

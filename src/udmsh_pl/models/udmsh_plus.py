@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 from typing_extensions import Unpack
 
 from udmsh_pl.backbones import BackboneFeatures
@@ -47,10 +48,11 @@ class UDMSHPlus(HashingModule):
     """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their
     geometry, in *our* form.
 
-    The teacher's similarity is the cosine after diffusion over the train images' neighbour graph
-    (:mod:`udmsh_pl.manifold`); the student sees the clean image or one of its random views
-    (``--data.views``), and learns inner products of relaxed codes with each other and with codes at
-    once. Everything here is *ours*.
+    The teacher's similarity has two levels: the cosine after diffusion over the train images'
+    neighbour graph (:mod:`udmsh_pl.manifold`), which says what group an image is of but not who is
+    nearest in it, and the cosine of the fused features, which says who is nearest. The student sees
+    the clean image or one of its random views (``--data.views``), and learns inner products of
+    relaxed codes with each other and with codes at once. Everything here is *ours*.
 
     Args:
         hidden: width of the head
@@ -67,6 +69,8 @@ class UDMSHPlus(HashingModule):
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads; None for
             :func:`udmsh_pl.manifold.diffused_embedding`'s rule
+        cosine_share: share of the fused features' cosine in the similarity, beside the teacher's:
+            more of it orders near images better, less of it far ones
         code_share: share of the loss's inner products that are between a relaxed code and a code
         least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a
             small group count among the many that have nothing in common; None weighs all pairs
@@ -89,6 +93,7 @@ class UDMSHPlus(HashingModule):
         edge_power: float = 3.0,
         rank: int = 128,
         diffusion_time: float | None = None,
+        cosine_share: float = 0.5,
         code_share: float = 0.5,
         least_weight: float | None = 0.1,
         **options: Unpack[BranchOptions],
@@ -98,6 +103,10 @@ class UDMSHPlus(HashingModule):
                 raise InputError(
                     f"{name} is {value}; give --model.{name} a number of at least 0, or null"
                 )
+        if not 0 <= cosine_share <= 1:
+            raise InputError(
+                f"cosine_share is {cosine_share}; give --model.cosine_share a number from 0 to 1"
+            )
         super().__init__(
             hidden=hidden,
             learning_rate=learning_rate,
@@ -107,6 +116,7 @@ class UDMSHPlus(HashingModule):
             **options,
         )
         self.use_views, self.code_share, self.least_weight = use_views, code_share, least_weight
+        self.cosine_share = cosine_share
         self.settings = ManifoldSettings(
             teacher, self.branches != "global", dims, neighbours, edge_power, rank, diffusion_time
         )
@@ -173,10 +183,19 @@ class UDMSHPlus(HashingModule):
             u = torch.tanh(at_least_float32(logits))
         u = self.gather(u)
         self.log_codes(u)
-        targets = self.gather(self._targets[rows].to(self.device))
-        similarity = targets @ targets.T
+        similarity = self.similarity(rows)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
         return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
+
+    def similarity(self, rows: Tensor) -> Tensor:
+        """What the codes of the train images ``rows`` learn: ``[B, B]`` of the global batch."""
+        targets = self.gather(self._targets[rows].to(self.device))  # [B, R], of length 1
+        similarity = targets @ targets.T
+        if not self.cosine_share:
+            return similarity
+        fused = self.gather(self._inputs[rows, 0].to(self.device, torch.float32))  # [B, dims]
+        unit = normalize(fused, dim=1)
+        return torch.lerp(similarity, unit @ unit.T, self.cosine_share)
 
     def _seen_in_epoch(self) -> Tensor:
         """For each train image whether the epoch shows it as it is (0) or which view; long [N].

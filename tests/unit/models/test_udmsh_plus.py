@@ -66,17 +66,30 @@ def test_cosine_teacher_is_the_cosine_of_the_fused_features(stored: dict[str, np
     np.testing.assert_allclose(built._targets @ built._targets.T, unit @ unit.T, atol=1e-5)
 
 
-@pytest.mark.parametrize(("code_share", "least_weight"), [(0.0, None), (0.5, None), (0.5, 0.1)])
+@pytest.mark.parametrize(
+    ("code_share", "least_weight", "cosine_share"),
+    [(0.0, None, 0.0), (0.5, None, 0.0), (0.5, 0.1, 0.25), (0.5, 0.1, 1.0)],
+)
 def test_objective_equals_the_double_loop(
-    stored: dict[str, np.ndarray], code_share: float, least_weight: float | None
+    stored: dict[str, np.ndarray],
+    code_share: float,
+    least_weight: float | None,
+    cosine_share: float,
 ) -> None:
     built = model(
-        stored, code_share=code_share, least_weight=least_weight, use_views=False, dropout=0.0
+        stored,
+        code_share=code_share,
+        least_weight=least_weight,
+        cosine_share=cosine_share,
+        use_views=False,
+        dropout=0.0,
     ).eval()
     rows = torch.tensor([3, 17, 30, 5])
     u = torch.tanh(built.encoder.head(built._inputs[rows, 0].float())).detach().numpy()
     b = np.where(u >= 0, 1, -1)
-    wanted = (built._targets[rows] @ built._targets[rows].T).numpy()
+    unit = unit_rows(built._inputs[rows, 0].float().numpy())
+    manifold = (built._targets[rows] @ built._targets[rows].T).numpy()
+    wanted = (1 - cosine_share) * manifold + cosine_share * unit @ unit.T
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
     weights = [1.0 if least_weight is None else least_weight + abs(wanted[i, j]) for i, j in pairs]
     errors = [
@@ -86,6 +99,35 @@ def test_objective_equals_the_double_loop(
     assert float(built.objective({"index": rows})["pairwise"].detach()) == pytest.approx(
         np.average(errors, weights=weights), rel=1e-4
     )
+
+
+def test_the_cosine_orders_images_of_one_group(stored: dict[str, np.ndarray]) -> None:
+    """Long diffusion makes all of a group alike; with the cosine beside it codes still tell groups
+    apart, and know who is nearer in the group.
+    """
+
+    def codes(cosine_share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        options = {"neighbours": 5, "rank": 6, "diffusion_time": 50.0, "dropout": 0.0}
+        built = model(stored, bits=64, hidden=128, cosine_share=cosine_share, **options)
+        optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
+        for _ in range(100):
+            optimizer.zero_grad()
+            built.objective({"index": torch.arange(ROWS)})["pairwise"].backward()
+            optimizer.step()
+        fused = built._inputs[:, 0].float()
+        signs = torch.tanh(built.eval().encoder.head(fused)).detach().sign()
+        unit = torch.nn.functional.normalize(fused, dim=1)
+        return signs @ signs.T / 64, unit @ unit.T
+
+    group = torch.arange(ROWS) % 4
+    same = (group[:, None] == group) & ~torch.eye(ROWS, dtype=torch.bool)
+
+    def in_group(code: torch.Tensor, cosine: torch.Tensor) -> float:
+        return float(torch.corrcoef(torch.stack([code[same], cosine[same]]))[0, 1])
+
+    plain, (mixed, cosine) = codes(0.0), codes(0.5)
+    assert in_group(mixed, cosine) > max(0.2, in_group(*plain) + 0.1)
+    assert mixed[same].mean() > mixed[group[:, None] != group].mean() + 0.5
 
 
 @pytest.mark.parametrize(("use_views", "expected"), [(True, 1 + VIEWS), (False, 1)])
@@ -147,6 +189,12 @@ def test_dead_channels_of_a_trained_backbone_have_finite_gradients(
     assert feature.grad is not None
     assert feature.grad.isfinite().all()
     assert feature.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_a_share_is_from_0_to_1(value: float) -> None:
+    with pytest.raises(InputError, match=r"--model\.cosine_share"):
+        UDMSHPlus(bits=8, backbone="resnet10t", weights="random", cosine_share=value)
 
 
 @pytest.mark.parametrize("name", ["diffusion_time", "least_weight"])

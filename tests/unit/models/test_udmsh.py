@@ -1,0 +1,102 @@
+"""UDMSH without a trainer: whose distances its structure is, and what its objective is."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.losses import isometric_loss
+from udmsh_pl.models import UDMSH, UDMSHPlus
+
+ROWS, DIM = 48, 512
+
+
+@pytest.fixture
+def stored() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    groups = generator.random((4, DIM)) ** 4
+    clean = groups[np.arange(ROWS) % 4] + 0.2 * generator.random((ROWS, DIM))
+    maps = clean[:, :, None, None] * generator.random((ROWS, DIM, 2, 2))
+    arrays = {"global_feature": clean, "feature_map": maps}
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSH:
+    torch.manual_seed(0)
+    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
+    built = UDMSH(**(tiny | {"gather_batch": False} | options))
+    built.load_teacher(built.fit_teacher(TrainFeatures(stored)))
+    return built
+
+
+def batch_of(stored: dict[str, np.ndarray], rows: list[int]) -> dict[str, torch.Tensor]:
+    arrays = {name: torch.from_numpy(array[rows]).float() for name, array in stored.items()}
+    return arrays | {"index": torch.tensor(rows)}
+
+
+def test_the_manifold_is_the_mean_of_cosine_and_diffused_distances(
+    stored: dict[str, np.ndarray],
+) -> None:
+    built = model(stored)
+    plus = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", gather_batch=False)
+    plus.load_teacher(plus.fit_teacher(TrainFeatures(stored)))
+    rows = [3, 17, 30, 5, 7]
+    found = built.structure.distances(built.teacher_features(batch_of(stored, rows)))
+    expected = 1 - plus.similarity(torch.tensor(rows))  # half diffusion, half cosine
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("structure", ["manifold", "cosine"])
+def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], structure: str) -> None:
+    built = model(stored, structure=structure)
+    batch = batch_of(stored, [3, 17, 30, 5])
+    u = built(batch).detach()
+    distances = built.structure.distances(built.teacher_features(batch))
+    mode = built.structure.half_gaussians.mode
+    top = bottom = 0.0
+    for i, j in ((i, j) for i in range(4) for j in range(4) if i != j):
+        wanted = min(1.0, max(-1.0, 1 - float(distances[i, j]) / mode))
+        weight = 0.1 + abs(wanted)
+        top, bottom = top + weight * (float(u[i] @ u[j]) / 8 - wanted) ** 2, bottom + weight
+    terms = {name: float(term.detach()) for name, term in built.objective(batch).items()}
+    assert terms["pairwise"] == pytest.approx(top / bottom, rel=1e-4)
+    assert terms["isometry"] == pytest.approx(0.1 * float(isometric_loss(u)), rel=1e-4)
+
+
+def test_training_learns_the_groups(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, bits=32)
+    optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
+    batch = batch_of(stored, list(range(ROWS)))
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(built.objective(batch).values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    code = built(batch).detach().sign()
+    alike, group = code @ code.T / 32, torch.arange(ROWS) % 4
+    assert alike[group[:, None] == group].mean() > alike[group[:, None] != group].mean() + 0.5
+
+
+def test_the_manifold_needs_no_map_for_the_global_branch(stored: dict[str, np.ndarray]) -> None:
+    assert model(stored, branches="global").train_arrays == ("global_feature",)
+    assert "feature_map" in model(stored, branches="global", structure="cosine").train_arrays
+
+
+def test_a_checkpoint_holds_no_row_of_a_train_image(stored: dict[str, np.ndarray]) -> None:
+    shapes = [tuple(value.shape) for value in model(stored).state_dict().values()]
+    assert (ROWS, 640) not in shapes
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"teacher": "spatial"}, r"--model\.structure cosine"),
+        ({"root": False}, r"--model\.root"),
+        ({"least_weight": -1.0}, r"--model\.least_weight"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        UDMSH(bits=8, backbone="resnet10t", weights="random", **options)
