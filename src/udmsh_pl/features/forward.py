@@ -40,7 +40,7 @@ def forward_of(
     gpus = [torch.device("cuda", number) for number in range(gpu_count())]
     if gpus:
         return replicated(network, gpus)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
 
     def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
