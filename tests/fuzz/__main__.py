@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 from tests.fuzz.readers import READERS, SLOW
 
+Todo = list[tuple[str, int, int]]
+Failure = dict[str, object]
 SHARE = 200  # a kind that starts a process a case gets this part of the cases of another
 STUCK = 120  # seconds without a case that ends: wall time, so a busy machine is no hang
 
@@ -30,70 +31,59 @@ def main() -> None:
     sys.exit(1 if run(own.count, own.seed, own.kind or list(READERS), own.first) else 0)
 
 
-def run(count: int, seed: int, kinds: list[str], first: int = 0) -> list[dict[str, object]]:
+def run(count: int, seed: int, kinds: list[str], first: int = 0) -> list[Failure]:
     """Run ``count`` cases, shared among the kinds, and print a line a kind; gives the failures."""
     weights = {kind: 1 / SHARE if kind in SLOW and len(kinds) > 1 else 1.0 for kind in kinds}
-    failures: list[dict[str, object]] = []
-    for kind in kinds:
-        share = max(1, round(count * weights[kind] / sum(weights.values())))
-        start = time.perf_counter()
-        found, counts = run_kind(kind, seed, first, first + share)
+    each = {kind: max(1, round(count * weights[kind] / sum(weights.values()))) for kind in kinds}
+    todo = [(kind, first, first + each[kind]) for kind in kinds]
+    failures: list[Failure] = []
+    while todo:  # begun anew behind a case that ends the process
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            todo, found = _run(todo, seed, Path(folder))
         failures += found
-        told = ", ".join(f"{number:,} {what}" for what, number in sorted(counts.items()))
-        print(f"{kind:13} {share:9,}  {told}  {time.perf_counter() - start:.0f} s", flush=True)
-        for failure in found:
-            print(f"  FAILED {json.dumps(failure)}", flush=True)
+    print(f"{sum(each.values()):,} cases, {len(failures)} failed", flush=True)
     return failures
 
 
-def run_kind(
-    kind: str, seed: int, first: int, last: int
-) -> tuple[list[dict[str, object]], Counter[str]]:
-    """Cases of one kind in a process of their own, begun anew behind one that crashes."""
-    failures: list[dict[str, object]] = []
-    counts: Counter[str] = Counter()
-    while first < last:
-        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-            log = Path(folder) / "log.jsonl"
-            place = [kind, str(seed), str(first), str(last), folder, str(log)]
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fuzz.worker", *place],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            ended = _watch(process, log)
-            output, errors = process.communicate()
-            lines = (
-                [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-            )
-            failures += [line for line in lines if "problem" in line]
-            begun = [line["begins"] for line in lines if "begins" in line]
-            if process.returncode == 0:
-                counts.update(json.loads(output.splitlines()[-1]))
-                return failures, counts
-            if not begun:
-                raise RuntimeError(f"{kind}: no case began: {errors[-2000:]}")
-            problem = f"crashed with status {process.returncode}" if ended else "hung"
-            failures.append({"kind": kind, "number": begun[-1], "problem": problem})
-            counts["failed"] += 1
-            counts["before a crash"] += len(begun) - 1
-            first = begun[-1] + 1
-    return failures, counts
-
-
-def _watch(process: "subprocess.Popen[str]", log: Path) -> bool:
-    """Wait for the end; False when it was stuck and had to be killed."""
-    size, since = -1, time.monotonic()
-    while process.poll() is None:
-        time.sleep(0.2)
-        now = log.stat().st_size if log.exists() else -1
-        if now != size:
-            size, since = now, time.monotonic()
-        elif time.monotonic() - since > STUCK:
-            process.kill()
-            return False
-    return True
+def _run(todo: Todo, seed: int, folder: Path) -> tuple[Todo, list[Failure]]:
+    """What is left to do when a process has ended, and the failures up to there."""
+    log, error_file = folder / "log.jsonl", folder / "errors.txt"
+    log.touch()
+    failures: list[Failure] = []
+    place = [json.dumps(todo), str(seed), str(folder), str(log)]
+    with error_file.open("w") as errors, log.open() as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz.worker", *place],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        kind, number, since, ended = "", -1, time.monotonic(), False
+        while True:
+            lines = stream.readlines()
+            for text in lines:
+                line = json.loads(text)
+                kind, number = line["kind"], line.get("begins", number)
+                if "problem" in line:
+                    failures.append(line)
+                    print(f"  FAILED {text.strip()}", flush=True)
+                if "counts" in line:
+                    print(f"{kind:13} {line['counts']}", flush=True)
+                    todo = [part for part in todo if part[0] != kind]
+            since = time.monotonic() if lines else since
+            if ended:
+                break
+            ended = process.poll() is not None
+            if not ended and time.monotonic() - since > STUCK:
+                process.kill()
+            time.sleep(0.2)
+    if process.returncode == 0:
+        return [], failures
+    if number < 0:
+        raise RuntimeError(f"no case began: {error_file.read_text()[-2000:]}")
+    failures.append({"kind": kind, "number": number, "problem": f"status {process.returncode}"})
+    print(f"  FAILED {json.dumps(failures[-1])}", flush=True)
+    rest = [(name, number + 1 if name == kind else first, last) for name, first, last in todo]
+    return [part for part in rest if part[1] < part[2]], failures
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from udmsh_pl.results import read_results
 from udmsh_pl.retrieval.index import BinaryIndex
 from udmsh_pl.retrieval.io.code_files import read_arrays
 from udmsh_pl.retrieval.io.external import external_codes
-from udmsh_pl.untrusted import check_archive
 
 Reader = Callable[[Path], str]
 PICTURES = (".jpg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".mpo", ".jp2", ".avif")
@@ -51,7 +50,9 @@ def _checkpoint(path: Path) -> str:
     """What ``torch.load`` gives behind the check: without it, a flipped bit is a weight."""
     import torch
 
-    check_archive(path)
+    from udmsh_pl.checkpoints import check_checkpoint
+
+    check_checkpoint(path, [], "udmsh_pl.models.UDMSH")
     content = torch.load(path, map_location="cpu", weights_only=True)
     return hashlib.sha256(content["codes"].numpy().data).hexdigest()
 

@@ -56,6 +56,9 @@ def _arrays(trace: Path) -> Seeds:
     np.save(npy, CODES)
     np.save(fortran, np.asfortranarray(CODES.astype(np.float32)))
     torch.save({"codes": torch.from_numpy(CODES), "bits": 16}, pt)
+    checkpoint = io.BytesIO()
+    settings = {"bits": 16, "_class_path": "udmsh_pl.models.UDMSH"}
+    torch.save({"codes": torch.from_numpy(CODES), "hyper_parameters": settings}, checkpoint)
     torch.save({"codes": torch.from_numpy(CODES)}, old, _use_new_zipfile_serialization=False)
     evil_pt, evil_npy = io.BytesIO(), io.BytesIO()
     torch.save({"codes": Runs(trace)}, evil_pt)
@@ -69,7 +72,7 @@ def _arrays(trace: Path) -> Seeds:
         ".npz": [npz.getvalue(), packed.getvalue()],
         ".npy": [npy.getvalue(), fortran.getvalue(), evil_npy.getvalue()],
         ".pt": [pt.getvalue(), old.getvalue(), evil_pt.getvalue(), pickle.dumps(Runs(trace))],
-        ".ckpt": [pt.getvalue()],
+        ".ckpt": [checkpoint.getvalue()],
         ".mat": [one.getvalue() for one in mats],
     }
 

@@ -1,11 +1,16 @@
 """A few thousand damaged files; the whole run is ``python -m tests.fuzz --count 500000``."""
 
+import time
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from tests.fuzz import readers, worker
 from tests.fuzz.__main__ import run
 from tests.fuzz.mutate import mutated
-from tests.fuzz.readers import READERS, SLOW
+from udmsh_pl.errors import InputError
 
 
 def test_damage_is_decided_by_the_generator() -> None:
@@ -15,8 +20,53 @@ def test_damage_is_decided_by_the_generator() -> None:
     assert len({mutated(content, other, np.random.default_rng(n)) for n in range(50)}) > 45
 
 
+def wrong_error(path: Path) -> str:
+    raise KeyError("codes")
+
+
+def two_lines(path: Path) -> str:
+    raise InputError("one\ntwo")
+
+
+def slow(path: Path) -> str:
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    return "whole"
+
+
+def hungry(path: Path) -> str:
+    return "whole" if np.ones(30_000_000).sum() else ""
+
+
+@pytest.mark.parametrize(
+    ("reader", "problem"),
+    [
+        (wrong_error, "KeyError"),
+        (two_lines, "more than one line"),
+        (slow, "took"),
+        (hungry, "grew by"),
+        (lambda path: "other", "altered data was taken for good"),
+        (lambda path: "whole", ""),
+    ],
+)
+def test_each_kind_of_failure_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: readers.Reader, problem: str
+) -> None:
+    monkeypatch.setitem(worker.READERS, ".npz", reader)
+    monkeypatch.setattr(worker, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "MOST_GROWTH", 100_000)
+    if reader is not hungry:  # the first touch of a large array is slow by itself
+        monkeypatch.setattr(worker, "MOST_GROWTH", 10**9)
+    if reader is hungry:
+        monkeypatch.setattr(worker, "MOST_SECONDS", 60)
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"damaged")
+    told = worker._problem(".npz", path, b"sound", b"damaged", {b"sound": "whole"}, Counter())
+    assert told.startswith(problem)
+    assert bool(told) == bool(problem)
+
+
 @pytest.mark.slow
 def test_a_few_thousand_damaged_files() -> None:
-    quick = [kind for kind in READERS if kind not in SLOW]
-    assert run(200 * len(quick), 1, quick) == []
-    assert run(12, 1, [".mat"]) == []
+    assert run(4000, 1, list(readers.READERS)) == []
