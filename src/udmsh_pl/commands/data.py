@@ -209,7 +209,14 @@ def run_split(splits: Splits, directory: Path) -> int:
     """Export the lists of a split, see :func:`write_splits`, and print where they are; returns the
     exit status 0.
     """
-    for name, path in write_splits(splits, directory).items():
+    try:
+        written = write_splits(splits, directory)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"--write {directory}: cannot be written to ({reason}); give another folder"
+        ) from error
+    for name, path in written.items():
         print(f"{path}: {len(splits.by_name()[name]):,} lines")
     print(f"{directory / 'split.yaml'}: the data block that reads them back")
     print(f"fingerprint {splits.fingerprint()}")

@@ -188,6 +188,13 @@ def test_written_lists_read_back_to_the_same_split(
     assert back.database.upright == upright
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(splits: Splits, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deep", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match=r"--write .*: cannot be written to \("):
+            run_split(splits, folder)
+
+
 def test_unlabelled_images_are_written_too(splits: Splits, tmp_path: Path) -> None:
     bare = ImageList(splits.database.names, np.zeros((4, 0), dtype=bool), splits.database.root)
     one = Splits(FACTS, None, bare, bare)
