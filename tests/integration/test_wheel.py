@@ -18,7 +18,7 @@ def call(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(part) for part in command],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=500,
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done
