@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install reproduce test test-all test-minimum check lint bench clean
+.PHONY: help install reproduce test test-all test-minimum check lint docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -43,6 +43,13 @@ lint: install ## ruff and mypy --strict
 	$(BIN)/mypy
 
 check: lint test ## what CI runs
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/docs ## the site -> build/site/index.html, strictly and without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install ## time and memory, side by side with others -> benchmarks/results/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

@@ -18,7 +18,7 @@ def call(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(part) for part in command],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=500,
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -48,7 +48,8 @@ def test_a_wheel_runs_the_sample_outside_of_the_clone(tmp_path: Path) -> None:
 
     udmsh = tmp_path / "venv" / "bin" / "udmsh"
     assert "sample" in call(udmsh, "--help", cwd=tmp_path).stdout
-    options = ("--bits", 16, "--seeds", 0, "--methods", "lsh", "--data.cache_dir", "cache")
+    options = ("--bits", 16, "--seeds", 0, "--methods", "lsh")
+    options = (*options, "--data.cache_dir", "cache", "--data.image_size", 64)
     told = call(udmsh, "reproduce", "sample", *options, cwd=tmp_path).stdout
     assert "| lsh |" in told
     rows = read_results(tmp_path / "runs" / "sample" / "results.csv")
