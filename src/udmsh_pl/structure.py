@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Levels = Literal["near", "graded", "hard", "cosine"]
+Levels = Literal["linear", "graded", "hard", "cosine"]
 
 # over [0, 2]: a width of 1e-4, so that moments taken from bin centres err by less than 1e-8
 BINS = 20_000
@@ -141,9 +141,9 @@ class SemanticStructure(nn.Module):
         dims: length of each teacher's features; several teachers' cosine distances are averaged
         alpha: surely similar below ``d_s = m - alpha * sigma_left`` (2 in SSDH)
         beta: surely dissimilar above ``d_d = m + beta * sigma_right`` (2 in SSDH)
-        levels: ``near`` (a line from +1 at distance 0 through 0 at the mode, so that no two near
-            distances are level), ``graded`` (a line from +1 at d_s to -1 at d_d), ``hard`` (SSDH:
-            +1, 0, -1) or ``cosine`` (2 cos - 1)
+        levels: ``linear`` (cos = 1 - d: +1 at distance 0 and 0 at right angles, no two distances
+            level), ``graded`` (a line from +1 at d_s to -1 at d_d), ``hard`` (SSDH: +1, 0, -1) or
+            ``cosine`` (2 cos - 1)
         confidence: weight pairs by CIMON's confidence instead of 1 (with ``hard`` levels, undecided
             pairs weigh 0)
         centre: subtract the train mean from the teacher's features
@@ -226,8 +226,8 @@ class SemanticStructure(nn.Module):
     def similarity(self, distances: Tensor) -> Tensor:
         """S in [-1, 1], same shape as ``distances``; equal order in d is equal order in S."""
         near, far = self.similar_below, self.dissimilar_above
-        if self.levels == "near":
-            return (1 - distances / max(self.half_gaussians.mode, 1e-4)).clamp(-1, 1)
+        if self.levels == "linear":
+            return 1 - distances
         if self.levels == "cosine":
             return 1 - 2 * distances
         if self.levels == "hard":

@@ -134,12 +134,8 @@ def test_mode_of_a_known_histogram() -> None:
     assert fitted.mode == pytest.approx(0.805)
 
 
-def test_near_levels_fall_from_1_at_no_distance_through_0_at_the_mode() -> None:
-    structure = SemanticStructure([16], levels="near")
+def test_linear_levels_have_no_plateau_and_are_0_at_right_angles() -> None:
+    structure = SemanticStructure([16], levels="linear")
     structure.fit(torch.randn(300, 16, generator=torch.Generator().manual_seed(0)))
-    mode = structure.half_gaussians.mode
-    distances = torch.linspace(0, mode, 50)
-    levels = structure.similarity(distances)
-    assert (levels.diff() < 0).all()
-    torch.testing.assert_close(levels[[0, -1]], torch.tensor([1.0, 0.0]), atol=1e-6, rtol=0)
-    assert (structure.similarity(torch.tensor([2.0])) >= -1).all()
+    levels = structure.similarity(torch.tensor([0.0, 0.01, 0.02, 1.0, 2.0]))
+    torch.testing.assert_close(levels, torch.tensor([1.0, 0.99, 0.98, 0.0, -1.0]))

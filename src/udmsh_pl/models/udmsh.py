@@ -30,6 +30,7 @@ from udmsh_pl.models.structure_teacher import (
     teacher_dims,
     teacher_features,
 )
+from udmsh_pl.models.udmsh_plus import kept_near
 from udmsh_pl.structure import Levels, SemanticStructure
 
 
@@ -52,9 +53,9 @@ class UDMSH(HashingModule):
             (*ours*)
         alpha: pairs nearer than ``m - alpha sigma_left`` are surely similar
         beta: pairs farther than ``m + beta sigma_right`` are surely dissimilar
-        levels: ``near`` (a line from +1 at distance 0 through 0 at the mode, so that no two near
-            pairs are level), ``graded`` (a line between the two thresholds), ``hard`` (SSDH) or
-            ``cosine``
+        levels: ``linear`` (1 - distance, so that no two near pairs are level and images that have
+            nothing in common get orthogonal codes), ``graded`` (a line between the two thresholds),
+            ``hard`` (SSDH) or ``cosine`` (1 - 2 distance)
         confidence: weight pairs by CIMON's confidence
         least_weight: a pair weighs this plus the size of its similarity, so that the few near pairs
             count among the many far ones; None for pairs weighed by ``confidence`` alone
@@ -76,7 +77,7 @@ class UDMSH(HashingModule):
         root: bool = True,
         alpha: float = 2.0,
         beta: float = 2.0,
-        levels: Levels = "near",
+        levels: Levels = "linear",
         confidence: bool = False,
         least_weight: float | None = 0.1,
         centre: bool = True,
@@ -137,7 +138,8 @@ class UDMSH(HashingModule):
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted structure, in the precision that it was fitted in."""
         self.histogram = state["histogram"]
-        self._rows = state.get("rows", self._rows)
+        if "rows" in state:
+            [self._rows] = kept_near(self.device, state["rows"])
         fitted = {name: state[name].clone() for name in self.structure.state_dict()}
         self.structure.load_state_dict(fitted, assign=True)
         self.structure.to(self.device)
@@ -147,7 +149,8 @@ class UDMSH(HashingModule):
         the manifold, else :func:`teacher_features` of cached features.
         """
         if self.kind == "manifold":
-            return self._rows[batch["index"].cpu()].to(self.device, torch.float32)
+            rows = batch["index"].to(self._rows.device)
+            return self._rows[rows].to(self.device, torch.float32)
         return teacher_features(batch, self.teacher, self.root)
 
     def forward(self, batch: Batch) -> Tensor:

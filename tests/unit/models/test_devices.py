@@ -22,7 +22,11 @@ TINY: dict[str, Any] = {
 WEIGHTS = {"balance_weight": 0.1, "decorrelation_weight": 0.1}
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
     "udmsh": (UDMSH, WEIGHTS),
-    "confidence": (UDMSH, {"confidence": True, "levels": "hard", "batch_norm": True}),
+    "cosine": (UDMSH, {"structure": "cosine", "levels": "graded", "least_weight": None}),
+    "confidence": (
+        UDMSH,
+        {"structure": "cosine", "confidence": True, "levels": "hard", "batch_norm": True},
+    ),
     "rotation": (UDMSH, {"isometry": "rotation", "levels": "cosine", "pooling": "gem"}),
     "pointwise": (UDMSH, {"isometry": "pointwise", "pooling": "attention"}),
     "udmsh-plus": (UDMSHPlus, {"dims": 8}),
@@ -94,7 +98,7 @@ def test_an_objective_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyP
             module._parameters = put_on(module._parameters, move)
             module._buffers = put_on(module._buffers, move)
             for key, value in list(vars(module).items()):
-                if key.startswith("_") and key not in ("_inputs", "_targets"):
+                if key.startswith("_") and key not in ("_inputs", "_targets", "_rows"):
                     continue
                 setattr(module, key, put_on(value, move))
         monkeypatch.setattr(kind, "device", torch.device("cuda"))
