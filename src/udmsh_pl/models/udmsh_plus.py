@@ -70,7 +70,7 @@ class UDMSHPlus(HashingModule):
         diffusion_time: how far similarity spreads; None for
             :func:`udmsh_pl.manifold.diffused_embedding`'s rule
         cosine_share: share of the fused features' cosine in the similarity, beside the teacher's:
-            more of it orders near images better, less of it far ones
+            more of it orders near images better, less of it far ones (0.5: experiments/levels.yaml)
         code_share: share of the loss's inner products that are between a relaxed code and a code
         least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a
             small group count among the many that have nothing in common; None weighs all pairs
@@ -93,7 +93,7 @@ class UDMSHPlus(HashingModule):
         edge_power: float = 3.0,
         rank: int = 128,
         diffusion_time: float | None = None,
-        cosine_share: float = 0.5,
+        cosine_share: float = 0.0,
         code_share: float = 0.5,
         least_weight: float | None = 0.1,
         **options: Unpack[BranchOptions],

@@ -27,7 +27,8 @@ def stored() -> dict[str, np.ndarray]:
 def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSH:
     torch.manual_seed(0)
     tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
-    built = UDMSH(**(tiny | {"gather_batch": False} | options))
+    manifold = {"structure": "manifold", "levels": "linear", "least_weight": 0.1}
+    built = UDMSH(**(tiny | {"gather_batch": False} | manifold | options))
     built.load_teacher(built.fit_teacher(TrainFeatures(stored)))
     return built
 
@@ -41,7 +42,8 @@ def test_the_manifold_is_the_mean_of_cosine_and_diffused_distances(
     stored: dict[str, np.ndarray],
 ) -> None:
     built = model(stored)
-    plus = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", gather_batch=False)
+    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "gather_batch": False}
+    plus = UDMSHPlus(cosine_share=0.5, **tiny)
     plus.load_teacher(plus.fit_teacher(TrainFeatures(stored)))
     rows = [3, 17, 30, 5, 7]
     found = built.structure.distances(built.teacher_features(batch_of(stored, rows)))
@@ -98,4 +100,4 @@ def test_a_checkpoint_holds_no_row_of_a_train_image(stored: dict[str, np.ndarray
 )
 def test_settings_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        UDMSH(bits=8, backbone="resnet10t", weights="random", **options)
+        UDMSH(structure="manifold", bits=8, backbone="resnet10t", weights="random", **options)
