@@ -20,6 +20,7 @@ def refused(process: Process, call: str, number: int, file: str, *arguments: obj
     assert "free some room" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "number"), [("udmsh_pl.features.store.write_text", 3), ("os.fsync", 1)]
 )
@@ -41,6 +42,7 @@ def test_extraction(
     assert len(stores(tmp_path / "whole")) == 3  # queries, database, views
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "number", "file"),
     [
@@ -81,6 +83,7 @@ def test_training(
     torch.testing.assert_close(two["weights"], one["weights"], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_results_and_codes(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ def ddp(processes: int) -> tuple[object, ...]:
     return ("--trainer.devices", processes, "--trainer.strategy", "ddp")
 
 
-@pytest.mark.parametrize("isometry", ["pairwise", "rotation"])
+@pytest.mark.parametrize("isometry", ["pairwise", pytest.param("rotation", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, isometry: str
 ) -> None:
@@ -59,7 +59,11 @@ def test_two_processes_train_as_one(
     ("model", "own"),
     [
         ("udmsh_pl.models.UDMSHPlus", ("--model.dropout", 0, "--model.dims", 16)),
-        ("udmsh_pl.baselines.SDC", ("--model.contrastive_weight", 0.5)),
+        pytest.param(
+            "udmsh_pl.baselines.SDC",
+            ("--model.contrastive_weight", 0.5),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["udmsh-plus", "sdc"],
 )

@@ -52,6 +52,7 @@ def assert_same_training(one: Path, two: Path) -> None:
     torch.testing.assert_close(resumed["weights"], whole["weights"], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_extraction_goes_on_where_it_was_killed(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path
 ) -> None:
@@ -85,18 +86,25 @@ def test_extraction_goes_on_where_it_was_killed(
     [
         # three steps an epoch, saved after every second step: in the middle of an epoch, and at its
         # end
-        ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5, ("--model.isometry", "rotation")),
+        pytest.param(
+            "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
+            5,
+            ("--model.isometry", "rotation"),
+            marks=pytest.mark.slow,
+        ),
         (
             "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
             8,
             ("--model", "tests.integration.probes.WithDropout"),
         ),
-        (
+        pytest.param(
             "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
             11,
             ("--model.finetune", "true", "--data.num_workers", "2"),
+            marks=pytest.mark.slow,
         ),
-        ("os.fsync", 5, ()),  # the third checkpoint is written, but not in its place
+        # the third checkpoint is written, but not in its place
+        pytest.param("os.fsync", 5, (), marks=pytest.mark.slow),
     ],
 )
 def test_training_goes_on_inside_an_epoch(

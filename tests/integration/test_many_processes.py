@@ -65,6 +65,7 @@ def test_ranks_train_together(
         assert found[key] == pytest.approx(value, abs=0.03 if "udmsh-plus" in key else 1e-3), key
 
 
+@pytest.mark.slow
 def test_torchrun_starts_workers(colours: Path, tmp_path: Path, one_by_one: Rows) -> None:
     plan = ("reproduce", colours / "config.yaml", "--out", "run", *PLAN, *EPOCHS)
     launcher = ("torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "udmsh_pl")
@@ -108,7 +109,9 @@ def _holds(pid: int, folder: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("logger", ["WandbLogger", "TensorBoardLogger"])
+@pytest.mark.parametrize(
+    "logger", ["WandbLogger", pytest.param("TensorBoardLogger", marks=pytest.mark.slow)]
+)
 def test_every_cell_and_the_table_are_in_the_logger(
     colours: Path, udmsh: Run, tmp_path: Path, logger: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

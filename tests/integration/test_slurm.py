@@ -27,6 +27,7 @@ def values(folder: Path) -> list[tuple[object, ...]]:
     return [(*r.cell, r.metric, r.k, r.ties, r.value, r.lower, r.upper) for r in found]
 
 
+@pytest.mark.slow
 def test_a_requeued_cell_is_trained_to_its_end_and_scored_there(
     colours: Path, udmsh: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
