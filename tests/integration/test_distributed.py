@@ -120,7 +120,8 @@ def test_two_processes_go_on_inside_an_epoch_that_one_began(
         torch.testing.assert_close(part["weights"], one["weights"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_processes_score_and_encode_as_one(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, processes: int
 ) -> None:

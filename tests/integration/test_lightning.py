@@ -73,7 +73,9 @@ def test_a_checkpoint_holds_everything_fitted(colours: Path, udmsh: Run, tmp_pat
     assert list((tmp_path / "fit").rglob("structure.png"))
 
 
-@pytest.mark.parametrize("isometry", ["pointwise", "rotation"])
+@pytest.mark.parametrize(
+    "isometry", ["rotation", pytest.param("pointwise", marks=pytest.mark.slow)]
+)
 def test_other_readings_train(colours: Path, udmsh: Run, isometry: str) -> None:
     options = (
         "--model.isometry",
