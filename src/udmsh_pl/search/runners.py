@@ -1,0 +1,102 @@
+"""Runs an encoder's folder on pixels: OpenVINO's graph where there is one, else torch."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.search.spec import EncoderSpec
+
+Runner = Literal["auto", "torch", "openvino"]
+Pixels = NDArray[np.uint8]  # [B, 3, S, S]
+Encoded = tuple[NDArray[np.uint8], NDArray[np.int8]]  # codes [B, bytes], features [B, d]
+Run = Callable[[Pixels], Encoded]
+CHUNK = 8  # pictures at a time stay in a CPU's caches
+COMPILED = Path("~/.cache/udmsh-pl/openvino")  # the user's own: compiled code is never a stranger's
+
+
+def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
+    """A function from pixels to codes and features.
+
+    Args:
+        folder: the encoder's folder, checked by :func:`udmsh_pl.search.spec.read_spec`
+        spec: its specification
+        runner: ``openvino`` needs the extra ``udmsh-pl[extract]``; ``auto`` takes it where it is
+            installed and the folder has its graph
+
+    Raises:
+        InputError: OpenVINO is asked for, but not installed, or the folder has no graph for it.
+    """
+    there = find_spec("openvino") is not None
+    has_graph = "encoder.xml" in spec.files and "encoder.bin" in spec.files
+    if runner == "openvino" and not (there and has_graph):
+        mend = "export or index anew" if there else "pip install 'udmsh-pl[extract]'"
+        raise InputError(f"{folder} cannot run on OpenVINO here; {mend}")
+    if runner != "torch" and there and has_graph:
+        return _openvino(folder, spec)
+    return _torch(folder, spec)
+
+
+def _openvino(folder: Path, spec: EncoderSpec) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"CACHE_DIR": str(COMPILED.expanduser())})
+    path = str(folder / "encoder.xml")
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    one = core.compile_model(path, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
+    many: list[Any] = []  # compiled when the first batch comes; a single search needs one only
+
+    def run(pixels: Pixels) -> Encoded:
+        if len(pixels) <= CHUNK:
+            codes, features = one([pixels]).values()
+            return codes.copy(), features.copy()
+        if not many:
+            streams = {"PERFORMANCE_HINT": "THROUGHPUT"}
+            many.append(core.compile_model(path, "CPU", options | streams))
+        return _in_streams(openvino.AsyncInferQueue(many[0]), pixels)
+
+    return run
+
+
+def _in_streams(queue: Any, pixels: Pixels) -> Encoded:
+    blocks = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
+    answers: dict[int, Encoded] = {}
+
+    def keep(request: Any, number: int) -> None:
+        codes, features = (request.get_output_tensor(place).data.copy() for place in (0, 1))
+        answers[number] = codes, features
+
+    queue.set_callback(keep)
+    for number, block in enumerate(blocks):
+        queue.start_async({0: block}, number)
+    queue.wait_all()
+    ordered = [answers[number] for number in range(len(blocks))]
+    return np.concatenate([codes for codes, _ in ordered]), np.concatenate(
+        [features for _, features in ordered]
+    )
+
+
+def _torch(folder: Path, spec: EncoderSpec) -> Run:
+    import torch
+
+    from udmsh_pl.search.package import read_network
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = read_network(folder, spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    size = CHUNK if device == "cpu" else 256
+
+    def run(pixels: Pixels) -> Encoded:
+        codes, features = [], []
+        with torch.inference_mode():
+            for block in torch.from_numpy(pixels).split(size):
+                code, feature = network(block.to(device, memory_format=torch.channels_last))
+                codes.append(code.cpu().numpy())
+                features.append(feature.cpu().numpy())
+        return np.concatenate(codes), np.concatenate(features)
+
+    return run
