@@ -20,13 +20,16 @@ from udmsh_pl.search.spec import EncoderSpec
 CHUNK = 8192  # pictures a segment
 
 
-def build_index(path: Path, folder: Path, encoder: HashEncoder | None) -> Report:
+def build_index(
+    path: Path, folder: Path, encoder: HashEncoder | None, bits: int = 64
+) -> Report:
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
     Args:
         path: the index's folder
         folder: folder of the pictures
         encoder: a trained encoder; None learns one from these pictures
+        bits: code length of one that is learned
 
     Raises:
         InputError: no readable pictures, or ``path`` is something else or being written.
@@ -41,7 +44,7 @@ def build_index(path: Path, folder: Path, encoder: HashEncoder | None) -> Report
         here = path / f"encoder-{version:06d}"
         maker = _Segments(path / store.SEGMENTS, version)
         if encoder is None:
-            rest, spec = _learn(root, names, here, maker, report)
+            rest, spec = _learn(root, names, here, maker, report, bits)
             encoder = HashEncoder(here)
         else:
             rest, spec = names, encoder.spec
@@ -83,7 +86,7 @@ class _Segments:
 
 
 def _learn(
-    root: Path, names: list[str], here: Path, maker: _Segments, report: Report
+    root: Path, names: list[str], here: Path, maker: _Segments, report: Report, bits: int
 ) -> tuple[list[str], EncoderSpec]:
     """Learn from the chosen pictures, whose features give their codes too; gives the other names."""
     from udmsh_pl.search import train
@@ -106,7 +109,7 @@ def _learn(
         raise InputError(
             f"{root}: none of the pictures can be read, first {report.broken[0][1]}"
         )
-    spec, head, told = train.learn(features, here)
+    spec, head, told = train.learn(features, here, bits)
     report.lines.append(told)
     maker.add(rows_of(kept, *train.encode_features(head, features)))
     chosen = set(picked)
