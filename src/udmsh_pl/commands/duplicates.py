@@ -4,22 +4,23 @@ import argparse
 import sys
 from pathlib import Path
 
+from udmsh_pl.files import write_text
+from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.sheet import Tile, sheet
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh duplicates``."""
     parser.add_argument("index", type=Path, help="folder that `udmsh index` made")
     parser.add_argument(
-        "--radius", type=int, help="bits that the codes of candidates may differ in (default: a "
-        "quarter of them); each candidate is checked on its pixels"
+        "--radius", type=int, help="bits that the codes of candidates may differ in (default: "
+        "three eighths of them); each candidate is checked on its pixels"
     )  # fmt: skip
     parser.add_argument("--report", type=Path, help="write the groups to this .html, with thumbnails")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print each group: its largest picture, then the others and how they came from it."""
-    from udmsh_pl.files import write_text
-    from udmsh_pl.search.index import ImageIndex
-    from udmsh_pl.search.sheet import Tile, sheet
 
     index = ImageIndex.open(arguments.index)
     groups = index.duplicates(arguments.radius)

@@ -4,7 +4,11 @@ import argparse
 import time
 from pathlib import Path
 
+from udmsh_pl.search.build import build_index
+from udmsh_pl.search.encoder import HashEncoder
+from udmsh_pl.search.index import ImageIndex
 from udmsh_pl.search.reading import Report
+from udmsh_pl.search.store import MANIFEST
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,40 +25,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retrain", action="store_true", help="learn and encode anew, though there is an index"
     )
+    parser.add_argument(
+        "--moved", action="store_true", help="the pictures of the index lie in this folder now"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Build or update; prints what was done and each picture that cannot be read."""
-    from udmsh_pl.search.build import build_index
-    from udmsh_pl.search.encoder import HashEncoder
-    from udmsh_pl.search.index import ImageIndex
-    from udmsh_pl.search.store import MANIFEST
-
     start = time.perf_counter()
     out, pictures = arguments.out.expanduser(), arguments.pictures.expanduser()
     encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
     known = ImageIndex.open(out) if (out / MANIFEST).is_file() and not arguments.retrain else None
     if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
-        report = known.update(pictures)
+        report = known.update(pictures, arguments.moved)
     else:
         report = build_index(out, pictures, encoder, arguments.bits)
     _tell(report, ImageIndex.open(out), time.perf_counter() - start)
     return 0
 
 
-def _tell(report: Report, index: "object", seconds: float) -> None:
-    from udmsh_pl.search.index import ImageIndex
-
+def _tell(report: Report, index: ImageIndex, seconds: float) -> None:
     for name, reason in report.broken[:10]:
         print(f"left out: {name}: {reason}")
     if len(report.broken) > 10:
         print(f"left out: and {len(report.broken) - 10:,} more")
     for line in report.lines:
         print(line)
-    if isinstance(index, ImageIndex):
-        codes, features = index.manifest.bits / 8, index.manifest.dims
-        print(f"{report}; {seconds:.1f} s")
-        print(
-            f"{index.path}: {len(index):,} pictures, {codes:g} bytes of code and {features} of "
-            "re-rank feature each"
-        )
+    print(f"{report}; {seconds:.1f} s")
+    code, feature = index.encoder.spec.code_bytes, index.manifest.dims
+    print(
+        f"{index.path}: {len(index):,} pictures, {code} bytes of code and {feature} of re-rank "
+        "feature each"
+    )

@@ -5,6 +5,10 @@ import json
 import sys
 from pathlib import Path
 
+from udmsh_pl.files import write_text
+from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.sheet import Tile, sheet
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh search``."""
@@ -21,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search and print, most alike first."""
-    from udmsh_pl.search.index import ImageIndex
 
     index = ImageIndex.open(arguments.index)
     matches = index.search(arguments.picture, arguments.k, arguments.rerank)
@@ -40,9 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         import tempfile
         import webbrowser
 
-        from udmsh_pl.files import write_text
-        from udmsh_pl.search.sheet import Tile, sheet
-
+        
         tiles = [
             Tile(one.path, index.thumbnail(one.row), f"{one.similarity:.3f}, {one.distance} bits")
             for one in matches

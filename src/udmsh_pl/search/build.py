@@ -47,8 +47,9 @@ def build_index(
             rest, spec = _learn(root, names, here, maker, report, bits)
             encoder = HashEncoder(here)
         else:
-            rest, spec = names, encoder.spec
             encoder.save(here)
+            encoder = encoder if encoder.spec.dims else _with_rerank(encoder, root, names, here)
+            rest, spec = names, encoder.spec
         empty = Rows(
             [],
             np.empty(0, FILES),
@@ -114,6 +115,18 @@ def _learn(
     maker.add(rows_of(kept, *train.encode_features(head, features)))
     chosen = set(picked)
     return [name for name in names if name not in chosen], spec
+
+
+def _with_rerank(encoder: HashEncoder, root: Path, names: list[str], here: Path) -> HashEncoder:
+    from udmsh_pl.search import train
+    from udmsh_pl.search.package import read_network
+
+    few = np.random.default_rng(0).permutation(len(names))[: train.FUSED_FROM]
+    reads = read_files(root, [names[row] for row in few], encoder.spec.image_size, {})
+    pixels = (read.picture.pixels for read in reads if read.picture is not None)
+    network = read_network(encoder.folder, encoder.spec)
+    train.with_rerank(network, encoder.spec, pixels, here)
+    return HashEncoder(here)
 
 
 def _counted(reads: Iterator[Read], total: int) -> Iterator[Read]:

@@ -21,10 +21,9 @@ from udmsh_pl.search.overlap import Details, Relation, overlap
 if TYPE_CHECKING:
     from udmsh_pl.search.index import ImageIndex
 
-RADIUS = 16  # bits of 64 that copies may differ in
-NEIGHBOURS = 8  # nearest by feature, which are candidates at any radius
-LEAST_COSINE = 0.3
-ENOUGH = 0.62  # agreement of copies; unrelated pictures stay below .56: docs/search.md
+RADIUS = 24  # bits of 64 that copies may differ in; 22 were the most of 400 copies
+NEIGHBOURS = 5  # nearest by feature
+LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
 BLOCK = 1024  # rows compared with all at a time
 KEPT = 4096  # thumbnails' details kept in memory
 
@@ -53,7 +52,7 @@ def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Cop
 
     Args:
         index: an open index
-        radius: Hamming distance of candidates; None for a quarter of the bits
+        radius: Hamming distance of candidates; None for three eighths of the bits
 
     Raises:
         InputError: the radius is negative.
@@ -72,11 +71,11 @@ def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Cop
         return Details(index.thumbnail(row))
 
     rows = np.sort(first)
-    for one, two in candidates(index.rows.codes[rows], index.rows.features[rows], reach):
+    for one, two, cosine in candidates(index.rows.codes[rows], index.rows.features[rows], reach):
         left, right = int(rows[one]), int(rows[two])
         if family.head(left) == family.head(right):
             continue
-        if overlap(details(left), details(right), ENOUGH).agreement >= ENOUGH:
+        if overlap(details(left), details(right), cosine >= CUT_COSINE).is_copy:
             family.join(left, right)
     groups = [
         _told(index, members, details) for members in family.all() if len(members) > 1
@@ -86,33 +85,29 @@ def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Cop
 
 def candidates(
     codes: NDArray[np.uint8], features: NDArray[np.int8], radius: int
-) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that may be copies, each once, the most alike of a row first.
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs of rows that may be copies, each once, with the cosine of their features.
 
-    Within ``radius``, or among the 8 nearest features of one of the two; and with a cosine of at
-    least 0.3.
+    One is among the five nearest of the other by feature, with a cosine of at least 0.5, and their
+    codes are within ``radius``.
     """
     words, count = code_words(codes), len(codes)
     unit = features.astype(np.float32)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
-    nearest = min(NEIGHBOURS + 1, count)
+    nearest = min(NEIGHBOURS + 1, count)  # a row is its own nearest
     seen: set[int] = set()
     for start in range(0, count, BLOCK):
-        block = slice(start, min(start + BLOCK, count))
-        cosines = unit[block] @ unit.T
-        kth = np.partition(cosines, count - nearest, axis=1)[:, count - nearest]
-        chosen = cosines >= np.maximum(kth, LEAST_COSINE)[:, None]
-        for row in range(block.start, block.stop):
-            place = row - start
-            near = popcounts(words ^ words[row]) <= radius
-            if unit.shape[1]:
-                near &= cosines[place] >= LEAST_COSINE
-            others = np.flatnonzero(chosen[place] | near)
-            for other in others[np.argsort(-cosines[place, others])].tolist():
+        cosines = unit[start : start + BLOCK] @ unit.T
+        order = np.argpartition(-cosines, nearest - 1, axis=1)[:, :nearest]
+        for place, others in enumerate(order):
+            row = start + place
+            near = popcounts(words[others] ^ words[row]) <= radius
+            alike = cosines[place, others]
+            for other, cosine in zip(others[near].tolist(), alike[near].tolist(), strict=True):
                 pair = min(row, other) * count + max(row, other)
-                if other != row and pair not in seen:
+                if other != row and cosine >= LEAST_COSINE and pair not in seen:
                     seen.add(pair)
-                    yield min(row, other), max(row, other)
+                    yield min(row, other), max(row, other), cosine
 
 
 class _Families:
@@ -154,9 +149,9 @@ def _told(index: "ImageIndex", members: list[int], look: Callable[[int], Details
         relation: Relation = "exact"
         agreement = 1.0
         if (files["digest"][row] != files["digest"][first]).any():
-            found = overlap(look(first), look(row), ENOUGH)
+            found = overlap(look(first), look(row))
             relation, agreement = found.relation, round(found.agreement, 3)
-            if agreement < ENOUGH:
+            if not found.is_copy:
                 relation = "similar"
             elif relation == "recompressed" and (
                 files["width"][row] != files["width"][first]

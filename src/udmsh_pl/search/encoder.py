@@ -16,6 +16,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.search.pictures import decode, in_order, read_bytes, square
 from udmsh_pl.search.runners import Encoded, Run, Runner, runner_of
 from udmsh_pl.search.spec import FILE, EncoderSpec, read_spec
+from udmsh_pl.search.store import MANIFEST, read_manifest
 
 BATCH = 64
 
@@ -60,9 +61,10 @@ class HashEncoder:
             InputError: neither, damaged, or of a method that cannot be used outside of training.
         """
         path = Path(source).expanduser()
-        for folder in (path, path / "encoder"):
-            if (folder / FILE).is_file():
-                return cls(folder, runner)
+        if (path / MANIFEST).is_file():
+            return cls(path / read_manifest(path).encoder, runner)
+        if (path / FILE).is_file():
+            return cls(path, runner)
         if path.is_dir():
             raise InputError(f"{path} holds no encoder; give a .ckpt or what `udmsh export` wrote")
         return cls(_from_checkpoint(path), runner)

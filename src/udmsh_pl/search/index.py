@@ -136,7 +136,7 @@ class ImageIndex:
         """JPEG of a row, its longer side at most 192 pixels."""
         return bytes(self.rows.thumbnails[row])
 
-    def update(self, folder: Path | str | None = None) -> Report:
+    def update(self, folder: Path | str | None = None, moved: bool = False) -> Report:
         """Add new pictures of the folder, drop those that are gone, encode changed ones again, and
         touch nothing else.
 
@@ -144,14 +144,15 @@ class ImageIndex:
         content (moved, copied, touched) is not encoded again.
 
         Args:
-            folder: None for the index's own; one that was moved must have the same name at its end
+            folder: None for the index's own
+            moved: the pictures lie in this ``folder`` now
 
         Raises:
             InputError: another folder than the index's, or the index is being written.
         """
         with store.writing(self.path):
             self._reload()
-            root = self._root(folder)
+            root = self._root(folder, moved)
             found = find_pictures(root)
             known = {name: row for row, name in enumerate(self.rows.names)}
             own = {name: row for name, row in known.items() if not Path(name).is_absolute()}
@@ -211,13 +212,12 @@ class ImageIndex:
     def _reload(self) -> None:
         self.manifest, self.rows = store.open_rows(self.path)
 
-    def _root(self, folder: Path | str | None) -> Path:
-        if folder is None:
-            return self.root
-        root = Path(folder).expanduser().resolve()
-        if root != self.root and (root.name != self.root.name or self.root.is_dir()):
+    def _root(self, folder: Path | str | None, moved: bool) -> Path:
+        root = self.root if folder is None else Path(folder).expanduser().resolve()
+        if root != self.root and not moved:
             raise InputError(
-                f"{self.path} is the index of {self.root}; give that folder, or another --out"
+                f"{self.path} is the index of {self.root}; give that folder, or another --out, or "
+                "--moved if its pictures lie here now"
             )
         return root
 

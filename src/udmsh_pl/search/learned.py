@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, build_backbone, weights_id
+from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, BackboneInfo, build_backbone, weights_id
 from udmsh_pl.constructors import options_of
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
@@ -111,7 +111,7 @@ def spec_of(
     published = info.name == OFFLINE_BACKBONE and weights is None and not tuned
     return EncoderSpec(
         method=type(encoder).__name__,
-        arguments=_arguments(encoder),
+        arguments=_arguments(encoder) | _sizes(encoder, info),
         backbone=info.name,
         weights=weights_id(info.name, weights) if not tuned else "fine-tuned",
         own_backbone=not published,
@@ -143,7 +143,14 @@ def _arguments(encoder: Any) -> dict[str, Any]:
         found |= {"map_channels": conv.in_channels, "spatial_hidden": conv.out_channels}
         found["pooling"] = encoder.spatial_branch[-1].kind
     found["batch_norm"] = not isinstance(follows, torch.nn.ReLU)
-    return {"global_dim": 1, "map_channels": 1} | found
+    return found
+
+
+def _sizes(encoder: Any, info: BackboneInfo) -> dict[str, int]:
+    """Sizes of the backbone that a branch which is not there would not tell."""
+    if isinstance(encoder, FusedEncoder):
+        return {}
+    return {"global_dim": info.global_dim, "map_channels": info.map_channels}
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -34,13 +34,13 @@ class SignEncoder(FusedEncoder):
 
 class HashHead(nn.Module):
     """``(global feature [B, D], map [B, C, g, g]) -> (codes uint8 [B, ceil(K / 8)], re-rank int8
-    [B, d])``.
+    [B, d])``; codes alone where there is no re-rank feature.
 
     Args:
         encoder: gives the bits before their sign
         fusion: the fused feature whose first ``dims`` axes are the re-rank feature; None where the
             encoder has none and none was fitted
-        dims: d; 0 gives re-rank features of no length
+        dims: d
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class HashHead(nn.Module):
         self.own_fusion = fusion if not isinstance(encoder, FusedEncoder) else None
         self.dims = dims
 
-    def forward(self, global_feature: Tensor, feature_map: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, global_feature: Tensor, feature_map: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         if isinstance(self.encoder, FusedEncoder):
             with_map = feature_map if self.encoder.with_map else None
@@ -59,7 +59,7 @@ class HashHead(nn.Module):
             return pack_bits(self.encoder.head_logits(fused)), to_int8(fused[:, : self.dims])
         codes = pack_bits(self.encoder.logits(global_feature, feature_map))
         if self.own_fusion is None:
-            return codes, codes.new_zeros((len(codes), 0), dtype=torch.int8)
+            return (codes,)
         fused = self.own_fusion.project(side_by_side(global_feature, feature_map))
         return codes, to_int8(fused[:, : self.dims])
 
@@ -76,12 +76,14 @@ class PixelEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.info.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(backbone.info.std)[:, None, None])
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
+        return self.head(*self.backbone_features(pixels))  # type: ignore[no-any-return]
+
+    def backbone_features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """``uint8 [B, 3, S, S] -> (global feature [B, D], pooled map [B, C, g, g])``."""
         found = self.backbone((pixels.float() / 255 - self.mean) / self.std)
-        pooled = adaptive_avg_pool2d(found.feature_map, self.grid)
-        codes, features = self.head(found.global_feature, pooled)
-        return codes, features
+        return found.global_feature, adaptive_avg_pool2d(found.feature_map, self.grid)
 
 
 def pack_bits(logits: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ Relation = Literal[
 ]
 SIDE = 64  # pixels of the square that thumbnails are compared in
 FINE, COARSE = 0.8, 4.0  # pixels: what is smaller is noise, what is larger is light
+FAINT = 3.0  # grey values: contrast is evened out above, so that one horizon does not decide
+# Agreement of copies. Of 300 copies none had less than .84 (.84 cut out, .91 others), of 500 pairs of
+# like pictures that are no copies none more than .71 cut out, .51 else.
+ENOUGH, ENOUGH_CUT = 0.70, 0.78
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a side that a cut may leave
 SIZES = [
     (round(SIDE * high), round(SIDE * wide)) for high in SHARES for wide in SHARES if high * wide < 1
@@ -35,9 +39,14 @@ class Overlap:
     relation: Relation
     agreement: float
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether they agree as only copies do."""
+        return self.agreement >= (ENOUGH_CUT if self.relation == "cropped" else ENOUGH)
+
 
 class Details:
-    """The details of a thumbnail: grey values between two blurs, in a square."""
+    """The details of a thumbnail: grey between two blurs, of even contrast, in a square."""
 
     def __init__(self, thumbnail: bytes) -> None:
         with Image.open(io.BytesIO(thumbnail), formats=["JPEG"]) as image:
@@ -67,9 +76,9 @@ class Details:
         return np.conj(np.fft.rfft2(placed)), np.sqrt((placed**2).sum((1, 2)))
 
 
-def overlap(one: Details, two: Details, enough: float) -> Overlap:
-    """The best way to lay two pictures on each other; cuts are tried where nothing else is
-    ``enough``.
+def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
+    """The best way to lay two pictures on each other; with ``cuts``, those are tried where nothing
+    else makes them copies.
     """
     ways: list[tuple[Relation, Plane]] = [("recompressed", two.plane), ("mirrored", two.plane[:, ::-1])]
     ways += [("rotated", np.rot90(two.plane, turns)) for turns in (1, 2, 3)]
@@ -78,7 +87,7 @@ def overlap(one: Details, two: Details, enough: float) -> Overlap:
         (Overlap(relation, _agreement(one.plane, plane)) for relation, plane in ways),
         key=lambda way: way.agreement,
     )
-    if best.agreement >= enough:
+    if best.is_copy or not cuts:
         return best
     cut = max(_cut(one, two), _cut(two, one))
     return Overlap("cropped", cut) if cut > best.agreement else best
@@ -109,7 +118,9 @@ def _resized(plane: Plane, height: int, width: int) -> Plane:
 
 
 def _band(grey: Plane) -> Plane:
-    return _FINE @ grey @ _FINE.T - _COARSE @ grey @ _COARSE.T
+    band = _FINE @ grey @ _FINE.T - _COARSE @ grey @ _COARSE.T
+    around = np.sqrt(_COARSE @ band**2 @ _COARSE.T + FAINT**2)
+    return np.asarray(band / around)
 
 
 def _blur(sigma: float) -> Plane:

@@ -30,6 +30,7 @@ from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
 from udmsh_pl.search.spec import EncoderSpec, write_spec
 
 WEIGHTS, GRAPH = "encoder.safetensors", "encoder.xml"
+OUTPUTS = ("codes", "features")
 # the only classes that a folder can name
 ENCODERS: Mapping[str, type[Any]] = {
     "FusedEncoder": FusedEncoder,
@@ -38,8 +39,11 @@ ENCODERS: Mapping[str, type[Any]] = {
 }
 
 
-def write_network(network: PixelEncoder, spec: EncoderSpec, folder: Path) -> EncoderSpec:
-    """Write weights, the OpenVINO graph where OpenVINO is installed, and ``encoder.json`` last.
+def write_network(
+    network: PixelEncoder, spec: EncoderSpec, folder: Path, graph: bool = True
+) -> EncoderSpec:
+    """Write weights, with ``graph`` OpenVINO's one where OpenVINO is installed, and
+    ``encoder.json`` last.
 
     Returns the specification with the checksums.
     """
@@ -50,8 +54,9 @@ def write_network(network: PixelEncoder, spec: EncoderSpec, folder: Path) -> Enc
     }
     with atomic_path(folder / WEIGHTS) as partial:
         save_file(state, partial)
+        partial.chmod(0o644)  # as any other file; the writer makes it private
     names = [WEIGHTS]
-    if has_openvino():
+    if graph and has_openvino():
         names += write_openvino(network, spec.image_size, folder)
     sums = {name: sha256_file(folder / name) for name in names}
     spec = replace(spec, files=spec.files | sums)
@@ -71,13 +76,13 @@ def read_network(folder: Path, spec: EncoderSpec) -> PixelEncoder:
     try:
         state = load_file(folder / WEIGHTS)
         encoder = ENCODERS[spec.method](**spec.arguments)
-        own = {name: value for name, value in state.items() if name.startswith("head.own_fusion.")}
+        backbone = _backbone(spec)
+        axes = state.get("head.own_fusion.axes")
         fusion = None
-        if own:
-            parts = spec.arguments["global_dim"], spec.arguments["map_channels"] * spec.grid**2
-            fusion = FusedFeature(parts, own["head.own_fusion.axes"].shape[1])
-        head = HashHead(encoder, fusion, spec.dims)
-        network = PixelEncoder(_backbone(spec), spec.grid, head)
+        if axes is not None:
+            parts = backbone.info.global_dim, backbone.info.map_channels * spec.grid**2
+            fusion = FusedFeature(parts, axes.shape[1])
+        network = PixelEncoder(backbone, spec.grid, HashHead(encoder, fusion, spec.dims))
         kept = {} if spec.own_backbone else network.backbone.state_dict(prefix="backbone.")
         network.load_state_dict(state | kept)
     except (SafetensorError, OSError, RuntimeError, TypeError, KeyError) as error:
@@ -101,8 +106,8 @@ def write_openvino(network: PixelEncoder, side: int, folder: Path) -> list[str]:
         warnings.simplefilter("ignore")  # tracing tells of shape checks that always pass alike
         model = openvino.convert_model(network.cpu().eval(), example_input=example)
     model.reshape([-1, 3, side, side])
-    for number, name in enumerate(("codes", "features")):
-        model.outputs[number].get_tensor().set_names({name})
+    for output, name in zip(model.outputs, OUTPUTS, strict=False):
+        output.get_tensor().set_names({name})
     model.inputs[0].get_tensor().set_names({"pixels"})
     openvino.save_model(model, folder / GRAPH, compress_to_fp16=False)
     return [GRAPH, "encoder.bin"]

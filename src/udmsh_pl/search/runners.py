@@ -53,23 +53,23 @@ def _openvino(folder: Path, spec: EncoderSpec) -> Run:
 
     def run(pixels: Pixels) -> Encoded:
         if len(pixels) <= CHUNK:
-            codes, features = one([pixels]).values()
-            return codes.copy(), features.copy()
+            return _both([answer.copy() for answer in one([pixels]).values()], spec)
         if not many:
             streams = {"PERFORMANCE_HINT": "THROUGHPUT"}
             many.append(core.compile_model(path, "CPU", options | streams))
-        return _in_streams(openvino.AsyncInferQueue(many[0]), pixels)
+        return _in_streams(openvino.AsyncInferQueue(many[0]), pixels, spec)
 
     return run
 
 
-def _in_streams(queue: Any, pixels: Pixels) -> Encoded:
+def _in_streams(queue: Any, pixels: Pixels, spec: EncoderSpec) -> Encoded:
     blocks = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
     answers: dict[int, Encoded] = {}
 
     def keep(request: Any, number: int) -> None:
-        codes, features = (request.get_output_tensor(place).data.copy() for place in (0, 1))
-        answers[number] = codes, features
+        places = range(2 if spec.dims else 1)
+        copies = [request.get_output_tensor(place).data.copy() for place in places]
+        answers[number] = _both(copies, spec)
 
     queue.set_callback(keep)
     for number, block in enumerate(blocks):
@@ -79,6 +79,13 @@ def _in_streams(queue: Any, pixels: Pixels) -> Encoded:
     return np.concatenate([codes for codes, _ in ordered]), np.concatenate(
         [features for _, features in ordered]
     )
+
+
+def _both(answers: list[NDArray[Any]], spec: EncoderSpec) -> Encoded:
+    """Codes and features; features of no length where the encoder has none."""
+    if spec.dims:
+        return answers[0], answers[1]
+    return answers[0], np.empty((len(answers[0]), 0), np.int8)
 
 
 def _torch(folder: Path, spec: EncoderSpec) -> Run:
@@ -94,9 +101,10 @@ def _torch(folder: Path, spec: EncoderSpec) -> Run:
         codes, features = [], []
         with torch.inference_mode():
             for block in torch.from_numpy(pixels).split(size):
-                code, feature = network(block.to(device, memory_format=torch.channels_last))
-                codes.append(code.cpu().numpy())
-                features.append(feature.cpu().numpy())
+                answer = network(block.to(device, memory_format=torch.channels_last))
+                code, feature = _both([part.cpu().numpy() for part in answer], spec)
+                codes.append(code)
+                features.append(feature)
         return np.concatenate(codes), np.concatenate(features)
 
     return run

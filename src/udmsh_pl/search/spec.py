@@ -1,5 +1,6 @@
 """``encoder.json``: what an encoder is, and the checksums of the files beside it."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,7 +57,13 @@ class EncoderSpec:
 
 def write_spec(folder: Path, spec: EncoderSpec) -> None:
     """Write ``encoder.json``, the last file of an encoder's folder."""
-    write_text(folder / FILE, json.dumps({"format": FORMAT} | asdict(spec), indent=1) + "\n")
+    plain = json.loads(json.dumps({"format": FORMAT} | asdict(spec)))
+    write_text(folder / FILE, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
+
+
+def digest_of(plain: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, which does not depend on its spelling."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def read_spec(folder: Path) -> EncoderSpec:
@@ -72,9 +79,11 @@ def read_spec(folder: Path) -> EncoderSpec:
         if path.stat().st_size > MAX_JSON:
             raise ValueError("too long")
         plain = json.loads(path.read_text(encoding="utf-8"))
-        number = plain.pop("format")
-        if number != FORMAT:
-            raise InputError(f"{path} is of format {number}, this version reads {FORMAT}; update")
+        if plain["format"] != FORMAT:
+            raise InputError(f"{path} is of format {plain['format']}, this version reads {FORMAT}")
+        if plain.pop("sha256") != digest_of(plain):
+            raise ValueError("its checksum differs")
+        del plain["format"]
         spec = EncoderSpec(**plain | {name: tuple(plain[name]) for name in ("mean", "std")})
         _check(spec)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -8,7 +8,6 @@ LanceDB was tried for this and is as safe, but takes 3 to 4 s to import where a 
 fraction of one, 180 MB on disk, and two versions (one that deletes, one that adds) for one update.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
 from udmsh_pl.search.segment import FILES, PARTS, Rows, Segment, read_segment, write_segment
+from udmsh_pl.search.spec import digest_of
 
 MANIFEST, LOCK, SEGMENTS = "index.json", "lock", "segments"
 FORMAT = 1
@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> Manifest:
         plain = json.loads(file.read_text(encoding="utf-8"))
         if plain["format"] != FORMAT:
             raise InputError(f"{file} is of format {plain['format']}, this version reads {FORMAT}")
-        if plain.pop("sha256") != _digest(plain):
+        if plain.pop("sha256") != digest_of(plain):
             raise ValueError("its checksum differs")
         return _manifest(plain)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -80,7 +80,7 @@ def read_manifest(path: Path) -> Manifest:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Make ``manifest`` the index: the one moment at which it changes."""
     plain = json.loads(json.dumps({"format": FORMAT} | asdict(manifest)))
-    write_text(path / MANIFEST, json.dumps(plain | {"sha256": _digest(plain)}, indent=1) + "\n")
+    write_text(path / MANIFEST, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
 
 
 @contextmanager
@@ -215,6 +215,3 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
         raise ValueError("an encoder elsewhere")
     return Manifest(**facts, segments=tuple(segments))
 
-
-def _digest(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

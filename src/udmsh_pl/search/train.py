@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from udmsh_pl.backbones import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
-from udmsh_pl.features.forward import forward_of
+from udmsh_pl.features.forward import Runner, forward_of
 from udmsh_pl.losses import best_rotation
 from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.search.learned import fit_udmsh_plus, spec_of
@@ -23,7 +24,9 @@ LEAST = 400  # pictures; fewer teach worse codes than ITQ makes: docs/search.md
 MOST = 10_000  # pictures that are learned from
 BITS = 64
 GRID = 2
+FUSED_FROM = 1000  # pictures that a fused feature is fitted to, for an encoder that has none
 BATCH = 64
+FEW = 100  # pictures that torch encodes before OpenVINO has converted the backbone
 FILL = 0.5  # weight of random axes beside those that few pictures have; docs/search.md
 
 Features = dict[str, NDArray[Any]]
@@ -44,9 +47,10 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 def backbone_features(pixels: Iterator[NDArray[np.uint8]], total: int) -> Features:
     """Float32 ``global_feature [N, D]`` and ``feature_map [N, C, g, g]`` of prepared pictures,
-    uint8 [3, S, S] each; a bar on stderr where there are many.
+    uint8 [3, S, S] each, with a bar on stderr; nothing of none.
     """
-    runner = "openvino" if has_openvino() and not torch.cuda.is_available() else "torch"
+    openvino = has_openvino() and not torch.cuda.is_available() and total > FEW
+    runner: Runner = "openvino" if openvino else "torch"
     forward = forward_of(
         OFFLINE_BACKBONE, None, weights_id(OFFLINE_BACKBONE), runner, image_size(), GRID
     )
@@ -66,8 +70,9 @@ def backbone_features(pixels: Iterator[NDArray[np.uint8]], total: int) -> Featur
                 flush()
     if batch:
         flush()
-    names = "global_feature", "feature_map"
-    return {name: np.concatenate([one[place] for one in found]) for place, name in enumerate(names)}
+    if not found:
+        return {}
+    return {name: np.concatenate([one[place] for one in found]) for place, name in enumerate(_PAIR)}
 
 
 def steps_for(count: int) -> int:
@@ -132,6 +137,23 @@ def fused_feature(features: Features, dims: int = RERANK_DIMS) -> FusedFeature:
         axes = torch.linalg.qr(drawn - known @ (known.T @ drawn))[0]
         fusion.axes[:, rank:] = axes * FILL * ((width - rank) / missing) ** 0.5
     return fusion
+
+
+def with_rerank(
+    network: PixelEncoder, spec: EncoderSpec, pixels: Iterator[NDArray[np.uint8]], folder: Path
+) -> EncoderSpec:
+    """Give an encoder without re-rank feature one that is fitted to these pictures, and write it to
+    ``folder``.
+    """
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in _PAIR}
+    with torch.inference_mode():
+        for one in pixels:
+            features = network.backbone_features(torch.from_numpy(one[None]))
+            for name, part in zip(_PAIR, features, strict=True):
+                found[name].append(part.numpy())
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    network.head.own_fusion, network.head.dims = fused_feature(joined), RERANK_DIMS
+    return write_network(network.eval(), replace(spec, dims=RERANK_DIMS, files={}), folder)
 
 
 _PAIR = ("global_feature", "feature_map")
