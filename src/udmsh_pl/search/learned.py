@@ -13,7 +13,7 @@ from udmsh_pl.constructors import options_of
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models import UDMSHPlus
+from udmsh_pl.models import UDMSH, UDMSHPlus
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import DualBranchEncoder
 from udmsh_pl.models.fusion import FusedEncoder
@@ -82,7 +82,8 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     encoder: Any = module.encoder
     if type(encoder) not in (FusedEncoder, DualBranchEncoder) or (
         type(module).logits is not HashingModule.logits
-        or type(module).forward is not HashingModule.forward
+        or type(module).forward not in (HashingModule.forward, UDMSH.forward)
+        or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
     ):
         raise InputError(
             f"{path}: {type(module).__name__} cannot be used outside of training; give a checkpoint "
