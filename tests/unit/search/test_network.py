@@ -175,9 +175,9 @@ def test_enough_pictures_are_learned_from(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_export_says_what_torch_says(
     built: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needs = {"openvino": ["openvino"], "torchscript": [], "onnx": ["onnxscript", "onnxruntime"]}
+    needs = {"openvino": ["openvino"], "torchscript": [], "onnx": ["onnx", "onnxscript", "onnxruntime"]}
     for module in needs[target]:
-        pytest.importorskip(module)
+        pytest.importorskip(module, reason=f"{module} is not installed: an extra of udmsh-pl")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     out = tmp_path / "out"
