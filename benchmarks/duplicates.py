@@ -50,7 +50,9 @@ def make_copies(original: Path, folder: Path, generator: random.Random) -> None:
 
 def phash(path: Path) -> NDArray[np.bool_]:
     with Image.open(path) as image:
-        grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=float)
+        grey = np.asarray(
+            image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=float
+        )
     low = dct(dct(grey, axis=0), axis=1)[:8, :8]
     bits: NDArray[np.bool_] = (low >= np.median(low.flatten()[1:])).ravel()
     return bits
@@ -112,7 +114,9 @@ def main() -> None:
         groups = index.duplicates()
         seconds = time.perf_counter() - start
         ours = {
-            (one.path.name, two.path.name) for group in groups for one, two in combinations(group, 2)
+            (one.path.name, two.path.name)
+            for group in groups
+            for one, two in combinations(group, 2)
         }
         stems = [path.stem for path in chosen]
         rows = {f"udmsh duplicates ({seconds:.0f} s)": scores(ours, stems)}
@@ -131,7 +135,9 @@ def main() -> None:
     lines = [f"{len(paths):,} pictures, {len(stems):,} of them with five copies", ""]
     lines += ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, table in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{table[column]:.3f}" for column in columns) + " |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{table[column]:.3f}" for column in columns) + " |"
+        )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("\n".join(lines) + "\n")
     print(arguments.out.read_text())

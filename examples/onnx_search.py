@@ -1,7 +1,7 @@
 """Search with an export, without torch and without udmsh-pl: pip install onnxruntime pillow numpy.
 
-    udmsh export my.index --format onnx --out hash
-    python examples/onnx_search.py hash/encoder.onnx PICTURES query.jpg
+udmsh export my.index --format onnx --out hash
+python examples/onnx_search.py hash/encoder.onnx PICTURES query.jpg
 """
 
 import sys

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--radius", type=int, help="bits that the codes of candidates may differ in (default: "
         "three eighths of them); each candidate is checked on its pixels"
     )  # fmt: skip
-    parser.add_argument("--report", type=Path, help="write the groups to this .html, with thumbnails")
+    parser.add_argument(
+        "--report", type=Path, help="write the groups to this .html, with thumbnails"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,14 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{copy.relation:12s}  {copy.agreement:5.3f}  {copy.path}")
         print()
     extra = sum(len(group) - 1 for group in groups)
-    print(f"{len(groups):,} groups, {extra:,} pictures beside the first of each; nothing is deleted")
+    print(
+        f"{len(groups):,} groups, {extra:,} pictures beside the first of each; nothing is deleted"
+    )
     if arguments.report is not None:
         sections = []
         for number, group in enumerate(groups, 1):
             tiles = []
             for copy in group:
                 facts = index.rows.files[copy.row]
-                note = f"{copy.relation}, {facts['width']} x {facts['height']}, {facts['size']:,} bytes"
+                size = f"{facts['width']} x {facts['height']}, {facts['size']:,} bytes"
+                note = f"{copy.relation}, {size}"
                 tiles.append(Tile(copy.path, index.thumbnail(copy.row), note))
             sections.append((f"Group {number}", tiles))
         title = f"Copies in {index.root}"

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         share = 100 * bits / max(all_bits, 1)
         print(
-            f"{pictures:,} pictures: {bits} of {all_bits:,} bits differ from torch ({share:.4f} %), "
-            f"features by at most {features} of 127"
+            f"{pictures:,} pictures: {bits} of {all_bits:,} bits differ from torch "
+            f"({share:.4f} %), features by at most {features} of 127"
         )
     return 0

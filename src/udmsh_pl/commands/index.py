@@ -18,8 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, help="folder of the index; one that is there is updated"
     )
     parser.add_argument(
-        "--model", type=Path, help="a .ckpt, or a folder of `udmsh export`; without it, a hash is "
-        "learned from these pictures"
+        "--model",
+        type=Path,
+        help="a .ckpt, or a folder of `udmsh export`; without it, a hash is "
+        "learned from these pictures",
     )
     parser.add_argument("--bits", type=int, default=64, help="code length where one is learned")
     parser.add_argument(

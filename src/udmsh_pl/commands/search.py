@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rerank", type=int, default=200,
         help="so many nearest codes are ordered by their features (default: 200; 0: by code alone)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print {results: [{path, distance, similarity}]}")
+    parser.add_argument(
+        "--json", action="store_true", help="print {results: [{path, distance, similarity}]}"
+    )
     parser.add_argument("--open", action="store_true", help="show the pictures in the browser")
 
 
@@ -43,7 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
         import tempfile
         import webbrowser
 
-        
         tiles = [
             Tile(one.path, index.thumbnail(one.row), f"{one.similarity:.3f}, {one.distance} bits")
             for one in matches

@@ -20,9 +20,7 @@ from udmsh_pl.search.spec import EncoderSpec
 CHUNK = 8192  # pictures a segment
 
 
-def build_index(
-    path: Path, folder: Path, encoder: HashEncoder | None, bits: int = 64
-) -> Report:
+def build_index(path: Path, folder: Path, encoder: HashEncoder | None, bits: int = 64) -> Report:
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
     Args:
@@ -64,7 +62,8 @@ def build_index(
         report.added = sum(segment.rows for segment in maker.made)
         if not report.added:
             raise InputError(
-                f"{folder}: none of {len(names):,} pictures can be read, first {report.broken[0][1]}"
+                f"{folder}: none of {len(names):,} pictures can be read, "
+                f"first {report.broken[0][1]}"
             )
         manifest = store.Manifest(
             version, str(root), here.name, spec.bits, spec.dims, tuple(maker.made)
@@ -89,7 +88,7 @@ class _Segments:
 def _learn(
     root: Path, names: list[str], here: Path, maker: _Segments, report: Report, bits: int
 ) -> tuple[list[str], EncoderSpec]:
-    """Learn from the chosen pictures, whose features give their codes too; gives the other names."""
+    """Learn from the chosen pictures, whose features give the codes too; gives the other names."""
     from udmsh_pl.search import train
 
     picked = train.chosen(names)
@@ -107,9 +106,7 @@ def _learn(
 
     features = train.backbone_features(pixels(), len(picked))
     if not kept:
-        raise InputError(
-            f"{root}: none of the pictures can be read, first {report.broken[0][1]}"
-        )
+        raise InputError(f"{root}: none of the pictures can be read, first {report.broken[0][1]}")
     spec, head, told = train.learn(features, here, bits)
     report.lines.append(told)
     maker.add(rows_of(kept, *train.encode_features(head, features)))
@@ -139,5 +136,3 @@ def _counted(reads: Iterator[Read], total: int) -> Iterator[Read]:
 
 def _is_index(path: Path) -> bool:
     return (path / store.MANIFEST).is_file()
-
-

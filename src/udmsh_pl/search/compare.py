@@ -51,7 +51,7 @@ def _graph(
     if target == "torchscript":
         import torch
 
-        traced = torch.jit.load(str(folder / "encoder.pt"))
+        traced = torch.jit.load(str(folder / "encoder.pt"))  # type: ignore[no-untyped-call]
         return lambda pixels: [part.numpy() for part in traced(torch.from_numpy(pixels))]
     try:
         import onnxruntime

@@ -77,9 +77,7 @@ def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Cop
             continue
         if overlap(details(left), details(right), cosine >= CUT_COSINE).is_copy:
             family.join(left, right)
-    groups = [
-        _told(index, members, details) for members in family.all() if len(members) > 1
-    ]
+    groups = [_told(index, members, details) for members in family.all() if len(members) > 1]
     return sorted(groups, key=lambda group: (-len(group), str(group[0].path)))
 
 

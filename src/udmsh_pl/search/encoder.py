@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.decode import to_rgb
 from udmsh_pl.search.pictures import decode, in_order, read_bytes, square
 from udmsh_pl.search.runners import Encoded, Run, Runner, runner_of
-from udmsh_pl.search.spec import FILE, EncoderSpec, read_spec
+from udmsh_pl.search.spec import FILE, read_spec
 from udmsh_pl.search.store import MANIFEST, read_manifest
 
 BATCH = 64
@@ -92,7 +93,9 @@ class HashEncoder:
         names = [_name(picture, row) for row, picture in enumerate(pictures)]
         pixels = in_order(lambda pair: self._pixels(*pair), zip(pictures, names, strict=True))
         found = list(self.encode_pixels(bar(pixels, len(names)) if progress else pixels))
-        codes = np.concatenate([np.empty((0, self.spec.code_bytes), np.uint8)] + [a for a, _ in found])
+        codes = np.concatenate(
+            [np.empty((0, self.spec.code_bytes), np.uint8)] + [a for a, _ in found]
+        )
         features = np.concatenate([np.empty((0, self.spec.dims), np.int8)] + [b for _, b in found])
         return Codes(names, codes, features)
 
@@ -110,7 +113,7 @@ class HashEncoder:
             yield self._run(np.stack(batch))
 
     def save(self, folder: Path | str) -> None:
-        """Copy the encoder to another folder; ``encoder.json`` comes last, so half a copy is none."""
+        """Copy the encoder to another folder; ``encoder.json`` is last: half a copy is none."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name in [*self.spec.files, FILE]:
@@ -121,17 +124,17 @@ class HashEncoder:
         if isinstance(picture, str | Path):
             return decode(read_bytes(Path(picture)), name, side).pixels
         if isinstance(picture, Image.Image):
-            return square(picture.convert("RGB"), side)
+            return square(to_rgb(picture), side)
         array = picture.detach().cpu().numpy() if hasattr(picture, "detach") else picture
         if hasattr(picture, "detach") and array.ndim == 3:
             array = array.transpose(1, 2, 0)
         if getattr(array, "dtype", None) != np.uint8 or array.shape[2:] not in ((), (3,)):
             kind = f"{type(picture).__name__} {getattr(picture, 'shape', '')}".strip()
             raise InputError(
-                f"picture {name} is a {kind}; give a path, a PIL image, a uint8 array [H, W, 3] or a "
-                "uint8 tensor [3, H, W]"
+                f"picture {name} is a {kind}; give a path, a PIL image, a uint8 array [H, W, 3] or "
+                "a uint8 tensor [3, H, W]"
             )
-        return square(Image.fromarray(array).convert("RGB"), side)
+        return square(to_rgb(Image.fromarray(array)), side)
 
 
 def _name(picture: Any, row: int) -> str:
@@ -139,6 +142,7 @@ def _name(picture: Any, row: int) -> str:
 
 
 def bar(items: Iterator[Any], total: int) -> Iterator[Any]:
+    """The same items, with a bar on stderr."""
     from tqdm import tqdm
 
     every = 0.5 if sys.stderr.isatty() else 10  # seconds; a log file stays short

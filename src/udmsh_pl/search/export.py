@@ -88,7 +88,9 @@ def _write_onnx(network: PixelEncoder, spec: EncoderSpec, path: Path) -> None:
 def _write_torchscript(network: PixelEncoder, spec: EncoderSpec, path: Path) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, _example(spec), check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, _example(spec), check_trace=False
+        )
         torch.jit.save(traced, str(path))
 
 
@@ -104,11 +106,14 @@ def _card(spec: EncoderSpec, graph: str) -> str:
 
 {spec.note}
 
-- Input of `{graph}`: `pixels` uint8 [B, 3, {spec.image_size}, {spec.image_size}], RGB, the whole picture resized to a square
-  (bicubic, antialiased), the right way up. Mean and deviation are inside.
+- Input of `{graph}`: `pixels` uint8 [B, 3, {spec.image_size}, {spec.image_size}], RGB, the whole
+  picture resized to a square (bicubic, antialiased), the right way up. Mean and deviation are
+  inside.
 - Output: {output}. Two pictures are the more alike, the fewer bits differ.
-- Backbone `{spec.backbone}`; head `{spec.method}`. Licence and data are those of what it was trained from.
-- Learned without labels, so it inherits what its backbone and its pictures hold; look at results before you rely on them.
+- Backbone `{spec.backbone}`; head `{spec.method}`. Licence
+  and data are those of what it was trained from.
+- Learned without labels, so it inherits what its backbone and its pictures hold; look at
+  results before you rely on them.
 
 {sums}
 

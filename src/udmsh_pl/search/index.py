@@ -111,7 +111,9 @@ class ImageIndex:
         """The k pictures most like a picture of the index, itself first."""
         part = slice(row, row + 1)
         name = [self.rows.names[row]]
-        return self.search_codes(Codes(name, self.rows.codes[part], self.rows.features[part]), k, rerank)
+        return self.search_codes(
+            Codes(name, self.rows.codes[part], self.rows.features[part]), k, rerank
+        )
 
     def search_codes(self, query: Codes, k: int = 20, rerank: int = SHORTLIST) -> list[Match]:
         """:meth:`search` for a picture that is encoded already, the first of ``query``."""
@@ -157,7 +159,7 @@ class ImageIndex:
             known = {name: row for row, name in enumerate(self.rows.names)}
             own = {name: row for name, row in known.items() if not Path(name).is_absolute()}
             gone = [row for name, row in own.items() if name not in found]
-            fresh = [name for name, facts in found.items() if not self._same(known.get(name), facts)]
+            fresh = [name for name in found if not self._same(known.get(name), found[name])]
             report = Report(deleted=len(gone), unchanged=len(found) - len(fresh))
             self._write(root, fresh, gone, report)
         return report
@@ -173,7 +175,7 @@ class ImageIndex:
             fresh = []
             for name in names:
                 path = self.root / name
-                if name not in known or not path.is_file() or not self._same(known[name], facts_of(path)):
+                if not path.is_file() or not self._same(known.get(name), facts_of(path)):
                     fresh.append(name)
             report = Report(unchanged=len(names) - len(fresh))
             self._write(self.root, fresh, [], report)
@@ -223,8 +225,10 @@ class ImageIndex:
 
     def _name(self, picture: Path) -> str:
         path = picture.expanduser()
-        path = path if path.is_absolute() else (path.resolve() if path.exists() else self.root / path)
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        if not path.is_absolute():
+            path = path.resolve() if path.exists() else self.root / path
+        inside = path.is_relative_to(self.root)
+        return path.relative_to(self.root).as_posix() if inside else str(path)
 
     def _same(self, row: int | None, facts: FileFacts) -> bool:
         if row is None:

@@ -20,9 +20,9 @@ from udmsh_pl.models.fusion import FusedEncoder
 from udmsh_pl.models.optimiser import schedule
 from udmsh_pl.search.network import HashHead, PixelEncoder
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
+from udmsh_pl.untrusted import check_archive
 
 BATCH = 256
-MAX_CHECKPOINT = 8 << 30  # bytes
 
 
 def fit_udmsh_plus(arrays: Arrays, bits: int, steps: int, seed: int = 0) -> FusedEncoder:
@@ -53,7 +53,7 @@ def fit_udmsh_plus(arrays: Arrays, bits: int, steps: int, seed: int = 0) -> Fuse
         for _ in range(steps):
             terms = model.objective({"index": next(batches)})
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()
+            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             rate.step()
     encoder: FusedEncoder = model.encoder.eval()
@@ -63,7 +63,7 @@ def fit_udmsh_plus(arrays: Arrays, bits: int, steps: int, seed: int = 0) -> Fuse
 def _batches(count: int) -> Iterator[Tensor]:
     size = min(BATCH, count)
     while True:
-        yield from torch.randperm(count)[: count - count % size].split(size)
+        yield from torch.split(torch.randperm(count)[: count - count % size], size)
 
 
 def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
@@ -86,8 +86,8 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
         or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
     ):
         raise InputError(
-            f"{path}: {type(module).__name__} cannot be used outside of training; give a checkpoint "
-            "of UDMSH or UDMSHPlus"
+            f"{path}: {type(module).__name__} cannot be used outside of training; give a "
+            "checkpoint of UDMSH or UDMSHPlus"
         )
     backbone = module.network or build_backbone(module.backbone, module.weights)
     fused = isinstance(encoder, FusedEncoder)
@@ -157,8 +157,7 @@ def _sizes(encoder: Any, info: BackboneInfo) -> dict[str, int]:
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give --model a .ckpt or an export's folder")
-    if path.stat().st_size > MAX_CHECKPOINT:
-        raise InputError(f"{path}: larger than {MAX_CHECKPOINT >> 30} GiB; is it a checkpoint?")
+    check_archive(path)  # torch would take a flipped bit for a weight
     try:
         found = torch.load(path, "cpu", weights_only=True)
         complete = isinstance(found["hyper_parameters"], dict) and isinstance(
@@ -167,8 +166,8 @@ def _load(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch has an error of its own for each kind of damage
         what = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {what}); give "
-            "one that `udmsh fit` wrote"
+            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {what}); "
+            "give one that `udmsh fit` wrote"
         ) from error
     if not complete:
         raise InputError(f"{path}: no checkpoint of a method; give one that `udmsh fit` wrote")

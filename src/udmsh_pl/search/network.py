@@ -90,7 +90,8 @@ def pack_bits(logits: Tensor) -> Tensor:
     """As :func:`udmsh_pl.retrieval.pack_codes`, in a graph: [B, K] -> uint8 [B, ceil(K / 8)]."""
     bits = pad((logits >= 0).int(), (0, -logits.shape[1] % 8))
     worth = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.int32, device=logits.device)
-    return (bits.unflatten(1, (-1, 8)) * worth).sum(2).to(torch.uint8)
+    eights = bits.reshape(-1, bits.shape[1] // 8, 8)
+    return (eights * worth).sum(2).to(torch.uint8)
 
 
 def to_int8(features: Tensor) -> Tensor:

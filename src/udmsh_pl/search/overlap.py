@@ -17,12 +17,15 @@ Relation = Literal[
 SIDE = 64  # pixels of the square that thumbnails are compared in
 FINE, COARSE = 0.8, 4.0  # pixels: what is smaller is noise, what is larger is light
 FAINT = 3.0  # grey values: contrast is evened out above, so that one horizon does not decide
-# Agreement of copies. Of 300 copies none had less than .84 (.84 cut out, .91 others), of 500 pairs of
-# like pictures that are no copies none more than .71 cut out, .51 else.
+# Agreement of copies. Of 300 copies none had less than .84 (.84 cut out, .91 others), of 500 pairs
+# of like pictures that are no copies none more than .71 cut out, .51 else.
 ENOUGH, ENOUGH_CUT = 0.70, 0.78
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a side that a cut may leave
 SIZES = [
-    (round(SIDE * high), round(SIDE * wide)) for high in SHARES for wide in SHARES if high * wide < 1
+    (round(SIDE * high), round(SIDE * wide))
+    for high in SHARES
+    for wide in SHARES
+    if high * wide < 1
 ]
 Plane = NDArray[np.float64]
 
@@ -80,7 +83,10 @@ def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
     """The best way to lay two pictures on each other; with ``cuts``, those are tried where nothing
     else makes them copies.
     """
-    ways: list[tuple[Relation, Plane]] = [("recompressed", two.plane), ("mirrored", two.plane[:, ::-1])]
+    ways: list[tuple[Relation, Plane]] = [
+        ("recompressed", two.plane),
+        ("mirrored", two.plane[:, ::-1]),
+    ]
     ways += [("rotated", np.rot90(two.plane, turns)) for turns in (1, 2, 3)]
     ways += [("rotated", two.plane[::-1])]
     best = max(
@@ -105,7 +111,10 @@ def _cut(whole: Details, part: Details) -> float:
     for (height, width), product, length in zip(SIZES, products, lengths, strict=True):
         down, right = SIDE - height + 1, SIDE - width + 1
         window = (
-            sums[height:, width:] - sums[:down, width:] - sums[height:, :right] + sums[:down, :right]
+            sums[height:, width:]
+            - sums[:down, width:]
+            - sums[height:, :right]
+            + sums[:down, :right]
         )
         scale = np.sqrt(np.maximum(window, 1e-9)) * max(length, 1e-9)
         best = max(best, float((product[:down, :right] / scale).max()))

@@ -118,8 +118,8 @@ def _backbone(spec: EncoderSpec) -> Backbone:
         found = weights_id(spec.backbone) if spec.backbone == OFFLINE_BACKBONE else ""
         if found != spec.weights:
             raise InputError(
-                f"the encoder wants {spec.backbone} with weights {spec.weights[:16]}, installed are "
-                f"{found[:16] or 'none'}; install the version that made it, or train anew"
+                f"the encoder wants {spec.backbone} with weights {spec.weights[:16]}, installed "
+                f"are {found[:16] or 'none'}; install the version that made it, or train anew"
             )
         return build_backbone(spec.backbone)
     if spec.backbone in FC7:

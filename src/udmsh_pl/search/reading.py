@@ -93,9 +93,7 @@ def read_files(
     return in_order(read, names)
 
 
-def rows_of(
-    reads: Sequence[Read], codes: NDArray[np.uint8], features: NDArray[np.int8]
-) -> Rows:
+def rows_of(reads: Sequence[Read], codes: NDArray[np.uint8], features: NDArray[np.int8]) -> Rows:
     """Rows of decoded pictures with their codes and features."""
     pictures = [read.picture for read in reads if read.picture is not None]
     files = np.zeros(len(reads), FILES)
@@ -149,7 +147,9 @@ def encoded(
         made = rows_of(
             fresh,
             np.concatenate([np.empty((0, rows.codes.shape[1]), np.uint8), *(a for a, _ in found)]),
-            np.concatenate([np.empty((0, rows.features.shape[1]), np.int8), *(b for _, b in found)]),
+            np.concatenate(
+                [np.empty((0, rows.features.shape[1]), np.int8), *(b for _, b in found)]
+            ),
         )
         return joined(made, copies_of(copies, rows, known)), [one for one in waiting if one.problem]
 

@@ -100,7 +100,7 @@ def _torch(folder: Path, spec: EncoderSpec) -> Run:
     def run(pixels: Pixels) -> Encoded:
         codes, features = [], []
         with torch.inference_mode():
-            for block in torch.from_numpy(pixels).split(size):
+            for block in torch.split(torch.from_numpy(pixels), size):
                 answer = network(block.to(device, memory_format=torch.channels_last))
                 code, feature = _both([part.cpu().numpy() for part in answer], spec)
                 codes.append(code)

@@ -12,7 +12,7 @@ from udmsh_pl.files import sha256_file, write_text
 FILE = "encoder.json"
 FORMAT = 1
 MAX_JSON = 1 << 20  # bytes; no honest one is longer
-RERANK_DIMS = 128  # int8; of 64, 96, 128 and 256 the least that loses nothing: docs/search.md
+RERANK_DIMS = 128  # int8; of 64, 96, 128 and 256 the least that loses nothing (*ours*)
 
 
 @dataclass(frozen=True)

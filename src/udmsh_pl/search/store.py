@@ -214,4 +214,3 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
     if "/" in facts["encoder"] or facts["encoder"].startswith("."):
         raise ValueError("an encoder elsewhere")
     return Manifest(**facts, segments=tuple(segments))
-

@@ -20,14 +20,14 @@ from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
 from udmsh_pl.search.package import has_openvino, write_network
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
 
-LEAST = 400  # pictures; fewer teach worse codes than ITQ makes: docs/search.md
+LEAST = 400  # pictures; fewer teach worse codes than ITQ makes (*ours*)
 MOST = 10_000  # pictures that are learned from
 BITS = 64
 GRID = 2
 FUSED_FROM = 1000  # pictures that a fused feature is fitted to, for an encoder that has none
 BATCH = 64
 FEW = 100  # pictures that torch encodes before OpenVINO has converted the backbone
-FILL = 0.5  # weight of random axes beside those that few pictures have; docs/search.md
+FILL = 0.5  # weight of random axes beside those that few pictures have (*ours*)
 
 Features = dict[str, NDArray[Any]]
 
@@ -168,7 +168,7 @@ def _without_training(features: Features, bits: int) -> SignEncoder:
     if len(features["global_feature"]) > bits:  # enough to rotate towards their signs
         leading = encoder.fusion.project(_parts(features))[:, :bits] @ turn
         turn = turn @ best_rotation(leading, 50)
-    weight = encoder.head[0].weight
+    weight: Any = encoder.head[0].weight
     with torch.no_grad():
         weight.zero_()
         weight[:, :bits] = turn.T

@@ -20,7 +20,7 @@ def udmsh(*arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home") / "pictures & <b>more</b>"
+    folder = tmp_path_factory.mktemp("home") / "pictures & <b>more"
     folder.mkdir()
     for seed in range(6):
         coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -98,7 +98,7 @@ def test_duplicates_writes_a_page_that_needs_nothing(
     ("arguments", "told"),
     [
         (("search", "none", "x.jpg"), "none is no index"),
-        (("search", "{index}", "x.jpg"), "x.jpg: cannot be read (No such file"),
+        (("search", "{index}", "x.jpg"), "x.jpg: cannot read this picture (No such file"),
         (("search", "{index}", "{index}/index.json"), "not a readable"),
         (("search", "{index}", "{pictures}/0.png", "-k", "0"), "k is 0"),
         (("index", "none", "--out", "o"), "none: no such folder"),

@@ -1,4 +1,4 @@
-"""The graph's own packing and rounding against NumPy; checkpoints and exports say the same codes."""
+"""The graph's packing and rounding against NumPy; checkpoints and exports say the same codes."""
 
 import argparse
 import pickle
@@ -71,6 +71,7 @@ def test_a_checkpoint_of_udmsh_gives_its_codes(
     np.testing.assert_array_equal(codes.numpy(), codes_of(module, pixels))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_an_index_with_a_rerank_feature(
     tmp_path: Path, built: Path, pixels: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +138,9 @@ def features(count: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 90])
+@pytest.mark.parametrize(
+    "count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 5, 90))]
+)
 def test_few_pictures_get_codes_without_training(tmp_path: Path, count: int) -> None:
     found = features(count)
     spec, head, told = train.learn(found, tmp_path)
@@ -153,6 +156,7 @@ def test_few_pictures_get_codes_without_training(tmp_path: Path, count: int) -> 
         assert distances[same].mean() < 0.7 * distances[~same].mean()
 
 
+@pytest.mark.slow
 def test_enough_pictures_are_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LEAST", 100)
     monkeypatch.setattr(train, "steps_for", lambda count: 20)
@@ -171,11 +175,22 @@ def test_enough_pictures_are_learned_from(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(codes, again)
 
 
-@pytest.mark.parametrize("target", ["openvino", "torchscript", "onnx"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torchscript",
+        pytest.param("openvino", marks=pytest.mark.slow),
+        pytest.param("onnx", marks=pytest.mark.slow),
+    ],
+)
 def test_an_export_says_what_torch_says(
     built: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needs = {"openvino": ["openvino"], "torchscript": [], "onnx": ["onnx", "onnxscript", "onnxruntime"]}
+    needs = {
+        "openvino": ["openvino"],
+        "torchscript": [],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    }
     for module in needs[target]:
         pytest.importorskip(module, reason=f"{module} is not installed: an extra of udmsh-pl")
     parser = argparse.ArgumentParser()

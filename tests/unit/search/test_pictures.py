@@ -22,7 +22,11 @@ def test_pixels_are_those_of_the_evaluation_transform(tmp_path: Path) -> None:
             image = opened.convert("RGB")
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         expected = eval_transform(224)(tensor).numpy().astype(int)
-        assert np.abs(square(image, 224).astype(int) - expected).max() <= 1
+        apart = np.abs(square(image, 224).astype(int) - expected)
+        # both round after each of two passes, in another order: see `square`
+        assert apart.max() <= 2
+        assert (apart > 1).mean() < 1e-4
+        assert apart.mean() < 0.02
 
 
 def test_a_turned_picture_is_shown_upright(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import ImageIndex
-from udmsh_pl.search.segment import FILES, UNCHECKED, Rows, write_segment
+from udmsh_pl.search.segment import FILES, Rows, write_segment
 from udmsh_pl.search.spec import digest_of
 from udmsh_pl.search.store import (
     LOCK,
@@ -63,6 +63,12 @@ def test_rows_are_taken_out_by_their_place_among_the_living(tmp_path: Path) -> N
     assert manifest.segments == ()
 
 
+def read_all(index: Path) -> None:
+    opened = ImageIndex.open(index)
+    for row in range(len(opened)):
+        opened.thumbnail(row)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_every_damaged_file_is_noticed(place: Path, damage: str) -> None:
     index = place / "index"
@@ -76,8 +82,7 @@ def test_every_damaged_file_is_noticed(place: Path, damage: str) -> None:
         )  # fmt: skip
         path.write_bytes(other)
         with pytest.raises(InputError) as told:
-            opened = ImageIndex.open(index)
-            [opened.thumbnail(row) for row in range(len(opened))]
+            read_all(index)
         assert "\n" not in str(told.value)
         assert "anew" in str(told.value)
         path.write_bytes(content)
@@ -214,9 +219,7 @@ def test_kills_at_random_moments(place: Path) -> None:
         process.kill()
         killed += process.wait() == -signal.SIGKILL
         found = sorted(ImageIndex.open(index).rows.names)
-        there = sorted(
-            path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")
-        )
+        there = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
         assert found in (before, there)
     assert killed
     opened = ImageIndex.open(index)
