@@ -57,28 +57,38 @@ def _openvino(folder: Path, spec: EncoderSpec) -> Run:
         if not many:
             streams = {"PERFORMANCE_HINT": "THROUGHPUT"}
             many.append(core.compile_model(path, "CPU", options | streams))
-        return _in_streams(openvino.AsyncInferQueue(many[0]), pixels, spec)
+        return _in_streams(many[0], pixels, spec)
 
     return run
 
 
-def _in_streams(queue: Any, pixels: Pixels, spec: EncoderSpec) -> Encoded:
+def _in_streams(model: Any, pixels: Pixels, spec: EncoderSpec) -> Encoded:
+    """Blocks in as many requests as the CPU takes well, in turn.
+
+    Without Python callbacks (AsyncInferQueue): a thread of OpenVINO that waits for the interpreter,
+    while the interpreter waits for the end of the model's threads, hangs for ever.
+    """
     blocks = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
-    answers: dict[int, Encoded] = {}
+    most = model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    requests = [model.create_infer_request() for _ in range(min(most, len(blocks)))]
+    places = range(2 if spec.dims else 1)
+    answers: list[Encoded] = []
 
-    def keep(request: Any, number: int) -> None:
-        places = range(2 if spec.dims else 1)
-        copies = [request.get_output_tensor(place).data.copy() for place in places]
-        answers[number] = _both(copies, spec)
+    def take(request: Any) -> None:
+        request.wait()
+        answers.append(
+            _both([request.get_output_tensor(place).data.copy() for place in places], spec)
+        )
 
-    queue.set_callback(keep)
     for number, block in enumerate(blocks):
-        queue.start_async({0: block}, number)
-    queue.wait_all()
-    ordered = [answers[number] for number in range(len(blocks))]
-    return np.concatenate([codes for codes, _ in ordered]), np.concatenate(
-        [features for _, features in ordered]
-    )
+        request = requests[number % len(requests)]
+        if number >= len(requests):
+            take(request)
+        request.start_async({0: block})
+    for number in range(max(0, len(blocks) - len(requests)), len(blocks)):
+        take(requests[number % len(requests)])
+    codes, features = zip(*answers, strict=True)
+    return np.concatenate(codes), np.concatenate(features)
 
 
 def _both(answers: list[NDArray[Any]], spec: EncoderSpec) -> Encoded:
