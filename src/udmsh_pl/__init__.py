@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         pack_codes,
         unpack_codes,
     )
+    from udmsh_pl.search import HashEncoder, ImageIndex
 
 __version__ = "0.2.0"
 
@@ -45,8 +46,10 @@ __all__ = [
     "FashionMNIST",
     "FashionSample",
     "HammingRetrieval",
+    "HashEncoder",
     "HashingModule",
     "ImageFolders",
+    "ImageIndex",
     "ListFiles",
     "MIRFlickr",
     "RetrievalDataModule",
@@ -78,6 +81,8 @@ _MODULE_OF = {
     "ListFiles": "udmsh_pl.data",
     "MIRFlickr": "udmsh_pl.data",
     "NUSWIDE": "udmsh_pl.data",
+    "HashEncoder": "udmsh_pl.search",
+    "ImageIndex": "udmsh_pl.search",
 }
 
 

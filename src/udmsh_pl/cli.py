@@ -20,6 +20,10 @@ COMMANDS = {
     "table": "print a run's table (--format markdown|csv|latex)",
     "data": "check a benchmark's images and lists; export its split",
     "evaluate": "score codes that come from anywhere",
+    "index": "make a folder of pictures searchable, or bring its index up to date",
+    "search": "pictures of an index that look like a picture",
+    "duplicates": "groups of copies among the pictures of an index",
+    "export": "a checkpoint as one graph for other programs: ONNX, OpenVINO, TorchScript",
 }  # each is a module of udmsh_pl.commands: add_arguments(parser) and run(args) -> exit status
 
 

@@ -1,12 +1,17 @@
 """Pictures on a disk: lists, splits, protocols, packing and decoding.
 
-Knows no network and no Lightning.
+Knows no network and no Lightning. The names below are loaded when they are touched: who only
+decodes a picture does not wait for torch.
 """
 
-from udmsh_pl.images.folder import find_images
-from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
-from udmsh_pl.images.list_file import read_list, write_list
-from udmsh_pl.images.protocol import Protocol
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from udmsh_pl.images.folder import find_images
+    from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
+    from udmsh_pl.images.list_file import read_list, write_list
+    from udmsh_pl.images.protocol import Protocol
 
 __all__ = [
     "ImageDataset",
@@ -17,3 +22,23 @@ __all__ = [
     "read_list",
     "write_list",
 ]
+
+_MODULE_OF = {
+    "ImageDataset": "udmsh_pl.images.image_list",
+    "ImageList": "udmsh_pl.images.image_list",
+    "Protocol": "udmsh_pl.images.protocol",
+    "Splits": "udmsh_pl.images.image_list",
+    "find_images": "udmsh_pl.images.folder",
+    "read_list": "udmsh_pl.images.list_file",
+    "write_list": "udmsh_pl.images.list_file",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

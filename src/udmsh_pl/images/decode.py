@@ -30,6 +30,7 @@ _ENDINGS = {
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".hif"),
 }
+ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in endings)
 _EXTRAS = {"HEIF": "needs the extra: pip install 'udmsh-pl[heif]'"}
 _MOST_SCANS = 64  # of a JPEG; each goes over the whole picture, and no encoder writes more
 _STRIP = 1 << 21  # pixels that are converted at a time

@@ -59,8 +59,11 @@ class FusedFeature(nn.Module):
         """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
         train features.
         """
-        blocks = [self._turn(self._fuse(block)) / self.scale for block in torch.split(parts, BLOCK)]
-        return torch.cat(blocks)
+        return torch.cat([self.project(block) for block in torch.split(parts, BLOCK)])
+
+    def project(self, parts: Tensor) -> Tensor:
+        """The same in one piece: what a traced graph needs, whose number of rows is open."""
+        return self._turn(self._fuse(parts)) / self.scale
 
     def _fuse(self, parts: Tensor) -> Tensor:
         split = torch.split(_root(parts) - self.means, list(self.parts), dim=1)

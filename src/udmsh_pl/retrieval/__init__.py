@@ -6,13 +6,13 @@ Knows no network and no Lightning.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from udmsh_pl.retrieval.bootstrap import PairedDifference, bootstrap_interval, paired_difference
 from udmsh_pl.retrieval.codes import pack_codes, unpack_codes
-from udmsh_pl.retrieval.metrics import RetrievalReport, evaluate_codes
-from udmsh_pl.retrieval.quality import CodeQuality, code_quality, neighbour_flips
 
 if TYPE_CHECKING:
+    from udmsh_pl.retrieval.bootstrap import PairedDifference, bootstrap_interval, paired_difference
     from udmsh_pl.retrieval.index import BinaryIndex
+    from udmsh_pl.retrieval.metrics import RetrievalReport, evaluate_codes
+    from udmsh_pl.retrieval.quality import CodeQuality, code_quality, neighbour_flips
     from udmsh_pl.retrieval.torchmetric import HammingRetrieval
 
 __all__ = [
@@ -31,10 +31,18 @@ __all__ = [
 ]
 
 
-# FAISS and torchmetrics take a second to import: only those who use them wait
+# FAISS, numba and torchmetrics take a second to import: only those who use them wait
 _MODULE_OF = {
     "BinaryIndex": "udmsh_pl.retrieval.index",
+    "CodeQuality": "udmsh_pl.retrieval.quality",
     "HammingRetrieval": "udmsh_pl.retrieval.torchmetric",
+    "PairedDifference": "udmsh_pl.retrieval.bootstrap",
+    "RetrievalReport": "udmsh_pl.retrieval.metrics",
+    "bootstrap_interval": "udmsh_pl.retrieval.bootstrap",
+    "code_quality": "udmsh_pl.retrieval.quality",
+    "evaluate_codes": "udmsh_pl.retrieval.metrics",
+    "neighbour_flips": "udmsh_pl.retrieval.quality",
+    "paired_difference": "udmsh_pl.retrieval.bootstrap",
 }
 
 

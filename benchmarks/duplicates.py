@@ -1,0 +1,152 @@
+"""Copies found by ``udmsh duplicates``, PHash and DHash: recall by kind of copy, and precision.
+
+    python benchmarks/duplicates.py PICTURES [--originals 300] [--model INDEX_OR_CKPT] [--out FILE]
+
+Of some pictures, five copies each are made (half size, JPEG quality 30, a random tenth of both
+sides cut off, 1.3 times as bright, mirrored) and put among all others. A method gives pairs; a pair
+is right when both come from one original. PHash and DHash are written out here by the definitions
+of imagededup 0.3 (Jain et al., 2019), at its default of 10 bits and at the radius whose F1 is best.
+"""
+
+import argparse
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageOps
+from scipy.fft import dct
+
+from udmsh_pl.retrieval.codes import code_words, popcounts
+from udmsh_pl.search import HashEncoder, ImageIndex
+from udmsh_pl.search.duplicates import RADIUS, candidates
+
+KINDS = ("resized", "recompressed", "cropped", "brightened", "mirrored")
+Pairs = set[tuple[str, str]]
+
+
+def make_copies(original: Path, folder: Path, generator: random.Random) -> None:
+    with Image.open(original) as opened:
+        image = opened.convert("RGB")
+    width, height = image.size
+    left, top = generator.randint(0, width // 10), generator.randint(0, height // 10)
+    box = (left, top, left + width - width // 10, top + height - height // 10)
+    copies = {
+        "resized": image.resize((width // 2, height // 2)),
+        "recompressed": image,
+        "cropped": image.crop(box),
+        "brightened": ImageEnhance.Brightness(image).enhance(1.3),
+        "mirrored": ImageOps.mirror(image),
+    }
+    for kind, copy in copies.items():
+        quality = 30 if kind == "recompressed" else 90
+        copy.save(folder / f"{original.stem}.{kind}.jpg", quality=quality)
+
+
+def phash(path: Path) -> NDArray[np.bool_]:
+    with Image.open(path) as image:
+        grey = np.asarray(
+            image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=float
+        )
+    low = dct(dct(grey, axis=0), axis=1)[:8, :8]
+    bits: NDArray[np.bool_] = (low >= np.median(low.flatten()[1:])).ravel()
+    return bits
+
+
+def dhash(path: Path) -> NDArray[np.bool_]:
+    with Image.open(path) as image:
+        grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=int)
+    bits: NDArray[np.bool_] = (grey[:, 1:] > grey[:, :-1]).ravel()
+    return bits
+
+
+def hash_pairs(paths: list[Path], function: Callable[[Path], NDArray[np.bool_]]) -> list[Pairs]:
+    """Pairs within each radius from 0 to 20."""
+    words = code_words(np.packbits([function(path) for path in paths], axis=1))
+    found: list[Pairs] = [set() for _ in range(21)]
+    for row in range(len(paths) - 1):
+        distances = popcounts(words[row + 1 :] ^ words[row])
+        for other in np.flatnonzero(distances <= 20):
+            pair = paths[row].name, paths[row + 1 + other].name
+            for radius in range(int(distances[other]), 21):
+                found[radius].add(pair)
+    return found
+
+
+def scores(pairs: Pairs, originals: list[str]) -> dict[str, float]:
+    """Recall of (original, copy) by kind, of all pairs of a family, and precision."""
+    ordered = {tuple(sorted(pair)) for pair in pairs}
+    table: dict[str, float] = {}
+    for kind in KINDS:
+        wanted = [tuple(sorted((f"{stem}.jpg", f"{stem}.{kind}.jpg"))) for stem in originals]
+        table[kind] = float(np.mean([pair in ordered for pair in wanted]))
+    right = sum(one.split(".")[0] == two.split(".")[0] for one, two in ordered)
+    table["all"] = right / (len(originals) * 15)
+    table["precision"] = right / max(len(ordered), 1)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--originals", type=int, default=300)
+    parser.add_argument("--model", type=Path, help="encoder; without it one is learned")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/duplicates.md"))
+    arguments = parser.parse_args()
+    generator = random.Random(0)
+    names = sorted(arguments.pictures.glob("*.jpg"))
+    chosen = generator.sample(names, arguments.originals)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "pictures")
+        folder.mkdir()
+        for path in names:
+            shutil.copy(path, folder)
+        for path in chosen:
+            make_copies(path, folder, generator)
+        encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
+        index = ImageIndex.build(folder, encoder, Path(temporary, "index"))
+        start = time.perf_counter()
+        groups = index.duplicates()
+        seconds = time.perf_counter() - start
+        ours = {
+            (one.path.name, two.path.name)
+            for group in groups
+            for one, two in combinations(group, 2)
+        }
+        stems = [path.stem for path in chosen]
+        rows = {f"udmsh duplicates ({seconds:.0f} s)": scores(ours, stems)}
+        proposed = list(candidates(index.rows.codes, index.rows.features, RADIUS))
+        files = index.rows.names
+        rows[f"its {len(proposed):,} candidates"] = scores(
+            {(files[one], files[two]) for one, two, _ in proposed}, stems
+        )
+        paths = sorted(folder.glob("*.jpg"))
+        for name, function in (("PHash", phash), ("DHash", dhash)):
+            tables = [scores(pairs, stems) for pairs in hash_pairs(paths, function)]
+            best = max(range(21), key=lambda radius: _f1(tables[radius]))
+            rows[f"{name}, radius 10"] = tables[10]
+            rows[f"{name}, radius {best} (best F1)"] = tables[best]
+    columns = [*KINDS, "all", "precision"]
+    lines = [f"{len(paths):,} pictures, {len(stems):,} of them with five copies", ""]
+    lines += ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, table in rows.items():
+        lines.append(
+            f"| {name} | " + " | ".join(f"{table[column]:.3f}" for column in columns) + " |"
+        )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text("\n".join(lines) + "\n")
+    print(arguments.out.read_text())
+
+
+def _f1(table: dict[str, float]) -> float:
+    total = table["precision"] + table["all"]
+    return 2 * table["precision"] * table["all"] / total if total else 0.0
+
+
+if __name__ == "__main__":
+    main()

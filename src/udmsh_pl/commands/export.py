@@ -1,0 +1,42 @@
+"""``udmsh export``: a checkpoint as one graph for other programs."""
+
+import argparse
+from pathlib import Path
+
+from udmsh_pl.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``udmsh export``."""
+    parser.add_argument("model", type=Path, help="a .ckpt, an index, or another export's folder")
+    parser.add_argument("--format", choices=("onnx", "openvino", "torchscript"), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the graph")
+    parser.add_argument(
+        "--check", type=Path, metavar="PICTURES", help="count the bits that the graph gives "
+        "otherwise than torch on the pictures of this folder"
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the folder; tells its size and, with ``--check``, how the graph agrees with torch."""
+    from udmsh_pl.search.export import GRAPHS, export
+
+    out = arguments.out.expanduser()
+    if out.is_file():
+        raise InputError(f"{out} is a file; give --out a folder")
+    spec = export(arguments.model.expanduser(), arguments.format, out)
+    graph = out / GRAPHS[arguments.format]
+    size = sum((out / name).stat().st_size for name in spec.files)
+    print(f"{graph}: {spec.bits} bits, re-rank feature of {spec.dims}; {size / 1e6:.1f} MB in all")
+    if arguments.check is not None:
+        from udmsh_pl.search.compare import differing_bits
+
+        bits, all_bits, features, pictures = differing_bits(
+            out, spec, arguments.format, arguments.check
+        )
+        share = 100 * bits / max(all_bits, 1)
+        print(
+            f"{pictures:,} pictures: {bits} of {all_bits:,} bits differ from torch "
+            f"({share:.4f} %), features by at most {features} of 127"
+        )
+    return 0

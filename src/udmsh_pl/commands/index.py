@@ -1,0 +1,61 @@
+"""``udmsh index``: make a folder of pictures searchable, or bring its index up to date."""
+
+import argparse
+import time
+from pathlib import Path
+
+from udmsh_pl.search.build import build_index
+from udmsh_pl.search.encoder import HashEncoder
+from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.reading import Report
+from udmsh_pl.search.store import MANIFEST
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``udmsh index``."""
+    parser.add_argument("pictures", type=Path, help="folder of your pictures")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the index; one that is there is updated"
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="a .ckpt, or a folder of `udmsh export`; without it, a hash is "
+        "learned from these pictures",
+    )
+    parser.add_argument("--bits", type=int, default=64, help="code length where one is learned")
+    parser.add_argument(
+        "--retrain", action="store_true", help="learn and encode anew, though there is an index"
+    )
+    parser.add_argument(
+        "--moved", action="store_true", help="the pictures of the index lie in this folder now"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build or update; prints what was done and each picture that cannot be read."""
+    start = time.perf_counter()
+    out, pictures = arguments.out.expanduser(), arguments.pictures.expanduser()
+    encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
+    known = ImageIndex.open(out) if (out / MANIFEST).is_file() and not arguments.retrain else None
+    if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
+        report = known.update(pictures, arguments.moved)
+    else:
+        report = build_index(out, pictures, encoder, arguments.bits)
+    _tell(report, ImageIndex.open(out), time.perf_counter() - start)
+    return 0
+
+
+def _tell(report: Report, index: ImageIndex, seconds: float) -> None:
+    for name, reason in report.broken[:10]:
+        print(f"left out: {name}: {reason}")
+    if len(report.broken) > 10:
+        print(f"left out: and {len(report.broken) - 10:,} more")
+    for line in report.lines:
+        print(line)
+    print(f"{report}; {seconds:.1f} s")
+    code, feature = index.encoder.spec.code_bytes, index.manifest.dims
+    print(
+        f"{index.path}: {len(index):,} pictures, {code} bytes of code and {feature} of re-rank "
+        "feature each"
+    )

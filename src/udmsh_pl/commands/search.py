@@ -1,0 +1,56 @@
+"""``udmsh search``: pictures of an index that look like a picture."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from udmsh_pl.files import write_text
+from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.sheet import Tile, sheet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``udmsh search``."""
+    parser.add_argument("index", type=Path, help="folder that `udmsh index` made")
+    parser.add_argument("picture", type=Path, help="what to look for")
+    parser.add_argument("-k", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument(
+        "--rerank", type=int, default=200,
+        help="so many nearest codes are ordered by their features (default: 200; 0: by code alone)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true", help="print {results: [{path, distance, similarity}]}"
+    )
+    parser.add_argument("--open", action="store_true", help="show the pictures in the browser")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search and print, most alike first."""
+
+    index = ImageIndex.open(arguments.index)
+    matches = index.search(arguments.picture, arguments.k, arguments.rerank)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names on a disk may be no UTF-8
+    if arguments.json:
+        results = [
+            {"path": str(one.path), "distance": one.distance, "similarity": one.similarity}
+            for one in matches
+        ]
+        print(json.dumps({"results": results}, indent=1))
+    else:
+        for one in matches:
+            print(f"{one.similarity:6.3f}  {one.distance:3d}  {one.path}")
+    if arguments.open:
+        import tempfile
+        import webbrowser
+
+        tiles = [
+            Tile(one.path, index.thumbnail(one.row), f"{one.similarity:.3f}, {one.distance} bits")
+            for one in matches
+        ]
+        page = Path(tempfile.mkdtemp(prefix="udmsh-")) / "search.html"
+        write_text(page, sheet(f"Like {arguments.picture.name}", [("", tiles)]))
+        print(page, file=sys.stderr)
+        webbrowser.open(page.as_uri())
+    return 0

@@ -1,0 +1,163 @@
+"""``HashEncoder``: pictures of any kind become packed codes and re-rank features."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.images.decode import to_rgb
+from udmsh_pl.search.pictures import decode, in_order, read_bytes, square
+from udmsh_pl.search.runners import Encoded, Run, Runner, runner_of
+from udmsh_pl.search.spec import FILE, read_spec
+from udmsh_pl.search.store import MANIFEST, read_manifest
+
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """What an encoder says of N pictures.
+
+    Args:
+        names: the path of each picture, or ``#row`` where it came without one
+        codes: uint8 [N, ceil(K / 8)], as :func:`udmsh_pl.retrieval.pack_codes` packs them
+        features: int8 [N, d]; their cosines compare pictures more finely than codes
+    """
+
+    names: list[str]
+    codes: NDArray[np.uint8]
+    features: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class HashEncoder:
+    """A trained hash function with its backbone and its way to prepare a picture.
+
+    Args:
+        folder: an encoder's folder, as ``udmsh export`` and ``udmsh index`` write it
+        runner: ``auto``, ``openvino`` or ``torch``
+    """
+
+    def __init__(self, folder: Path, runner: Runner = "auto") -> None:
+        self.folder, self.spec, self.runner = folder, read_spec(folder), runner
+        self._run: Run | None = None
+
+    @classmethod
+    def load(cls, source: Path | str, runner: Runner = "auto") -> "HashEncoder":
+        """Open a checkpoint (``.ckpt``), an export's folder, or an index's.
+
+        A checkpoint becomes a folder in the user's cache first, once.
+
+        Raises:
+            InputError: neither, damaged, or of a method that cannot be used outside of training.
+        """
+        path = Path(source).expanduser()
+        if (path / MANIFEST).is_file():
+            return cls(path / read_manifest(path).encoder, runner)
+        if (path / FILE).is_file():
+            return cls(path, runner)
+        if path.is_dir():
+            raise InputError(f"{path} holds no encoder; give a .ckpt or what `udmsh export` wrote")
+        return cls(_from_checkpoint(path), runner)
+
+    @property
+    def bits(self) -> int:
+        """Code length K."""
+        return self.spec.bits
+
+    def encode(
+        self,
+        pictures: Sequence[Path | str | Image.Image | NDArray[np.uint8] | Any],
+        progress: bool = False,
+    ) -> Codes:
+        """Encode pictures in batches.
+
+        Args:
+            pictures: paths, PIL images, uint8 arrays [H, W, 3] or [H, W], or uint8 tensors
+                [3, H, W]; kinds may be mixed
+            progress: show a bar on stderr
+
+        Raises:
+            InputError: a picture cannot be read, or is of none of these kinds.
+        """
+        names = [_name(picture, row) for row, picture in enumerate(pictures)]
+        pixels = in_order(lambda pair: self._pixels(*pair), zip(pictures, names, strict=True))
+        found = list(self.encode_pixels(bar(pixels, len(names)) if progress else pixels))
+        codes = np.concatenate(
+            [np.empty((0, self.spec.code_bytes), np.uint8)] + [a for a, _ in found]
+        )
+        features = np.concatenate([np.empty((0, self.spec.dims), np.int8)] + [b for _, b in found])
+        return Codes(names, codes, features)
+
+    def encode_pixels(self, pixels: Iterator[NDArray[np.uint8]]) -> Iterator[Encoded]:
+        """Codes and features of prepared pictures, uint8 [3, S, S] each, batch by batch."""
+        if self._run is None:
+            self._run = runner_of(self.folder, self.spec, self.runner)
+        batch: list[NDArray[np.uint8]] = []
+        for one in pixels:
+            batch.append(one)
+            if len(batch) == BATCH:
+                yield self._run(np.stack(batch))
+                batch.clear()
+        if batch:
+            yield self._run(np.stack(batch))
+
+    def save(self, folder: Path | str) -> None:
+        """Copy the encoder to another folder; ``encoder.json`` is last: half a copy is none."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in [*self.spec.files, FILE]:
+            shutil.copyfile(self.folder / name, target / name)
+
+    def _pixels(self, picture: Any, name: str) -> NDArray[np.uint8]:
+        side = self.spec.image_size
+        if isinstance(picture, str | Path):
+            return decode(read_bytes(Path(picture)), name, side).pixels
+        if isinstance(picture, Image.Image):
+            return square(to_rgb(picture), side)
+        array = picture.detach().cpu().numpy() if hasattr(picture, "detach") else picture
+        if hasattr(picture, "detach") and array.ndim == 3:
+            array = array.transpose(1, 2, 0)
+        if getattr(array, "dtype", None) != np.uint8 or array.shape[2:] not in ((), (3,)):
+            kind = f"{type(picture).__name__} {getattr(picture, 'shape', '')}".strip()
+            raise InputError(
+                f"picture {name} is a {kind}; give a path, a PIL image, a uint8 array [H, W, 3] or "
+                "a uint8 tensor [3, H, W]"
+            )
+        return square(to_rgb(Image.fromarray(array)), side)
+
+
+def _name(picture: Any, row: int) -> str:
+    return str(picture) if isinstance(picture, str | Path) else f"#{row}"
+
+
+def bar(items: Iterator[Any], total: int) -> Iterator[Any]:
+    """The same items, with a bar on stderr."""
+    from tqdm import tqdm
+
+    every = 0.5 if sys.stderr.isatty() else 10  # seconds; a log file stays short
+    yield from tqdm(items, total=total, unit="img", desc="encode", mininterval=every)
+
+
+def _from_checkpoint(path: Path) -> Path:
+    """The folder of a checkpoint in the user's cache, by the checkpoint's content."""
+    from udmsh_pl.files import sha256_file
+    from udmsh_pl.search.learned import read_checkpoint
+    from udmsh_pl.search.package import write_network
+
+    network, spec = read_checkpoint(path)
+    cache = Path(os.environ.get("UDMSH_CACHE", "~/.cache/udmsh-pl")).expanduser()
+    folder = cache / "encoders" / sha256_file(path)[:16]
+    if not (folder / FILE).is_file():
+        write_network(network, spec, folder)
+    return folder

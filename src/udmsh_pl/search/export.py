@@ -1,0 +1,121 @@
+"""An encoder as one graph for other programs: pixels in, packed codes and re-rank feature out."""
+
+import tempfile
+import warnings
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.files import atomic_path, sha256_file, write_text
+from udmsh_pl.search.encoder import HashEncoder
+from udmsh_pl.search.learned import read_checkpoint
+from udmsh_pl.search.network import PixelEncoder
+from udmsh_pl.search.package import OUTPUTS, has_openvino, read_network, write_network
+from udmsh_pl.search.spec import EncoderSpec, write_spec
+
+Format = Literal["onnx", "openvino", "torchscript"]
+GRAPHS = {"onnx": "encoder.onnx", "openvino": "encoder.xml", "torchscript": "encoder.pt"}
+
+
+def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
+    """Write ``encoder.json``, ``encoder.safetensors``, a graph and a model card to ``folder``.
+
+    Args:
+        source: a ``.ckpt``, an index, or another export
+        target: which graph
+        folder: a folder that is made where it is not there
+
+    Raises:
+        InputError: no encoder there, or the extra that the format needs is not installed.
+    """
+    _check_installed(target)
+    if source.is_file():
+        network, spec = read_checkpoint(source)
+    else:
+        encoder = HashEncoder.load(source)
+        spec = replace(encoder.spec, files={})
+        network = read_network(encoder.folder, encoder.spec)
+    network = network.cpu().eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = write_network(network, spec, folder, graph=target == "openvino")
+    if target != "openvino":
+        write = _write_onnx if target == "onnx" else _write_torchscript
+        name = GRAPHS[target]
+        with atomic_path(folder / name) as partial:
+            write(network, spec, partial)
+        spec = replace(spec, files=spec.files | {name: sha256_file(folder / name)})
+        write_spec(folder, spec)
+    write_text(folder / "README.md", _card(spec, GRAPHS[target]))
+    return spec
+
+
+def _check_installed(target: Format) -> None:
+    if target == "onnx" and (find_spec("onnx") is None or find_spec("onnxscript") is None):
+        raise InputError("--format onnx needs the extra: pip install 'udmsh-pl[export]'")
+    if target == "openvino" and not has_openvino():
+        raise InputError("--format openvino needs the extra: pip install 'udmsh-pl[extract]'")
+
+
+def _example(spec: EncoderSpec) -> torch.Tensor:
+    """Two different pictures, so that no exporter takes the batch for a constant."""
+    shape = (2, 3, spec.image_size, spec.image_size)
+    drawn = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
+    return drawn.to(torch.uint8)
+
+
+def _write_onnx(network: PixelEncoder, spec: EncoderSpec, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        part = Path(temporary, "encoder.onnx")
+        torch.onnx.export(
+            network,
+            (_example(spec),),
+            str(part),
+            input_names=["pixels"],
+            output_names=list(OUTPUTS[: 2 if spec.dims else 1]),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("pictures")},),
+            external_data=False,
+            verbose=False,
+        )
+        path.write_bytes(part.read_bytes())
+
+
+def _write_torchscript(network: PixelEncoder, spec: EncoderSpec, path: Path) -> None:
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, _example(spec), check_trace=False
+        )
+        torch.jit.save(traced, str(path))
+
+
+def _card(spec: EncoderSpec, graph: str) -> str:
+    """What a person who finds the folder must know."""
+    output = f"`codes` uint8 [B, {spec.code_bytes}]: {spec.bits} bits, the least significant first"
+    if spec.dims:
+        output += (
+            f"; `features` int8 [B, {spec.dims}]: compare by cosine to order the nearest codes"
+        )
+    sums = "\n".join(f"- `{name}` SHA-256 `{sha}`" for name, sha in spec.files.items())
+    return f"""# An image hash
+
+{spec.note}
+
+- Input of `{graph}`: `pixels` uint8 [B, 3, {spec.image_size}, {spec.image_size}], RGB, the whole
+  picture resized to a square (bicubic, antialiased), the right way up. Mean and deviation are
+  inside.
+- Output: {output}. Two pictures are the more alike, the fewer bits differ.
+- Backbone `{spec.backbone}`; head `{spec.method}`. Licence
+  and data are those of what it was trained from.
+- Learned without labels, so it inherits what its backbone and its pictures hold; look at
+  results before you rely on them.
+
+{sums}
+
+Made by udmsh-pl; `udmsh_pl.HashEncoder.load` opens this folder.
+"""

@@ -1,0 +1,188 @@
+"""Rows of an index in immutable files: a folder a segment, written beside and renamed.
+
+A segment holds ``files.npy`` (size, time, shape and hash of each picture), ``codes.npy``,
+``features.npy``, ``names.bin`` (UTF-8, a zero byte between), ``thumbnails.bin`` and
+``thumbnails.npy`` (where each begins). All but the thumbnails are checked by SHA-256 whenever an
+index is opened; each thumbnail has a CRC of its own.
+"""
+
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.files import sha256_file
+from udmsh_pl.search.pictures import DIGEST_BYTES
+
+FILES = np.dtype(
+    [
+        ("size", "<i8"),
+        ("mtime_ns", "<i8"),
+        ("width", "<i4"),
+        ("height", "<i4"),
+        ("thumbnail_crc", "<u4"),
+        ("digest", "u1", DIGEST_BYTES),
+    ]
+)
+UNCHECKED = "thumbnails.bin"
+PARTS = ("files.npy", "codes.npy", "features.npy", "thumbnails.npy", "names.bin", UNCHECKED)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """N pictures of an index.
+
+    Args:
+        names: paths relative to the index's root, or absolute ones
+        files: :data:`FILES` [N]
+        codes: uint8 [N, ceil(K / 8)]
+        features: int8 [N, d]
+        thumbnails: JPEG files
+    """
+
+    names: Sequence[str]
+    files: NDArray[Any]
+    codes: NDArray[np.uint8]
+    features: NDArray[np.int8]
+    thumbnails: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the manifest says of a segment.
+
+    Args:
+        name: of its folder
+        rows: number of rows, removed ones too
+        files: name -> [bytes, SHA-256] of each file
+        removed: rows that are no longer in the index
+    """
+
+    name: str
+    rows: int
+    files: dict[str, tuple[int, str]]
+    removed: tuple[int, ...] = ()
+
+
+class Thumbnails(Sequence[bytes]):
+    """Thumbnails of a segment's chosen rows, read from a mapped file when asked for."""
+
+    def __init__(
+        self,
+        path: Path,
+        starts: NDArray[np.int64],
+        crcs: NDArray[np.uint32],
+        rows: NDArray[np.int64],
+    ) -> None:
+        self.path, self.starts, self.crcs, self.rows = path, starts, crcs, rows
+        self._content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, "u1")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: Any) -> Any:
+        row = self.rows[item]
+        found = self._content[self.starts[row] : self.starts[row + 1]].tobytes()
+        if zlib.crc32(found) != self.crcs[row]:
+            raise InputError(f"{self.path} is altered; build the index anew")
+        return found
+
+
+def write_segment(parent: Path, name: str, rows: Rows) -> Segment:
+    """Write a segment's folder ``parent/name``; until it is renamed, nobody sees it."""
+    part = parent / f".{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    lengths = [len(thumbnail) for thumbnail in rows.thumbnails]
+    arrays = {
+        "files.npy": rows.files,
+        "codes.npy": rows.codes,
+        "features.npy": rows.features,
+        "thumbnails.npy": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8"),
+    }
+    blobs = {
+        "names.bin": ["\0".join(rows.names).encode("utf-8", "surrogateescape")],
+        UNCHECKED: rows.thumbnails,
+    }
+    facts: dict[str, tuple[int, str]] = {}
+    for file in PARTS:
+        path = part / file
+        try:
+            with path.open("wb") as stream:
+                if file in arrays:
+                    np.save(stream, arrays[file], allow_pickle=False)
+                for blob in blobs.get(file, ()):
+                    stream.write(blob)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk does not say which it was
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        facts[file] = path.stat().st_size, sha256_file(path)
+    part.rename(parent / name)
+    return Segment(name, len(rows), facts)
+
+
+def read_segment(parent: Path, segment: Segment, bits: int, dims: int) -> Rows:
+    """Rows of a segment that are still in the index; thumbnails stay on the disk.
+
+    Raises:
+        InputError: a file is cut, altered, or of another shape than the manifest says.
+        FileNotFoundError: a file is not there (another process has replaced the segment).
+    """
+    folder = parent / segment.name
+    for file in PARTS:
+        size, sha256 = segment.files[file]
+        path = folder / file
+        if path.stat().st_size != size or (file != UNCHECKED and sha256_file(path) != sha256):
+            raise InputError(f"{path} was cut or altered; build the index anew")
+    kept = np.setdiff1d(np.arange(segment.rows), np.asarray(segment.removed, dtype=np.int64))
+    try:
+        files, codes, features, starts = (
+            np.load(folder / file, allow_pickle=False)
+            for file in ("files.npy", "codes.npy", "features.npy", "thumbnails.npy")
+        )
+        text = (folder / "names.bin").read_bytes().decode("utf-8", "surrogateescape")
+        names = text.split("\0") if segment.rows else []
+        shapes = [
+            (files, (segment.rows,), FILES),
+            (codes, (segment.rows, (bits + 7) // 8), np.dtype(np.uint8)),
+            (features, (segment.rows, dims), np.dtype(np.int8)),
+            (starts, (segment.rows + 1,), np.dtype("<i8")),
+        ]
+        if any(array.shape != shape or array.dtype != dtype for array, shape, dtype in shapes):
+            raise ValueError("an array of another shape")
+        if len(names) != segment.rows or len(kept) + len(set(segment.removed)) != segment.rows:
+            raise ValueError("another number of rows")
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{folder} is damaged ({error}); build the index anew") from error
+    thumbnails = Thumbnails(folder / UNCHECKED, starts, files["thumbnail_crc"], kept)
+    whole = len(kept) == segment.rows
+    return Rows(
+        names if whole else [names[row] for row in kept.tolist()],
+        files if whole else files[kept],
+        codes if whole else codes[kept],
+        features if whole else features[kept],
+        thumbnails,
+    )
+
+
+def blocks(rows: Rows, size: int) -> Iterator[Rows]:
+    """Parts of at most ``size`` rows."""
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        thumbnails = [rows.thumbnails[row] for row in range(*part.indices(len(rows)))]
+        yield Rows(
+            rows.names[part], rows.files[part], rows.codes[part], rows.features[part], thumbnails
+        )

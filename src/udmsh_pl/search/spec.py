@@ -1,0 +1,113 @@
+"""``encoder.json``: what an encoder is, and the checksums of the files beside it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.files import sha256_file, write_text
+
+FILE = "encoder.json"
+FORMAT = 1
+MAX_JSON = 1 << 20  # bytes; no honest one is longer
+RERANK_DIMS = 128  # int8; of 64, 96, 128 and 256 the least that loses nothing (*ours*)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Everything about an encoder but its weights.
+
+    Args:
+        method: class of the hash head: one of :mod:`udmsh_pl.models`, or ``SignEncoder``
+        arguments: constructor arguments of that class
+        backbone: backbone name
+        weights: what identifies the backbone's weights (:func:`udmsh_pl.backbones.weights_id`)
+        own_backbone: the backbone's weights lie in ``encoder.safetensors`` too
+        image_size: side of the square input in pixels
+        mean: per-channel mean that the network subtracts, in units of 0..1
+        std: per-channel deviation that it divides by
+        grid: the feature map is averaged to grid x grid positions
+        bits: code length K
+        dims: length of the re-rank feature; 0 where there is none
+        note: how it came about, for people
+        files: SHA-256 of each file beside ``encoder.json``
+    """
+
+    method: str
+    arguments: dict[str, Any]
+    backbone: str
+    weights: str
+    own_backbone: bool
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    grid: int
+    bits: int
+    dims: int
+    note: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of a packed code."""
+        return (self.bits + 7) // 8
+
+
+def write_spec(folder: Path, spec: EncoderSpec) -> None:
+    """Write ``encoder.json``, the last file of an encoder's folder."""
+    plain = json.loads(json.dumps({"format": FORMAT} | asdict(spec)))
+    write_text(folder / FILE, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
+
+
+def digest_of(plain: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, which does not depend on its spelling."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def read_spec(folder: Path) -> EncoderSpec:
+    """Read ``encoder.json`` and check each file that it names.
+
+    Raises:
+        InputError: no encoder here, of a newer format, or a file is missing, cut or altered.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(f"{folder} is no encoder: it has no {FILE}; `udmsh export` writes one")
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError("too long")
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["format"] != FORMAT:
+            raise InputError(f"{path} is of format {plain['format']}, this version reads {FORMAT}")
+        if plain.pop("sha256") != digest_of(plain):
+            raise ValueError("its checksum differs")
+        del plain["format"]
+        spec = EncoderSpec(**plain | {name: tuple(plain[name]) for name in ("mean", "std")})
+        _check(spec)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged ({error}); export or index anew") from error
+    for name, sha256 in spec.files.items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
+            raise InputError(f"{folder / name} is missing, cut or altered; export or index anew")
+    return spec
+
+
+def _check(spec: EncoderSpec) -> None:
+    limits = {"image_size": 4096, "grid": 64, "bits": 1024, "dims": 4096}
+    for name, most in limits.items():
+        value = getattr(spec, name)
+        if type(value) is not int or not (0 if name == "dims" else 1) <= value <= most:
+            raise ValueError(f"{name} is {value!r}")
+    for name in ("mean", "std"):
+        numbers = getattr(spec, name)
+        if len(numbers) != 3 or not all(isinstance(number, float | int) for number in numbers):
+            raise ValueError(f"{name} is {numbers!r}")
+    if not isinstance(spec.arguments, dict) or not isinstance(spec.files, dict):
+        raise ValueError("arguments and files are no objects")
+    for name in spec.files:
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise ValueError(f"{name!r} is no name of a file beside it")

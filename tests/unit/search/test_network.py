@@ -1,0 +1,224 @@
+"""The graph's packing and rounding against NumPy; checkpoints and exports say the same codes."""
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from udmsh_pl.commands import export as command
+from udmsh_pl.errors import InputError
+from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
+from udmsh_pl.retrieval import pack_codes
+from udmsh_pl.search import HashEncoder, ImageIndex, train
+from udmsh_pl.search.learned import read_checkpoint
+from udmsh_pl.search.network import pack_bits, to_int8
+from udmsh_pl.search.pictures import decode
+from udmsh_pl.search.runners import runner_of
+
+
+@pytest.mark.parametrize("bits", [1, 7, 8, 12, 64, 100])
+def test_bits_are_packed_as_the_retrieval_packs_them(bits: int) -> None:
+    logits = torch.randn(9, bits, generator=torch.Generator().manual_seed(bits))
+    logits[0, 0] = 0.0
+    np.testing.assert_array_equal(pack_bits(logits).numpy(), pack_codes(logits))
+
+
+def test_int8_keeps_cosines() -> None:
+    features = torch.randn(40, 128, generator=torch.Generator().manual_seed(0))
+    features[0] = 0
+    rounded = to_int8(features)
+    assert rounded.dtype == torch.int8
+    assert int(rounded.abs().max()) == 127
+    before, after = (
+        torch.nn.functional.normalize(values.double(), dim=1) for values in (features, rounded)
+    )
+    torch.testing.assert_close(after @ after.T, before @ before.T, rtol=0, atol=0.01)
+
+
+def save(module: HashingModule, path: Path, **options: Any) -> Path:
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": options}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pixels(built: Path) -> np.ndarray[Any, Any]:
+    paths = sorted((built / "pictures").glob("*.png"))[:3]
+    return np.stack([decode(path.read_bytes(), path.name, 224).pixels for path in paths])
+
+
+def codes_of(module: HashingModule, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    info = module.backbone_info
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (info.mean, info.std))
+    with torch.no_grad():
+        image = (torch.from_numpy(pixels) / 255 - mean) / std
+        return pack_codes(module.eval()({"image": image}))
+
+
+@pytest.mark.parametrize("branches", ["dual", "global", "spatial"])
+def test_a_checkpoint_of_udmsh_gives_its_codes(
+    tmp_path: Path, pixels: np.ndarray[Any, Any], branches: Any
+) -> None:
+    options = {"bits": 12, "hidden": 16, "spatial_hidden": 8, "branches": branches}
+    module = UDMSH(**options)
+    network, spec = read_checkpoint(save(module, tmp_path / "x.ckpt", **options))
+    assert (spec.method, spec.bits, spec.dims) == ("DualBranchEncoder", 12, 0)
+    with torch.no_grad():
+        (codes,) = network(torch.from_numpy(pixels))
+    np.testing.assert_array_equal(codes.numpy(), codes_of(module, pixels))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_an_index_with_a_rerank_feature(
+    tmp_path: Path, built: Path, pixels: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UDMSH_CACHE", str(tmp_path / "cache"))
+    options = {"bits": 12, "hidden": 16, "spatial_hidden": 8}
+    module = UDMSH(**options)
+    encoder = HashEncoder.load(save(module, tmp_path / "x.ckpt", **options))
+    np.testing.assert_array_equal(
+        encoder.encode(list(pixels.transpose(0, 2, 3, 1))).codes, codes_of(module, pixels)
+    )
+    index = ImageIndex.build(built / "pictures", encoder, tmp_path / "index")
+    assert index.rows.features.shape == (12, 128)
+    assert index.search(built / "pictures/04.png", k=1)[0].path == built / "pictures/04.png"
+    by_torch = HashEncoder.load(tmp_path / "index", "torch")
+    paths = [index.path_of(row) for row in range(12)]
+    np.testing.assert_array_equal(by_torch.encode(paths).codes, index.rows.codes)
+
+
+def test_a_checkpoint_of_udmsh_plus_gives_its_codes(
+    tmp_path: Path, pixels: np.ndarray[Any, Any]
+) -> None:
+    options = {"bits": 16, "hidden": 32, "dims": 140}
+    module = UDMSHPlus(**options)
+    parts = torch.randn(200, 6400, generator=torch.Generator().manual_seed(0)).abs()
+    module.encoder.fusion.fit(parts)
+    network, spec = read_checkpoint(save(module, tmp_path / "x.ckpt", **options))
+    assert (spec.method, spec.bits, spec.dims) == ("FusedEncoder", 16, 128)
+    with torch.no_grad():
+        codes, features = network(torch.from_numpy(pixels))
+    np.testing.assert_array_equal(codes.numpy(), codes_of(module, pixels))
+    assert features.shape == (3, 128)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("run",)
+
+
+def test_a_hostile_or_foreign_checkpoint_is_one_line(tmp_path: Path, capfd: Any) -> None:
+    torch.save({"state_dict": Evil(), "hyper_parameters": {}}, tmp_path / "evil.ckpt")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.ckpt")
+    named = {"_class_path": "os.system", "bits": 8}
+    torch.save({"state_dict": {}, "hyper_parameters": named}, tmp_path / "named.ckpt")
+    for path in [*tmp_path.glob("*.ckpt"), tmp_path / "none.ckpt"]:
+        with pytest.raises(InputError) as told:
+            HashEncoder.load(path)
+        assert "\n" not in str(told.value)
+        assert path.name in str(told.value)
+    assert "run" not in capfd.readouterr().out
+
+
+def features(count: int) -> dict[str, Any]:
+    """Backbone features of groups of pictures."""
+    generator = np.random.default_rng(0)
+    centres = generator.random((5, 6400)) ** 4
+    values = (centres[np.arange(count) % 5] + 0.3 * generator.random((count, 6400)) ** 4).astype(
+        np.float32
+    )
+    return {
+        "global_feature": values[:, :1280],
+        "feature_map": values[:, 1280:].reshape(count, 1280, 2, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    "count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 5, 90))]
+)
+def test_few_pictures_get_codes_without_training(tmp_path: Path, count: int) -> None:
+    found = features(count)
+    spec, head, told = train.learn(found, tmp_path)
+    assert spec.method == "SignEncoder"
+    assert f"{count} pictures are too few" in told
+    codes, reranks = train.encode_features(head, found)
+    assert (codes.shape, reranks.shape) == ((count, 8), (count, 128))
+    assert len(np.unique(reranks, axis=0)) == count
+    if count == 90:
+        bits = np.unpackbits(codes, axis=1).astype(int)
+        distances = (bits[:, None] != bits[None]).sum(2)
+        same = np.arange(90)[:, None] % 5 == np.arange(90) % 5
+        assert distances[same].mean() < 0.7 * distances[~same].mean()
+
+
+@pytest.mark.slow
+def test_enough_pictures_are_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LEAST", 100)
+    monkeypatch.setattr(train, "steps_for", lambda count: 20)
+    found = features(120)
+    state = torch.get_rng_state()
+    spec, head, told = train.learn(found, tmp_path, bits=16)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert spec.method == "FusedEncoder"
+    assert "learned from 120 of your pictures" in told
+    codes, _ = train.encode_features(head, found)
+    bits = np.unpackbits(codes, axis=1).astype(int)
+    distances = (bits[:, None] != bits[None]).sum(2)
+    same = np.arange(120)[:, None] % 5 == np.arange(120) % 5
+    assert distances[same].mean() < 0.5 * distances[~same].mean()
+    again, _ = train.encode_features(train.learn(found, tmp_path, bits=16)[1], found)
+    np.testing.assert_array_equal(codes, again)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torchscript",
+        pytest.param("openvino", marks=pytest.mark.slow),
+        pytest.param("onnx", marks=pytest.mark.slow),
+    ],
+)
+def test_an_export_says_what_torch_says(
+    built: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = {
+        "openvino": ["openvino"],
+        "torchscript": [],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    }
+    for module in needs[target]:
+        pytest.importorskip(module, reason=f"{module} is not installed: an extra of udmsh-pl")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    out = tmp_path / "out"
+    arguments = [built / "index", "--format", target, "--out", out, "--check", built / "pictures"]
+    assert command.run(parser.parse_args([str(one) for one in arguments])) == 0
+    assert "12 pictures: 0 of 768 bits differ" in capsys.readouterr().out
+    card = (out / "README.md").read_text()
+    encoder = HashEncoder.load(out)
+    assert all(sha in card for sha in encoder.spec.files.values())
+    paths = sorted((built / "pictures").glob("*.png"))
+    np.testing.assert_array_equal(
+        encoder.encode(paths).codes, ImageIndex.open(built / "index").encoder.encode(paths).codes
+    )
+
+
+def test_what_an_export_needs_is_told(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udmsh_pl.search.export.find_spec", lambda name: None)
+    monkeypatch.setattr("udmsh_pl.search.export.has_openvino", lambda: False)
+    from udmsh_pl.search.export import export
+
+    with pytest.raises(InputError, match=r"udmsh-pl\[export\]"):
+        export(built / "index", "onnx", tmp_path / "out")
+    with pytest.raises(InputError, match=r"udmsh-pl\[extract\]"):
+        export(built / "index", "openvino", tmp_path / "out")
+    spec = HashEncoder.load(built / "index").spec
+    with pytest.raises(InputError, match="cannot run on OpenVINO"):
+        runner_of(built, type(spec)(**{**vars(spec), "files": {}}), "openvino")
