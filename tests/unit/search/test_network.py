@@ -138,9 +138,8 @@ def features(count: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "count", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 5, 90))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2, 5, 90])
 def test_few_pictures_get_codes_without_training(tmp_path: Path, count: int) -> None:
     found = features(count)
     spec, head, told = train.learn(found, tmp_path)
@@ -175,14 +174,8 @@ def test_enough_pictures_are_learned_from(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(codes, again)
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "torchscript",
-        pytest.param("openvino", marks=pytest.mark.slow),
-        pytest.param("onnx", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["openvino", "torchscript", "onnx"])
 def test_an_export_says_what_torch_says(
     built: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
