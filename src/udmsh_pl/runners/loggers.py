@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ def _build(config: Namespace, folder: Path, name: str) -> Logger:
     kind = config.class_path.rsplit(".", 1)[-1]
     arguments = config.init_args
     if kind == "WandbLogger":
+        _end_running()
         arguments.name = name
-        arguments.save_dir = str(folder)
+        arguments.save_dir = str(folder.resolve())  # W&B's service has a current folder of its own
         config.dict_kwargs = {"group": str(folder), **(config.get("dict_kwargs") or {})}
     elif kind == "TensorBoardLogger":
         arguments.save_dir, arguments.name, arguments.version = (
@@ -76,6 +78,13 @@ def _build(config: Namespace, folder: Path, name: str) -> Logger:
         if not lacks_module(error):
             raise
         raise InputError(missing_logger(kind)) from error
+
+
+def _end_running() -> None:
+    """End a W&B run that this process left open: the logger would write the cell into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
 
 
 def close(loggers: Sequence[Logger]) -> None:
