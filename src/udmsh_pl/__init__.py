@@ -8,8 +8,9 @@ Example:
     [[1, -1, 1]]
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from udmsh_pl.lazy import touched
 
 if TYPE_CHECKING:
     from udmsh_pl.data import (
@@ -85,12 +86,4 @@ _MODULE_OF = {
     "ImageIndex": "udmsh_pl.search",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = touched(__name__, _MODULE_OF)

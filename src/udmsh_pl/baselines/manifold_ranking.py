@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
 
-BLOCK = 20_000_000  # numbers of a block of rows that are alive at once
+NUMBERS_AT_ONCE = 20_000_000  # of a block of rows that are alive at once
 ROUNDING = 1e-5  # thresholds are lowered by this share, since a batch's products round differently
 # cosines below are no edges, as in the official code; scores below this share of the mean are zero
 WEAKEST = 1e-4
@@ -157,5 +157,5 @@ def _eigenpairs(graph: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(count: int) -> list[slice]:
-    size = max(BLOCK // count, 1)
+    size = max(NUMBERS_AT_ONCE // count, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -4,8 +4,9 @@ Knows no network and no Lightning. The names below are loaded when they are touc
 decodes a picture does not wait for torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from udmsh_pl.lazy import touched
 
 if TYPE_CHECKING:
     from udmsh_pl.images.folder import find_images
@@ -33,12 +34,4 @@ _MODULE_OF = {
     "write_list": "udmsh_pl.images.list_file",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = touched(__name__, _MODULE_OF)

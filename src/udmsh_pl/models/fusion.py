@@ -9,7 +9,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.models.batch_norm import GlobalBatchNorm
 from udmsh_pl.models.encoder import MAX_BITS
 
-BLOCK = 1024  # rows projected at a time
+ROWS_AT_ONCE = 1024  # projected
 EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised search are blurred
 
 
@@ -59,7 +59,7 @@ class FusedFeature(nn.Module):
         """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
         train features.
         """
-        return torch.cat([self.project(block) for block in torch.split(parts, BLOCK)])
+        return torch.cat([self.project(block) for block in torch.split(parts, ROWS_AT_ONCE)])
 
     def project(self, parts: Tensor) -> Tensor:
         """The same in one piece: what a traced graph needs, whose number of rows is open."""

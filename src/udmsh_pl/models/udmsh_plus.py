@@ -19,13 +19,11 @@ from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import asymmetric_pairwise_loss
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.fusion import ROWS_AT_ONCE, FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.models.options import BranchOptions
 from udmsh_pl.precision import at_least_float32
-from udmsh_pl.seeds import seed_of
 
 FIT_ROWS = 20_000  # train rows that the fused feature's axes are fitted on
-BLOCK = 1024  # rows projected at a time
 GPU_SHARE = 0.25  # of the free memory, that inputs and targets may take
 
 
@@ -121,7 +119,6 @@ class UDMSHPlus(HashingModule):
             teacher, self.branches != "global", dims, neighbours, edge_power, rank, diffusion_time
         )
         # of the train images; not for the checkpoint
-        self._seen, self._epoch = torch.empty(0, dtype=torch.long), -1
         self._inputs, self._targets = torch.empty(0), torch.empty(0)
 
     @property
@@ -177,7 +174,7 @@ class UDMSHPlus(HashingModule):
         if self.finetune:
             u = self(batch)
         else:
-            fused = self._inputs[rows, self._seen_in_epoch()[rows]].to(self.device)
+            fused = self._inputs[rows, self._shown(rows)].to(self.device)
             with self.network_precision():
                 logits = self.encoder.head_logits(fused)
             u = torch.tanh(at_least_float32(logits))
@@ -197,20 +194,14 @@ class UDMSHPlus(HashingModule):
         unit = normalize(fused, dim=1)
         return torch.lerp(similarity, unit @ unit.T, self.cosine_share)
 
-    def _seen_in_epoch(self) -> Tensor:
-        """For each train image whether the epoch shows it as it is (0) or which view; long [N].
+    def _shown(self, rows: Tensor) -> Tensor:
+        """For each row whether the step shows the image as it is (0) or which of its views; long.
 
-        A function of seed, epoch and row, so that it does not matter which process has a row.
+        Drawn for the global batch, whose rows are dealt to processes in turn: they draw alike.
         """
-        if self._epoch != self.current_epoch or len(self._seen) != len(self._inputs):
-            self._epoch = self.current_epoch
-            generator = torch.Generator().manual_seed(
-                seed_of(self.current_epoch, len(self._inputs))
-            )
-            count = self._inputs.shape[1] if self.use_views else 1
-            seen = torch.randint(count, (len(self._inputs),), generator=generator)
-            self._seen = seen.to(self._inputs.device)
-        return self._seen
+        count = self._inputs.shape[1] if self.use_views else 1
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        return torch.randint(count, (len(rows) * world,), device=rows.device)[rank::world]
 
 
 def kept_near(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -274,6 +265,6 @@ def _fused(
     """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all
     there at once.
     """
-    starts = range(0, len(feature), BLOCK)
-    blocks = (_parts(feature, feature_map, slice(at, at + BLOCK), with_map) for at in starts)
+    starts = range(0, len(feature), ROWS_AT_ONCE)
+    blocks = (_parts(feature, feature_map, slice(at, at + ROWS_AT_ONCE), with_map) for at in starts)
     return torch.cat([fusion(block).half() for block in blocks])

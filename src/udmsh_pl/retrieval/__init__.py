@@ -3,9 +3,9 @@
 Knows no network and no Lightning.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from udmsh_pl.lazy import touched
 from udmsh_pl.retrieval.codes import pack_codes, unpack_codes
 
 if TYPE_CHECKING:
@@ -45,12 +45,4 @@ _MODULE_OF = {
     "paired_difference": "udmsh_pl.retrieval.bootstrap",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = touched(__name__, _MODULE_OF)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RADIUS = 24  # bits of 64 that copies may differ in; 22 were the most of 400 copies
 NEIGHBOURS = 5  # nearest by feature
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
-BLOCK = 1024  # rows compared with all at a time
+ROWS_AT_ONCE = 1024  # compared with all
 KEPT = 4096  # thumbnails' details kept in memory
 
 
@@ -94,8 +94,8 @@ def candidates(
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
     nearest = min(NEIGHBOURS + 1, count)  # a row is its own nearest
     seen: set[int] = set()
-    for start in range(0, count, BLOCK):
-        cosines = unit[start : start + BLOCK] @ unit.T
+    for start in range(0, count, ROWS_AT_ONCE):
+        cosines = unit[start : start + ROWS_AT_ONCE] @ unit.T
         order = np.argpartition(-cosines, nearest - 1, axis=1)[:, :nearest]
         for place, others in enumerate(order):
             row = start + place

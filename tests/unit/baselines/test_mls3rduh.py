@@ -86,7 +86,7 @@ def test_leading_eigenvectors_nearly_suffice(
 
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit_manifold(rings(), 0.2, 0.3)
-    monkeypatch.setattr("udmsh_pl.baselines.manifold_ranking.BLOCK", 60 * 7)
+    monkeypatch.setattr("udmsh_pl.baselines.manifold_ranking.NUMBERS_AT_ONCE", 60 * 7)
     parts = fit_manifold(rings(), 0.2, 0.3)
     for name in ("cosine_above", "edge_above", "score_above", "scale"):
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-3, atol=1e-5)
