@@ -200,7 +200,8 @@ class UDMSHPlus(HashingModule):
         Drawn for the global batch, whose rows are dealt to processes in turn: they draw alike.
         """
         count = self._inputs.shape[1] if self.use_views else 1
-        world, rank = self.trainer.world_size, self.trainer.global_rank
+        trainer = self._trainer  # `udmsh index` learns without one
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         return torch.randint(count, (len(rows) * world,), device=rows.device)[rank::world]
 
 
