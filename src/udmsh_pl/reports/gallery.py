@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -10,7 +11,11 @@ from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.retrieval import unpack_codes
 
 Codes = NDArray[np.uint8]
-SIDE = 96  # pixels of a thumbnail
+Colour = tuple[int, int, int]
+SIDE, FRAME, GAP = 96, 4, 4  # pixels of a thumbnail, its frame, the white around
+CELL = SIDE + 2 * FRAME + 2 * GAP
+ROW, TITLE, DPI = CELL + 20, 30, 100  # a row with its notes, the title above
+HIT, MISS, QUERY_FRAME = (44, 160, 44), (214, 39, 40), (60, 60, 60)
 
 
 def nearest(
@@ -41,23 +46,37 @@ def gallery_figure(
     frame, others a red one.
     """
     found, distances = nearest(query_codes[list(rows)], database_codes, bits, count)
-    figure = Figure(figsize=(0.95 * (count + 1.3), 1.16 * len(rows) + 0.5), layout="constrained")
-    grid = figure.subplots(len(rows), count + 1, squeeze=False)
+    width, height = CELL * (count + 1), ROW * len(rows)
+    sheet = np.full((height, width, 3), 255, dtype=np.uint8)
+    figure = Figure(figsize=((width / DPI), (height + TITLE) / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, height / (height + TITLE)))
     for line, row in enumerate(rows):
-        grid[line, 0].imshow(query.load(row).resize((SIDE, SIDE)))
-        grid[line, 0].set_title("query", fontsize=7, pad=2)
-        for place in range(count):
-            axes, other = grid[line, place + 1], int(found[line, place])
-            axes.imshow(database.load(other).resize((SIDE, SIDE)))
-            axes.set_xlabel(f"{distances[line, place]} bits", fontsize=7, labelpad=2)
-            relevant = bool((query.labels[row] & database.labels[other]).any())
-            for spine in axes.spines.values():
-                spine.set_edgecolor("tab:green" if relevant else "tab:red")
-                spine.set_linewidth(3)
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-    figure.suptitle(
-        title or f"The {count} nearest of {len(database):,} images at {bits} bits", fontsize=9
-    )
+        top = line * ROW
+        _paste(sheet, top, 0, query, row, QUERY_FRAME)
+        _note(axes, 0, top, "query")
+        for place, (other, distance) in enumerate(zip(found[line], distances[line], strict=True)):
+            relevant = bool((query.labels[row] & database.labels[int(other)]).any())
+            left = CELL * (place + 1)
+            _paste(sheet, top, left, database, int(other), HIT if relevant else MISS)
+            _note(axes, left, top, f"{distance} bit{'s' * (distance != 1)}")
+    axes.imshow(sheet, interpolation="nearest")
+    axes.set_axis_off()
+    text = title or f"The {count} nearest of {len(database):,} images at {bits} bits"
+    figure.suptitle(text, fontsize=9, y=1 - TITLE / 2 / (height + TITLE), va="center")
     return figure
+
+
+def _paste(
+    sheet: NDArray[np.uint8], top: int, left: int, images: ImageList, row: int, frame: Colour
+) -> None:
+    """One image in a frame, on the sheet that is drawn at once: an axes each takes seconds."""
+    edge = SIDE + 2 * FRAME
+    place = sheet[top + GAP : top + GAP + edge, left + GAP : left + GAP + edge]
+    place[:] = frame
+    picture = images.load(row).convert("RGB").resize((SIDE, SIDE))
+    place[FRAME:-FRAME, FRAME:-FRAME] = np.asarray(picture)
+
+
+def _note(axes: Axes, left: int, top: int, text: str) -> None:
+    centre = left + GAP + FRAME + SIDE / 2
+    axes.text(centre, top + CELL, text, fontsize=7, ha="center", va="top")
