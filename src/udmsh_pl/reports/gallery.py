@@ -58,7 +58,7 @@ def gallery_figure(
             relevant = bool((query.labels[row] & database.labels[int(other)]).any())
             left = CELL * (place + 1)
             _paste(sheet, top, left, database, int(other), HIT if relevant else MISS)
-            _note(axes, left, top, f"{distance} bit{'s' * (distance != 1)}")
+            _note(axes, left, top, f"{distance} bit" + ("" if distance == 1 else "s"))
     axes.imshow(sheet, interpolation="nearest")
     axes.set_axis_off()
     text = title or f"The {count} nearest of {len(database):,} images at {bits} bits"
