@@ -12,7 +12,7 @@ help: ## show this list
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,app,extract,log]"
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,app,extract,log,serve]"
 	@touch $@
 
 install: $(VENV)/installed ## make the virtual environment
@@ -31,7 +31,7 @@ test-all: install ## run the slow tests too
 
 $(VENV)-minimum/installed: pyproject.toml constraints-minimum.txt
 	$(PYTHON) -m venv $(VENV)-minimum
-	$(VENV)-minimum/bin/pip install --disable-pip-version-check --quiet -c constraints-minimum.txt -e ".[dev,app,extract,log]"
+	$(VENV)-minimum/bin/pip install --disable-pip-version-check --quiet -c constraints-minimum.txt -e ".[dev,app,extract,log,serve]"
 	@touch $@
 
 test-minimum: $(VENV)-minimum/installed ## the tests with the lowest versions of pyproject.toml (Python 3.10 or 3.11)

@@ -23,6 +23,7 @@ COMMANDS = {
     "index": "make a folder of pictures searchable, or bring its index up to date",
     "search": "pictures of an index that look like a picture",
     "duplicates": "groups of copies among the pictures of an index",
+    "serve": "search an index in the browser, look at its copies and its map",
     "export": "a checkpoint as one graph for other programs: ONNX, OpenVINO, TorchScript",
 }  # each is a module of udmsh_pl.commands: add_arguments(parser) and run(args) -> exit status
 

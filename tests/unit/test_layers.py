@@ -29,11 +29,11 @@ LAYERS = """
     data | models
     baselines | reports
     search
+    serve
     callbacks | checkpoints | hints
     lightning_cli
     runners
     commands
-    serve
     cli
 """
 HEIGHT = {

@@ -1,0 +1,84 @@
+"""``udmsh serve``: search an index in the browser, look at its copies and its map; a JSON API too.
+
+Only this machine can reach the page. Nothing that is uploaded is kept, and no picture is changed or
+deleted. Stop it with Ctrl-C.
+"""
+
+import argparse
+import os
+import secrets
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.search.store import read_manifest
+
+PORT = 8765
+VARIABLE = "UDMSH_TOKEN"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``udmsh serve``."""
+    parser.add_argument("index", type=Path, help="folder that `udmsh index` made")
+    parser.add_argument(
+        "--host", default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1); any other lets other machines in, and "
+        "needs --token",
+    )  # fmt: skip
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"default: {PORT}; 0 takes one that is free"
+    )
+    parser.add_argument(
+        "--token", nargs="?", const="",
+        help="what one must know to look; without a value one is made and printed. Others of this "
+        f"machine can read a value in the list of processes: the variable {VARIABLE} hides it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--name", action="append", default=[],
+        help="a further name under which the page is reached, such as that of a proxy; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise InputError("udmsh serve needs the extra: pip install 'udmsh-pl[serve]'")
+    from udmsh_pl.serve.access import Access, is_loopback
+    from udmsh_pl.serve.server import listening, serve
+
+    path = arguments.index.expanduser()
+    read_manifest(path)  # a mistake is told before anything listens
+    if not 0 <= arguments.port <= 65535:
+        raise InputError(f"--port {arguments.port} is none; give a number from 0 to 65535")
+    token = _token(arguments.token)
+    Access(arguments.host, arguments.port, token)
+    sock = listening(arguments.host, arguments.port)
+    access = Access(arguments.host, sock.getsockname()[1], token, arguments.name)
+    address = _address(arguments.host, access.port)
+
+    def ready() -> None:
+        url = address + (f"#token={token}" if token else "")
+        print(f"{path} is at {url}  (Ctrl-C ends it)", flush=True)
+        if not is_loopback(arguments.host):
+            told = "the token and the pictures cross the network unencrypted; put a proxy with TLS"
+            print(f"note: {told} in front, or come through ssh -L", file=sys.stderr)
+        if arguments.open:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    serve(path, access, sock, ready)
+    return 0
+
+
+def _token(given: str | None) -> str:
+    if given is None:
+        return os.environ.get(VARIABLE, "")
+    return given or os.environ.get(VARIABLE, "") or secrets.token_urlsafe(24)
+
+
+def _address(host: str, port: int) -> str:
+    shown = "127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host
+    return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"

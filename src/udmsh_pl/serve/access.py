@@ -1,0 +1,115 @@
+"""Who may ask: names that the page has, pages that may send, and the token.
+
+A page of a stranger, open in the same browser, is the enemy here: it may point a name of its own at
+127.0.0.1 (DNS rebinding), and send forms and pictures' addresses to any address (request forgery).
+"""
+
+import hmac
+import ipaddress
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+
+from udmsh_pl.errors import InputError
+
+LEAST_TOKEN = 16  # characters
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rules of one server.
+
+    Args:
+        host: address that is listened on
+        port: port that is listened on
+        token: what one must know; empty where only this machine can ask
+        names: further names under which the page is reached, behind a proxy say
+    """
+
+    host: str
+    port: int
+    token: str = ""
+    names: Sequence[str] = ()
+    session: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and not self.token:
+            raise InputError(
+                f"--host {self.host} lets other machines in; give --token too, alone to have one "
+                "made, or leave --host out"
+            )
+        if self.token and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
+            raise InputError(f"--token has to have {LEAST_TOKEN} ASCII characters or more")
+
+    @property
+    def cookie(self) -> str:
+        """Name of the session's cookie: browsers do not tell ports apart."""
+        return f"udmsh-{self.port}"
+
+    def knows_host(self, header: str) -> bool:
+        """Whether a ``Host`` header is a name of ours. No stranger can make an address his name."""
+        name = _without_port(header)
+        if name in LOOPBACK_NAMES or name in {known.lower() for known in self.names}:
+            return True
+        if is_loopback(self.host):
+            return False
+        own = socket.gethostname().lower()
+        return _is_address(name) or name in {self.host.lower(), own, f"{own}.local"}
+
+    def is_forged(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
+        """Whether another site has made the browser ask."""
+        origin, host = headers.get("origin"), headers.get("host", "")
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+            return True
+        if headers.get("sec-fetch-site") in (None, "same-origin", "none"):
+            return False
+        opened = headers.get("sec-fetch-mode") == "navigate" and method in ("GET", "HEAD")
+        return not (opened and path in ("/", "/api"))
+
+    def is_token(self, given: str) -> bool:
+        """Whether it is the token, in a time that tells nothing."""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
+
+    def is_known(self, headers: Mapping[str, str]) -> bool:
+        """Whether the request carries the token or a session."""
+        if not self.token:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")[:4096]).get(self.cookie)
+        except CookieError:
+            return False
+        given = cookie.value if cookie is not None else ""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self.session.encode())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_port(header: str) -> str:
+    """The name of a ``Host`` header, lower case: ``[::1]:8765`` is ``::1``."""
+    header = header.strip().lower()
+    if header.startswith("["):
+        name, _, port = header[1:].partition("]")
+        return name if not port or _is_port(port) else ""
+    name, colon, port = header.partition(":")
+    return name if not colon or _is_port(":" + port) else ""
+
+
+def _is_port(text: str) -> bool:
+    return text.startswith(":") and text[1:].isascii() and text[1:].isdecimal()

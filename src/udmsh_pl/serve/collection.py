@@ -1,0 +1,170 @@
+"""The index that is served: searched by many threads, and opened again when it has changed."""
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.search import Codes, ImageIndex, Match
+from udmsh_pl.search.index import SHORTLIST
+from udmsh_pl.search.nearest import cosines
+from udmsh_pl.search.overlap import Details, overlap
+from udmsh_pl.search.pictures import Picture, digest_of, read_bytes
+from udmsh_pl.search.store import MANIFEST
+
+CHECK_SECONDS = 1.0  # between two looks at the index on the disk
+SAMPLED = 256  # pictures compared with all others, to know what chance gives
+STRONG, LIKELY = 0.999, 0.99  # shares of pairs that a match is more alike than
+LOOKED_AT = 4  # matches whose pixels are compared with the query's
+LEAST_COPY = 0.8  # cosine of those
+
+
+class Gone(InputError):
+    """A picture that the index knows is no longer what it was."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of the index.
+
+    Args:
+        index: opened
+        names: lower case, to be searched for
+        strong: similarity that one of 1,000 pairs of the collection has
+        likely: similarity that one of 100 has
+    """
+
+    index: ImageIndex
+    names: tuple[str, ...]
+    strong: float
+    likely: float
+
+    @property
+    def version(self) -> int:
+        """Of the index."""
+        return self.index.manifest.version
+
+    def certainty(self, similarity: float) -> Literal["strong", "likely", "weak"]:
+        """How sure a match is: ``strong``, ``likely`` or ``weak``."""
+        if similarity >= self.strong:
+            return "strong"
+        return "likely" if similarity >= self.likely else "weak"
+
+    def content(self, row: int) -> bytes:
+        """The file of a row, if it is byte for byte the one that was indexed.
+
+        Raises:
+            Gone: it has been changed, moved or deleted.
+        """
+        try:
+            content = read_bytes(self.index.path_of(row))
+        except InputError as error:
+            raise Gone("the file is gone; run `udmsh index` again") from error
+        if digest_of(content) != self.index.rows.files["digest"][row].tobytes():
+            raise Gone("the file has changed; run `udmsh index` again")
+        return content
+
+
+class Collection:
+    """An index's folder, always in its newest version.
+
+    Args:
+        path: the index's folder
+
+    Raises:
+        InputError: no index, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.problem = path, ""
+        self._seen = self._stamp()
+        self._snapshot = _snapshot(ImageIndex.open(path), None)
+        self._looked = time.monotonic()
+        self._reloading, self._encoding = threading.Lock(), threading.Lock()
+
+    def current(self) -> Snapshot:
+        """The newest version; while one thread opens it, the others go on with the one before."""
+        if time.monotonic() - self._looked < CHECK_SECONDS:
+            return self._snapshot
+        if self._reloading.acquire(blocking=False):
+            try:
+                self._looked = time.monotonic()
+                self._look()
+            finally:
+                self._reloading.release()
+        return self._snapshot
+
+    def search(self, picture: Picture, k: int) -> tuple[Snapshot, list[Match], set[int]]:
+        """The pictures most like one that is not in the index, and which of them are the same."""
+        snapshot = self.current()
+        with self._encoding:
+            ((code, feature),) = snapshot.index.encoder.encode_pixels(iter([picture.pixels]))
+        matches = snapshot.index.search_codes(Codes([""], code, feature), k, max(SHORTLIST, k))
+        return snapshot, matches, _same(snapshot, picture.thumbnail, matches)
+
+    def warm_up(self) -> None:
+        """Load the encoder, so that the first search does not wait for it."""
+        encoder = self._snapshot.index.encoder
+        side = encoder.spec.image_size
+        with self._encoding:
+            list(encoder.encode_pixels(iter([np.zeros((3, side, side), np.uint8)])))
+
+    def _look(self) -> None:
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return
+            self._snapshot = _snapshot(ImageIndex.open(self.path), self._snapshot)
+            self._seen, self.problem = stamp, ""
+        except (InputError, OSError):  # what is served stays what it was
+            self.problem = "the index on the disk cannot be read; an older version is shown"
+
+    def _stamp(self) -> tuple[int, int, int]:
+        try:
+            facts = os.stat(self.path / MANIFEST)  # noqa: PTH116
+        except FileNotFoundError:
+            return 0, 0, 0
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def similar(snapshot: Snapshot, row: int, k: int) -> tuple[Snapshot, list[Match], set[int]]:
+    """The pictures most like a row, which is itself among them."""
+    matches = snapshot.index.similar(row, k, max(SHORTLIST, k))
+    return snapshot, matches, _same(snapshot, snapshot.index.thumbnail(row), matches)
+
+
+def _snapshot(index: ImageIndex, former: Snapshot | None) -> Snapshot:
+    if former is not None and former.index.encoder.spec == index.encoder.spec:
+        index.encoder = former.index.encoder  # it is loaded already
+    strong, likely = _chance(index)
+    return Snapshot(index, tuple(name.casefold() for name in index.rows.names), strong, likely)
+
+
+def _chance(index: ImageIndex) -> tuple[float, float]:
+    """Similarities that one of 1,000 pairs of pictures has, and one of 100."""
+    count = len(index)
+    rows = np.random.default_rng(0).permutation(count)[:SAMPLED]
+    features = index.rows.features
+    if not features.shape[1]:
+        features = np.unpackbits(index.rows.codes, axis=1).astype(np.int8) * 2 - 1
+    others = np.random.default_rng(1).permutation(count)[: 64 * SAMPLED]
+    found = [cosines(features[row], features[others[others != row]]) for row in rows.tolist()]
+    if not found or not len(found[0]):
+        return 1.0, 1.0
+    strong, likely = np.quantile(np.concatenate(found), [STRONG, LIKELY])
+    return float(strong), float(likely)
+
+
+def _same(snapshot: Snapshot, thumbnail: bytes, matches: list[Match]) -> set[int]:
+    """Rows that show the query's very picture, told by their pixels."""
+    near = [one for one in matches[:LOOKED_AT] if one.similarity >= LEAST_COPY]
+    if not near:
+        return set()
+    query = Details(thumbnail)
+    looks = ((one.row, Details(snapshot.index.thumbnail(one.row))) for one in near)
+    return {row for row, look in looks if overlap(query, look, cuts=False).is_copy}
