@@ -159,8 +159,10 @@ def read_segment(
         cut = path.stat().st_size != size
         if cut or (file != UNCHECKED and not mapped and sha256_file(path) != sha256):
             raise InputError(f"{path} was cut or altered; build the index anew")
-    kept = np.setdiff1d(np.arange(segment.rows), np.asarray(segment.removed, dtype=np.int64))
     try:
+        living = np.ones(segment.rows, dtype=bool)
+        living[np.asarray(segment.removed, dtype=np.int64)] = False
+        kept = np.flatnonzero(living)
         files, codes, features, starts = (
             np.load(folder / file, "r" if mapped else None, allow_pickle=False)
             for file in ("files.npy", "codes.npy", "features.npy", "thumbnails.npy")
@@ -175,7 +177,7 @@ def read_segment(
             raise ValueError("an array of another shape")
         if len(kept) + len(set(segment.removed)) != segment.rows:
             raise ValueError("another number of rows")
-    except (ValueError, EOFError) as error:
+    except (ValueError, IndexError, EOFError) as error:
         raise InputError(f"{folder} is damaged ({error}); build the index anew") from error
     thumbnails = Thumbnails(folder / UNCHECKED, starts, files["thumbnail_crc"], kept)
     names = Names(folder / "names.bin", segment.rows, kept)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
@@ -106,6 +105,8 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         InputError: another process writes there, or the folder holds something else.
     """
+    from filelock import FileLock, Timeout  # a search needs none, and would wait for its import
+
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give --out a folder")
     if path.is_dir() and any(path.iterdir()) and not (path / LOCK).exists():
