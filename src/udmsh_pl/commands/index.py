@@ -4,11 +4,12 @@ import argparse
 import time
 from pathlib import Path
 
+from udmsh_pl.errors import InputError
 from udmsh_pl.search.build import build_index
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.index import ImageIndex
 from udmsh_pl.search.reading import Report
-from udmsh_pl.search.store import MANIFEST
+from udmsh_pl.search.store import MANIFEST, RECALL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bits", type=int, default=64, help="code length where one is learned")
     parser.add_argument(
+        "--recall", type=float, help="share of the nearest codes that a search finds among a "
+        "million pictures and more (default: 0.99; 1: all, by looking at every code)",
+    )  # fmt: skip
+    parser.add_argument(
         "--retrain", action="store_true", help="learn and encode anew, though there is an index"
     )
     parser.add_argument(
@@ -37,11 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     out, pictures = arguments.out.expanduser(), arguments.pictures.expanduser()
     encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
+    recall = arguments.recall
+    if recall is not None and not 0 < recall <= 1:
+        raise InputError(f"--recall is {recall}: give a number above 0, at most 1")
     known = ImageIndex.open(out) if (out / MANIFEST).is_file() and not arguments.retrain else None
     if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
-        report = known.update(pictures, arguments.moved)
+        report = known.update(pictures, arguments.moved, recall)
     else:
-        report = build_index(out, pictures, encoder, arguments.bits)
+        report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL)
     _tell(report, ImageIndex.open(out), time.perf_counter() - start)
     return 0
 
@@ -57,5 +65,5 @@ def _tell(report: Report, index: ImageIndex, seconds: float) -> None:
     code, feature = index.encoder.spec.code_bytes, index.manifest.dims
     print(
         f"{index.path}: {len(index):,} pictures, {code} bytes of code and {feature} of re-rank "
-        "feature each"
+        f"feature each; a search looks through {index.method}"
     )

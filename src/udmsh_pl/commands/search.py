@@ -7,7 +7,7 @@ from pathlib import Path
 
 from udmsh_pl.files import write_text
 from udmsh_pl.search.index import ImageIndex
-from udmsh_pl.search.sheet import Tile, sheet
+from udmsh_pl.search.runners import start_faster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search and print, most alike first."""
-
+    start_faster()
     index = ImageIndex.open(arguments.index)
     matches = index.search(arguments.picture, arguments.k, arguments.rerank)
     if hasattr(sys.stdout, "reconfigure"):
@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.open:
         import tempfile
         import webbrowser
+
+        from udmsh_pl.search.sheet import Tile, sheet
 
         tiles = [
             Tile(one.path, index.thumbnail(one.row), f"{one.similarity:.3f}, {one.distance} bits")

@@ -32,6 +32,7 @@ _ENDINGS = {
 }
 ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in endings)
 _EXTRAS = {"HEIF": "needs the extra: pip install 'udmsh-pl[heif]'"}
+_PLUGINS = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}  # Pillow's names of their modules
 _MOST_SCANS = 64  # of a JPEG; each goes over the whole picture, and no encoder writes more
 _STRIP = 1 << 21  # pixels that are converted at a time
 _TURNS = {
@@ -68,7 +69,9 @@ def formats() -> tuple[str, ...]:
     """The formats of the allow-list that this Pillow reads, and HEIF with the extra
     ``udmsh-pl[heif]``.
     """
-    Image.init()
+    for name in FORMATS:  # Image.init() would load forty more
+        with suppress(ImportError):
+            importlib.import_module(f"PIL.{_PLUGINS.get(name, name.title())}ImagePlugin")
     with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)

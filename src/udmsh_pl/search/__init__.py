@@ -7,6 +7,7 @@ Example:
 """
 
 from udmsh_pl.search.encoder import Codes, HashEncoder
-from udmsh_pl.search.index import ImageIndex, Match
+from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.searcher import Match
 
 __all__ = ["Codes", "HashEncoder", "ImageIndex", "Match"]

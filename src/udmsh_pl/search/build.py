@@ -14,13 +14,20 @@ from udmsh_pl.search import store
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.pictures import find_pictures
 from udmsh_pl.search.reading import Read, Report, encoded, read_files, rows_of
+from udmsh_pl.search.searcher import with_lists
 from udmsh_pl.search.segment import FILES, Rows, Segment, blocks, write_segment
 from udmsh_pl.search.spec import EncoderSpec
 
 CHUNK = 8192  # pictures a segment
 
 
-def build_index(path: Path, folder: Path, encoder: HashEncoder | None, bits: int = 64) -> Report:
+def build_index(
+    path: Path,
+    folder: Path,
+    encoder: HashEncoder | None,
+    bits: int = 64,
+    recall: float = store.RECALL,
+) -> Report:
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
     Args:
@@ -28,6 +35,8 @@ def build_index(path: Path, folder: Path, encoder: HashEncoder | None, bits: int
         folder: folder of the pictures
         encoder: a trained encoder; None learns one from these pictures
         bits: code length of one that is learned
+        recall: share of the nearest codes that a search should find among a million pictures and
+            more, which it finds through inverted lists; 1 to look at all codes, as among fewer
 
     Raises:
         InputError: no readable pictures, or ``path`` is something else or being written.
@@ -66,9 +75,9 @@ def build_index(path: Path, folder: Path, encoder: HashEncoder | None, bits: int
                 f"first {report.broken[0][1]}"
             )
         manifest = store.Manifest(
-            version, str(root), here.name, spec.bits, spec.dims, tuple(maker.made)
+            version, str(root), here.name, spec.bits, spec.dims, tuple(maker.made), recall=recall
         )
-        store.write_manifest(path, manifest)
+        store.write_manifest(path, with_lists(path, manifest))
     return report
 
 

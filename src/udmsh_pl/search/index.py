@@ -5,7 +5,7 @@ for copies.
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.search import nearest, store
+from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
 from udmsh_pl.search.pictures import FileFacts, facts_of, find_pictures
 from udmsh_pl.search.reading import Report, encoded, read_files
+from udmsh_pl.search.searcher import Match, Searcher, with_lists
 from udmsh_pl.search.segment import Rows, write_segment
 
 CHUNK = 8192  # pictures a segment, and in memory, at most
 SHORTLIST = 200
-
-
-@dataclass(frozen=True)
-class Match:
-    """A picture that was found.
-
-    Args:
-        path: its file
-        distance: Hamming distance of the codes
-        similarity: cosine of the re-rank features, -1 to 1; of the codes where there are none
-        row: its row in the index
-    """
-
-    path: Path
-    distance: int
-    similarity: float
-    row: int
 
 
 class ImageIndex:
@@ -121,24 +105,24 @@ class ImageIndex:
             raise InputError(f"k is {k}: ask for at least one picture")
         if not len(self):
             return []
-        distances, rows = nearest.shortlist(query.codes[0], self.rows.codes, max(k, rerank))
-        if self.rows.features.shape[1]:
-            cosines = nearest.cosines(query.features[0], self.rows.features[rows])
-        else:
-            cosines = 1 - 2 * distances / self.manifest.bits
-        if rerank:
-            order = np.lexsort((rows, distances, -cosines))
-            distances, rows, cosines = distances[order], rows[order], cosines[order]
+        found = self._searcher.search(query, k, rerank)
         return [
             Match(self.path_of(int(row)), int(distance), round(float(cosine), 4), int(row))
-            for distance, row, cosine in zip(distances[:k], rows[:k], cosines[:k], strict=True)
+            for distance, row, cosine in zip(*found, strict=True)
         ]
+
+    @property
+    def method(self) -> str:
+        """How a search finds the nearest codes."""
+        return str(self._searcher)
 
     def thumbnail(self, row: int) -> bytes:
         """JPEG of a row, its longer side at most 192 pixels."""
         return bytes(self.rows.thumbnails[row])
 
-    def update(self, folder: Path | str | None = None, moved: bool = False) -> Report:
+    def update(
+        self, folder: Path | str | None = None, moved: bool = False, recall: float | None = None
+    ) -> Report:
         """Add new pictures of the folder, drop those that are gone, encode changed ones again, and
         touch nothing else.
 
@@ -148,6 +132,7 @@ class ImageIndex:
         Args:
             folder: None for the index's own
             moved: the pictures lie in this ``folder`` now
+            recall: of a search among a million and more, see ``build_index``; None: as before
 
         Raises:
             InputError: another folder than the index's, or the index is being written.
@@ -161,7 +146,7 @@ class ImageIndex:
             gone = [row for name, row in own.items() if name not in found]
             fresh = [name for name in found if not self._same(known.get(name), found[name])]
             report = Report(deleted=len(gone), unchanged=len(found) - len(fresh))
-            self._write(root, fresh, gone, report)
+            self._write(root, fresh, gone, report, recall)
         return report
 
     def add(self, pictures: Iterable[Path | str]) -> Report:
@@ -187,7 +172,7 @@ class ImageIndex:
             self._reload()
             wanted = {self._name(Path(picture)) for picture in pictures}
             gone = [row for row, name in enumerate(self.rows.names) if name in wanted]
-            self._commit(replace(self.manifest), np.asarray(gone, dtype=np.int64), [])
+            self._commit(self.manifest, np.asarray(gone, dtype=np.int64), [])
         return len(gone)
 
     def save(self, path: Path | str) -> "ImageIndex":
@@ -197,7 +182,7 @@ class ImageIndex:
             raise InputError(f"{target} is an index already; give another folder")
         with store.writing(self.path), store.writing(target):
             manifest = store.read_manifest(self.path)
-            for name in (manifest.encoder, store.SEGMENTS):
+            for name in filter(None, (manifest.encoder, store.SEGMENTS, manifest.lists)):
                 if (self.path / name).is_dir():
                     shutil.copytree(self.path / name, target / name)
             store.write_manifest(target, manifest)
@@ -213,6 +198,7 @@ class ImageIndex:
 
     def _reload(self) -> None:
         self.manifest, self.rows = store.open_rows(self.path)
+        self._searcher = Searcher(self.path, self.manifest, self.rows)
 
     def _root(self, folder: Path | str | None, moved: bool) -> Path:
         root = self.root if folder is None else Path(folder).expanduser().resolve()
@@ -236,13 +222,21 @@ class ImageIndex:
         stored = self.rows.files[row]
         return bool(stored["size"] == facts.size and stored["mtime_ns"] == facts.mtime_ns)
 
-    def _write(self, root: Path, fresh: Sequence[str], gone: Sequence[int], report: Report) -> None:
+    def _write(
+        self,
+        root: Path,
+        fresh: Sequence[str],
+        gone: Sequence[int],
+        report: Report,
+        recall: float | None = None,
+    ) -> None:
         """Encode ``fresh`` and make one new version of the index."""
         old = {name: row for row, name in enumerate(self.rows.names)}
         replaced = [old[name] for name in fresh if name in old]
-        removed = np.asarray([*gone, *replaced], dtype=np.int64)
         new = self._encode(root, fresh, old, report)
-        self._commit(replace(self.manifest, root=str(root)), removed, new)
+        recall = self.manifest.recall if recall is None else recall
+        changed = replace(self.manifest, root=str(root), recall=recall)
+        self._commit(changed, np.asarray([*gone, *replaced], dtype=np.int64), new)
 
     def _encode(
         self, root: Path, fresh: Sequence[str], old: dict[str, int], report: Report
@@ -275,6 +269,6 @@ class ImageIndex:
             return
         changed = store.without(manifest, removed)
         changed = replace(changed, version=version, segments=(*changed.segments, *written))
-        changed = store.compacted(self.path, changed)
+        changed = with_lists(self.path, store.compacted(self.path, changed))
         store.write_manifest(self.path, changed)
         self._reload()

@@ -34,6 +34,23 @@ def shortlist(
     return distances[rows], rows
 
 
+def reranked(
+    distances: Int64s, rows: Int64s, feature: NDArray[np.int8], features: NDArray[np.int8]
+) -> tuple[Int64s, Int64s, NDArray[np.float64]]:
+    """A shortlist in the order of its cosines with ``feature``, the second stage of a search; at
+    one cosine in the order of distances, then of rows.
+
+    Args:
+        distances: int64 [n]
+        rows: int64 [n]
+        feature: int8 [d]
+        features: int8 [n, d], of those rows
+    """
+    alike = cosines(feature, features)
+    order = np.lexsort((rows, distances, -alike))
+    return distances[order], rows[order], alike[order]
+
+
 def cosines(feature: NDArray[np.int8], features: NDArray[np.int8]) -> NDArray[np.float64]:
     """Cosines of one feature int8 [d] with others int8 [n, d]; 0 where one of them is all zero."""
     one, many = feature.astype(np.float64), features.astype(np.float64)

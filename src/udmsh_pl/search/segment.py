@@ -3,7 +3,7 @@
 A segment holds ``files.npy`` (size, time, shape and hash of each picture), ``codes.npy``,
 ``features.npy``, ``names.bin`` (UTF-8, a zero byte between), ``thumbnails.bin`` and
 ``thumbnails.npy`` (where each begins). All but the thumbnails are checked by SHA-256 whenever an
-index is opened; each thumbnail has a CRC of its own.
+index that is small enough to be read whole is opened; each thumbnail has a CRC of its own.
 """
 
 import os
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sha256_file
+from udmsh_pl.search.chained import ChainedRows, Names
 from udmsh_pl.search.pictures import DIGEST_BYTES
 
 FILES = np.dtype(
@@ -37,7 +38,8 @@ PARTS = ("files.npy", "codes.npy", "features.npy", "thumbnails.npy", "names.bin"
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """N pictures of an index.
+    """N pictures of an index. In a large one, arrays are :class:`ChainedRows`, which are fetched
+    from the disk row by row.
 
     Args:
         names: paths relative to the index's root, or absolute ones
@@ -134,8 +136,17 @@ def write_segment(parent: Path, name: str, rows: Rows) -> Segment:
     return Segment(name, len(rows), facts)
 
 
-def read_segment(parent: Path, segment: Segment, bits: int, dims: int) -> Rows:
-    """Rows of a segment that are still in the index; thumbnails stay on the disk.
+def read_segment(
+    parent: Path, segment: Segment, bits: int, dims: int, mapped: bool = False
+) -> Rows:
+    """Rows of a segment that are still in the index; names and thumbnails stay on the disk.
+
+    Args:
+        parent: folder of the segments
+        segment: which one
+        bits: code length K
+        dims: length of the re-rank feature
+        mapped: arrays stay on the disk too, and only the sizes of the files are checked
 
     Raises:
         InputError: a file is cut, altered, or of another shape than the manifest says.
@@ -145,16 +156,17 @@ def read_segment(parent: Path, segment: Segment, bits: int, dims: int) -> Rows:
     for file in PARTS:
         size, sha256 = segment.files[file]
         path = folder / file
-        if path.stat().st_size != size or (file != UNCHECKED and sha256_file(path) != sha256):
+        cut = path.stat().st_size != size
+        if cut or (file != UNCHECKED and not mapped and sha256_file(path) != sha256):
             raise InputError(f"{path} was cut or altered; build the index anew")
-    kept = np.setdiff1d(np.arange(segment.rows), np.asarray(segment.removed, dtype=np.int64))
     try:
+        living = np.ones(segment.rows, dtype=bool)
+        living[np.asarray(segment.removed, dtype=np.int64)] = False
+        kept = np.flatnonzero(living)
         files, codes, features, starts = (
-            np.load(folder / file, allow_pickle=False)
+            np.load(folder / file, "r" if mapped else None, allow_pickle=False)
             for file in ("files.npy", "codes.npy", "features.npy", "thumbnails.npy")
         )
-        text = (folder / "names.bin").read_bytes().decode("utf-8", "surrogateescape")
-        names = text.split("\0") if segment.rows else []
         shapes = [
             (files, (segment.rows,), FILES),
             (codes, (segment.rows, (bits + 7) // 8), np.dtype(np.uint8)),
@@ -163,19 +175,18 @@ def read_segment(parent: Path, segment: Segment, bits: int, dims: int) -> Rows:
         ]
         if any(array.shape != shape or array.dtype != dtype for array, shape, dtype in shapes):
             raise ValueError("an array of another shape")
-        if len(names) != segment.rows or len(kept) + len(set(segment.removed)) != segment.rows:
+        if len(kept) + len(set(segment.removed)) != segment.rows:
             raise ValueError("another number of rows")
-    except (ValueError, EOFError) as error:
+    except (ValueError, IndexError, EOFError) as error:
         raise InputError(f"{folder} is damaged ({error}); build the index anew") from error
     thumbnails = Thumbnails(folder / UNCHECKED, starts, files["thumbnail_crc"], kept)
-    whole = len(kept) == segment.rows
-    return Rows(
-        names if whole else [names[row] for row in kept.tolist()],
-        files if whole else files[kept],
-        codes if whole else codes[kept],
-        features if whole else features[kept],
-        thumbnails,
-    )
+    names = Names(folder / "names.bin", segment.rows, kept)
+    if len(kept) < segment.rows:
+        some: list[Any] = [
+            ChainedRows([one], [kept]) if mapped else one[kept] for one in (files, codes, features)
+        ]
+        files, codes, features = some
+    return Rows(names, files, codes, features, thumbnails)
 
 
 def blocks(rows: Rows, size: int) -> Iterator[Rows]:

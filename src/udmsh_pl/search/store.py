@@ -10,24 +10,34 @@ fraction of one, 180 MB on disk, and two versions (one that deletes, one that ad
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
-from udmsh_pl.search.segment import FILES, PARTS, Rows, Segment, read_segment, write_segment
+from udmsh_pl.search.chained import Chained, chained
+from udmsh_pl.search.segment import (
+    FILES,
+    PARTS,
+    UNCHECKED,
+    Rows,
+    Segment,
+    read_segment,
+    write_segment,
+)
 from udmsh_pl.search.spec import digest_of
 
 MANIFEST, LOCK, SEGMENTS = "index.json", "lock", "segments"
 FORMAT = 1
+RECALL = 0.99  # of a search through inverted lists
 MAX_MANIFEST = 1 << 28  # bytes
+IN_MEMORY = 1 << 28  # bytes of an index that are read and checked whole when it is opened
 MOST_SEGMENTS = 16  # beyond, the smallest are merged
 MOST_REMOVED = 0.25  # share of a segment's rows; beyond, it is written anew
 
@@ -43,6 +53,8 @@ class Manifest:
         bits: code length K
         dims: length of the re-rank feature
         segments: the rows
+        lists: name of the folder of inverted lists; none where every code is looked at
+        recall: share of the nearest codes that a search through lists should find
     """
 
     version: int
@@ -51,6 +63,8 @@ class Manifest:
     bits: int
     dims: int
     segments: tuple[Segment, ...] = ()
+    lists: str = ""
+    recall: float = RECALL
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -91,6 +105,8 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         InputError: another process writes there, or the folder holds something else.
     """
+    from filelock import FileLock, Timeout  # a search needs none, and would wait for its import
+
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give --out a folder")
     if path.is_dir() and any(path.iterdir()) and not (path / LOCK).exists():
@@ -110,26 +126,51 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read_rows(path: Path, manifest: Manifest) -> Rows:
-    """All rows of an index, in the order of its segments.
+    """All rows of an index, in the order of its segments: in memory if they take at most 256 MB,
+    else in mapped files.
 
     Raises:
-        InputError: a file is cut or altered.
+        InputError: a file is cut or altered; of mapped ones, :func:`check` looks at every byte.
         FileNotFoundError: another process has replaced a segment meanwhile.
     """
+    sizes = [size for one in manifest.segments for name, (size, _) in one.files.items()
+             if name != UNCHECKED]  # fmt: skip
+    mapped = sum(sizes) > IN_MEMORY
     parts = [
-        read_segment(path / SEGMENTS, segment, manifest.bits, manifest.dims)
+        read_segment(path / SEGMENTS, segment, manifest.bits, manifest.dims, mapped)
         for segment in manifest.segments
     ]
     if len(parts) == 1:
         return parts[0]
-    empty = (np.empty(0, FILES), np.empty((0, (manifest.bits + 7) // 8), np.uint8))
-    return Rows(
-        [name for part in parts for name in part.names],
-        np.concatenate([empty[0], *(part.files for part in parts)]),
-        np.concatenate([empty[1], *(part.codes for part in parts)]),
-        np.concatenate([np.empty((0, manifest.dims), np.int8), *(part.features for part in parts)]),
-        Chained([part.thumbnails for part in parts]),
+    width = (manifest.bits + 7) // 8
+    empty: list[Any] = [
+        np.empty(0, FILES),
+        np.empty((0, width), np.uint8),
+        np.empty((0, manifest.dims), np.int8),
+    ]
+    arrays: list[list[Any]] = [
+        [getattr(part, name) for part in parts] for name in ("files", "codes", "features")
+    ]
+    if mapped:
+        files, codes, features = (chained(some) for some in arrays)
+    else:
+        files, codes, features = (
+            np.concatenate([none, *some]) for none, some in zip(empty, arrays, strict=True)
+        )
+    names, thumbnails = (
+        [getattr(part, name) for part in parts] for name in ("names", "thumbnails")
     )
+    return Rows(Chained(names), files, codes, features, Chained(thumbnails))
+
+
+def check(path: Path, manifest: Manifest) -> None:
+    """Look at every byte of an index's segments but thumbnails.
+
+    Raises:
+        InputError: one is another than was written.
+    """
+    for segment in manifest.segments:
+        read_segment(path / SEGMENTS, segment, manifest.bits, manifest.dims)
 
 
 def open_rows(path: Path) -> tuple[Manifest, Rows]:
@@ -174,28 +215,14 @@ def compacted(path: Path, manifest: Manifest) -> Manifest:
     return replace(manifest, segments=(*kept, new))
 
 
-class Chained(Sequence[bytes]):
-    """Several sequences as one."""
-
-    def __init__(self, parts: Sequence[Sequence[bytes]]) -> None:
-        self.parts = parts
-        self.ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1]) if len(self.ends) else 0
-
-    def __getitem__(self, item: Any) -> Any:
-        part = int(np.searchsorted(self.ends, item, side="right"))
-        return self.parts[part][item - (int(self.ends[part - 1]) if part else 0)]
-
-
 def _sweep(path: Path) -> None:
     """Remove what a killed writer left, and segments and encoders that are no longer named."""
     named: set[str] = set()
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
-        named = {manifest.encoder, *(segment.name for segment in manifest.segments)}
-    for folder in [*path.glob("encoder-*"), *(path / SEGMENTS).glob("*")]:
+        named = {manifest.encoder, manifest.lists, *(segment.name for segment in manifest.segments)}
+    ours = [*path.glob("encoder-*"), *path.glob("lists-*"), *path.glob(".lists-*")]
+    for folder in [*ours, *(path / SEGMENTS).glob("*")]:
         if folder.name not in named:
             shutil.rmtree(folder)
     for partial in path.glob(".*.part*"):
@@ -211,6 +238,8 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
         removed = tuple(int(row) for row in one["removed"])
         segments.append(Segment(str(one["name"]), int(one["rows"]), files, removed))
     facts = {name: plain[name] for name in ("version", "root", "encoder", "bits", "dims")}
-    if "/" in facts["encoder"] or facts["encoder"].startswith("."):
-        raise ValueError("an encoder elsewhere")
+    facts |= {"lists": plain.get("lists", ""), "recall": float(plain.get("recall", RECALL))}
+    for name in ("encoder", "lists"):
+        if "/" in facts[name] or facts[name].startswith("."):
+            raise ValueError(f"{name} elsewhere")
     return Manifest(**facts, segments=tuple(segments))

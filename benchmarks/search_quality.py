@@ -1,0 +1,170 @@
+"""What the two stages of a search find, beside the codes alone and the features alone.
+
+    python benchmarks/search_quality.py [--cifar IMAGES LISTS] [--miml IMAGES LISTS]
+        [--drawings FOLDER] [--seeds 3] [--out FILE]
+
+Each collection is learned from as ``udmsh index`` does it, without labels; its query pictures are
+never learned from. IMAGES is a folder of pictures, LISTS one of list files, FOLDER what
+``scripts/drawings.py`` made: pictures of no benchmark, on which the length of the re-rank feature
+is chosen.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize
+
+from udmsh_pl.backbones import OFFLINE_BACKBONE
+from udmsh_pl.baselines.cosine import cosine_map
+from udmsh_pl.data.sample import load_sample
+from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.files import write_text
+from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.images.list_file import read_list
+from udmsh_pl.models.fusion import FusedEncoder, side_by_side
+from udmsh_pl.retrieval import evaluate_codes
+from udmsh_pl.search.learned import fit_udmsh_plus
+from udmsh_pl.search.nearest import reranked, shortlist
+from udmsh_pl.search.network import pack_bits, to_int8
+from udmsh_pl.search.train import BITS, steps_for
+
+KS = (1, 10, 100)
+SHORTLIST = 200
+DIMS = (64, 128, 256)
+Scores = dict[str, tuple[int, list[float]]]  # way -> bytes a picture, mAP at each of KS
+
+
+def collections(arguments: argparse.Namespace) -> Iterator[tuple[str, ImageList, ImageList]]:
+    """Name, queries and database of each collection that is there."""
+    splits = load_sample()
+    yield "the embedded sample, 500 queries, 5,000 pictures", splits.query, splits.database
+    for name, given, lists in (
+        ("CIFAR-10 small lists", arguments.cifar, ("small_test.txt", "small_database.txt")),
+        ("MIML scenes", arguments.miml, ("test.txt", "database.txt")),
+        ("drawings, fine", arguments.drawings and [arguments.drawings] * 2, FINE),
+        ("drawings, coarse", arguments.drawings and [arguments.drawings] * 2, COARSE),
+    ):
+        if given:
+            root, folder = given
+            query, database = (read_list(folder / one, root) for one in lists)
+            yield f"{name}, {len(query):,} queries, {len(database):,} pictures", query, database
+
+
+FINE, COARSE = (
+    tuple(f"{kind}-{part}.txt" for part in ("query", "database")) for kind in ("fine", "coarse")
+)
+
+
+def ranking_map(
+    search: Callable[[int], NDArray[np.int64]], query: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> list[float]:
+    """mAP at each of KS, denominator "retrieved", of ``search(query row)``: rows, best first."""
+    totals = np.zeros(len(KS))
+    for row, labels in enumerate(query):
+        hits = (known[search(row)[: max(KS)]] & labels).any(1)
+        found = hits.cumsum()
+        precisions = (hits * found / np.arange(1, len(hits) + 1)).cumsum()
+        totals += [precisions[k - 1] / max(found[k - 1], 1) for k in KS]
+    return [float(total) for total in totals / len(query)]
+
+
+def cosine(
+    query: NDArray[np.float32], known: NDArray[np.float32], *labels: NDArray[np.bool_]
+) -> list[float]:
+    found = cosine_map(query, known, *labels, ks=KS)
+    return [found[k] for k in KS]
+
+
+def measured(
+    arrays: list[dict[str, NDArray[np.float32]]], labels: list[NDArray[np.bool_]], seed: int
+) -> Scores:
+    """All ways on one collection; ``arrays`` and ``labels`` are of queries and database."""
+    count = len(arrays[1]["global_feature"])
+    encoder: FusedEncoder = fit_udmsh_plus(arrays[1], BITS, steps_for(count), seed)
+    parts = [
+        side_by_side(*(torch.from_numpy(one[name]) for name in ("global_feature", "feature_map")))
+        for one in arrays
+    ]
+    with torch.inference_mode():
+        fusion = encoder.fusion
+        whole = [fusion._fuse(part) - fusion.centre for part in parts]
+        axes = [torch.cat([fusion.project(block) for block in part.split(512)]) for part in parts]
+        codes = [pack_bits(encoder.head_logits(part)).numpy() for part in axes]
+    plain = [one["global_feature"] - arrays[1]["global_feature"].mean(0) for one in arrays]
+    report = evaluate_codes(*codes, *labels, bits=BITS, ks=KS)
+    width = codes[0].shape[1]
+    found: Scores = {
+        f"codes alone, {BITS} bits": (width, [report.map[k] for k in KS]),
+        "cosine of the backbone's feature, centred, float32": (
+            plain[0].shape[1] * 4, cosine(*plain, *labels),
+        ),
+        "cosine of the whole fused feature, float32": (
+            whole[0].shape[1] * 4, cosine(*(one.numpy() for one in whole), *labels),
+        ),
+        f"its {axes[0].shape[1]} leading axes, float32": (
+            axes[0].shape[1] * 4, cosine(*(one.numpy() for one in axes), *labels),
+        ),
+    }  # fmt: skip
+    for dims in DIMS:
+        near = [to_int8(one[:, :dims]).numpy() for one in axes]
+
+        def search(row: int, near: list[NDArray[np.int8]] = near) -> NDArray[np.int64]:
+            distances, rows = shortlist(codes[0][row], codes[1], SHORTLIST)
+            return reranked(distances, rows, near[0][row], near[1][rows])[1]
+
+        name = f"two stages, int8 of {dims} axes"
+        found[name] = width + dims, ranking_map(search, *labels)
+        unit = [normalize(torch.from_numpy(one).float(), dim=1).numpy() for one in near]
+        found[f"int8 of {dims} axes alone"] = dims, cosine(*unit, *labels)
+    return found
+
+
+def table(runs: list[Scores]) -> list[str]:
+    columns = ["P@1", *(f"mAP@{k}" for k in KS[1:])]
+    lines = ["| way | bytes a picture | " + " | ".join(columns) + " |", "|---|---:|---:|---:|---:|"]
+    for way, (width, _) in runs[0].items():
+        values = np.array([run[way][1] for run in runs])
+        middle, spread = values.mean(0), values.std(0, ddof=1) if len(runs) > 1 else [0.0] * 3
+        cells = [f"{one:.3f} ± {far:.3f}" for one, far in zip(middle, spread, strict=True)]
+        lines.append(f"| {way} | {width:,} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    pair = {"type": Path, "nargs": 2, "metavar": ("IMAGES", "LISTS")}
+    parser.add_argument("--cifar", **pair)
+    parser.add_argument("--miml", **pair)
+    parser.add_argument("--drawings", type=Path, metavar="FOLDER")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/udmsh-pl").expanduser())
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_quality.md"))
+    arguments = parser.parse_args()
+    extractor = FeatureExtractor(arguments.cache, OFFLINE_BACKBONE, workers=1)
+    lines = [
+        "# What a search finds",
+        "",
+        f"Backbone {OFFLINE_BACKBONE}, frozen, 224 px; udmsh-plus of {BITS} bits learned from the "
+        f"collection's own pictures without labels, seeds 0 to {arguments.seeds - 1}: mean ± "
+        f"deviation. A shortlist of {SHORTLIST} by Hamming distance (more at a tie) is ordered by "
+        "the cosine of int8 features. P@1 of codes is expected over orders of tied pictures, and "
+        'so are their mAP; denominator "retrieved", a query without a hit counts 0.',
+    ]
+    for name, query, database in collections(arguments):
+        arrays = [
+            {key: np.asarray(value, np.float32) for key, value in extractor.clean(one).items()}
+            for one in (query, database)
+        ]
+        labels = [one.labels for one in (query, database)]
+        runs = [measured(arrays, labels, seed) for seed in range(arguments.seeds)]
+        lines += ["", f"## {name}", "", *table(runs)]
+        print("\n".join(lines[-len(table(runs)) - 2 :]), flush=True)
+    write_text(arguments.out, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
