@@ -90,12 +90,14 @@ def test_a_killed_node_costs_its_part_of_an_extraction(
     extract = ("data", "extract", colours / "config.yaml", "--data.cache_dir")
     assert udmsh(*extract, tmp_path / "one") == 0
     with started(tmp_path, *extract, tmp_path / "two", "--ray", nodes.address) as process:
-        while not (found := list((tmp_path / "two").glob("*.part"))):
+        worker = None
+        while worker is None:
             assert process.poll() is None, process.communicate()[0][-3000:]
+            begun = (tmp_path / "two").glob("*.part")
+            locks = [part.with_suffix(".lock") for part in begun]
+            worker = next((one for lock in locks for one in holders(lock)), None)
             time.sleep(0.005)
-        lock = found[0].with_suffix(".lock")
-        for worker in holders(lock):
-            kill_node(nodes, worker)
+        kill_node(nodes, worker)
         told = process.communicate(timeout=300)[0]
     assert process.returncode == 0, told[-3000:]
     assert "all features are in" in told
