@@ -1,5 +1,6 @@
 """One plan, run in several ways: after one another, by workers, by ranks; the rows are the same."""
 
+import contextlib
 import json
 import os
 import signal
@@ -91,22 +92,22 @@ def test_a_killed_worker_gives_its_cell_back(
         deadline = time.monotonic() + 200
         while not note.is_file() and time.monotonic() < deadline:
             time.sleep(0.02)
-        children = subprocess.run(
-            ["pgrep", "-P", str(parent.pid)], capture_output=True, text=True, check=True
-        )
-        locked = [int(pid) for pid in children.stdout.split() if _holds(int(pid), note.parent)]
+        locked = holders(note.parent)
         for pid in locked:
             os.kill(pid, signal.SIGKILL)
         assert parent.wait(200) == 0
     assert rows(tmp_path / "run") == one_by_one
 
 
-def _holds(pid: int, folder: Path) -> bool:
-    """Whether a process has the cell's lock file open."""
-    links = Path(f"/proc/{pid}/fd")
-    return any(
-        os.path.realpath(link) == str((folder / ".lock").resolve()) for link in links.iterdir()
-    )
+def holders(locked: Path) -> list[int]:
+    """Processes that have a lock file, or that of a cell's folder, open."""
+    lock = str((locked / ".lock" if locked.is_dir() else locked).resolve())
+    found = []
+    for links in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            if any(os.path.realpath(link) == lock for link in links.iterdir()):
+                found.append(int(links.parent.name))
+    return found
 
 
 @pytest.mark.parametrize(

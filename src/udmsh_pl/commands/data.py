@@ -22,6 +22,7 @@ from udmsh_pl.untrusted import exists
 
 if TYPE_CHECKING:
     from udmsh_pl.data.base import RetrievalDataModule
+    from udmsh_pl.runners.experiment import Experiment
 
 TAKES_OVERRIDES = True
 _MOST_LINES = 50  # of one kind that are printed
@@ -41,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cores = os.cpu_count() or 1
     parser.add_argument("--workers", type=int, default=cores, help="check: processes that decode")
     told = "extract: this machine's part, 1/4 to 4/4 for four machines with one --data.cache_dir"
-    parser.add_argument("--shard", default="1/1", help=told)
+    parser.add_argument("--shard", help=told)
+    told = "extract: by a Ray cluster, auto for the one of this machine, or HOST:PORT"
+    parser.add_argument("--ray", metavar="ADDRESS", help=told)
     parser.add_argument("--write", type=Path, help="split: folder for the three lists")
 
 
@@ -53,12 +56,15 @@ def run(args: argparse.Namespace) -> int:
         return run_check_path(path, args.workers, args.root)
     from udmsh_pl.runners.experiment import Experiment
 
-    datamodule = Experiment.parse(plan_file(args.source), args.overrides).datamodule()
+    experiment = Experiment.parse(plan_file(args.source), args.overrides)
+    datamodule = experiment.datamodule()
     datamodule.download()
     if args.action == "check":
         return run_check(datamodule.splits, args.workers)
+    if args.action == "extract" and args.ray:
+        return run_extract_on_ray(experiment, datamodule, args.ray, args.shard)
     if args.action == "extract":
-        return run_extract(datamodule, args.shard)
+        return run_extract(datamodule, args.shard or "1/1")
     if args.write is None:
         raise InputError("udmsh data split needs --write DIRECTORY")
     return run_split(datamodule.splits, args.write)
@@ -80,6 +86,20 @@ def run_extract(data: "RetrievalDataModule", part: str) -> int:
         print(f"shard {part} is there; others are still missing of {', '.join(waiting)}")
     else:
         print(f"all features are in {data.cache_dir}")
+    return 0
+
+
+def run_extract_on_ray(
+    experiment: "Experiment", data: "RetrievalDataModule", address: str, part: str | None
+) -> int:
+    """Extract by a Ray cluster; gives the exit status 0."""
+    from udmsh_pl.runners import on_ray
+
+    if part is not None:
+        raise InputError("--ray makes its own parts; leave out --shard")
+    with on_ray.cluster(address, experiment, [data.cache_dir]) as place:
+        on_ray.extract(place, data)
+    print(f"all features are in {data.cache_dir}")
     return 0
 
 

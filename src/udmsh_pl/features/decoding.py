@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import Transform
 
+CORES = "UDMSH_CORES"  # in the environment: how many are for this one of several workers
+
 
 def decoding_workers(asked: int, gpus: int) -> int:
     """Processes that decode images; 0 leaves it to one thread.
@@ -24,7 +26,7 @@ def decoding_workers(asked: int, gpus: int) -> int:
         gpus: that run the backbone
     """
     try:
-        cores = len(os.sched_getaffinity(0))
+        cores = int(os.environ.get(CORES, 0)) or len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
         cores = os.cpu_count() or 1
     if not asked:

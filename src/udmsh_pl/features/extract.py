@@ -88,13 +88,31 @@ class FeatureExtractor:
                 )
         return StoredFeatures(directory.name, found)
 
-    def make_shard(self, images: ImageList, shard: Shard, views: int = 0, seed: int = 0) -> bool:
+    def is_stored(self, images: ImageList, views: int = 0, seed: int = 0) -> bool:
+        """Whether the cache has what :meth:`stored` gives."""
+        return self._look_up(self.key(images, views, seed))[1] is not None
+
+    def make_shard(
+        self,
+        images: ImageList,
+        shard: Shard,
+        views: int = 0,
+        seed: int = 0,
+        key: dict[str, Any] | None = None,
+    ) -> bool:
         """Make a part of what :meth:`stored` gives; whether the whole is there now.
+
+        Args:
+            images: all of them
+            shard: which part
+            views: as in :meth:`stored`
+            seed: as in :meth:`stored`
+            key: what :meth:`key` gives, where it is known: it looks at every file
 
         Raises:
             InputError: as :meth:`stored`.
         """
-        key, batch = self.key(images, views, seed), self._batch(views)
+        key, batch = key or self.key(images, views, seed), self._batch(views)
         directory, found = self._look_up(key)
         shards = shards_with_rows(shard.of, len(images), batch)
         parts = [one.place(directory) for one in shards]

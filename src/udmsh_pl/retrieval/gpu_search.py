@@ -48,9 +48,10 @@ def faiss_has_gpu() -> bool:
     names = sorted({str(one.metadata["Name"]).lower() for one in distributions()})
     for_gpu = [name for name in names if name.startswith("faiss-gpu")]
     if for_gpu:
+        # both removed first: of a library that either leaves behind Python loads faiss-cpu's
         raise InputError(
             f"faiss-cpu has overwritten {for_gpu[0]}, which has the same folder: run "
-            f"`pip install --force-reinstall --no-deps {for_gpu[0]}`"
+            f"`pip uninstall -y faiss-cpu {for_gpu[0]} && pip install {for_gpu[0]}`"
         )
     return False
 

@@ -45,12 +45,14 @@ class Experiment:
         cli: the parsed configuration
         plan: the yaml's own plan
         kinds: class of each method of the plan
+        overrides: arguments that were given beside the yaml
     """
 
     source: Path
     cli: ParsedCLI
     plan: Plan
     kinds: dict[str, type[ShallowHash] | type[HashingModule]] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, source: Path, overrides: Sequence[str] = ()) -> "Experiment":
@@ -65,7 +67,7 @@ class Experiment:
         given = cli.config.reproduce
         plan = Plan(given.bits, given.seeds, given.ks, given.methods, given.measures)
         plan.check(str(source))
-        experiment = cls(source, cli, plan)
+        experiment = cls(source, cli, plan, overrides=tuple(overrides))
         for name in plan.methods:
             experiment.kinds[name] = experiment._kind(name)
         return experiment

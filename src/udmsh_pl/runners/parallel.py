@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from udmsh_pl.features.decoding import CORES
+
 WORKER = "UDMSH_WORKER"  # of one launch of workers: cells that killed two of them are given up
 RANKS = "UDMSH_RANKS"
 # what torchrun and SLURM set: a worker trains alone, whatever started it
@@ -36,7 +38,8 @@ def workers(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess
     logs.mkdir(parents=True, exist_ok=True)
     processes = []
     for number in range(jobs):
-        own = {WORKER: launch, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        own = {WORKER: launch, CORES: str(threads)}
+        own |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         if gpus:
             own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         with (logs / f"worker-{number}.log").open("ab") as log:

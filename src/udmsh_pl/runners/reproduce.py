@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.files import write_text
 from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.run_report import PICTURES, write_report
 from udmsh_pl.run_directory import RunDirectory
-from udmsh_pl.runners import parallel, ranks
+from udmsh_pl.runners import on_ray, parallel, ranks
 from udmsh_pl.runners.experiment import Experiment
 from udmsh_pl.runners.loggers import log_report
 from udmsh_pl.runners.plan_run import REFERENCE, PlanRun
@@ -31,6 +32,7 @@ class Reproduction:
             ``environment.json`` and ``cells/``
         arguments: the command line, to start other processes with
         jobs: workers that share the cells
+        ray: address of a Ray cluster that runs the cells instead
         verbose: show what Lightning says
     """
 
@@ -39,6 +41,7 @@ class Reproduction:
     out: Path
     arguments: Sequence[str]
     jobs: int = 1
+    ray: str | None = None
     verbose: bool = False
 
     def run(self) -> int:
@@ -54,6 +57,9 @@ class Reproduction:
         if not self.verbose:
             log_to(self.out / "log.txt")
         run = PlanRun(self.experiment, self.plan, RunDirectory(self.out), self.verbose)
+        if self.ray is not None:
+            self._on_ray(run, self.ray)
+            return self._report(run)
         run.prepare()
         if self.jobs > 1 and launch is None:
             self._watch(run)
@@ -83,14 +89,8 @@ class Reproduction:
 
     def _watch(self, run: PlanRun) -> None:
         """Start workers and tell what they finish, until all is finished or given up."""
-        progress = Progress(self.plan.cells())
         before = {cell: run.directory.finished_at(cell) for cell in self.plan.cells()}
-        waiting = []
-        for cell in self.plan.cells():
-            if run.finished(cell):
-                progress.ends(cell, "was finished", run.directory.rows(cell))
-            else:
-                waiting.append(cell)
+        progress, waiting = self._begin(run)
         for _ in range(TRIES):  # all workers may die, and with them whoever would take over
             if not waiting:
                 break
@@ -114,6 +114,31 @@ class Reproduction:
                 raise InputError(_last_line(logs))
         progress.close()
 
+    def _on_ray(self, run: PlanRun, address: str) -> None:
+        """Let a cluster extract and run cells, and tell what it finishes."""
+        data = self.experiment.datamodule()
+        data.download()
+        with on_ray.cluster(address, self.experiment, [self.out, data.cache_dir]) as place:
+            on_ray.extract(place, data)
+            run.prepare()
+            progress, waiting = self._begin(run)
+            for cell, why in on_ray.run_cells(place, self.out, waiting):
+                if why is None:
+                    progress.ends(cell, "ran", run.directory.rows(cell))
+                else:
+                    write_text(self.out / "workers" / f"{cell.name}.log", why)
+            progress.close()
+
+    def _begin(self, run: PlanRun) -> tuple[Progress, list[Cell]]:
+        """Tell what is finished; gives the cells that are not."""
+        progress, waiting = Progress(self.plan.cells()), []
+        for cell in self.plan.cells():
+            if run.finished(cell):
+                progress.ends(cell, "was finished", run.directory.rows(cell))
+            else:
+                waiting.append(cell)
+        return progress, waiting
+
     def _report(self, run: PlanRun) -> int:
         cells = self.plan.cells()
         missing = [cell for cell in cells if not run.directory.rows(cell)]
@@ -125,7 +150,11 @@ class Reproduction:
         files = "report.html, results.csv, table.md, figures, config.yaml, log.txt, cells/"
         print(f"\n{table}\nWritten to {self.out}/: {files}")
         for cell in missing:
-            where = f"see {self.out}/workers/" if self.jobs > 1 else "run the same command again"
+            where = (
+                f"see {self.out}/workers/"
+                if self.jobs > 1 or self.ray
+                else "run the same command again"
+            )
             print(f"missing: {cell.name}; {where}", file=sys.stderr)
         return 1 if missing else 0
 

@@ -1,0 +1,199 @@
+"""On a Ray cluster (extra ``udmsh-pl[cluster]``): cells of a plan and parts of an extraction.
+
+Each is a task with one GPU, or with a share of the cores where there is none. Nothing travels but
+names: pictures, feature cache, run directory and current folder lie on a disk that all nodes share,
+as with ``--shard``. A task that dies with its worker or its node is done once more elsewhere; what
+is on the disk by then, blocks of features and finished teachers, is not made again.
+"""
+
+import logging
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.decoding import CORES
+from udmsh_pl.features.shards import Shard
+from udmsh_pl.files import write_text
+from udmsh_pl.plan import Cell
+from udmsh_pl.run_directory import RunDirectory
+from udmsh_pl.runners.experiment import Experiment
+from udmsh_pl.runners.plan_run import PlanRun
+
+RETRIES = 1
+SHARDS = 64  # the same for any cluster, so that another one goes on with what this one leaves
+
+
+class Place(NamedTuple):
+    """Where a task finds what it needs.
+
+    Args:
+        folder: current folder of the command, in which relative paths lie
+        marks: files that every node must see
+        source: the yaml
+        overrides: further arguments for Lightning's parser
+    """
+
+    folder: str
+    marks: tuple[str, ...]
+    source: str
+    overrides: tuple[str, ...]
+
+    def experiment(self) -> Experiment:
+        """The experiment that the command parsed, in this process.
+
+        Raises:
+            InputError: this node does not see what the command sees.
+        """
+        for mark in self.marks:
+            if not Path(mark).is_file():
+                raise InputError(
+                    f"node {os.uname().nodename} does not see {Path(mark).parent}; --out, "
+                    "--data.cache_dir and the pictures must lie on a disk that all nodes share"
+                )
+        os.chdir(self.folder)
+        if self.folder not in sys.path:
+            sys.path.append(self.folder)
+        return Experiment.parse(Path(self.source), self.overrides)
+
+
+@contextmanager
+def cluster(address: str, experiment: Experiment, folders: Sequence[Path]) -> Iterator[Place]:
+    """Connect to a cluster.
+
+    Args:
+        address: ``auto`` for the cluster of this machine, or ``host:port``
+        experiment: what is run there
+        folders: that every node must see
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--ray needs the extra: pip install 'udmsh-pl[cluster]'") from error
+    try:
+        if address != "auto":  # Ray itself would try for five minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), 10).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"--ray {address}: no Ray cluster is there; begin one with `ray start --head`, and "
+            "join it from other machines with `ray start --address HOST:6379`"
+        ) from error
+    marks = [folder.expanduser().resolve() / f".ray-{uuid.uuid4().hex}" for folder in folders]
+    try:
+        for mark in marks:
+            write_text(mark, "")
+        seen = tuple(str(mark) for mark in marks)
+        yield Place(str(Path.cwd()), seen, str(experiment.source), experiment.overrides)
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+        ray.shutdown()
+
+
+def extract(place: Place, data: RetrievalDataModule) -> None:
+    """Fill the feature cache, unless it is full.
+
+    Raises:
+        InputError: an image cannot be read, or a part failed twice.
+    """
+    if all(data.feature_extractor.is_stored(images, views) for _, images, views in data.stores()):
+        return
+    parts = [(place, Shard(number, SHARDS)) for number in range(SHARDS)]
+    with tqdm(total=SHARDS, unit="part", desc="features") as bar:
+        for _, why in _each(_extract, parts):
+            if why is not None:
+                raise InputError(f"a part of the extraction failed; run it again. {why}")
+            bar.update()
+
+
+def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
+    """Run cells; gives each as it ends, with the reason where it could not be finished."""
+    for number, why in _each(_run, [(place, str(out), cell) for cell in cells]):
+        yield cells[number], why
+
+
+def _each(
+    task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, str | None]]:
+    """Numbers of tasks as they end, and why they failed, if they did."""
+    import ray
+
+    gpus, cores = _share(ray.nodes(), len(arguments))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", CORES)
+    remote = ray.remote(task).options(
+        num_gpus=gpus,
+        num_cpus=cores,
+        max_retries=RETRIES,
+        retry_exceptions=True,
+        runtime_env={"env_vars": {name: str(cores) for name in names}},
+    )
+    running = {remote.remote(*own): number for number, own in enumerate(arguments)}
+    while running:
+        [ended], _ = ray.wait(list(running))
+        number, why = running.pop(ended), None
+        try:
+            ray.get(ended)
+        except ray.exceptions.RayError as error:
+            if isinstance(mistake := getattr(error, "cause", None), InputError):
+                raise InputError(str(mistake)) from error
+            why = str(error)
+        yield number, why
+
+
+def _share(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
+    """GPUs and cores of a task: one GPU and its node's cores by GPU, or cores alone."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    with_gpu = [have for have in alive if have.get("GPU", 0) >= 1]
+    if with_gpu:
+        return 1, max(1, int(min(have.get("CPU", 1) // have["GPU"] for have in with_gpu)))
+    every = [have["CPU"] for have in alive if have.get("CPU", 0) >= 1] or [1]
+    return 0, max(1, int(min(*every, sum(every) // max(1, tasks))))
+
+
+def _extract(place: Place, shard: Shard) -> None:
+    """In a task: its part of every store."""
+    data, keys = _stores(place)
+    for (_, images, views), key in zip(data.stores(), keys, strict=True):
+        data.feature_extractor.make_shard(images, shard, views, key=key)
+
+
+def _run(place: Place, out: str, cell: Cell) -> None:
+    """In a task: one cell, unless another process has it, whose end is waited for."""
+    run = _plan_run(place, out)
+    while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
+        time.sleep(0.5)
+
+
+# a worker does many tasks; the look at every picture's file that a key needs, and the features'
+# opening, are done once
+@lru_cache(maxsize=1)
+def _stores(place: Place) -> tuple[RetrievalDataModule, list[dict[str, Any]]]:
+    data = place.experiment().datamodule()
+    extractor = data.feature_extractor
+    return data, [extractor.key(images, views, 0) for _, images, views in data.stores()]
+
+
+@lru_cache(maxsize=1)
+def _plan_run(place: Place, out: str) -> PlanRun:
+    from udmsh_pl.runners.progress import log_to
+
+    experiment = place.experiment()
+    log_to(Path(out) / "log.txt")
+    run = PlanRun(experiment, experiment.plan, RunDirectory(Path(out)))
+    run.prepare()
+    return run
