@@ -25,6 +25,7 @@ LAYERS = """
     retrieval
     results
     run_directory
+    neighbours | spectrum
     structure | losses | manifold
     features
     data | models
