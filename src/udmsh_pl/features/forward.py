@@ -34,7 +34,9 @@ def forward_of(
         size: side of the input in pixels
         grid: the feature map is averaged to grid x grid positions
     """
-    network = _FromPixels(build_backbone(backbone, weights), grid).eval()
+    built = build_backbone(backbone, weights)
+    built.settle(size)
+    network = _FromPixels(built, grid).eval()
     if runner == "openvino":
         return _openvino_forward(network, size)
     gpus = [torch.device("cuda", number) for number in range(gpu_count())]

@@ -1,0 +1,145 @@
+"""CIMON: similarities that distance and clusters agree on, weighted by confidence, for two views at
+once (Luo et al., IJCAI 2021).
+"""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from udmsh_pl.baselines.functional import global_features
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Arrays, Batch
+from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.losses import multilevel_pairwise_loss, nt_xent_loss
+from udmsh_pl.manifold import diffused_embedding, neighbour_graph
+from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.structure import SemanticStructure
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What decides clusters and half-Gaussians, beside the train features; see :class:`CIMON`."""
+
+    clusters: int
+    neighbours: int
+
+
+def fit_clusters(stored: Arrays, settings: ClusterSettings) -> dict[str, Tensor]:
+    """``cluster``, long [N], of each train image by spectral clustering (Ng, Jordan & Weiss, NIPS
+    2001), and the buffers of the half-Gaussians of the uncentred features' distances.
+    """
+    features = global_features(stored).float()
+    clusters = max(1, min(settings.clusters, len(features) // 4))
+    structure = SemanticStructure([features.shape[1]], centre=False)
+    structure.fit(features)
+    graph = neighbour_graph((features - features.mean(0)).numpy(), settings.neighbours)
+    rows = diffused_embedding(graph, clusters, time=0.0)  # [N, clusters]
+    means = faiss.Kmeans(rows.shape[1], clusters, niter=20, nredo=3, seed=0)
+    means.train(rows)
+    cluster = means.index.search(np.ascontiguousarray(rows), 1)[1][:, 0]
+    return {"cluster": torch.from_numpy(cluster.copy()), **structure.state_dict()}
+
+
+def agreed_similarity(distances: Tensor, cluster: Tensor, mode: float) -> Tensor:
+    """S float ``[B, B]``: +1 for near pairs of one cluster, -1 for far pairs of two, 0 where
+    distance and clusters disagree.
+
+    Args:
+        distances: float [B, B]
+        cluster: long [B]
+        mode: near is at most this
+    """
+    near, same = distances <= mode, cluster[:, None] == cluster
+    return (near & same).to(distances.dtype) - (~near & ~same).to(distances.dtype)
+
+
+class CIMON(HashingModule):
+    """Comprehensive similarity mining and consistency learning; needs ``data.views`` of at least 2.
+
+    Each view has similarities S and confidences w of its own distances; its codes learn those of
+    the other view: ``(1/2) sum_v sum_ij w_ij w'_ij (u_i.u_j / K - S'_ij)^2 / sum w w'``, beside
+    NT-Xent of the two views' codes.
+
+    *Stated* (abstract): a global refinement of similarities and their statistical distribution as
+    guidance, semantic and contrastive consistency. *Read*: spectral clusters must agree with the
+    distance; confidence by half-Gaussians around the mode, which is the limit too; consistency
+    across views; the weight of NT-Xent and its temperature. *Ours*: eigenvectors of our graph of
+    neighbours and FAISS's k-means, a weighted mean in place of ``1/B^2``, a frozen backbone, AdamW.
+
+    Args:
+        branches: ``global`` as in the paper, ``dual`` or ``spatial``
+        clusters: number of spectral clusters; at most a quarter of the train images
+        neighbours: of the graph that is clustered
+        contrastive_weight: weight of NT-Xent
+        temperature: tau of NT-Xent
+    """
+
+    def __init__(
+        self,
+        *,
+        branches: Branches = "global",
+        clusters: int = 70,
+        neighbours: int = 30,
+        contrastive_weight: float = 0.3,
+        temperature: float = 0.5,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        if clusters < 2:
+            raise InputError(f"{clusters} clusters; give --model.clusters a number of at least 2")
+        if options.get("finetune"):
+            raise InputError(
+                "CIMON trains on views of a frozen backbone; give --model.finetune false"
+            )
+        super().__init__(branches=branches, **options)
+        self.settings = ClusterSettings(clusters, neighbours)
+        self.contrastive_weight, self.temperature = contrastive_weight, temperature
+        self.structure = SemanticStructure(
+            [self.backbone_info.global_dim], confidence=True, centre=False
+        )
+        self.cluster = torch.empty(0, dtype=torch.long)  # of the train images
+
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """The views alone."""
+        return ("views",) if self.branches == "global" else ("views", "view_maps")
+
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
+        """Clusters and half-Gaussians of the train images."""
+        return features.teacher("cimon", self.settings, fit_clusters)
+
+    def load_teacher(self, state: dict[str, Tensor]) -> None:
+        """Take them over."""
+        rest = {name: value for name, value in state.items() if name != "cluster"}
+        self.structure.load_state_dict(rest)
+        self.cluster = state["cluster"].to(self.device)
+
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """Semantic consistency across the views, and contrast, over the global batch."""
+        cluster = self.gather(self.cluster[batch["index"].to(self.cluster.device)].to(self.device))
+        codes, similarities, weights = [], [], []
+        for number in (0, 1):
+            view = self.view(batch, number)
+            codes.append(self.gather(self(view)))
+            distances = self.structure.distances(self.gather(view["global_feature"]))
+            similarities.append(agreed_similarity(distances, cluster, self.mode))
+            weights.append(self.structure.weight(distances) * similarities[-1].abs())
+        weight = weights[0] * weights[1]
+        semantic = [
+            multilevel_pairwise_loss(u, similarity, weight)
+            for u, similarity in zip(codes, reversed(similarities), strict=True)
+        ]
+        contrast = nt_xent_loss(codes[0], codes[1], self.temperature)
+        return {
+            "semantic": (semantic[0] + semantic[1]) / 2,
+            "contrastive": self.contrastive_weight * contrast,
+        }
+
+    @property
+    def mode(self) -> float:
+        """The most frequent distance, where confidence is 0."""
+        return self.structure.half_gaussians.mode

@@ -1,0 +1,132 @@
+"""UDTH: triplets from neighbourhoods, an autoencoder and quantisation, read from an abstract."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from typing_extensions import Unpack
+
+from udmsh_pl.baselines.functional import global_features
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Batch
+from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.losses import isometric_loss
+from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.options import Branches, TrainingOptions
+
+
+def pseudo_triplets(features: Tensor, near: float, far: float) -> tuple[Tensor, Tensor]:
+    """Rows of each image's positives, long ``[B, P]``, and negatives, long ``[B, Q]``.
+
+    Args:
+        features: float [B, D]
+        near: share of the batch, its nearest by the cosine, that are positives; at least one is
+        far: share of the batch, its farthest, that are negatives; at least one is
+
+    Raises:
+        InputError: the batch is too small for both.
+    """
+    count = len(features)
+    positives, negatives = max(1, round(near * count)), max(1, round(far * count))
+    if positives + negatives >= count:
+        raise InputError(
+            f"{positives} positives and {negatives} negatives of an image need a batch of more "
+            f"than {positives + negatives}, this one has {count}; give --data.batch_size more, or "
+            "--model.near and --model.far less"
+        )
+    unit = normalize(features.float(), dim=1)
+    cosine = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    order = cosine.argsort(dim=1, descending=True)  # the image itself comes last
+    return order[:, :positives], order[:, count - 1 - negatives : count - 1]
+
+
+def triplet_loss(u: Tensor, near: Tensor, far: Tensor, margin: float) -> Tensor:
+    """Mean over i, p of its near and n of its far ones of ``max(0, margin - s_ip + s_in)``.
+
+    ``s_ij = u_i.u_j / K``.
+
+    Args:
+        u: float [B, K]
+        near: long [B, P]
+        far: long [B, Q]
+        margin: from 0 to 2, since s lies in [-1, 1]
+    """
+    products = u @ u.T / u.shape[1]
+    positive, negative = products.gather(1, near), products.gather(1, far)
+    return (margin - positive[:, :, None] + negative[:, None, :]).relu().mean()
+
+
+class UDTH(HashingModule):
+    """Unsupervised deep triplet hashing, from the abstract of Gu et al., "Unsupervised deep triplet
+    hashing with pseudo triplets for scalable image retrieval" (Multimedia Tools and Applications,
+    2019).
+
+    *Stated* (abstract): pseudo triplets of the neighbourhood structure of visual features; a
+    triplet loss that drives binary representations of different classes apart; an autoencoder and
+    binary quantisation that keep the structure of the samples. *Read*, all of the form: the batch's
+    nearest and farthest images by the frozen feature's cosine; a hinge on inner products of relaxed
+    codes; a linear decoder from them to the feature of length 1, by its squared error;
+    ``mean (|u| - 1)^2``. *Ours*: features less their train mean, since a decoder of others is best
+    served, at first, by one code for all images, where the hinge has no slope.
+
+    Args:
+        branches: ``global``, ``dual`` or ``spatial``
+        near: share of a batch that is an image's positives
+        far: share of a batch that is an image's negatives
+        margin: of the hinge
+        decoding_weight: weight of the decoder's error
+        quantisation_weight: weight of the quantisation
+    """
+
+    mean: Tensor
+
+    def __init__(
+        self,
+        *,
+        branches: Branches = "global",
+        near: float = 0.05,
+        far: float = 0.5,
+        margin: float = 0.5,
+        decoding_weight: float = 1.0,
+        quantisation_weight: float = 0.1,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        if near <= 0 or far <= 0 or near + far >= 1:
+            raise InputError(
+                f"near is {near} and far is {far}; give --model.near and --model.far shares above "
+                "0, of less than 1 together"
+            )
+        super().__init__(branches=branches, **options)
+        self.near, self.far, self.margin = near, far, margin
+        self.decoding_weight = decoding_weight
+        self.quantisation_weight = quantisation_weight
+        self.decoder = nn.Linear(self.bits, self.backbone_info.global_dim)
+        for parameter in self.decoder.parameters():  # one that starts wrong would outweigh triplets
+            nn.init.zeros_(parameter)
+        self.register_buffer("mean", torch.zeros(self.backbone_info.global_dim))
+
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """The global feature in any case: triplets are made of it."""
+        return ("global_feature",) if self.branches == "global" else super().train_arrays
+
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
+        """Find the train mean."""
+        return {"mean": global_features(features.arrays).float().mean(0)}
+
+    def load_teacher(self, state: dict[str, Tensor]) -> None:
+        """Take it over."""
+        self.mean.copy_(state["mean"])
+
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """Triplets over the global batch, decoding and quantisation."""
+        own = self(batch)
+        centred = batch["global_feature"].float() - self.mean
+        decoded = self.decoder(own.to(self.decoder.weight.dtype)).float()
+        error = self.gather((decoded - normalize(centred, dim=1)).square().sum(1)).mean()
+        u, features = self.gather(own), self.gather(centred)
+        triplets = pseudo_triplets(features, self.near, self.far)
+        return {
+            "triplet": triplet_loss(u, *triplets, self.margin),
+            "decoding": self.decoding_weight * error,
+            "quantisation": self.quantisation_weight * isometric_loss(u, "pointwise"),
+        }

@@ -1,0 +1,105 @@
+"""WCH: contrast weighted by the likeness of patches (Yu et al., ACCV 2022)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from typing_extensions import Unpack
+
+from udmsh_pl.baselines.functional import straight_through_sign
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Batch
+from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.options import Branches, TrainingOptions
+
+
+def mutual_attention(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Each view's patches as the other one asks for them, ``[B, n, C]`` of ``[B, n, C]``.
+
+    Patch j of the new first view is the mean of the first view's patches, weighted by the softmax
+    of their cosines with the second view's patch j; the second view's likewise.
+    """
+    cosine = normalize(first, dim=2) @ normalize(second, dim=2).transpose(1, 2)  # [B, n, n]
+    return cosine.transpose(1, 2).softmax(2) @ first, cosine.softmax(2) @ second
+
+
+def patch_weights(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """How much second view j is a positive of first view i, float ``[B, B]``, 1 on the diagonal.
+
+    Images are as alike as, in the mean, the first's patches are each to the nearest of the second's
+    (cosine); a softmax over j with the temperature, divided by its own diagonal entry.
+
+    Args:
+        first: float [B, n, C]
+        second: float [B, n, C]
+        temperature: of the softmax
+    """
+    one, other = normalize(first, dim=2), normalize(second, dim=2)
+    alike = torch.einsum("ipc,jqc->ijpq", one, other).amax(3).mean(2)
+    shares = (alike / temperature).softmax(1)
+    return shares / shares.diagonal()[:, None]
+
+
+def weighted_contrastive_loss(
+    first: Tensor, second: Tensor, weights: Tensor, temperature: float
+) -> Tensor:
+    """``-(1/B) sum_ij w_ij log softmax_j(b_i.b'_j / (K temperature))`` of codes ``[B, K]``."""
+    logits = first @ second.T / first.shape[1] / temperature
+    return -(weights * logits.log_softmax(1)).sum(1).mean()
+
+
+class WCH(HashingModule):
+    """Weighted contrastive hashing; needs ``data.views`` of at least 2 and a feature map.
+
+    *Stated* (abstract): a mutual attention of the two views' patches; similarities of images from
+    those of their patches, aggregated; and their distillation into the codes. *Read* in the
+    official code: the formulas of :func:`mutual_attention`, :func:`patch_weights` with a
+    temperature of 0.2 and :func:`weighted_contrastive_loss` with 0.3; codes by a straight-through
+    sign; ``mean_k (mean_i b_ik)^2`` beside it, which balances bits; a ViT-B/16 trained throughout
+    by Adam 1e-5 with batches of 32. *Ours*: a frozen backbone, whose ``grid x grid`` positions are
+    the patches, so that the weights get no gradient; the encoder's spatial branch as the head;
+    AdamW.
+
+    Args:
+        branches: ``spatial`` as in the paper, where the code comes of the patches, or ``dual``
+        temperature: of the codes' contrast
+        weight_temperature: of the weights' softmax
+    """
+
+    def __init__(
+        self,
+        *,
+        branches: Branches = "spatial",
+        temperature: float = 0.3,
+        weight_temperature: float = 0.2,
+        **options: Unpack[TrainingOptions],
+    ) -> None:
+        if options.get("finetune"):
+            raise InputError(
+                "WCH trains on views of a frozen backbone; give --model.finetune false"
+            )
+        if branches == "global":
+            raise InputError("WCH's codes come of patches; give --model.branches spatial or dual")
+        super().__init__(branches=branches, **options)
+        self.temperature, self.weight_temperature = temperature, weight_temperature
+
+    @property
+    def train_arrays(self) -> tuple[str, ...]:
+        """The views alone."""
+        return ("views", "view_maps")
+
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted contrast and balance over the global batch."""
+        views = [self.view(batch, number) for number in (0, 1)]
+        patches = [view["feature_map"].float().flatten(2).transpose(1, 2) for view in views]
+        attended = mutual_attention(*patches)  # [B, n, C] each
+        codes = []
+        for view, seen in zip(views, attended, strict=True):
+            folded = seen.transpose(1, 2).reshape(view["feature_map"].shape)
+            logits = self.logits({**view, "feature_map": folded})
+            codes.append(self.gather(straight_through_sign(torch.tanh(logits))))
+        first, second = (self.gather(one) for one in attended)
+        weights = patch_weights(first, second, self.weight_temperature)
+        return {
+            "contrastive": weighted_contrastive_loss(codes[0], codes[1], weights, self.temperature),
+            "balance": codes[0].mean(0).square().mean(),
+        }

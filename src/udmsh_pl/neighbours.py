@@ -1,0 +1,70 @@
+"""Nearest neighbours of every row of a large array among the others: products of whole cells.
+
+An inverted file answers one row at a time and reads its lists from memory anew for each. Here all
+rows ask, so those of a cell ask together: one matrix product with the rows of the cells around it.
+*Ours*; the cells are FAISS's k-means.
+
+Letters in shapes: N rows, D numbers of a row, k neighbours, n rows of a cell, c candidates.
+"""
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Float32s = NDArray[np.float32]
+
+CELL, AROUND = 256, 32  # rows of a cell on average; cells that are searched for the rows of one
+SAMPLE, ROUNDS = 40, 6  # rows a cell that k-means sees, and its rounds
+AT_ONCE, MOST = 1024, 4 * CELL * AROUND  # rows and candidates of a product, where a cell is large
+
+
+def neighbours_by_cell(
+    unit: Float32s, k: int, around: int = AROUND
+) -> tuple[Float32s, NDArray[np.int64]]:
+    """Cosines and rows of nearly the k nearest other rows of each row; both ``[N, k]``.
+
+    The work is ``256 * around`` products a row, whatever N is, and ``N / 256`` to find its cell.
+
+    Args:
+        unit: float32 [N, D], rows of length 1
+        k: neighbours; -1, with a cosine of 0, stands where the cells around hold too few
+        around: cells that are searched, the row's own among them; all of them make it exact
+
+    Example:
+        >>> draw = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)
+        >>> unit = draw / np.linalg.norm(draw, axis=1, keepdims=True)
+        >>> cosines, rows = neighbours_by_cell(unit, k=1)
+        >>> exact = (unit @ unit.T - 2 * np.eye(600, dtype=np.float32)).argmax(1)
+        >>> bool((rows[:, 0] == exact).all())
+        True
+    """
+    count, dim = unit.shape
+    cells = max(1, count // CELL)
+    means = faiss.Kmeans(
+        dim, cells, niter=ROUNDS, seed=0, spherical=True, max_points_per_centroid=SAMPLE
+    )
+    means.train(unit)
+    cell_of = means.index.search(unit, 1)[1][:, 0]  # [N]
+    centres = np.asarray(means.centroids)  # [cells, D]
+    near = means.index.search(centres, min(around, cells))[1]  # [cells, around]
+    members = np.argsort(cell_of, kind="stable")
+    ends = np.searchsorted(cell_of[members], np.arange(cells + 1))
+    rows_of = [members[ends[cell] : ends[cell + 1]] for cell in range(cells)]
+    cosines, rows = np.zeros((count, k), np.float32), np.full((count, k), -1, np.int64)
+    values = torch.from_numpy(unit)
+    for cell, asked in enumerate(rows_of):
+        if not len(asked):
+            continue
+        rest = [rows_of[one] for one in near[cell] if one != cell]
+        found = torch.from_numpy(np.concatenate([asked, *rest])[:MOST])  # [c], its own rows first
+        candidates = values[found].T  # [D, c]
+        for start in range(0, len(asked), AT_ONCE):
+            own = torch.from_numpy(asked[start : start + AT_ONCE])  # [n]
+            products = values[own] @ candidates  # [n, c]
+            itself = torch.arange(start, min(start + len(own), len(found)))
+            products[itself - start, itself] = -torch.inf
+            best = products.topk(min(k, max(len(found) - 1, 0)), dim=1)
+            cosines[own, : best.values.shape[1]] = best.values.numpy()
+            rows[own, : best.values.shape[1]] = found[best.indices].numpy()
+    return cosines, rows
