@@ -29,8 +29,8 @@ class Found(Picture):
     distance: int = Field(description="Hamming distance of the codes, in bits")
     similarity: float = Field(description="cosine of the re-rank features, -1 to 1")
     certainty: Certainty = Field(
-        description="same: its pixels agree with the query's; strong: more alike than 99.9 % of "
-        "all pairs of the collection; likely: than 99 %; weak: less"
+        description="same: its pixels agree with the query's; strong: more alike than 999 of "
+        "1,000 others are to a typical picture; likely: than 99 of 100; weak: less"
     )
 
 
@@ -89,7 +89,7 @@ class Info(BaseModel):
     pictures: int
     bits: int = Field(description="of a code")
     about: str = Field(description="how the hash came about")
-    strong: float = Field(description="similarity of one in 1,000 pairs of the collection")
+    strong: float = Field(description="similarity of one in 1,000 others to a typical picture")
     likely: float = Field(description="similarity of one in 100")
     upload_bytes: int = Field(description="that a picture may have")
     upload_pixels: int = Field(description="that a picture may have")

@@ -19,7 +19,7 @@ from udmsh_pl.search.store import MANIFEST
 
 CHECK_SECONDS = 1.0  # between two looks at the index on the disk
 SAMPLED = 256  # pictures compared with all others, to know what chance gives
-STRONG, LIKELY = 0.999, 0.99  # shares of pairs that a match is more alike than
+STRONG, LIKELY = 0.999, 0.99  # shares of others that a match is more alike than (*ours*)
 LOOKED_AT = 4  # matches whose pixels are compared with the query's
 LEAST_COPY = 0.8  # cosine of those
 
@@ -35,7 +35,7 @@ class Snapshot:
     Args:
         index: opened
         names: lower case, to be searched for
-        strong: similarity that one of 1,000 pairs of the collection has
+        strong: similarity that one of 1,000 others has to a typical picture
         likely: similarity that one of 100 has
     """
 
@@ -146,7 +146,11 @@ def _snapshot(index: ImageIndex, former: Snapshot | None) -> Snapshot:
 
 
 def _chance(index: ImageIndex) -> tuple[float, float]:
-    """Similarities that one of 1,000 pairs of pictures has, and one of 100."""
+    """Similarities that one of 1,000 others has to a typical picture, and one of 100.
+
+    They are medians over pictures: of all pairs at once, a hundred pictures of one scene would say
+    what is alike for all others.
+    """
     count = len(index)
     rows = np.random.default_rng(0).permutation(count)[:SAMPLED]
     features = index.rows.features
@@ -156,7 +160,8 @@ def _chance(index: ImageIndex) -> tuple[float, float]:
     found = [cosines(features[row], features[others[others != row]]) for row in rows.tolist()]
     if not found or not len(found[0]):
         return 1.0, 1.0
-    strong, likely = np.quantile(np.concatenate(found), [STRONG, LIKELY])
+    own = [np.quantile(one, [STRONG, LIKELY]) for one in found]
+    strong, likely = np.median(own, axis=0)
     return float(strong), float(likely)
 
 

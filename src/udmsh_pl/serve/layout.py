@@ -56,13 +56,13 @@ def unit(features: NDArray[np.int8]) -> Floats:
 
 
 def _start(points: Floats) -> Floats:
-    """The two leading principal components, small."""
+    """The two leading principal components, small and equally wide."""
     centred = points - points.mean(0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     plane = centred @ axes[:, :-3:-1]
     # equal points would never part
     plane = plane + np.random.default_rng(0).normal(0, 1e-3, plane.shape)
-    return np.asarray(1e-2 * plane / max(float(plane.std()), 1e-9), dtype=np.float32)
+    return np.asarray(1e-2 * plane / np.maximum(plane.std(0), 1e-9), dtype=np.float32)
 
 
 def _attraction(points: Floats) -> Floats:
@@ -117,7 +117,8 @@ def _tsne(points: Floats, plane: Floats) -> Floats:
 
 
 def _square(plane: Floats) -> Floats:
-    """The plane within the unit square, its aspect kept."""
+    """The plane within the unit square; a flat one is stretched, at most twofold."""
     low, high = plane.min(0), plane.max(0)
-    scaled = (plane - (low + high) / 2) / max(float((high - low).max()), 1e-9)
+    sides = high - low
+    scaled = (plane - (low + high) / 2) / np.maximum(sides, max(float(sides.max()) / 2, 1e-9))
     return np.asarray(0.5 + 0.96 * scaled, dtype=np.float32)

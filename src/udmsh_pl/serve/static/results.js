@@ -7,9 +7,9 @@ import { view } from "./viewer.js";
 
 const ASKED = 120;
 const HEADS = {
-  same: ["The same picture", "its details agree, pixel by pixel"],
-  strong: ["Very alike", "more than 999 of 1,000 pairs of this collection"],
-  likely: ["Alike", "more than 99 of 100 pairs"],
+  same: ["The same picture", "its details agree; mirrored or turned, too"],
+  strong: ["Very alike", "more than 999 of 1,000 are to a typical picture"],
+  likely: ["Alike", "more than 99 of 100"],
   weak: ["Less alike", "may be chance"],
 };
 export const last = { results: [], query: null }; // for the map
