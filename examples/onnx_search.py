@@ -20,7 +20,7 @@ def encode(path):
     return session.run(["codes"], {"pixels": np.asarray(image).transpose(2, 0, 1)[None]})[0]
 
 
-paths = sorted(Path(sys.argv[2]).glob("*.jpg"))
+paths = [path for path in sorted(Path(sys.argv[2]).rglob("*")) if path.suffix in (".jpg", ".png")]
 codes = np.concatenate([encode(path) for path in paths])
 distances = np.unpackbits(codes ^ encode(sys.argv[3]), axis=1).sum(1)
 for row in np.argsort(distances, kind="stable")[:5]:

@@ -1,6 +1,5 @@
 """``HashEncoder``: pictures of any kind become packed codes and re-rank features."""
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,10 @@ from PIL import Image
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import to_rgb
+from udmsh_pl.search.hub import is_hub_id
 from udmsh_pl.search.pictures import decode, in_order, read_bytes, square
 from udmsh_pl.search.runners import Encoded, Run, Runner, runner_of
-from udmsh_pl.search.spec import FILE, read_spec
+from udmsh_pl.search.spec import FILE, cache_folder, read_spec
 from udmsh_pl.search.store import MANIFEST, read_manifest
 
 BATCH = 64
@@ -54,14 +54,17 @@ class HashEncoder:
 
     @classmethod
     def load(cls, source: Path | str, runner: Runner = "auto") -> "HashEncoder":
-        """Open a checkpoint (``.ckpt``), an export's folder, or an index's.
+        """Open a checkpoint (``.ckpt``), an export's folder, an index's, or ``owner/name`` of the
+        Hugging Face hub.
 
-        A checkpoint becomes a folder in the user's cache first, once.
+        A checkpoint, or what the hub has, becomes a folder in the user's cache first, once.
 
         Raises:
             InputError: neither, damaged, or of a method that cannot be used outside of training.
         """
         path = Path(source).expanduser()
+        if not path.exists() and is_hub_id(str(source)):
+            return cls.from_pretrained(str(source), runner=runner)
         if (path / MANIFEST).is_file():
             return cls(path / read_manifest(path).encoder, runner)
         if (path / FILE).is_file():
@@ -69,6 +72,32 @@ class HashEncoder:
         if path.is_dir():
             raise InputError(f"{path} holds no encoder; give a .ckpt or what `udmsh export` wrote")
         return cls(_from_checkpoint(path), runner)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        revision: str | None = None,
+        token: str | None = None,
+        runner: Runner = "auto",
+    ) -> "HashEncoder":
+        """Open what :meth:`push_to_hub` wrote: ``owner/name`` of the hub, or a folder; see
+        :func:`udmsh_pl.search.hub.fetch`.
+        """
+        if Path(name).is_dir():
+            return cls.load(name, runner)
+        from udmsh_pl.search.hub import fetch
+
+        return cls(fetch(name, revision, token), runner)
+
+    def push_to_hub(self, name: str, private: bool = False, token: str | None = None) -> str:
+        """Upload weights (safetensors), specification and a card to ``owner/name`` of the hub; see
+        :func:`udmsh_pl.search.hub.push`. Gives the address of the commit.
+        """
+        from udmsh_pl.search.card import card
+        from udmsh_pl.search.hub import WEIGHTS, push
+
+        return push(self.folder, name, card(self.spec, WEIGHTS), private, token)
 
     @property
     def bits(self) -> int:
@@ -156,8 +185,7 @@ def _from_checkpoint(path: Path) -> Path:
     from udmsh_pl.search.package import write_network
 
     network, spec = read_checkpoint(path)
-    cache = Path(os.environ.get("UDMSH_CACHE", "~/.cache/udmsh-pl")).expanduser()
-    folder = cache / "encoders" / sha256_file(path)[:16]
+    folder = cache_folder() / "encoders" / sha256_file(path)[:16]
     if not (folder / FILE).is_file():
         write_network(network, spec, folder)
     return folder

@@ -11,6 +11,7 @@ import torch
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path, sha256_file, write_text
+from udmsh_pl.search.card import card
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.learned import read_checkpoint
 from udmsh_pl.search.network import PixelEncoder
@@ -49,7 +50,7 @@ def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
             write(network, spec, partial)
         spec = replace(spec, files=spec.files | {name: sha256_file(folder / name)})
         write_spec(folder, spec)
-    write_text(folder / "README.md", _card(spec, GRAPHS[target]))
+    write_text(folder / "README.md", card(spec, GRAPHS[target]))
     return spec
 
 
@@ -92,30 +93,3 @@ def _write_torchscript(network: PixelEncoder, spec: EncoderSpec, path: Path) -> 
             network, _example(spec), check_trace=False
         )
         torch.jit.save(traced, str(path))
-
-
-def _card(spec: EncoderSpec, graph: str) -> str:
-    """What a person who finds the folder must know."""
-    output = f"`codes` uint8 [B, {spec.code_bytes}]: {spec.bits} bits, the least significant first"
-    if spec.dims:
-        output += (
-            f"; `features` int8 [B, {spec.dims}]: compare by cosine to order the nearest codes"
-        )
-    sums = "\n".join(f"- `{name}` SHA-256 `{sha}`" for name, sha in spec.files.items())
-    return f"""# An image hash
-
-{spec.note}
-
-- Input of `{graph}`: `pixels` uint8 [B, 3, {spec.image_size}, {spec.image_size}], RGB, the whole
-  picture resized to a square (bicubic, antialiased), the right way up. Mean and deviation are
-  inside.
-- Output: {output}. Two pictures are the more alike, the fewer bits differ.
-- Backbone `{spec.backbone}`; head `{spec.method}`. Licence
-  and data are those of what it was trained from.
-- Learned without labels, so it inherits what its backbone and its pictures hold; look at
-  results before you rely on them.
-
-{sums}
-
-Made by udmsh-pl; `udmsh_pl.HashEncoder.load` opens this folder.
-"""

@@ -1,6 +1,5 @@
 """Runs an encoder's folder on pixels: OpenVINO's graph where there is one, else torch."""
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.search.spec import EncoderSpec
+from udmsh_pl.search.spec import EncoderSpec, cache_folder
 
 Runner = Literal["auto", "torch", "openvino"]
 Pixels = NDArray[np.uint8]  # [B, 3, S, S]
@@ -20,11 +19,6 @@ Encoded = tuple[NDArray[np.uint8], NDArray[np.int8]]  # codes [B, bytes], featur
 Run = Callable[[Pixels], Encoded]
 CHUNK = 8  # pictures at a time stay in a CPU's caches
 MOST_COMPILED = 16  # graphs kept in the cache, 17 MB each
-
-
-def compiled_graphs() -> Path:
-    """Where OpenVINO keeps compiled graphs: the user's own cache, never a stranger's folder."""
-    return Path(os.environ.get("UDMSH_CACHE", "~/.cache/udmsh-pl")).expanduser() / "openvino"
 
 
 def start_faster() -> None:
@@ -61,8 +55,9 @@ def _openvino(folder: Path, spec: EncoderSpec) -> Run:
     import openvino
 
     core = openvino.Core()
-    _drop_oldest(compiled_graphs())
-    core.set_property({"CACHE_DIR": str(compiled_graphs())})
+    compiled = cache_folder() / "openvino"  # the user's own: compiled code is never a stranger's
+    _drop_oldest(compiled)
+    core.set_property({"CACHE_DIR": str(compiled)})
     path = str(folder / "encoder.xml")
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     one = core.compile_model(path, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,11 @@ class EncoderSpec:
         return (self.bits + 7) // 8
 
 
+def cache_folder() -> Path:
+    """The user's own cache, which nobody else writes to: ``UDMSH_CACHE``, or below the home."""
+    return Path(os.environ.get("UDMSH_CACHE", "~/.cache/udmsh-pl")).expanduser()
+
+
 def write_spec(folder: Path, spec: EncoderSpec) -> None:
     """Write ``encoder.json``, the last file of an encoder's folder."""
     plain = json.loads(json.dumps({"format": FORMAT} | asdict(spec)))
@@ -66,8 +73,13 @@ def digest_of(plain: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def read_spec(folder: Path) -> EncoderSpec:
+def read_spec(folder: Path, only: Sequence[str] | None = None) -> EncoderSpec:
     """Read ``encoder.json`` and check each file that it names.
+
+    Args:
+        folder: the encoder's
+        only: files that must be named and are checked; the specification that is given back names
+            no others
 
     Raises:
         InputError: no encoder here, of a newer format, or a file is missing, cut or altered.
@@ -90,6 +102,8 @@ def read_spec(folder: Path) -> EncoderSpec:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged ({error}); export or index anew") from error
+    if only is not None:
+        spec = replace(spec, files={name: spec.files.get(name, "") for name in only})
     for name, sha256 in spec.files.items():
         if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
             raise InputError(f"{folder / name} is missing, cut or altered; export or index anew")

@@ -46,6 +46,18 @@ def test_from_a_folder_to_pictures_alike(
     assert len(capsys.readouterr().out.splitlines()) == 6
 
 
+def test_what_is_found_is_shown_in_the_browser(
+    pictures: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert udmsh("search", index, pictures / "3.png", "-k", 2, "--open") == 0
+    page = Links()
+    page.feed(Path(opened[0].removeprefix("file://")).read_text())
+    assert sum(link.startswith("data:image/jpeg") for link in page.found) == 2
+
+
 def test_an_update_tells_what_it_did(
     pictures: Path, index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,9 @@
 
 import argparse
 import pickle
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +202,32 @@ def test_an_export_says_what_torch_says(
     np.testing.assert_array_equal(
         encoder.encode(paths).codes, ImageIndex.open(built / "index").encoder.encode(paths).codes
     )
+
+
+WITHOUT = (
+    "import sys, runpy; sys.modules |= dict.fromkeys({}); sys.argv = {}; "
+    "runpy.run_path(sys.argv[0])"
+)
+
+
+@pytest.mark.slow
+def test_the_example_searches_without_torch_and_without_us(built: Path, tmp_path: Path) -> None:
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason=f"{module} is not installed: an extra of udmsh-pl")
+    from udmsh_pl.search.export import export
+
+    export(built / "index", "onnx", tmp_path)
+    pictures = tmp_path / "pictures"
+    shutil.copytree(built / "pictures", pictures, ignore=shutil.ignore_patterns("broken*"))
+    example = Path(__file__).parents[3] / "examples/onnx_search.py"
+    files = example, tmp_path / "encoder.onnx", pictures, pictures / "04.png"
+    code = WITHOUT.format(["torch", "udmsh_pl", "openvino"], [str(file) for file in files])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    own = ImageIndex.open(built / "index").search(pictures / "04.png", 5, rerank=0)
+    told = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    assert told[0] == ["0", str(pictures / "04.png")]
+    assert [int(distance) for distance, _ in told] == [one.distance for one in own]
 
 
 def test_what_an_export_needs_is_told(

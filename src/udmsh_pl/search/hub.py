@@ -1,0 +1,103 @@
+"""Encoders on the Hugging Face hub: two files, JSON and safetensors, and a card for people.
+
+What comes from there is a stranger's: only those two files are fetched, nothing in them is run, and
+the graph for OpenVINO is made here.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.files import sha256_file
+from udmsh_pl.search.spec import FILE, cache_folder, read_spec
+from udmsh_pl.untrusted import check_file, reason_of
+
+WEIGHTS = "encoder.safetensors"
+HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a name that is no file may be ``owner/name`` of the hub."""
+    return bool(HUB_ID.fullmatch(source)) and not source.endswith((".ckpt", ".pt"))
+
+
+def fetch(name: str, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of an encoder of the hub, in the user's cache.
+
+    Args:
+        name: ``owner/name``
+        revision: branch, tag or commit; a commit never changes
+        token: for a private one; None for the one that ``hf auth login`` keeps
+
+    Raises:
+        InputError: no such encoder, no connection, no permission, or files that are damaged.
+    """
+    hub = _hub()
+    endpoint = os.environ.get("HF_ENDPOINT")
+    try:
+        files = [
+            Path(hub.hf_hub_download(name, file, revision=revision, token=token, endpoint=endpoint))
+            for file in (FILE, WEIGHTS)
+        ]
+    except Exception as error:  # it has an error of its own for each way to fail, some of httpx
+        raise InputError(
+            f"{name} cannot be fetched from the hub ({type(error).__name__}: {reason_of(error)}); "
+            "give owner/name of an encoder, or a path"
+        ) from error
+    for file in files:
+        check_file(file, "encoder")
+    return _made_here(files[0].parent)
+
+
+def push(
+    folder: Path, name: str, card: str, private: bool = False, token: str | None = None
+) -> str:
+    """Upload an encoder's two files and its card in one commit; gives the address of the commit.
+
+    Args:
+        folder: of the encoder
+        name: ``owner/name``; it is made where it is not there
+        card: text of ``README.md``
+        private: make it for its owner alone
+        token: as in :func:`fetch`, with the right to write
+
+    Raises:
+        InputError: no connection or no permission.
+    """
+    hub = _hub()
+    api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    contents = [(FILE, folder / FILE), (WEIGHTS, folder / WEIGHTS), ("README.md", card.encode())]
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        done = api.create_commit(
+            name,
+            [hub.CommitOperationAdd(where, what) for where, what in contents],
+            commit_message="An image hash",
+        )
+    except Exception as error:  # as above
+        raise InputError(
+            f"{name} cannot be written to the hub ({type(error).__name__}: {reason_of(error)}); "
+            "log in with `hf auth login`, and give owner/name"
+        ) from error
+    return str(done.commit_url)
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError("the hub needs the extra: pip install 'udmsh-pl[hub]'") from error
+    return huggingface_hub
+
+
+def _made_here(fetched: Path) -> Path:
+    """A folder with a graph of our own making, by the content of what was fetched."""
+    from udmsh_pl.search.package import read_network, write_network
+
+    folder = cache_folder() / "encoders" / f"hub-{sha256_file(fetched / FILE)[:16]}"
+    if not (folder / FILE).is_file():
+        spec = read_spec(fetched, only=(WEIGHTS,))
+        write_network(read_network(fetched, spec), spec, folder)
+    return folder
