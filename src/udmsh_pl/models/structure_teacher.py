@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from udmsh_pl.features.store import Arrays, Batch, sample_rows
-from udmsh_pl.models.udmsh_plus import ManifoldSettings, fit_manifold_teacher
+from udmsh_pl.models.manifold_teacher import ManifoldSettings, fit_manifold_teacher
 from udmsh_pl.structure import SemanticStructure
 
 Teacher = Literal["global", "spatial", "both"]
