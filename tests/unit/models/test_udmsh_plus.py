@@ -207,7 +207,7 @@ def test_a_checkpoint_from_before_the_linear_path_has_none(stored: dict[str, np.
 def test_views_are_inputs_unless_switched_off(
     stored: dict[str, np.ndarray], use_views: bool, expected: int
 ) -> None:
-    built = model(stored, use_views=use_views, dropout=0.0).eval()
+    built = model(stored, use_views=use_views, dropout=0.0, companions=0).eval()
     rows = torch.tensor([3, 17])
 
     def step(seed: int) -> float:
