@@ -10,6 +10,7 @@ Letters in shapes: N images, D numbers of a feature, k neighbours, P pieces of t
 edge connects, n images of one piece, R = rank.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import faiss
@@ -86,10 +87,16 @@ def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> spar
         [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]]
     """
     unit = unit_rows(features)
-    count = len(unit)
-    k = max(1, min(k, count // 4))
-    cosines, rows = nearest_neighbours(unit, k)  # [N, k]
+    cosines, rows = nearest_neighbours(unit, max(1, min(k, len(unit) // 4)))  # [N, k]
     del unit  # as large as the features
+    return graph_of_neighbours(cosines, rows, power)
+
+
+def graph_of_neighbours(
+    cosines: Float32s, rows: NDArray[np.int64], power: float = 3.0
+) -> sparse.csr_matrix:
+    """:func:`neighbour_graph` of what :func:`nearest_neighbours` found, both ``[N, k]``."""
+    count, k = rows.shape
     weights = np.where(rows >= 0, np.maximum(cosines, 0).astype(np.float64) ** power, 0.0)
     ends = (np.repeat(np.arange(count), k), np.maximum(rows, 0).ravel())  # [N k] each
     edges = sparse.csr_matrix((weights.ravel(), ends), shape=(count, count))
@@ -130,12 +137,26 @@ def diffused_embedding(
         >>> bool(unit[0] @ unit[19] > 0 > unit[0] @ unit[20])
         True
     """
-    rank = max(1, min(rank, graph.shape[0] // 4))
-    values, vectors = _leading(graph, rank)  # [R], [N, R]
-    gaps = 1 - values
-    if time is None:
-        time = max(SPREAD * float(gaps[min(HALFWAY, rank) - 1]), SHORTEST)
-    return unit_rows(vectors * np.exp(-time * gaps).astype(vectors.dtype))
+    return diffused_levels(graph, [(rank, time)])[0]
+
+
+def diffused_levels(
+    graph: sparse.csr_matrix, levels: Sequence[tuple[int, float | None]]
+) -> list[Float32s]:
+    """:func:`diffused_embedding` for several pairs of rank and time, from one set of eigenvectors.
+
+    After a long time images of one group are alike, after a short one only the nearest are.
+    """
+    most = max(1, graph.shape[0] // 4)
+    values, vectors = _leading(graph, min(max(rank for rank, _ in levels), most))  # [R], [N, R]
+    found = []
+    for wanted, time in levels:
+        rank = max(1, min(wanted, len(values)))
+        gaps = 1 - values[:rank]
+        if time is None:
+            time = max(SPREAD * float(gaps[min(HALFWAY, rank) - 1]), SHORTEST)
+        found.append(unit_rows(vectors[:, :rank] * np.exp(-time * gaps).astype(vectors.dtype)))
+    return found
 
 
 def _leading(graph: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], Floats]:

@@ -1,15 +1,22 @@
 """One vector of a backbone's two features, and the head that turns it into relaxed codes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributed import get_rank, get_world_size, is_available, is_initialized
 from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import sample_rows
+from udmsh_pl.losses import best_rotation
 from udmsh_pl.models.batch_norm import GlobalBatchNorm
 from udmsh_pl.models.encoder import MAX_BITS
 
 ROWS_AT_ONCE = 1024  # projected
+FIT_ROWS = 20_000  # train rows that ITQ, and the fused feature's axes, are fitted on
+ITERATIONS = 50  # of ITQ, as in the paper's code
+HEAD_START = 0.1  # of the usual size of the head's last weights, where codes start as ITQ
 EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised search are blurred
 
 
@@ -90,8 +97,11 @@ class SharedDropout(nn.Dropout):
 
 
 class FusedEncoder(nn.Module):
-    """``u = tanh(head(fused feature))``: an encoder as :class:`DualBranchEncoder`, on a fitted
-    :class:`FusedFeature`.
+    """``u = tanh(head(fused feature) + W fused feature)``: an encoder as
+    :class:`DualBranchEncoder`, on a fitted :class:`FusedFeature`.
+
+    W, the linear path, is 0 unless :meth:`start_from_itq` is called: codes that were learned
+    without one stay as they are. *Ours*.
 
     Args:
         global_dim: D, length of the backbone's global feature
@@ -119,6 +129,30 @@ class FusedEncoder(nn.Module):
             SharedDropout(dropout),
             nn.Linear(hidden, bits),
         )
+        self.direct = nn.Linear(dims, bits, bias=False)
+        nn.init.zeros_(self.direct.weight)
+
+    def start_from_itq(self, fused: Tensor) -> None:
+        """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``,
+        whose axes are principal ones, and the head small; a path that was learned stays.
+        """
+        if self.direct.weight.any():
+            return
+        rows = torch.from_numpy(sample_rows(len(fused), FIT_ROWS))
+        leading = fused[rows, : len(self.direct.weight)].float()  # [N, min(dims, K)]
+        count = leading.shape[1]
+        generator = torch.Generator().manual_seed(0)
+        turn = torch.linalg.qr(torch.randn(count, count, generator=generator))[0]
+        turn = turn @ best_rotation(leading @ turn, ITERATIONS)
+        with torch.no_grad():
+            self.direct.weight[:count, :count] = turn.T / leading.std().clamp_min(1e-12)
+            self.head[-1].weight.mul_(HEAD_START)
+            self.head[-1].bias.zero_()
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        # what was learned before there was a linear path has none
+        state.setdefault(f"{prefix}direct.weight", torch.zeros_like(self.direct.weight))
+        super()._load_from_state_dict(state, prefix, *others)
 
     def fuse(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
         """``(global [B, D], map [B, C, g, g]) -> [B, dims]``, at least float32."""
@@ -139,7 +173,8 @@ class FusedEncoder(nn.Module):
 
     def head_logits(self, fused: Tensor) -> Tensor:
         """The same of fused features ``[B, dims]`` of any dtype."""
-        return self.head(fused.to(next(self.head.parameters()).dtype))  # type: ignore[no-any-return]
+        fused = fused.to(self.direct.weight.dtype)
+        return self.head(fused) + self.direct(fused)  # type: ignore[no-any-return]
 
 
 def side_by_side(global_feature: Tensor, feature_map: Tensor | None) -> Tensor:

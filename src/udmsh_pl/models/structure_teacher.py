@@ -1,5 +1,5 @@
-"""What UDMSH's semantic structure is fitted on: cosine distances of features, or those and the
-distances along the graph of neighbours.
+"""What UDMSH's semantic structure is fitted on: cosine distances of features, or those and two
+levels of distances along the graph of neighbours.
 """
 
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from udmsh_pl.features.store import Arrays, Batch, sample_rows
-from udmsh_pl.models.udmsh_plus import ManifoldSettings, fit_manifold_teacher
+from udmsh_pl.models.manifold_teacher import NEAR_RANK, ManifoldSettings, fit_manifold_teacher
 from udmsh_pl.structure import SemanticStructure
 
 Teacher = Literal["global", "spatial", "both"]
 Kind = Literal["cosine", "manifold"]
-DIMS, NEIGHBOURS, EDGE_POWER, RANK = 512, 30, 3.0, 128  # as in UDMSHPlus
+ROW = ManifoldSettings.rank + NEAR_RANK + ManifoldSettings.dims  # numbers of a row, at most
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,20 @@ def teacher_dims(teacher: Teacher, global_dim: int, map_dim: int) -> list[int]:
 
 
 def fit_manifold_structure(stored: Arrays, settings: StructureSettings) -> dict[str, Tensor]:
-    """:func:`fit_structure` on the average of two distances, and ``rows``, float16 [N, 640].
+    """:func:`fit_structure` on three levels of similarity, and ``rows``, float16 [N, ROW], unit
+    rows whose inner products they are.
 
-    A row holds the fused feature of a train image (rooted, centred, on 512 principal axes) and its
-    diffused embedding (:mod:`udmsh_pl.manifold`), both of length 1: the cosine distance says who is
-    nearest, the diffused one who is of the same group.
+    The levels are those of UDMSH-plus (:func:`fit_manifold_teacher`): the cosine after a long
+    diffusion over the graph of neighbours says who is of the same group, that after a short one and
+    the cosine of the fused features (rooted, centred, on principal axes) who is nearest.
     """
     clean = {name: stored[name] for name in ("global_feature", "feature_map")}
-    with_map = settings.teacher == "both"
-    graph = ManifoldSettings("manifold", with_map, DIMS, NEIGHBOURS, EDGE_POWER, RANK, None)
-    state = fit_manifold_teacher(clean, graph)
-    fused, diffused = normalize(state["inputs"][:, 0].float(), dim=1), state["targets"]
-    unused = torch.zeros(len(fused), RANK - diffused.shape[1])  # few images have fewer eigenvectors
-    rows = torch.cat([fused, diffused, unused], dim=1).half()
+    levels = ManifoldSettings(with_map=settings.teacher == "both")
+    state = fit_manifold_teacher(clean, levels)
+    fused = normalize(state["inputs"][:, 0].float(), dim=1) * (levels.near_share / 2) ** 0.5
+    rows = torch.cat([state["targets"], fused], dim=1)
+    rows = pad(rows, (0, ROW - rows.shape[1])).half()  # few images have fewer eigenvectors
     sample = torch.from_numpy(sample_rows(len(rows), settings.structure_sample))
-    structure = SemanticStructure([DIMS, RANK], centre=False)
+    structure = SemanticStructure([ROW], centre=False)
     histogram = structure.fit(rows[sample])
     return {**structure.state_dict(), "histogram": histogram, "rows": rows}

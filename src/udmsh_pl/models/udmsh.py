@@ -20,8 +20,7 @@ from udmsh_pl.losses import (
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.options import ModelOptions
 from udmsh_pl.models.structure_teacher import (
-    DIMS,
-    RANK,
+    ROW,
     Kind,
     StructureSettings,
     Teacher,
@@ -40,13 +39,16 @@ class UDMSH(HashingModule):
 
     ``L = L_pair + lambda * L_iso``. *Stated* in the abstract: dual branches, cosine distances of
     deep features as semantic structure, a multi-level pairwise loss, a Hamming-isometric mapping.
-    *Read*: the form of each.
+    *Read*: the form of each. The structure is read as that of the neighbourhood graph, by default:
+    ``structure="cosine", levels="graded", least_weight=None`` is the reading of 0.1.0, of cosine
+    distances alone between two thresholds, which orders far images well and near ones badly.
 
     Args:
         structure: whose distances the semantic structure is. ``cosine``: of the teacher's features,
-            as the abstract's "cosine distance". ``manifold``: the average of that and of the
-            distance after diffusion over the graph of nearest neighbours, which reads "semantic
-            structure" as MLS3RDUH (IJCAI 2020) does
+            as the abstract's "cosine distance". ``manifold``: of three levels, half of it the
+            distance after a long diffusion over the graph of nearest neighbours, which reads
+            "semantic structure" as MLS3RDUH (IJCAI 2020) does, a quarter that after a short one
+            and a quarter the cosine distance
         teacher: features whose distances are the structure; ``both`` averages the two cosine
             distances
         root: take the signed square root of the teacher's features, which tames channels that burst
@@ -72,14 +74,14 @@ class UDMSH(HashingModule):
     def __init__(
         self,
         *,
-        structure: Kind = "cosine",
+        structure: Kind = "manifold",
         teacher: Teacher = "both",
         root: bool = True,
         alpha: float = 2.0,
         beta: float = 2.0,
-        levels: Levels = "graded",
+        levels: Levels = "linear",
         confidence: bool = False,
-        least_weight: float | None = None,
+        least_weight: float | None = 0.1,
         centre: bool = True,
         structure_sample: int | None = 20_000,
         isometry: Isometry = "pairwise",
@@ -111,7 +113,7 @@ class UDMSH(HashingModule):
             teacher, self.backbone_info.global_dim, self.backbone_info.map_channels * self.grid**2
         )
         if structure == "manifold":  # whose rows come centred
-            dims, centre = [DIMS, RANK], False
+            dims, centre = [ROW], False
         self.structure = SemanticStructure(
             dims, alpha, beta, levels, confidence, centre, structure_sample
         )
@@ -132,7 +134,7 @@ class UDMSH(HashingModule):
         structure = self.structure
         settings = StructureSettings(self.teacher, self.root, structure.centre, structure.sample)
         if self.kind == "manifold":
-            return features.teacher("udmsh-manifold", settings, fit_manifold_structure)
+            return features.teacher("udmsh-levels", settings, fit_manifold_structure)
         return features.teacher("udmsh", settings, fit_structure)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:

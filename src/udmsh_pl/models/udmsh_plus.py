@@ -1,56 +1,39 @@
-"""UDMSH-plus: the best of ours, a student that learns a manifold teacher's similarities from
-views.
+"""UDMSH-plus: the best of ours, a student that learns several levels of similarity from views and
+near images.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import Unpack
 
 from udmsh_pl.backbones import BackboneFeatures
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.store import Arrays, Batch, sample_rows
+from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import asymmetric_pairwise_loss
-from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.fusion import ROWS_AT_ONCE, FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.fusion import FusedEncoder
+from udmsh_pl.models.manifold_teacher import COMPANIONS, ManifoldSettings, fit_manifold_teacher
 from udmsh_pl.models.options import BranchOptions
 from udmsh_pl.precision import at_least_float32
 
-FIT_ROWS = 20_000  # train rows that the fused feature's axes are fitted on
 GPU_SHARE = 0.25  # of the free memory, that inputs and targets may take
-
-
-@dataclass(frozen=True)
-class ManifoldSettings:
-    """What decides fused features and teacher, beside the train features; see
-    :class:`UDMSHPlus`.
-    """
-
-    teacher: Literal["manifold", "cosine"]
-    with_map: bool
-    dims: int
-    neighbours: int
-    edge_power: float
-    rank: int
-    diffusion_time: float | None
 
 
 class UDMSHPlus(HashingModule):
     """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their
     geometry, in *our* form.
 
-    The teacher's similarity has two levels: the cosine after diffusion over the train images'
-    neighbour graph (:mod:`udmsh_pl.manifold`), which says what group an image is of but not who is
-    nearest in it, and the cosine of the fused features, which says who is nearest. The student sees
-    the clean image or one of its random views (``--data.views``), and learns inner products of
-    relaxed codes with each other and with codes at once. Everything here is *ours*.
+    The teacher's similarity has three levels: the cosine after a long diffusion over the train
+    images' neighbour graph (:mod:`udmsh_pl.manifold`) says what group an image is of, that after a
+    short one who belongs together in the group, and the cosine of the fused features who is
+    nearest. Batches hold near images, since of the pairs of a random batch hardly any is. The
+    student is a linear path, which starts as ITQ of the fused features, and a head beside it; it
+    sees the clean image or one of its random views (``--data.views``), and learns inner products
+    of relaxed codes with each other and with codes at once. Everything here is *ours*.
 
     Args:
         hidden: width of the head
@@ -67,8 +50,12 @@ class UDMSHPlus(HashingModule):
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads; None for
             :func:`udmsh_pl.manifold.diffused_embedding`'s rule
-        cosine_share: share of the fused features' cosine in the similarity, beside the teacher's:
-            more of it orders near images better, less of it far ones (0.5: experiments/levels.yaml)
+        near_share: share of the two near levels in the similarity, half of it each; more of it
+            orders near images better, less of it far ones
+        companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
+            of the fourth; 0 shows it as it was dealt. From 0 to 3; a backbone that is trained sees
+            batches as they were dealt
+        linear_path: let the codes start as ITQ of the fused features
         code_share: share of the loss's inner products that are between a relaxed code and a code
         least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a
             small group count among the many that have nothing in common; None weighs all pairs
@@ -91,7 +78,9 @@ class UDMSHPlus(HashingModule):
         edge_power: float = 3.0,
         rank: int = 128,
         diffusion_time: float | None = None,
-        cosine_share: float = 0.0,
+        near_share: float = 0.5,
+        companions: int = 3,
+        linear_path: bool = True,
         code_share: float = 0.5,
         least_weight: float | None = 0.1,
         **options: Unpack[BranchOptions],
@@ -101,10 +90,11 @@ class UDMSHPlus(HashingModule):
                 raise InputError(
                     f"{name} is {value}; give --model.{name} a number of at least 0, or null"
                 )
-        if not 0 <= cosine_share <= 1:
-            raise InputError(
-                f"cosine_share is {cosine_share}; give --model.cosine_share a number from 0 to 1"
-            )
+        for name, value, most in (("near_share", near_share, 1), ("companions", companions, 3)):
+            if not 0 <= value <= most:
+                raise InputError(
+                    f"{name} is {value}; give --model.{name} a number from 0 to {most}"
+                )
         super().__init__(
             hidden=hidden,
             learning_rate=learning_rate,
@@ -114,12 +104,13 @@ class UDMSHPlus(HashingModule):
             **options,
         )
         self.use_views, self.code_share, self.least_weight = use_views, code_share, least_weight
-        self.cosine_share = cosine_share
+        self.near_share, self.companions, self.linear_path = near_share, companions, linear_path
+        with_map = self.branches != "global"
         self.settings = ManifoldSettings(
-            teacher, self.branches != "global", dims, neighbours, edge_power, rank, diffusion_time
+            teacher, with_map, dims, neighbours, edge_power, rank, diffusion_time, near_share
         )
         # of the train images; not for the checkpoint
-        self._inputs, self._targets = torch.empty(0), torch.empty(0)
+        self._inputs, self._targets, self._nearest = (torch.empty(0) for _ in range(3))
 
     @property
     def train_arrays(self) -> tuple[str, ...]:
@@ -137,9 +128,11 @@ class UDMSHPlus(HashingModule):
         """
         map_dim = 0 if self.branches == "global" else self.backbone_info.map_channels * self.grid**2
         dims, dropout = self.hparams["dims"], self.hparams["dropout"]
-        return FusedEncoder(
+        encoder = FusedEncoder(
             self.backbone_info.global_dim, map_dim, self.bits, self.hidden, dims, dropout
         )
+        encoder.direct.requires_grad_(self.hparams["linear_path"])
+        return encoder
 
     def backbone_features(self, image: Tensor) -> BackboneFeatures:
         """As in the base, with the map averaged to the grid that the fused feature was fitted
@@ -150,8 +143,8 @@ class UDMSHPlus(HashingModule):
         return features._replace(feature_map=pooled)
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
-        """Fused features of the clean train images and their views, and the teacher's embedding of
-        each image (:func:`fit_manifold_teacher`).
+        """Fused features of the clean train images and their views, and the levels of similarity
+        (:func:`fit_manifold_teacher`).
 
         Neither depends on code length or seed.
         """
@@ -166,7 +159,11 @@ class UDMSHPlus(HashingModule):
         }
         self.encoder.fusion.load_state_dict(fusion, assign=True)
         self.encoder.fusion.to(self.device)
-        self._inputs, self._targets = kept_near(self.device, state["inputs"], state["targets"])
+        self._inputs, self._targets, self._nearest = kept_near(
+            self.device, *(state[name] for name in ("inputs", "targets", "nearest"))
+        )
+        if self.linear_path:
+            self.encoder.start_from_itq(state["inputs"][:, 0])
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Inner products of codes against the teacher's similarities, over the global batch."""
@@ -174,6 +171,7 @@ class UDMSHPlus(HashingModule):
         if self.finetune:
             u = self(batch)
         else:
+            rows = self.with_companions(rows)
             fused = self._inputs[rows, self._shown(rows)].to(self.device)
             with self.network_precision():
                 logits = self.encoder.head_logits(fused)
@@ -186,13 +184,26 @@ class UDMSHPlus(HashingModule):
 
     def similarity(self, rows: Tensor) -> Tensor:
         """What the codes of the train images ``rows`` learn: ``[B, B]`` of the global batch."""
-        targets = self.gather(self._targets[rows].to(self.device))  # [B, R], of length 1
+        targets = self.gather(self._targets[rows].to(self.device))  # [B, R]
         similarity = targets @ targets.T
-        if not self.cosine_share:
+        if not self.near_share:
             return similarity
         fused = self.gather(self._inputs[rows, 0].to(self.device, torch.float32))  # [B, dims]
         unit = normalize(fused, dim=1)
-        return torch.lerp(similarity, unit @ unit.T, self.cosine_share)
+        return similarity + self.near_share / 2 * (unit @ unit.T)
+
+    def with_companions(self, rows: Tensor) -> Tensor:
+        """The first rows of the global batch, each with ``companions`` of the images nearest to it
+        in the place of the others; ``[B]``, this process's share of them.
+        """
+        if not self.companions:
+            return rows
+        world, rank = self._processes() if self.gather_batch else (1, 0)
+        every = self.gather(rows.to(self.device)).to(rows.device)
+        kept = -(-len(every) // (1 + self.companions))
+        of = every[torch.arange(len(every) - kept, device=rows.device) % kept]
+        which = torch.randint(COMPANIONS, (len(of),), device=rows.device)
+        return torch.cat([every[:kept], self._nearest[of, which]])[rank::world]
 
     def _shown(self, rows: Tensor) -> Tensor:
         """For each row whether the step shows the image as it is (0) or which of its views; long.
@@ -200,9 +211,13 @@ class UDMSHPlus(HashingModule):
         Drawn for the global batch, whose rows are dealt to processes in turn: they draw alike.
         """
         count = self._inputs.shape[1] if self.use_views else 1
-        trainer = self._trainer  # `udmsh index` learns without one
-        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        world, rank = self._processes()
         return torch.randint(count, (len(rows) * world,), device=rows.device)[rank::world]
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes share a batch, and which of them this is."""
+        trainer = self._trainer  # `udmsh index` learns without one
+        return (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
 
 
 def kept_near(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -216,56 +231,3 @@ def kept_near(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
     if sum(tensor.nbytes for tensor in tensors) > free * GPU_SHARE:
         return tensors
     return tuple(tensor.to(device) for tensor in tensors)
-
-
-def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:
-    """Fit the fused feature and the teacher to train features.
-
-    Returns:
-        ``fusion.*``, buffers of the :class:`FusedFeature`; ``inputs``, float16
-        ``[N, 1 + V, dims]``, fused features of the images and their views; ``targets``, float32
-        unit rows ``[N, rank]`` whose cosines are the teacher's similarities.
-    """
-    feature, feature_map = stored["global_feature"], stored["feature_map"]
-    map_dim = feature_map[0].size if settings.with_map else 0
-    parts = (feature.shape[1], map_dim) if map_dim else (feature.shape[1],)
-    fusion = FusedFeature(parts, settings.dims)
-    fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), settings.with_map))
-    inputs = [_fused(fusion, feature, feature_map, settings.with_map)]
-    for view in range(stored["views"].shape[1] if "views" in stored else 0):
-        views = stored["views"][:, view], stored["view_maps"][:, view]
-        inputs.append(_fused(fusion, *views, settings.with_map))
-    state = {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
-    targets = _embedding(inputs[0].float().numpy(), settings)
-    return state | {"inputs": torch.stack(inputs, dim=1), "targets": torch.from_numpy(targets)}
-
-
-def _embedding(fused: NDArray[np.float32], settings: ManifoldSettings) -> NDArray[np.float32]:
-    if settings.teacher == "cosine":
-        return unit_rows(fused)
-    graph = neighbour_graph(fused, settings.neighbours, settings.edge_power)
-    return diffused_embedding(graph, settings.rank, settings.diffusion_time)
-
-
-def _parts(
-    feature: NDArray[np.float16],
-    feature_map: NDArray[np.float16],
-    rows: NDArray[np.int64] | slice,
-    with_map: bool,
-) -> Tensor:
-    chosen = torch.from_numpy(np.array(feature_map[rows])) if with_map else None
-    return side_by_side(torch.from_numpy(np.array(feature[rows])), chosen)
-
-
-def _fused(
-    fusion: FusedFeature,
-    feature: NDArray[np.float16],
-    feature_map: NDArray[np.float16],
-    with_map: bool,
-) -> Tensor:
-    """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all
-    there at once.
-    """
-    starts = range(0, len(feature), ROWS_AT_ONCE)
-    blocks = (_parts(feature, feature_map, slice(at, at + ROWS_AT_ONCE), with_map) for at in starts)
-    return torch.cat([fusion(block).half() for block in blocks])

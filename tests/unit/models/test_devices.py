@@ -98,7 +98,7 @@ def test_an_objective_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyP
             module._parameters = put_on(module._parameters, move)
             module._buffers = put_on(module._buffers, move)
             for key, value in list(vars(module).items()):
-                if key.startswith("_") and key not in ("_inputs", "_targets", "_rows"):
+                if key.startswith("_") and key not in ("_inputs", "_targets", "_nearest", "_rows"):
                     continue
                 setattr(module, key, put_on(value, move))
         monkeypatch.setattr(kind, "device", torch.device("cuda"))

@@ -10,6 +10,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import isometric_loss
 from udmsh_pl.models import UDMSH, UDMSHPlus
+from udmsh_pl.models.structure_teacher import ROW
 
 ROWS, DIM = 48, 512
 
@@ -38,16 +39,14 @@ def batch_of(stored: dict[str, np.ndarray], rows: list[int]) -> dict[str, torch.
     return arrays | {"index": torch.tensor(rows)}
 
 
-def test_the_manifold_is_the_mean_of_cosine_and_diffused_distances(
-    stored: dict[str, np.ndarray],
-) -> None:
+def test_the_manifold_has_the_levels_of_udmsh_plus(stored: dict[str, np.ndarray]) -> None:
     built = model(stored)
     tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "gather_batch": False}
-    plus = UDMSHPlus(cosine_share=0.5, **tiny)
+    plus = UDMSHPlus(**tiny)
     plus.load_teacher(plus.fit_teacher(TrainFeatures(stored)))
     rows = [3, 17, 30, 5, 7]
     found = built.structure.distances(built.teacher_features(batch_of(stored, rows)))
-    expected = 1 - plus.similarity(torch.tensor(rows))  # half diffusion, half cosine
+    expected = 1 - plus.similarity(torch.tensor(rows))
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
 
@@ -87,7 +86,7 @@ def test_the_manifold_needs_no_map_for_the_global_branch(stored: dict[str, np.nd
 
 def test_a_checkpoint_holds_no_row_of_a_train_image(stored: dict[str, np.ndarray]) -> None:
     shapes = [tuple(value.shape) for value in model(stored).state_dict().values()]
-    assert (ROWS, 640) not in shapes
+    assert (ROWS, ROW) not in shapes
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
@@ -45,51 +46,62 @@ def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSHPlus:
     return built
 
 
-def test_teacher_is_the_diffusion_of_the_fused_features(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored, neighbours=5, rank=6, diffusion_time=4.0)
+def test_the_similarity_is_of_three_levels(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, neighbours=5, rank=6, diffusion_time=4.0, near_share=0.6)
     parts = (torch.from_numpy(stored[name]) for name in ("global_feature", "feature_map"))
     fused = built.encoder.fuse(*parts).half()
     assert built._inputs.shape == (ROWS, 1 + VIEWS, 16)
     torch.testing.assert_close(built._inputs[:, 0], fused, atol=2e-3, rtol=2e-3)
-    expected = diffused_embedding(neighbour_graph(built._inputs[:, 0].float().numpy(), 5), 6, 4.0)
-    similarity = built._targets @ built._targets.T
-    torch.testing.assert_close(
-        similarity, torch.from_numpy(expected @ expected.T), atol=1e-3, rtol=0
-    )
+    clean = built._inputs[:, 0].float().numpy()
+    graph, unit = neighbour_graph(clean, 5), unit_rows(clean)
+    levels = [diffused_embedding(graph, 6, 4.0), diffused_embedding(graph, 256, 2.0), unit]
+    shares = [0.4, 0.3, 0.3]
+    expected = sum(share * level @ level.T for share, level in zip(shares, levels, strict=True))
+    similarity = built.similarity(torch.arange(ROWS))
+    np.testing.assert_allclose(similarity, expected, atol=1e-3)
     same = similarity[torch.arange(ROWS)[:, None] % 4 == torch.arange(ROWS) % 4]
     assert same.mean() > similarity.mean() + 0.3  # the four groups
+    cosines = unit @ unit.T - 9 * np.eye(ROWS)
+    assert (built._nearest.numpy() == np.argsort(-cosines, axis=1)[:, :3]).mean() > 0.98
 
 
-def test_cosine_teacher_is_the_cosine_of_the_fused_features(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored, teacher="cosine")
+@pytest.mark.parametrize("near_share", [0.0, 0.5])
+def test_cosine_teacher_is_the_cosine_of_the_fused_features(
+    stored: dict[str, np.ndarray], near_share: float
+) -> None:
+    built = model(stored, teacher="cosine", near_share=near_share)
     unit = unit_rows(built._inputs[:, 0].float().numpy())
-    np.testing.assert_allclose(built._targets @ built._targets.T, unit @ unit.T, atol=1e-5)
+    found = built.similarity(torch.arange(ROWS))
+    np.testing.assert_allclose(found, unit @ unit.T, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("code_share", "least_weight", "cosine_share"),
+    ("code_share", "least_weight", "near_share"),
     [(0.0, None, 0.0), (0.5, None, 0.0), (0.5, 0.1, 0.25), (0.5, 0.1, 1.0)],
 )
 def test_objective_equals_the_double_loop(
     stored: dict[str, np.ndarray],
     code_share: float,
     least_weight: float | None,
-    cosine_share: float,
+    near_share: float,
 ) -> None:
     built = model(
         stored,
         code_share=code_share,
         least_weight=least_weight,
-        cosine_share=cosine_share,
+        near_share=near_share,
+        companions=0,
         use_views=False,
         dropout=0.0,
     ).eval()
     rows = torch.tensor([3, 17, 30, 5])
-    u = torch.tanh(built.encoder.head(built._inputs[rows, 0].float())).detach().numpy()
+    fused = built._inputs[rows, 0].float()
+    path = built.encoder.direct.weight.T
+    u = torch.tanh(built.encoder.head(fused) + fused @ path).detach().numpy()
     b = np.where(u >= 0, 1, -1)
-    unit = unit_rows(built._inputs[rows, 0].float().numpy())
+    unit = unit_rows(fused.numpy())
     manifold = (built._targets[rows] @ built._targets[rows].T).numpy()
-    wanted = (1 - cosine_share) * manifold + cosine_share * unit @ unit.T
+    wanted = manifold + near_share / 2 * unit @ unit.T
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
     weights = [1.0 if least_weight is None else least_weight + abs(wanted[i, j]) for i, j in pairs]
     errors = [
@@ -101,21 +113,21 @@ def test_objective_equals_the_double_loop(
     )
 
 
-def test_the_cosine_orders_images_of_one_group(stored: dict[str, np.ndarray]) -> None:
-    """Long diffusion makes all of a group alike; with the cosine beside it codes still tell groups
+def test_near_levels_order_images_of_one_group(stored: dict[str, np.ndarray]) -> None:
+    """Long diffusion makes all of a group alike; with near levels beside it codes still tell groups
     apart, and know who is nearer in the group.
     """
 
-    def codes(cosine_share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def codes(near_share: float) -> tuple[torch.Tensor, torch.Tensor]:
         options = {"neighbours": 5, "rank": 6, "diffusion_time": 50.0, "dropout": 0.0}
-        built = model(stored, bits=64, hidden=128, cosine_share=cosine_share, **options)
+        built = model(stored, bits=64, hidden=128, near_share=near_share, **options)
         optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
         for _ in range(100):
             optimizer.zero_grad()
             built.objective({"index": torch.arange(ROWS)})["pairwise"].backward()
             optimizer.step()
         fused = built._inputs[:, 0].float()
-        signs = torch.tanh(built.eval().encoder.head(fused)).detach().sign()
+        signs = torch.tanh(built.eval().encoder.head_logits(fused)).detach().sign()
         unit = torch.nn.functional.normalize(fused, dim=1)
         return signs @ signs.T / 64, unit @ unit.T
 
@@ -130,11 +142,72 @@ def test_the_cosine_orders_images_of_one_group(stored: dict[str, np.ndarray]) ->
     assert mixed[same].mean() > mixed[group[:, None] != group].mean() + 0.5
 
 
+@pytest.mark.parametrize(("companions", "kept"), [(0, 12), (1, 6), (2, 4), (3, 3)])
+def test_a_batch_holds_images_with_some_of_their_nearest(
+    stored: dict[str, np.ndarray], companions: int, kept: int
+) -> None:
+    built = model(stored, companions=companions)
+    rows = torch.arange(5, 41, 3)
+    found = built.with_companions(rows)
+    assert found[:kept].tolist() == rows[:kept].tolist()
+    assert len(found) == len(rows)
+    for place, row in enumerate(found[kept:].tolist()):
+        assert row in built._nearest[rows[place % kept]].tolist()
+    torch.manual_seed(1)
+    first = built.with_companions(rows)
+    torch.manual_seed(1)
+    assert built.with_companions(rows).tolist() == first.tolist()
+
+
+def test_codes_start_as_itq_of_the_fused_features(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored).eval()
+    fused = built._inputs[:, 0].float()
+    leading = fused[:, :8].numpy()
+    logits = built.encoder.head_logits(fused).detach().numpy()
+    signs = np.where(logits >= 0, 1.0, -1.0)
+    # a rotation of the leading axes that is as near to its signs as ITQ of the baselines is
+    itq = ITQ(8)
+    itq.fit(leading)
+    own = itq.project(leading)
+    error = np.square(own / own.std() - np.where(own >= 0, 1, -1)).mean()
+    path = leading @ built.encoder.direct.weight[:, :8].detach().numpy().T
+    assert np.square(path - np.where(path >= 0, 1, -1)).mean() < 1.1 * error
+    assert (signs == np.where(path >= 0, 1, -1)).mean() > 0.9  # the head is small
+    turn = built.encoder.direct.weight[:, :8].detach().numpy()
+    np.testing.assert_allclose(turn @ turn.T / (turn @ turn.T)[0, 0], np.eye(8), atol=1e-4)
+
+
+def test_a_learned_path_stays_and_none_is_learned_where_it_is_off(
+    stored: dict[str, np.ndarray],
+) -> None:
+    built = model(stored, bits=24)  # more than there are axes
+    assert built.encoder.direct.weight.shape == (24, 16)
+    learned = built.encoder.direct.weight.detach() + 1
+    with torch.no_grad():
+        built.encoder.direct.weight.copy_(learned)
+    built.load_teacher(built.fit_teacher(TrainFeatures(stored)))  # a run that goes on
+    assert torch.equal(built.encoder.direct.weight, learned)
+    off = model(stored, linear_path=False)
+    off.objective({"index": torch.arange(ROWS)})["pairwise"].backward()
+    assert not off.encoder.direct.weight.any()
+    assert off.encoder.direct.weight.grad is None
+
+
+def test_a_checkpoint_from_before_the_linear_path_has_none(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, linear_path=False)
+    older = {n: v for n, v in built.state_dict().items() if n != "encoder.direct.weight"}
+    other = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", hidden=32, dims=16)
+    other.load_state_dict(older)
+    fused = built._inputs[:, 0].float()
+    expected = built.eval().encoder.head_logits(fused)
+    torch.testing.assert_close(other.eval().encoder.head_logits(fused), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("use_views", "expected"), [(True, 1 + VIEWS), (False, 1)])
 def test_views_are_inputs_unless_switched_off(
     stored: dict[str, np.ndarray], use_views: bool, expected: int
 ) -> None:
-    built = model(stored, use_views=use_views, dropout=0.0).eval()
+    built = model(stored, use_views=use_views, dropout=0.0, companions=0).eval()
     rows = torch.tensor([3, 17])
 
     def step(seed: int) -> float:
@@ -190,10 +263,10 @@ def test_dead_channels_of_a_trained_backbone_have_finite_gradients(
     assert feature.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5])
-def test_a_share_is_from_0_to_1(value: float) -> None:
-    with pytest.raises(InputError, match=r"--model\.cosine_share"):
-        UDMSHPlus(bits=8, backbone="resnet10t", weights="random", cosine_share=value)
+@pytest.mark.parametrize(("name", "value"), [("near_share", 1.5), ("companions", 4)])
+def test_what_is_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"--model\.{name}"):
+        UDMSHPlus(bits=8, backbone="resnet10t", weights="random", **{name: value})
 
 
 @pytest.mark.parametrize("name", ["diffusion_time", "least_weight"])

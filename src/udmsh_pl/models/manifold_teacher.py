@@ -1,0 +1,108 @@
+"""What UDMSH-plus learns from: fused features of the train images, and several levels of how alike
+two of them are.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from udmsh_pl.features.store import Arrays, sample_rows
+from udmsh_pl.manifold import diffused_levels, graph_of_neighbours, nearest_neighbours, unit_rows
+from udmsh_pl.models.fusion import FIT_ROWS, ROWS_AT_ONCE, FusedFeature, side_by_side
+
+NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (experiments/README.md)
+COMPANIONS = 3  # nearest images that a batch may show beside an image
+
+
+@dataclass(frozen=True)
+class ManifoldSettings:
+    """What decides fused features and teacher, beside the train features; see
+    :class:`UDMSHPlus`.
+    """
+
+    teacher: Literal["manifold", "cosine"] = "manifold"
+    with_map: bool = True
+    dims: int = 512
+    neighbours: int = 30
+    edge_power: float = 3.0
+    rank: int = 128
+    diffusion_time: float | None = None
+    near_share: float = 0.5
+
+
+def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:
+    """Fit the fused feature and the levels of similarity to train features.
+
+    Returns:
+        ``fusion.*``, buffers of the :class:`FusedFeature`; ``inputs``, float16
+        ``[N, 1 + V, dims]``, fused features of the images and their views; ``targets``, float32
+        ``[N, R]``, whose inner products are the diffused part of the similarity: the long diffusion
+        times ``1 - near_share`` and the short one times ``near_share / 2`` (the rest of it is the
+        cosine of ``inputs``); ``nearest``, long ``[N, 3]``, the rows most like each by that cosine.
+    """
+    feature, feature_map = stored["global_feature"], stored["feature_map"]
+    map_dim = feature_map[0].size if settings.with_map else 0
+    parts = (feature.shape[1], map_dim) if map_dim else (feature.shape[1],)
+    fusion = FusedFeature(parts, settings.dims)
+    fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), settings.with_map))
+    inputs = [_fused(fusion, feature, feature_map, settings.with_map)]
+    for view in range(stored["views"].shape[1] if "views" in stored else 0):
+        views = stored["views"][:, view], stored["view_maps"][:, view]
+        inputs.append(_fused(fusion, *views, settings.with_map))
+    state = {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
+    targets, nearest = _levels(unit_rows(inputs[0].float().numpy()), settings)
+    return state | {
+        "inputs": torch.stack(inputs, dim=1),
+        "targets": torch.from_numpy(targets),
+        "nearest": torch.from_numpy(nearest),
+    }
+
+
+def _levels(
+    unit: NDArray[np.float32], settings: ManifoldSettings
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """``targets [N, R]`` and ``nearest [N, 3]`` of fused features of length 1."""
+    count, near = len(unit), settings.near_share
+    k = max(1, min(settings.neighbours, count // 4))
+    cosines, rows = nearest_neighbours(unit, k)
+    own = np.arange(count)[:, None]
+    nearest = np.where(rows >= 0, rows, own)[:, np.arange(COMPANIONS).clip(max=k - 1)]
+    if settings.teacher == "cosine":
+        return unit * np.float32((1 - near / 2) ** 0.5), nearest
+    graph = graph_of_neighbours(cosines, rows, settings.edge_power)
+    levels = [(settings.rank, settings.diffusion_time)]
+    shares = [1 - near]
+    if near:
+        levels.append((NEAR_RANK, NEAR_TIME))
+        shares.append(near / 2)
+    found = diffused_levels(graph, levels)
+    weighted = [level * share**0.5 for level, share in zip(found, shares, strict=True)]
+    return np.concatenate(weighted, axis=1).astype(np.float32), nearest
+
+
+def _parts(
+    feature: NDArray[np.float16],
+    feature_map: NDArray[np.float16],
+    rows: NDArray[np.int64] | slice,
+    with_map: bool,
+) -> Tensor:
+    chosen = torch.from_numpy(np.array(feature_map[rows])) if with_map else None
+    return side_by_side(torch.from_numpy(np.array(feature[rows])), chosen)
+
+
+def _fused(
+    fusion: FusedFeature,
+    feature: NDArray[np.float16],
+    feature_map: NDArray[np.float16],
+    with_map: bool,
+) -> Tensor:
+    """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all
+    there at once.
+    """
+    starts = range(0, len(feature), ROWS_AT_ONCE)
+    blocks = (_parts(feature, feature_map, slice(at, at + ROWS_AT_ONCE), with_map) for at in starts)
+    return torch.cat([fusion(block).half() for block in blocks])
