@@ -8,6 +8,7 @@ is on the disk by then, blocks of features and finished teachers, is not made ag
 
 import logging
 import os
+import platform
 import socket
 import sys
 import time
@@ -59,7 +60,7 @@ class Place(NamedTuple):
         for mark in self.marks:
             if not Path(mark).is_file():
                 raise InputError(
-                    f"node {os.uname().nodename} does not see {Path(mark).parent}; --out, "
+                    f"node {platform.node()} does not see {Path(mark).parent}; --out, "
                     "--data.cache_dir and the pictures must lie on a disk that all nodes share"
                 )
         os.chdir(self.folder)
