@@ -51,8 +51,8 @@ $(VENV)/docs: $(VENV)/installed
 docs: $(VENV)/docs ## the site -> build/site/index.html, strictly and without network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: install ## time and memory, side by side with others -> benchmarks/results/
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: install ## time and memory, side by side with others -> benchmarks/results/; other scripts need pictures
+	for name in encoding evaluation processes scaling training; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean: ## remove the virtual environment and caches (runs/ stays)
 	rm -rf $(VENV) $(VENV)-minimum .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

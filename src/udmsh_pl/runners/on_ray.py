@@ -8,6 +8,7 @@ is on the disk by then, blocks of features and finished teachers, is not made ag
 
 import logging
 import os
+import platform
 import socket
 import sys
 import time
@@ -18,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from tqdm import tqdm
 
 from udmsh_pl.data.base import RetrievalDataModule
@@ -58,7 +60,7 @@ class Place(NamedTuple):
         for mark in self.marks:
             if not Path(mark).is_file():
                 raise InputError(
-                    f"node {os.uname().nodename} does not see {Path(mark).parent}; --out, "
+                    f"node {platform.node()} does not see {Path(mark).parent}; --out, "
                     "--data.cache_dir and the pictures must lie on a disk that all nodes share"
                 )
         os.chdir(self.folder)
@@ -134,15 +136,10 @@ def _each(
     import ray
 
     gpus, cores = _share(ray.nodes(), len(arguments))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", CORES)
     remote = ray.remote(task).options(
-        num_gpus=gpus,
-        num_cpus=cores,
-        max_retries=RETRIES,
-        retry_exceptions=True,
-        runtime_env={"env_vars": {name: str(cores) for name in names}},
+        num_gpus=gpus, num_cpus=cores, max_retries=RETRIES, retry_exceptions=True
     )
-    running = {remote.remote(*own): number for number, own in enumerate(arguments)}
+    running = {remote.remote(*own, cores): number for number, own in enumerate(arguments)}
     while running:
         [ended], _ = ray.wait(list(running))
         number, why = running.pop(ended), None
@@ -165,18 +162,25 @@ def _share(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
     return 0, max(1, int(min(*every, sum(every) // max(1, tasks))))
 
 
-def _extract(place: Place, shard: Shard) -> None:
+def _extract(place: Place, shard: Shard, cores: int) -> None:
     """In a task: its part of every store."""
+    _work_with(cores)
     data, keys = _stores(place)
     for (_, images, views), key in zip(data.stores(), keys, strict=True):
         data.feature_extractor.make_shard(images, shard, views, key=key)
 
 
-def _run(place: Place, out: str, cell: Cell) -> None:
+def _run(place: Place, out: str, cell: Cell, cores: int) -> None:
     """In a task: one cell, unless another process has it, whose end is waited for."""
+    _work_with(cores)
     run = _plan_run(place, out)
     while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
         time.sleep(0.5)
+
+
+def _work_with(cores: int) -> None:
+    os.environ[CORES] = str(cores)
+    torch.set_num_threads(cores)
 
 
 # a worker does many tasks; the look at every picture's file that a key needs, and the features'
