@@ -17,7 +17,7 @@ from udmsh_pl.serve.collection import Gone
 from udmsh_pl.serve.decoder import Busy, Undecodable
 from udmsh_pl.serve.limits import Gate
 from udmsh_pl.serve.page import page_files
-from udmsh_pl.serve.service import Computing, OtherVersion, Service
+from udmsh_pl.serve.service import Computing, OtherVersion, Service, TooMany
 from udmsh_pl.serve.uploads import body_of
 
 UPLOADS = 8  # at a time; each is in memory as a whole
@@ -188,6 +188,7 @@ def _add_problems(api: FastAPI) -> None:
     pairs: dict[Any, Handler] = {
         IndexError: handler(404, "no such picture"),
         OtherVersion: handler(409, "the index has a newer version; ask /info"),
+        TooMany: handler(422),
         Gone: handler(410),
         Computing: handler(202, "being computed; ask again", retry_after="1"),
         Busy: handler(503, "busy; come again", retry_after="1"),

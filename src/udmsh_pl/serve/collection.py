@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,13 +35,11 @@ class Snapshot:
 
     Args:
         index: opened
-        names: lower case, to be searched for
         strong: similarity that one of 1,000 others has to a typical picture
         likely: similarity that one of 100 has
     """
 
     index: ImageIndex
-    names: tuple[str, ...]
     strong: float
     likely: float
 
@@ -65,7 +64,7 @@ class Snapshot:
             content = read_bytes(self.index.path_of(row))
         except InputError as error:
             raise Gone("the file is gone; run `udmsh index` again") from error
-        if digest_of(content) != self.index.rows.files["digest"][row].tobytes():
+        if digest_of(content) != self.index.rows.files[row]["digest"].tobytes():
             raise Gone("the file has changed; run `udmsh index` again")
         return content
 
@@ -141,8 +140,10 @@ def similar(snapshot: Snapshot, row: int, k: int) -> tuple[Snapshot, list[Match]
 def _snapshot(index: ImageIndex, former: Snapshot | None) -> Snapshot:
     if former is not None and former.index.encoder.spec == index.encoder.spec:
         index.encoder = former.index.encoder  # it is loaded already
-    strong, likely = _chance(index)
-    return Snapshot(index, tuple(name.casefold() for name in index.rows.names), strong, likely)
+    # what is read when first asked for is opened now: a writer may take its files away
+    deque(index.rows.names, maxlen=0)
+    str(index.method)
+    return Snapshot(index, *_chance(index))
 
 
 def _chance(index: ImageIndex) -> tuple[float, float]:
@@ -152,11 +153,13 @@ def _chance(index: ImageIndex) -> tuple[float, float]:
     what is alike for all others.
     """
     count = len(index)
-    rows = np.random.default_rng(0).permutation(count)[:SAMPLED]
+    rows, others = (
+        np.sort(np.random.default_rng(seed).choice(count, min(count, most), replace=False))
+        for seed, most in ((0, SAMPLED), (1, 64 * SAMPLED))
+    )
     features = index.rows.features
     if not features.shape[1]:
         features = np.unpackbits(index.rows.codes, axis=1).astype(np.int8) * 2 - 1
-    others = np.random.default_rng(1).permutation(count)[: 64 * SAMPLED]
     found = [cosines(features[row], features[others[others != row]]) for row in rows.tolist()]
     if not found or not len(found[0]):
         return 1.0, 1.0

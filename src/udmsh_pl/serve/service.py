@@ -18,10 +18,15 @@ UPLOAD_BYTES = 32 << 20
 SHOWN_SIDE = 2048  # pixels of a large view's longer side
 WAIT = 2.0  # seconds that a request waits for what is being computed
 SCALE = 10_000  # of places
+MOST_AT_ONCE = 300_000  # pictures that are compared with each other, or drawn
 
 
 class OtherVersion(Exception):
     """Ids of another version of the index were given."""
+
+
+class TooMany(Exception):
+    """The collection is too large for what is asked."""
 
 
 class Computing(Exception):
@@ -67,7 +72,8 @@ class Service:
         wanted = name.strip().casefold()
         rows: Any = range(len(snapshot.index))
         if wanted:
-            rows = [row for row, one in enumerate(snapshot.names) if wanted in one]
+            names = enumerate(snapshot.index.rows.names)
+            rows = [row for row, one in names if wanted in one.casefold()]
         pictures = [answers.picture(snapshot, row) for row in rows[offset : offset + count]]
         return answers.Listing(version=snapshot.version, total=len(rows), pictures=pictures)
 
@@ -97,21 +103,23 @@ class Service:
     ) -> answers.Duplicates:
         """Groups of copies."""
         snapshot = self._snapshot(version)
+        _check_count(snapshot, "copies are looked for by `udmsh duplicates` among more than")
         key = snapshot.version, "duplicates", radius
         groups = self._computed(key, lambda: snapshot.index.duplicates(radius))
         copies = [copy for group in groups for copy in group[1:]]
-        sizes = snapshot.index.rows.files["size"]
+        files = snapshot.index.rows.files
         return answers.Duplicates(
             version=snapshot.version,
             total=len(groups),
             copies=len(copies),
-            bytes=sum(int(sizes[copy.row]) for copy in copies),
+            bytes=sum(int(files[copy.row]["size"]) for copy in copies),
             groups=[answers.group(snapshot, group) for group in groups[offset : offset + count]],
         )
 
     def plane(self, version: int | None) -> answers.Plane:
         """The map."""
         snapshot = self._snapshot(version)
+        _check_count(snapshot, "there is no map of more than")
         places = self._computed((snapshot.version, "map"), lambda: _places(snapshot))
         return answers.Plane(
             version=snapshot.version,
@@ -134,6 +142,8 @@ class Service:
         """Load the encoder, and begin with the map."""
         self.collection.warm_up()
         snapshot = self.collection.current()
+        if len(snapshot.index) > MOST_AT_ONCE:
+            return
         self._background.result((snapshot.version, "map"), lambda: _places(snapshot))
 
     def _snapshot(self, version: int | None, row: int = -1) -> Snapshot:
@@ -160,6 +170,11 @@ def _results(
         results=answers.found(snapshot, near, same),
         milliseconds=round(1000 * (time.perf_counter() - start), 2),
     )
+
+
+def _check_count(snapshot: Snapshot, what: str) -> None:
+    if len(snapshot.index) > MOST_AT_ONCE:
+        raise TooMany(f"{what} {MOST_AT_ONCE:,} pictures")
 
 
 def _places(snapshot: Snapshot) -> list[list[int]]:

@@ -158,6 +158,32 @@ def test_what_is_not_there_is_told(client: Client, path: str, status: int) -> No
     assert answer.json["detail"]
 
 
+def test_a_collection_that_is_too_large_for_a_map(
+    serve: Serve, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udmsh_pl.serve.service.MOST_AT_ONCE", 12)
+    ask = serve(index)
+    assert "no map of more than 12 pictures" in ask("/map").json["detail"]
+    assert ask("/map").status == ask("/duplicates").status == 422
+    assert ask("/similar/3").status == 200
+
+
+def test_rows_that_stay_on_the_disk(
+    serve: Serve, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from udmsh_pl.search import store
+
+    draw(place.parent / "pictures/zz.png", 300)
+    update(place)  # a second segment
+    expected = serve(place)("/similar/2?k=20").json["results"]
+    monkeypatch.setattr(store, "IN_MEMORY", 0)
+    ask = serve(place)
+    assert ask("/similar/2?k=20").json["results"] == expected
+    assert ask("/pictures?name=zz").json["total"] == 1
+    assert ask("/picture/3").status == ask("/map").status == 200
+    assert ask("/duplicates?radius=16").json["copies"] == 1
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_nothing_can_be_changed(client: Client, method: str) -> None:
     for path in ("/picture/0", "/info", "/search", "/"):
