@@ -12,6 +12,7 @@ import { setUpViewer } from "./viewer.js";
 const main = $("main");
 const LOOK_AGAIN = 10_000; // milliseconds
 let leaving = new AbortController();
+let steps = 0; // from view to view, so that Esc knows whether there is a way back
 let given = null; // the file that was searched with, for the way back
 
 const [, token] = location.hash.match(/^#token=(.+)$/) ?? [];
@@ -45,6 +46,7 @@ async function route() {
     await open(signal);
     clearTimeout(slow);
     if (!location.hash.startsWith("#/name/")) scrollTo(0, 0);
+    if (document.activeElement === document.body) main.focus({ preventScroll: true });
   } catch (error) {
     clearTimeout(slow);
     if (error.name !== "AbortError" && !signal.aborted) failed(error);
@@ -113,7 +115,9 @@ function setUpKeys() {
     const typing = event.target.matches("input, textarea, select");
     if (event.key === "Escape") {
       if (typing) event.target.blur();
-      else if (location.hash.length > 2) history.back();
+      else if (location.hash.length > 2) {
+        if (steps > 0) { steps -= 2; history.back(); } else location.hash = "#/"; // never off this page
+      }
     } else if (typing) return;
     else if (event.key === "/") { event.preventDefault(); $("name").focus(); $("name").select(); }
     else if (event.key === "?") $("keys").showModal();
@@ -157,7 +161,7 @@ setUpKeys();
 setUpToken();
 document.addEventListener("outdated", changed);
 document.addEventListener("failed", (event) => { if (event.detail.name !== "AbortError") failed(event.detail); });
-addEventListener("hashchange", route);
+addEventListener("hashchange", () => { steps += 1; route(); });
 setInterval(() => { if (!document.hidden && state.info) changed(); }, LOOK_AGAIN);
 if (token) await login(decodeURIComponent(token));
 route();
