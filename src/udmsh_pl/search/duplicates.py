@@ -1,5 +1,5 @@
-"""Groups of pictures that are copies of each other: candidates by code and feature, each checked on
-its pixels.
+"""Groups of pictures that are copies of each other: candidates by code and feature, and by colours
+that no turn changes, each checked on its pixels.
 
 A learned code calls two sunsets alike, so it proposes and does not decide: two pictures are copies
 when the details of their thumbnails lie on each other (:mod:`udmsh_pl.search.overlap`). *Ours*.
@@ -8,6 +8,7 @@ when the details of their thumbnails lie on each other (:mod:`udmsh_pl.search.ov
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import Details, Relation, overlap
+from udmsh_pl.search.turned import turned_candidates
 
 if TYPE_CHECKING:
     from udmsh_pl.search.index import ImageIndex
@@ -71,7 +73,12 @@ def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Cop
         return Details(index.thumbnail(row))
 
     rows = np.sort(first)
-    for one, two, cosine in candidates(index.rows.codes[rows], index.rows.features[rows], reach):
+    thumbnails = (index.thumbnail(row) for row in rows.tolist())
+    proposed = chain(
+        candidates(index.rows.codes[rows], index.rows.features[rows], reach),
+        ((one, two, 0.0) for one, two in turned_candidates(thumbnails)),
+    )
+    for one, two, cosine in proposed:
         left, right = int(rows[one]), int(rows[two])
         if family.head(left) == family.head(right):
             continue

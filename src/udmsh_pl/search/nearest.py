@@ -26,7 +26,7 @@ def shortlist(
     """
     distances = popcounts(code_words(codes) ^ code_words(code[None]))
     if count < len(distances):
-        furthest = np.partition(distances, count - 1)[count - 1]
+        furthest = np.searchsorted(np.bincount(distances).cumsum(), count)
         rows = np.flatnonzero(distances <= furthest)
         rows = rows[np.argsort(distances[rows], kind="stable")][: count + MOST_TIED]
     else:

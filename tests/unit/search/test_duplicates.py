@@ -11,6 +11,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.search import ImageIndex
 from udmsh_pl.search.duplicates import candidates
 from udmsh_pl.search.overlap import Details, overlap
+from udmsh_pl.search.turned import turned_candidates
 
 
 def thumbnail(image: Image.Image, quality: int = 75) -> bytes:
@@ -81,6 +82,28 @@ def test_groups_name_what_happened(place: Path) -> None:
     assert [len(group) for group in index.duplicates(radius=0)] <= [5]
     with pytest.raises(InputError, match="radius is -1"):
         index.duplicates(-1)
+
+
+def test_turned_pictures_are_proposed_and_others_are_not() -> None:
+    scenes = [scene(seed) for seed in range(12)]
+    ways = [*(Image.Transpose(way) for way in range(7))]
+    turned = [thumbnail(scenes[row].transpose(way), 50) for row, way in enumerate(ways)]
+    both = [*map(thumbnail, scenes), *turned, thumbnail(Image.new("RGB", (9, 9), "white"))]
+    assert set(turned_candidates(both)) >= {(row, 12 + row) for row in range(7)}
+    assert len(set(turned_candidates(both))) <= 10
+    assert list(turned_candidates([both[0]])) == list(turned_candidates([])) == []
+    lying = both[0], thumbnail(scenes[0].rotate(90, expand=True).resize((144, 192)))
+    assert list(turned_candidates(lying)) == [(0, 1)]
+
+
+def test_a_turned_copy_is_found(place: Path) -> None:
+    with Image.open(place / "pictures/05.png") as image:
+        image.rotate(270, expand=True).save(place / "pictures/turned.jpg", quality=80)
+    index = ImageIndex.open(place / "index")
+    index.update()
+    (group,) = index.duplicates()
+    assert {copy.path.name for copy in group} == {"05.png", "turned.jpg"}
+    assert [copy.relation for copy in group] == ["first", "rotated"]
 
 
 def test_candidates_are_near_in_both_ways_and_come_once() -> None:
