@@ -88,7 +88,7 @@ def test_a_wide_table_becomes_one_a_code_length() -> None:
     assert "0.332" in second
     assert "0.100" in first.splitlines()[2]  # the cosine has no code length: it is in both
     assert "0.100" in second.splitlines()[2]
-    assert "expected mAP" in notes.lower()
+    assert "Expected mAP" in notes
     assert render_tables(rows, ks=["1", "all"]) == render_table(rows, ks=["1", "all"])
     assert render_tables(rows, "csv") == render_table(rows, "csv")
 
