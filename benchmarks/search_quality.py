@@ -93,7 +93,9 @@ def measured(
         fusion = encoder.fusion
         whole = [fusion._fuse(part) - fusion.centre for part in parts]
         axes = [torch.cat([fusion.project(block) for block in part.split(512)]) for part in parts]
-        codes = [pack_bits(encoder.head_logits(part)).numpy() for part in axes]
+        logits = [encoder.head_logits(part) for part in axes]
+        codes = [pack_bits(part).numpy() for part in logits]
+        relaxed, signs = torch.tanh(logits[0]).numpy(), torch.where(logits[1] >= 0, 1.0, -1.0)
     plain = [one["global_feature"] - arrays[1]["global_feature"].mean(0) for one in arrays]
     report = evaluate_codes(*codes, *labels, bits=BITS, ks=KS)
     width = codes[0].shape[1]
@@ -109,6 +111,12 @@ def measured(
             axes[0].shape[1] * 4, cosine(*(one.numpy() for one in axes), *labels),
         ),
     }  # fmt: skip
+
+    def asymmetric(row: int) -> NDArray[np.int64]:
+        return np.asarray(np.argsort(-(signs.numpy() @ relaxed[row]), kind="stable"))
+
+    name = "codes, the query's relaxed code against them (asymmetric)"
+    found[name] = width, ranking_map(asymmetric, *labels)
     for dims in DIMS:
         near = [to_int8(one[:, :dims]).numpy() for one in axes]
 

@@ -14,9 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; gives the exit status 0."""
-    from udmsh_pl.reports.table import render_table
+    from udmsh_pl.reports.table import render_tables
     from udmsh_pl.results import read_results
 
     results = read_results(args.run / "results.csv")
-    print(render_table(results, args.format, args.k, args.bits))
+    print(render_tables(results, args.format, args.k, args.bits))
     return 0

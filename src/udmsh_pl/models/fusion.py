@@ -144,10 +144,11 @@ class FusedEncoder(nn.Module):
         generator = torch.Generator().manual_seed(0)
         turn = torch.linalg.qr(torch.randn(count, count, generator=generator))[0]
         turn = turn @ best_rotation(leading @ turn, ITERATIONS)
+        last: Any = self.head[-1]
         with torch.no_grad():
             self.direct.weight[:count, :count] = turn.T / leading.std().clamp_min(1e-12)
-            self.head[-1].weight.mul_(HEAD_START)
-            self.head[-1].bias.zero_()
+            last.weight.mul_(HEAD_START)
+            last.bias.zero_()
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
         # what was learned before there was a linear path has none

@@ -11,7 +11,7 @@ from udmsh_pl.reports.gallery import gallery_figure
 from udmsh_pl.reports.html import write_html
 from udmsh_pl.reports.pictures import gallery_rows, missed_rows, save_figure
 from udmsh_pl.reports.significance import leads, render_leads
-from udmsh_pl.reports.table import render_costs, render_table
+from udmsh_pl.reports.table import render_costs, render_tables
 from udmsh_pl.results import Result
 from udmsh_pl.run_directory import RunDirectory
 
@@ -31,7 +31,7 @@ def write_report(
     Cells that are ``missing`` are told under the table.
     """
     ahead = leads(run, plan)
-    parts = [render_table(results), *render_leads(ahead), render_costs(results)]
+    parts = [render_tables(results), *render_leads(ahead), render_costs(results)]
     if missing:
         parts.append(f"**Missing: {', '.join(cell.name for cell in missing)}.**")
     table = "\n\n".join(parts) + "\n"

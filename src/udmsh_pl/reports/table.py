@@ -9,6 +9,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.results import Result
 
 Format = Literal["markdown", "csv", "latex"]
+WIDEST = 8  # columns of a table in a terminal and in table.md
 Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the order of a table
 
 
@@ -114,6 +115,22 @@ def render_table(
     ]
     notes = pivot.notes()
     return {"csv": _csv, "latex": _latex, "markdown": _markdown}[form](header, rows, notes)
+
+
+def render_tables(
+    results: Sequence[Result],
+    form: Format = "markdown",
+    ks: Sequence[str] | None = None,
+    bits: Sequence[int] | None = None,
+) -> str:
+    """:func:`render_table`, in markdown one a code length where it would be too wide to read."""
+    pivot = Pivot.of(results, ks, bits)
+    lengths = sorted({column[3] for column in pivot.columns})
+    if form != "markdown" or len(pivot.columns) <= WIDEST or len(lengths) < 2:
+        return render_table(results, form, ks, bits)
+    tables = [render_table(results, form, ks, [length]) for length in lengths]
+    notes = "\n".join(pivot.notes())
+    return "\n\n".join([*(table.split("\n\n")[0] for table in tables), notes])
 
 
 def _csv(header: list[str], rows: list[list[str]], notes: list[str]) -> str:

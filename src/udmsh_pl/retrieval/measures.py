@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval.codes import popcounts
 from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
 
 
@@ -93,6 +94,16 @@ def ndcg(report: RetrievalReport) -> list[Measure]:
     return [Measure("ndcg", k, value) for k, value in report.graded.ndcg.items()]
 
 
+def graded_first_page(report: RetrievalReport) -> list[Measure]:
+    """Expected NDCG@100, graded by shared labels, where items have several; nothing elsewhere, and
+    where 100 is none of the cut-offs.
+    """
+    database_labels = report.words[3]
+    if 100 not in report.ks or popcounts(database_labels).max(initial=0) < 2:
+        return []
+    return [Measure("ndcg", 100, report.graded.ndcg[100])]
+
+
 def named_measure(name: str) -> MeasureFunction:
     """The function of this module, or of ``my_module``, that ``name`` names.
 
@@ -106,7 +117,10 @@ def named_measure(name: str) -> MeasureFunction:
         raise InputError(f"measure {name!r}: {error}; give the name of a module here") from error
     function: Any = getattr(module, attribute, None)
     if not callable(function):
-        here = "mean_average_precision, mean_average_precision_by_row, precision, recall, ndcg"
+        here = (
+            "mean_average_precision, mean_average_precision_by_row, precision, recall, ndcg, "
+            "graded_first_page"
+        )
         raise InputError(
             f"measure {name!r} is not known; there are {here}, or my_module.my_measure"
         )

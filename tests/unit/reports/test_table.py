@@ -9,7 +9,7 @@ import pytest
 from udmsh_pl.errors import InputError
 from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.significance import leads, render_leads
-from udmsh_pl.reports.table import render_costs, render_table
+from udmsh_pl.reports.table import render_costs, render_table, render_tables
 from udmsh_pl.results import COLUMNS, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.run_directory import RunDirectory
@@ -71,6 +71,26 @@ def test_lead_is_the_mean_difference_of_the_two_best(tmp_path: Path) -> None:
     lead = np.mean([values["good", s] - values["fair", s] for s in (0, 1)])
     assert f"| mAP@10, 16 bits | good | fair | {lead:+.3f} |" in table
     assert leads(run, Plan([16], [0], [10], {"good": None})) == []
+
+
+def test_a_wide_table_becomes_one_a_code_length() -> None:
+    ks = ("1", "10", "100", "1000", "all")
+    rows = [
+        replace(result(method, 0, value + bits / 1000, bits), k=k)
+        for method, value in (("cosine", 0.1), ("b", 0.3))
+        for bits in ((0,) if method == "cosine" else (16, 32))
+        for k in ks
+    ]
+    first, second, notes = render_tables(rows).split("\n\n")
+    assert first.splitlines()[0].startswith("| method | mAP@1, 16 bits | mAP@10, 16 bits |")
+    assert first.splitlines()[0].endswith("| mAP@ALL, 16 bits |")
+    assert "0.316" in first
+    assert "0.332" in second
+    assert "0.100" in first.splitlines()[2]  # the cosine has no code length: it is in both
+    assert "0.100" in second.splitlines()[2]
+    assert "Expected mAP" in notes
+    assert render_tables(rows, ks=["1", "all"]) == render_table(rows, ks=["1", "all"])
+    assert render_tables(rows, "csv") == render_table(rows, "csv")
 
 
 def test_other_measures_are_columns_behind_map() -> None:

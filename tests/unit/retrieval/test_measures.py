@@ -40,3 +40,19 @@ def test_a_measure_is_found_by_name() -> None:
     for name, problem in (("mrr", "is not known; there are"), ("no_such.module", "No module")):
         with pytest.raises(InputError, match=problem):
             m.named_measure(name)
+
+
+def test_the_graded_first_page_is_told_where_items_have_several_labels() -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 256, (150, 2), dtype=np.uint8)
+    several, one = generator.random((150, 4)) < 0.5, np.eye(4, dtype=bool)[np.arange(150) % 4]
+
+    def told(labels: np.ndarray, ks: list[int | None]) -> list[m.Measure]:
+        pair = codes[:20], codes[20:], labels[:20], labels[20:]
+        return m.graded_first_page(evaluate_codes(*pair, bits=16, ks=ks))
+
+    [found] = told(several, [1, 100, None])
+    assert (found.name, found.k) == ("ndcg", 100)
+    whole = evaluate_codes(codes[:20], codes[20:], several[:20], several[20:], bits=16, ks=[100])
+    assert found.value == whole.graded.ndcg[100]
+    assert told(several, [1, None]) == told(one, [1, 100, None]) == []
