@@ -102,10 +102,9 @@ class RetrievalDataModule(LightningDataModule):
             )
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_queries, self.views, self.train_arrays = val_queries, views, train_arrays
-        self.strict = strict
         self.image_size, self.pack_size, self.cache_dir = image_size, pack_size, cache_dir
         self.backbone, self.weights, self.finetune = backbone, weights, finetune
-        self.extractor, self.grid = extractor, grid
+        self.extractor, self.grid, self.strict = extractor, grid, strict
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
         self._stores: dict[str, str] = {}  # names that tell the features of a split from others
