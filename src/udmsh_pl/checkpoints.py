@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -87,10 +87,30 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
     for number, option in enumerate(options):
         name, _, value = option.partition("=")
         key = name.removeprefix("--model.").removeprefix("init_args.")
-        if name.startswith("--model.") and key in settings:
-            value = value or " ".join(options[number + 1 : number + 2])
-            if str(yaml.safe_load(value)) != str(settings[key]):
-                raise InputError(
-                    f"{name} {value}, but {path} was trained with {settings[key]}; leave the "
-                    "option out"
-                )
+        value = value or " ".join(options[number + 1 : number + 2])
+        if name == "--model" and value.rpartition(".")[2] != kind.rpartition(".")[2]:
+            raise InputError(f"--model {value}, but {path} is of {kind}; leave the option out")
+        given = name.startswith("--model.") and key in settings
+        if given and str(yaml.safe_load(value)) != str(settings[key]):
+            raise InputError(
+                f"{name} {value}, but {path} was trained with {settings[key]}; leave the option out"
+            )
+
+
+def check_fits(path: Path, model: LightningModule) -> None:
+    """Refuse a run's newest checkpoint where it is not of the model that was configured.
+
+    Raises:
+        InputError: it is damaged, of another class, or was trained with other options.
+    """
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    check_checkpoint(path, [], kind)
+    found = dict(torch.load(path, "cpu", weights_only=True, mmap=True)["hyper_parameters"])
+    trained = {"class": found.pop("_class_path", kind), **found}
+    now = {"class": kind, **model.hparams}
+    for name, value in trained.items():
+        if name in now and str(now[name]) != str(value):
+            raise InputError(
+                f"--ckpt_path last is {path}, whose {name} is {value}, not {now[name]}; give "
+                "--ckpt_path that file, which brings its settings along"
+            )

@@ -3,10 +3,12 @@
 import difflib
 from collections.abc import Sequence
 
-from udmsh_pl import data, models
+from udmsh_pl import baselines, data, models
+from udmsh_pl.baselines.shallow import METHODS
 from udmsh_pl.errors import InputError
 
-KINDS = {"--model": models, "--data": data}
+KINDS = {"--model": [*models.__all__, *baselines.__all__], "--data": data.__all__}
+SHALLOW = "udmsh_pl.baselines.shallow.Shallow"
 LOGGERS = {"WandbLogger": "log", "TensorBoardLogger": "log"}  # in which extra their package is
 
 
@@ -36,9 +38,25 @@ def check_class_names(arguments: Sequence[str]) -> None:
         if option not in KINDS:
             continue
         value = value if sign else "".join(arguments[number + 1 : number + 2])
-        known = KINDS[option].__all__
+        known = KINDS[option]
         if value in known or not value.isidentifier():  # dotted paths and files are looked up later
             continue
         near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         raise InputError(f"{option} {value}: no such class; {hint} (or my_module.MyClass)")
+
+
+def with_shallow_models(arguments: Sequence[str]) -> list[str]:
+    """``--model ITQ`` is the model of the shallow method ITQ."""
+    found: list[str] = []
+    for argument in arguments:
+        option, sign, value = argument.partition("=")
+        before = found[-1] if found else ""
+        if argument in METHODS and before in ("--model", "--model.help"):
+            found.append(SHALLOW)
+            found += ["--model.method", argument] if before == "--model" else []
+        elif sign and option == "--model" and value in METHODS:
+            found += [f"--model={SHALLOW}", f"--model.method={value}"]
+        else:
+            found.append(argument)
+    return found

@@ -16,10 +16,16 @@ from lightning.pytorch.cli import (
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.run_folder import run_folder
-from udmsh_pl.checkpoints import check_checkpoint, newest_checkpoint
+from udmsh_pl.checkpoints import check_checkpoint, check_fits, newest_checkpoint
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.hints import check_class_names, lacks_module, missing_logger
+from udmsh_pl.hints import (
+    check_class_names,
+    lacks_module,
+    missing_logger,
+    with_shallow_models,
+)
+from udmsh_pl.images.told import told_lists, write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.models.renamed import RENAMED, with_new_names
 from udmsh_pl.plan import Plan
@@ -73,15 +79,17 @@ class SaveRun(SaveConfigCallback):
         self.parser.save(self.config, str(config), skip_none=False, overwrite=True, multifile=False)
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(datamodule, RetrievalDataModule):
-            split, world = datamodule.splits.fingerprint(), trainer.world_size
-            write_environment(self.folder, split, str(trainer.precision), world)
+            splits, world = datamodule.splits, trainer.world_size
+            write_environment(self.folder, splits.fingerprint(), str(trainer.precision), world)
+            write_skipped(splits, self.folder)
+            print("\n".join(told_lists(splits, self.folder)), flush=True)
 
 
 class UdmshCLI(LightningCLI):
     """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
 
     def __init__(self, args: Sequence[str], run: bool = True) -> None:
-        self._raw = list(args)
+        self._raw = with_shallow_models(args)
         super().__init__(
             HashingModule,
             RetrievalDataModule,
@@ -104,7 +112,7 @@ class UdmshCLI(LightningCLI):
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
         given = cast("list[str]", args)
         check_class_names(given)
-        self.config = parser.parse_args(with_new_options(given))
+        self.config = parser.parse_args(with_new_options(with_shallow_models(given)))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's backbone, and let a configuration carry a plan."""
@@ -158,6 +166,8 @@ class UdmshCLI(LightningCLI):
         chosen = self.config_init[self.subcommand]
         if chosen.ckpt_path == "last":
             chosen.ckpt_path = newest_checkpoint(self.trainer)
+            if chosen.ckpt_path is not None:
+                check_fits(chosen.ckpt_path, self.model)
         if chosen.ckpt_path is None and not chosen.untrained:
             raise InputError(
                 f"udmsh {self.subcommand} has no checkpoint to load: give --ckpt_path FILE, or "

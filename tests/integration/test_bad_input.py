@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from udmsh_pl.features.store import open_features
+from udmsh_pl.results import read_results
 
 from .conftest import Run
 
@@ -71,20 +72,56 @@ def test_bad_lists(
         assert word in error
 
 
-def test_an_unreadable_image_is_named(
+def test_unreadable_images_are_left_out_with_a_list_or_refused(
     colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     shutil.copytree(colours, tmp_path / "copy", ignore=shutil.ignore_patterns("cache"))
-    (tmp_path / "copy" / "database7.png").write_bytes(b"not an image")
-    options = ("--data.root", "copy", "--data.cache_dir", "cache")
-    assert udmsh("fit", "--config", colours / "config.yaml", *options) == 2
-    assert "database7.png" in capsys.readouterr().err
-    stores = [
-        path for path in (tmp_path / "cache").iterdir() if path.suffix not in (".part", ".lock")
-    ]
-    assert [len(open_features(path)["global_feature"]) for path in stores] == [
-        13
-    ]  # the queries, which were whole
+    for name in ("database7.png", "query3.png"):
+        (tmp_path / "copy" / name).write_bytes(b"not an image")
+    config = ("--config", colours / "config.yaml", "--data.root", "copy", "--trainer.max_epochs", 1)
+    config = (*config, "--data.cache_dir", "cache", "--trainer.default_root_dir", "run")
+    assert udmsh("fit", *config, "--data.strict", "true") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 picture cannot be read: query3.png (" in error
+    assert "--data.strict false" in error
+
+    assert udmsh("fit", *config) == 0
+    told = capsys.readouterr().out
+    assert "protocol lists less 1 query, 1 train, 1 database images: 12 query, 60 train" in told
+    assert "2 left out: 2 it is none of JPEG" in told
+    [skipped] = (tmp_path / "run").rglob("skipped.csv")
+    lines = skipped.read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["name", "query3.png", "database7.png"]
+    [checkpoint] = (tmp_path / "run").rglob("*.ckpt")
+    assert udmsh("predict", *config, "--ckpt_path", checkpoint) == 0
+    with np.load(tmp_path / "run" / "codes.npz") as codes:
+        assert len(codes["query_codes"]) == len(codes["query_names"]) == 12
+        assert "database7.png" not in codes["database_names"]
+        assert len(codes["database_codes"]) == 60
+
+    capsys.readouterr()
+    plan = ("reproduce", *config[1:6], "--data.cache_dir", "cache", "--out", "plan")
+    assert udmsh(*plan, "--methods", "lsh", "--bits", 8, "--seeds", 0) == 0
+    name = "lists less 1 query, 1 train, 1 database images"
+    assert capsys.readouterr().out.count(f"protocol {name}") == 2  # before the first cell; table
+    rows = read_results(tmp_path / "plan" / "results.csv")
+    assert {row.protocol for row in rows} == {name}
+    assert name in (tmp_path / "plan" / "table.md").read_text()
+    assert (tmp_path / "plan" / "skipped.csv").read_text() == skipped.read_text()
+
+
+@pytest.mark.slow
+def test_unreadable_images_are_left_out_of_fine_tuning(
+    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(colours, tmp_path / "copy", ignore=shutil.ignore_patterns("cache"))
+    for name in ("database7.png", "query3.png"):
+        (tmp_path / "copy" / name).write_bytes(b"not an image")
+    config = ("--config", colours / "config.yaml", "--data.root", "copy", "--trainer.max_epochs", 1)
+    config = (*config, "--data.cache_dir", "cache", "--trainer.default_root_dir", "run")
+    tuned = ("--model.finetune", "true", "--trainer.limit_train_batches", 1)
+    assert udmsh("fit", *config, *tuned, "--data.views", 0) == 0
+    assert "1 query, 1 train, 1 database images: 12 query, 60" in capsys.readouterr().out
 
 
 def test_no_command_and_a_wrong_one(udmsh: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Comparison methods, one file each; the base classes are the registry.
 
-Shallow ones (:class:`ShallowHash`) are fitted on an array of features; learned ones are a loss on a
+Shallow ones (:class:`ShallowHash`) are fitted on an array of features, and
+:mod:`udmsh_pl.baselines.shallow` makes models of them; learned ones are a loss on a
 :class:`HashingModule`.
 
 Left out, because we hold no definition that is firm enough to test against: DeepBit (CVPR 2016),

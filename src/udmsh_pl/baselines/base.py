@@ -18,7 +18,13 @@ class ShallowHash(ABC):
     Args:
         bits: code length K
         seed: decides every random choice
+
+    Attributes:
+        learned: names of the attributes that :meth:`fit` sets, arrays or numbers; a model file
+            holds them, and nothing else
     """
+
+    learned: tuple[str, ...] = ()
 
     def __init__(self, bits: int = 64, seed: int = 0) -> None:
         if bits < 1:

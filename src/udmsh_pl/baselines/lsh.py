@@ -8,6 +8,8 @@ from udmsh_pl.baselines.base import Float32s, ShallowHash
 class LSH(ShallowHash):
     """Random hyperplanes through the mean of the train features."""
 
+    learned = ("mean", "directions")
+
     def fit(self, features: Float32s) -> None:
         """Draw K Gaussian directions; only the mean is learned."""
         self.mean = features.mean(0)

@@ -8,6 +8,8 @@ from udmsh_pl.baselines.base import Float32s, ShallowHash, principal_directions
 class PCAH(ShallowHash):
     """Principal component hashing; no random choice, so every seed gives the same codes."""
 
+    learned = ("mean", "directions")
+
     def fit(self, features: Float32s) -> None:
         """Learn the mean and K principal directions."""
         self.mean = features.mean(0)

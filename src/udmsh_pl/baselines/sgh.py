@@ -32,6 +32,7 @@ class SGH(ShallowHash):
         anchors: m, at most the train images there are
     """
 
+    learned = ("centres", "bandwidth", "mean", "weights")
     ridge = 1e-6
 
     def __init__(self, bits: int = 64, seed: int = 0, anchors: int = 300) -> None:

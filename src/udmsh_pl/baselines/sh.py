@@ -20,6 +20,8 @@ class SH(ShallowHash):
     and then overwrites both.
     """
 
+    learned = ("mean", "directions", "low", "components", "frequencies")
+
     def fit(self, features: Float32s) -> None:
         """Learn from train features float32 ``[N, D]``: mean, principal directions, box and the K
         modes.

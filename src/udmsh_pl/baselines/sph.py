@@ -26,6 +26,7 @@ class SpH(ShallowHash):
         InputError: a number is too small to work with.
     """
 
+    learned = ("pivots", "squared_radii")
     mean_tolerance, spread_tolerance = 0.10, 0.15
     points_a_pivot = 5
 

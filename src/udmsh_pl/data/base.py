@@ -1,7 +1,7 @@
 """What every benchmark's data module shares: splits, loaders, and the cache of frozen features."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from pathlib import Path
 
@@ -24,13 +24,15 @@ from udmsh_pl.data.batches import (
     whole_batch,
 )
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.content import broken_of
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.features.forward import Runner
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.images.broken import drop_broken
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
 from udmsh_pl.images.pack import pack_splits
-from udmsh_pl.images.transforms import eval_transform, view_transform
+from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
 
 
 class RetrievalDataModule(LightningDataModule):
@@ -57,6 +59,7 @@ class RetrievalDataModule(LightningDataModule):
             they lie
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
+        strict: refuse pictures that cannot be decoded, which are else left out and told
         extractor: what runs the frozen backbone: ``torch``, ``openvino`` (extra
             ``udmsh-pl[extract]``) or ``auto``
         backbone: backbone; set by the model
@@ -81,6 +84,7 @@ class RetrievalDataModule(LightningDataModule):
         pack_size: int | None = None,
         grid: int = 2,
         views: int = 0,
+        strict: bool = False,
         extractor: Runner = "auto",
         backbone: str = OFFLINE_BACKBONE,
         weights: str | None = None,
@@ -100,7 +104,7 @@ class RetrievalDataModule(LightningDataModule):
         self.val_queries, self.views, self.train_arrays = val_queries, views, train_arrays
         self.image_size, self.pack_size, self.cache_dir = image_size, pack_size, cache_dir
         self.backbone, self.weights, self.finetune = backbone, weights, finetune
-        self.extractor, self.grid = extractor, grid
+        self.extractor, self.grid, self.strict = extractor, grid, strict
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
         self._stores: dict[str, str] = {}  # names that tell the features of a split from others
@@ -114,7 +118,7 @@ class RetrievalDataModule(LightningDataModule):
 
     @property
     def splits(self) -> Splits:
-        """The splits, read once a process."""
+        """The splits, read once a process; without broken pictures once features are open."""
         if self._splits is None:
             splits = self.load_splits()
             if self.pack_size is not None:
@@ -125,14 +129,9 @@ class RetrievalDataModule(LightningDataModule):
     @property
     def feature_extractor(self) -> FeatureExtractor:
         """The frozen backbone and the cache of its features."""
+        inputs = self.backbone, self.weights, self.image_size, self.grid
         return FeatureExtractor(
-            cache_dir=self.cache_dir,
-            backbone=self.backbone,
-            weights=self.weights,
-            image_size=self.image_size,
-            grid=self.grid,
-            runner=self.extractor,
-            workers=self.num_workers,
+            self.cache_dir, *inputs, runner=self.extractor, workers=self.num_workers
         )
 
     def prepare_data(self) -> None:
@@ -195,28 +194,25 @@ class RetrievalDataModule(LightningDataModule):
         share, steps = max(1, whole // world), len(images) // whole
         if world > 1 and whole % world:
             rank_zero_warn(f"{world} processes cannot share a batch of {whole}: {share} each")
-        rows = FeatureRows(images.labels, stored)
-        if not self.finetune:  # copying cached rows needs no worker processes
-            sampler = Shuffle(rows, world, rank, steps * share)
-            return TrainLoader(
-                rows, batch_size=share, sampler=sampler, drop_last=True, collate_fn=whole_batch
-            )
-        info = backbone_info(self.backbone, self.weights)
-        size = self.image_size or info.image_size
-        pixels = ImageDataset(images, view_transform(size, info.mean, info.std))
-        both = ImagesWithFeatures(pixels, rows)
-        sampler = Shuffle(both, world, rank, steps * share)
-        workers = self.num_workers
+        cached = FeatureRows(images.labels, stored)
+        rows: FeatureRows | ImagesWithFeatures = cached
+        if self.finetune:
+            rows = ImagesWithFeatures(self._pixels(images, view_transform), cached)
         return TrainLoader(
-            both, batch_size=share, sampler=sampler, drop_last=True, num_workers=workers
+            rows,
+            batch_size=share,
+            sampler=Shuffle(rows, world, rank, steps * share),
+            drop_last=True,
+            num_workers=self.num_workers if self.finetune else 0,  # copying rows needs none
+            collate_fn=None if self.finetune else whole_batch,
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Two loaders, query and database, both rows of the train split; none without rows."""
-        query, database = self.val_rows()
-        if not len(query) or not self.splits.train.labels.shape[1]:
+        rows = self.val_rows()
+        if not len(rows[0]) or not self.splits.train.labels.shape[1]:
             return []
-        return [self._eval_loader("train", query), self._eval_loader("train", database)]
+        return [self._eval_loader("train", one) for one in rows]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Two loaders: the query split, then the database.
@@ -241,10 +237,7 @@ class RetrievalDataModule(LightningDataModule):
     def _eval_loader(self, split: str, rows: NDArray[np.int64] | None = None) -> DataLoader[Batch]:
         images: ImageList = self.splits.by_name()[split]
         if self.finetune:
-            info = backbone_info(self.backbone, self.weights)
-            pixels = ImageDataset(
-                images, eval_transform(self.image_size or info.image_size, info.mean, info.std)
-            )
+            pixels = self._pixels(images, eval_transform)
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
             return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
         stored = {
@@ -256,6 +249,11 @@ class RetrievalDataModule(LightningDataModule):
             collate_fn=whole_batch,
         )
 
+    def _pixels(self, images: ImageList, transform: Callable[..., Transform]) -> ImageDataset:
+        info = backbone_info(self.backbone, self.weights)
+        size = self.image_size or info.image_size
+        return ImageDataset(images, transform(size, info.mean, info.std))
+
     def stores(self) -> list[tuple[str, ImageList, int]]:
         """Stores of features that are needed: split, its images, views (0: images as they are)."""
         every, train = self.splits.by_name(), self.splits.train
@@ -265,10 +263,16 @@ class RetrievalDataModule(LightningDataModule):
         return [*found, ("train", train, self.views)] if self.views else found
 
     def _open_features(self) -> None:
-        for name, images, views in self.stores():
+        for name in ("query", "database") if self.finetune else ():
+            if name in self.splits.by_name():
+                broken = broken_of(self.splits.by_name()[name], self.cache_dir, self.num_workers)
+                self._splits = drop_broken(self.splits, broken, self.strict)
+        for name, _, views in self.stores():
             have = self._features.get(name, {})
             if ("views" if views else "global_feature") not in have:
-                store, arrays = self.feature_extractor.stored(images, views)
+                images = self.splits.by_name()[name]  # of now: pictures may have been left out
+                store, arrays, broken = self.feature_extractor.stored(images, views)
+                self._splits = drop_broken(self.splits, broken, self.strict)
                 self._features[name] = have | arrays
                 self._stores[name] = f"{self._stores.get(name, '')} {store}".strip()
         if not self.finetune and "database" not in self._features:

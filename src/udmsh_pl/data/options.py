@@ -20,6 +20,7 @@ class DataOptions(TypedDict, total=False):
     pack_size: int | None
     grid: int
     views: int
+    strict: bool
     extractor: Runner
     backbone: str
     weights: str | None

@@ -1,13 +1,15 @@
 """Images on their way to a frozen backbone: who decodes them, and one batch ahead of it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from udmsh_pl.images.broken import load_or_blank
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import Transform
 
@@ -36,7 +38,7 @@ def decoding_workers(asked: int, gpus: int) -> int:
     return max(asked, cores // 4) if cores > 2 * asked else 0
 
 
-def ahead(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+def ahead(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, list[str]]]:
     """The loader's batches, each made in a thread while the backbone sees the one before."""
     batches = iter(loader)
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
@@ -46,23 +48,35 @@ def ahead(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
             yield batch
 
 
-class RowPixels(Dataset[Tensor]):
-    """Pixels, uint8 ``[V, 3, H, W]``, of some rows; random views depend on (seed, row) alone."""
+class RowPixels(Dataset[tuple[Tensor, str]]):
+    """Pixels, uint8 ``[V, 3, H, W]``, of some rows, and ``""``; or black ones, and why the picture
+    cannot be decoded.
+
+    Random views depend on the seed and the picture alone: its content, so that a list which grows
+    shows the same views; in memory its row.
+    """
 
     def __init__(
-        self, images: ImageList, transform: Transform, rows: range, views: int = 0, seed: int = 0
+        self,
+        images: ImageList,
+        transform: Transform,
+        rows: Sequence[int],
+        views: int = 0,
+        seed: int = 0,
+        contents: Sequence[bytes] | None = None,
     ) -> None:
         self.images, self.transform, self.rows = images, transform, rows
-        self.views, self.seed = views, seed
+        self.views, self.seed, self.contents = views, seed, contents
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, item: int) -> Tensor:
+    def __getitem__(self, item: int) -> tuple[Tensor, str]:
         row = self.rows[item]
-        image = self.images.load_tensor(row)
+        image, broken = load_or_blank(self.images, row)
         if not self.views:
-            return self.transform(image)[None]
+            return self.transform(image)[None], broken
+        own = row if self.contents is None else int.from_bytes(self.contents[row][:6], "little")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1_000_003 + row)
-            return torch.stack([self.transform(image) for _ in range(self.views)])
+            torch.manual_seed(self.seed * 1_000_003 + own)
+            return torch.stack([self.transform(image) for _ in range(self.views)]), broken

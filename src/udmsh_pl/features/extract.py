@@ -2,35 +2,47 @@
 
 import hashlib
 import json
-import sys
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from filelock import FileLock
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from udmsh_pl.backbones import backbone_info, weights_id
+from udmsh_pl.features.content import contents_of, images_id
 from udmsh_pl.features.decoding import RowPixels, ahead, decoding_workers
 from udmsh_pl.features.forward import Runner, forward_of, gpu_count
+from udmsh_pl.features.reuse import Known
 from udmsh_pl.features.shards import Shard, drop, join, shards_with_rows
-from udmsh_pl.features.store import Arrays, FeatureWriter, open_features
+from udmsh_pl.features.store import (
+    Arrays,
+    FeatureWriter,
+    open_features,
+    store_facts,
+)
+from udmsh_pl.features.writing import fill
+from udmsh_pl.images.broken import Reasons
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform, view_transform
 
 # raise it when the meaning of stored features changes, so that old stores are left alone
 FORMAT = 1
-BLOCK = 8  # batches between two safe points
 
 
 class StoredFeatures(NamedTuple):
-    """Arrays of a store, and the name that identifies what is in them."""
+    """Features of a list of images.
+
+    Args:
+        name: identifies what is in the arrays
+        arrays: a row for each image that can be decoded, in the order of the list
+        broken: names of the others, and why
+    """
 
     name: str
     arrays: Arrays
+    broken: Reasons
 
 
 @dataclass(frozen=True)
@@ -75,18 +87,24 @@ class FeatureExtractor:
         """:meth:`clean` features, or :meth:`views` where ``views`` is not 0, with the name that
         identifies them; extracted where the cache does not have them.
 
+        Images that were in another list, under whatever name, are not extracted again.
+
         Raises:
-            InputError: an image cannot be read, or the store cannot be written or read.
+            InputError: an image is absent, or the store cannot be written or read.
         """
-        key = self.key(images, views, seed)
+        contents = contents_of(images, self.cache_dir)
+        key = self.key(images, views, seed, contents)
         directory, found = self._look_up(key)
         if found is None:
             # a second run waits for the first instead of repeating it
             with _locked(directory):
-                found = open_features(directory) or self._extract(
-                    images, directory, key, range(len(images))
-                )
-        return StoredFeatures(directory.name, found)
+                found = open_features(directory)
+                if found is None:
+                    found = self._make(images, directory, key, contents)
+        broken = store_facts(directory).broken
+        return StoredFeatures(
+            directory.name, found, {images.names[row]: why for row, why in broken.items()}
+        )
 
     def is_stored(self, images: ImageList, views: int = 0, seed: int = 0) -> bool:
         """Whether the cache has what :meth:`stored` gives."""
@@ -107,12 +125,13 @@ class FeatureExtractor:
             shard: which part
             views: as in :meth:`stored`
             seed: as in :meth:`stored`
-            key: what :meth:`key` gives, where it is known: it looks at every file
+            key: what :meth:`key` gives, where it is known
 
         Raises:
             InputError: as :meth:`stored`.
         """
-        key, batch = key or self.key(images, views, seed), self._batch(views)
+        contents = contents_of(images, self.cache_dir)
+        key, batch = key or self.key(images, views, seed, contents), self._batch(views)
         directory, found = self._look_up(key)
         shards = shards_with_rows(shard.of, len(images), batch)
         parts = [one.place(directory) for one in shards]
@@ -121,21 +140,31 @@ class FeatureExtractor:
             with _locked(own):
                 if open_features(directory) is None and open_features(own) is None:
                     rows = shard.rows(len(images), batch)
-                    self._extract(images, own, key | {"shard": of}, rows)
+                    self._extract(images, own, key | {"shard": of}, rows, contents)
         with _locked(directory):
             if open_features(directory) is None:
-                return join(directory, key, len(images), self._shapes(views), parts)
+                return join(directory, key, len(images), self._shapes(views), parts, contents)
             drop(parts)  # of a joining that was killed at its end
             return True
 
-    def key(self, images: ImageList, views: int, seed: int) -> dict[str, Any]:
+    def key(
+        self, images: ImageList, views: int, seed: int, contents: list[bytes] | None = None
+    ) -> dict[str, Any]:
         """Everything that decides the features of ``images``, in a form that JSON can hold.
 
         Not the runner: its results differ by less than what is stored can tell.
+
+        Args:
+            images: the images
+            views: random views of each; 0 for the images as they are
+            seed: of the views
+            contents: of the images, where they are known already
         """
+        if contents is None:
+            contents = contents_of(images, self.cache_dir)
         facts = asdict(self) | {
             "weights": weights_id(self.backbone, self.weights),
-            "images": _content_id(images),
+            "images": images_id(images, contents),
         }
         for speed_only in ("cache_dir", "batch_size", "workers", "runner"):
             del facts[speed_only]
@@ -156,8 +185,10 @@ class FeatureExtractor:
 
     def _directory(self, key: dict[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        kind = "views" if key["views"] else "clean"
-        return self.cache_dir.expanduser() / f"{self.backbone}-{kind}-{digest}"
+        return self.cache_dir.expanduser() / f"{self._prefix(key)}{digest}"
+
+    def _prefix(self, key: dict[str, Any]) -> str:
+        return f"{self.backbone}-{'views' if key['views'] else 'clean'}-"
 
     def _batch(self, views: int) -> int:
         """Images of a forward pass, all views of which go together."""
@@ -170,15 +201,52 @@ class FeatureExtractor:
             return {"views": (views, info.global_dim), "view_maps": (views, *map_shape)}
         return {"global_feature": (info.global_dim,), "feature_map": map_shape}
 
+    def _make(
+        self,
+        images: ImageList,
+        directory: Path,
+        key: dict[str, Any],
+        contents: list[bytes] | None,
+    ) -> Arrays:
+        """Make a store: of rows that other stores have, and of those that none has."""
+        if contents is None:
+            return self._extract(images, directory, key, range(len(images)), None)
+        known = Known.of(directory.parent, self._prefix(key), key)
+        fresh = known.unknown(contents)
+        if len(fresh) == len(images):
+            return self._extract(images, directory, key, range(len(images)), contents)
+        made: list[Path] = []
+        if fresh:  # a store of their own, until they are in this one: a kill loses nothing
+            part = images.select(fresh)
+            own = self.key(part, key["views"], key["seed"], [contents[row] for row in fresh])
+            made = [self._directory(own)]
+            with _locked(made[0]):
+                if open_features(made[0]) is None:
+                    rows = [contents[row] for row in fresh]
+                    self._extract(part, made[0], own, range(len(part)), rows)
+            known = Known.of(directory.parent, self._prefix(key), key)
+        shapes = self._shapes(key["views"])
+        writer = FeatureWriter(directory, key, len(images), shapes, self._runner(), contents)
+        found = known.copy_to(writer, contents)
+        drop(made)
+        return found
+
     def _extract(
-        self, images: ImageList, directory: Path, key: dict[str, Any], rows: range
+        self,
+        images: ImageList,
+        directory: Path,
+        key: dict[str, Any],
+        rows: range,
+        contents: list[bytes] | None,
     ) -> Arrays:
         views, seed, shapes = key["views"], key["seed"], self._shapes(key["views"])
         info = backbone_info(self.backbone, self.weights)
         size = self.image_size or info.image_size
-        writer = FeatureWriter(directory, key, len(rows), shapes, self._runner())
+        writer = FeatureWriter(
+            directory, key, len(rows), shapes, self._runner(), None if "shard" in key else contents
+        )
         transform = view_transform(size) if views else eval_transform(size)
-        dataset = RowPixels(images, transform, rows[writer.done :], views, seed)
+        dataset = RowPixels(images, transform, rows[writer.done :], views, seed, contents)
         gpus = gpu_count() if self._runner() == "torch" else 0
         batch = self._batch(views) * max(1, gpus)
         workers = decoding_workers(self.workers, gpus) if len(dataset) > 8 * batch else 0
@@ -191,30 +259,8 @@ class FeatureExtractor:
             size,
             self.grid,
         )
-        what = f"{views} views" if views else "features"
-        size_told = f"{what}, {writer.bytes_needed / 1e6:.0f} MB"
-        every = (
-            0.5 if sys.stderr.isatty() else 10
-        )  # seconds between lines, so that a log file stays short
-        bar = tqdm(
-            total=len(rows), initial=writer.done, unit="img", desc=size_told, mininterval=every
-        )
-        pending: list[dict[str, np.ndarray[Any, Any]]] = []
-        with bar:
-            for number, pixels in enumerate(ahead(loader), 1):
-                block = zip(shapes.items(), forward(pixels.flatten(0, 1)), strict=True)
-                pending.append(
-                    {
-                        name: part.float().cpu().numpy().reshape(-1, *shape)
-                        for (name, shape), part in block
-                    }
-                )
-                bar.update(len(pixels))
-                if number % BLOCK == 0 or number == len(loader):
-                    writer.append(
-                        {name: np.concatenate([part[name] for part in pending]) for name in shapes}
-                    )
-                    pending.clear()
+        told = f"{views} views" if views else "features"
+        fill(writer, ahead(loader), forward, images.names, rows, told)
         return writer.finish()
 
     def _runner(self) -> str:
@@ -226,23 +272,3 @@ class FeatureExtractor:
 def _locked(directory: Path) -> FileLock:
     directory.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(directory.with_name(directory.name + ".lock"))
-
-
-def _content_id(images: ImageList) -> str:
-    """SHA-256 over the pixels, or over name, size and time of change of each file: stale features
-    are never used.
-    """
-    digest = hashlib.sha256()
-    for name in images.names:
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
-    if images.pixels is not None:
-        digest.update(np.ascontiguousarray(images.pixels).data)
-        return digest.hexdigest()
-    for row in range(len(images)):
-        try:
-            facts = images.path(row).stat()
-        except OSError:
-            images.load(row)  # raises the error that names the list line and the mend
-            raise
-        digest.update(f"{facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

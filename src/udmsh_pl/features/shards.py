@@ -2,14 +2,14 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.store import FeatureWriter, open_features, store_runners
+from udmsh_pl.features.store import FeatureWriter, open_features, store_facts
 
 JOINED_AT_ONCE = 4096  # rows
 
@@ -62,24 +62,29 @@ def join(
     rows: int,
     shapes: Mapping[str, tuple[int, ...]],
     parts: list[Path],
+    contents: Sequence[bytes] | None = None,
 ) -> bool:
     """Make a store of its finished parts; False while one is missing.
 
-    Whoever calls holds the store's lock. A joining that was killed goes on where it was.
+    Whoever calls holds the store's lock. A joining that was killed goes on where it was. Images
+    that a part left out stand behind its last block.
     """
     opened = [open_features(part) for part in parts]
     found = [arrays for arrays in opened if arrays is not None]
     if len(found) < len(parts):
         return False
-    writer = FeatureWriter(directory, key, rows, shapes)
-    writer.runners = sorted({runner for part in parts for runner in store_runners(part)})
+    facts = [store_facts(part) for part in parts]
+    writer = FeatureWriter(directory, key, rows, shapes, contents=contents)
+    writer.runners = sorted({runner for one in facts for runner in one.runners})
     begin = 0
-    for arrays in found:
+    for arrays, own in zip(found, facts, strict=True):
         count = len(next(iter(arrays.values())))
-        for at in range(max(writer.done - begin, 0), count, JOINED_AT_ONCE):
+        for at in range(max(writer.done - begin, 0), max(count, 1), JOINED_AT_ONCE):
             block = slice(at, at + JOINED_AT_ONCE)
-            writer.append({name: np.asarray(array[block]) for name, array in arrays.items()})
-        begin += count
+            last = own.broken if at + JOINED_AT_ONCE >= count else {}
+            rows_of = {name: np.asarray(array[block]) for name, array in arrays.items()}
+            writer.append(rows_of, last)
+        begin += count + len(own.broken)
     writer.finish()
     drop(parts)
     return True

@@ -1,16 +1,18 @@
 """Frozen features on disk: written block by block, resumable, and either whole or never used.
 
 A finished store is a directory with one raw little-endian float16 file an array, ``meta.json``
-(key, shapes, SHA-256) and ``verified.json`` (:mod:`udmsh_pl.features.verified`). It is written in
-``<directory>.part``, whose ``done.json`` counts the rows that are safely on disk, and renamed when
-the last block is there; a killed run goes on at the last finished block.
+(key, shapes, SHA-256, which images were left out) and ``verified.json``
+(:mod:`udmsh_pl.features.verified`). It is written in ``<directory>.part``, whose ``done.json``
+lists the blocks that are on disk with their SHA-256, and renamed when the last block is there; a
+killed run goes on behind the last block that is whole.
 """
 
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +52,10 @@ def open_features(directory: Path) -> Arrays | None:
         if shapes is None:
             return None
         return {
+            # no file of no bytes can be mapped
             name: np.memmap(directory / f"{name}.f16", DTYPE, "r", shape=shape)
+            if shape[0]
+            else np.zeros(shape, DTYPE)
             for name, shape in shapes.items()
         }
     except OSError as error:
@@ -75,10 +80,33 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     return shapes if are_whole(digests, directory / "verified.json") else None
 
 
-def store_runners(directory: Path) -> list[str]:
-    """What made the rows of a finished store; nothing for stores of 0.1.0."""
+class StoreFacts(NamedTuple):
+    """What a finished store says of itself, beside its arrays.
+
+    Args:
+        key: everything that decides its content
+        runners: what made its rows; nothing for stores of 0.1.0
+        broken: images of the list that have no row, by their number in the list, and why
+        contents: digest of each image of the list; None where they were not on a disk
+    """
+
+    key: dict[str, Any]
+    runners: list[str]
+    broken: dict[int, str]
+    contents: list[bytes] | None
+
+
+def store_facts(directory: Path) -> StoreFacts:
+    """Facts of a store that :func:`open_features` has opened."""
     meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-    return [str(name) for name in meta.get("runners", ())]
+    digests = bytes.fromhex(meta.get("contents", ""))
+    size = len(digests) // max(1, int(meta["key"].get("rows", 0)))
+    return StoreFacts(
+        dict(meta["key"]),
+        [str(name) for name in meta.get("runners", ())],
+        {int(row): str(reason) for row, reason in meta.get("broken", {}).items()},
+        [digests[at : at + size] for at in range(0, len(digests), size)] if size else None,
+    )
 
 
 class FeatureWriter:
@@ -90,6 +118,7 @@ class FeatureWriter:
         rows: N, rows of the finished store
         shapes: shape of one row of each array
         runner: what makes the rows; ``meta.json`` lists all that made some, beside the key
+        contents: digest of each image, so that another list that has it can take its row
 
     Raises:
         InputError: the disk has too little room for the whole store.
@@ -102,14 +131,17 @@ class FeatureWriter:
         rows: int,
         shapes: Mapping[str, tuple[int, ...]],
         runner: str = "torch",
+        contents: Sequence[bytes] | None = None,
     ) -> None:
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
+        self.contents = contents
+        self.blocks: list[dict[str, Any]] = []
         self.part = directory.with_name(directory.name + ".part")
         if directory.exists() and open_features(directory) is None:
             shutil.rmtree(directory)
         self.part.mkdir(parents=True, exist_ok=True)
         self.runners = [runner]
-        self.done = self._resume()
+        self._resume()
         need = self.bytes_needed - self.done * self.bytes_needed // max(rows, 1)
         free = shutil.disk_usage(self.part).free
         if need > free:
@@ -120,36 +152,52 @@ class FeatureWriter:
         """Size of the finished store in bytes."""
         return sum(self.rows * self._row_bytes(name) for name in self.shapes)
 
-    def append(self, block: Mapping[str, NDArray[np.floating[Any]]]) -> None:
-        """Write the next rows of every array, then the count: a kill between the two only repeats
-        this block.
+    @property
+    def done(self) -> int:
+        """Images of the list that are dealt with: written, or left out."""
+        return sum(block["rows"] + len(block["broken"]) for block in self.blocks)
+
+    def append(
+        self,
+        block: Mapping[str, NDArray[np.floating[Any]]],
+        broken: Mapping[int, str] | None = None,
+    ) -> None:
+        """Write the next rows of every array, then their checksum: a kill between the two only
+        repeats this block.
+
+        Args:
+            block: arrays ``[n, ...]``
+            broken: images of this block that have no row, by number in the list, and why
         """
         try:
-            count = 0
+            count, sums = 0, {}
             for name in self.shapes:
                 values = np.ascontiguousarray(block[name], dtype=DTYPE)
-                count = len(values)
+                count, content = len(values), values.tobytes()
+                sums[name] = hashlib.sha256(content).hexdigest()
                 with (self.part / f"{name}.f16").open("ab") as stream:
-                    stream.write(values.tobytes())
-            write_text(
-                self.part / "done.json",
-                json.dumps({"key": self.key, "rows": self.done + count, "runners": self.runners}),
-            )
+                    stream.write(content)
+            self.blocks.append({"rows": count, "broken": dict(broken or {}), "sha256": sums})
+            state = {"key": self.key, "runners": self.runners, "rows": self.done}
+            write_text(self.part / "done.json", json.dumps(state | {"blocks": self.blocks}))
         except OSError as error:
             raise self._full(str(error)) from error
-        self.done += count
 
     def finish(self) -> Arrays:
         """Record the checksums, rename the directory, and open it."""
+        rows = sum(block["rows"] for block in self.blocks)
         arrays = {
-            name: {"shape": [self.rows, *shape], "sha256": sha256_file(self.part / f"{name}.f16")}
+            name: {"shape": [rows, *shape], "sha256": sha256_file(self.part / f"{name}.f16")}
             for name, shape in self.shapes.items()
         }
+        meta: dict[str, Any] = {"key": self.key, "runners": self.runners, "arrays": arrays}
+        broken = {row: why for block in self.blocks for row, why in block["broken"].items()}
+        if broken:
+            meta["broken"] = broken
+        if self.contents is not None:
+            meta["contents"] = b"".join(self.contents).hex()
         try:
-            write_text(
-                self.part / "meta.json",
-                json.dumps({"key": self.key, "runners": self.runners, "arrays": arrays}, indent=1),
-            )
+            write_text(self.part / "meta.json", json.dumps(meta, indent=1))
         except OSError as error:
             raise self._full(str(error)) from error
         (self.part / "done.json").unlink(missing_ok=True)
@@ -164,22 +212,38 @@ class FeatureWriter:
     def _row_bytes(self, name: str) -> int:
         return int(np.prod(self.shapes[name])) * DTYPE.itemsize
 
-    def _resume(self) -> int:
+    def _resume(self) -> None:
+        """Take over the blocks that are whole; what lies behind them is cut off."""
         try:
             state = json.loads((self.part / "done.json").read_text())
-            done = int(state["rows"]) if state["key"] == self.key else 0
-            earlier = [str(name) for name in state.get("runners", ())] if done else []
+            found = list(state["blocks"]) if state["key"] == self.key else []
+            earlier = [str(name) for name in state.get("runners", ())] if found else []
             self.runners = sorted({*earlier, *self.runners})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            done = 0
-        for name in self.shapes:
-            path = self.part / f"{name}.f16"
+            found = []
+        paths = {name: self.part / f"{name}.f16" for name in self.shapes}
+        for path in paths.values():
             path.touch()
-            done = min(done, path.stat().st_size // self._row_bytes(name))
-        for name in self.shapes:  # a block that was half written when the process died is cut off
-            with (self.part / f"{name}.f16").open("r+b") as stream:
-                stream.truncate(done * self._row_bytes(name))
-        return done
+        begin = 0
+        for block in found:
+            if not all(self._is_whole(path, name, begin, block) for name, path in paths.items()):
+                break
+            self.blocks.append(block)
+            begin += block["rows"]
+        for name, path in paths.items():
+            with path.open("r+b") as stream:
+                stream.truncate(begin * self._row_bytes(name))
+
+    def _is_whole(self, path: Path, name: str, begin: int, block: Any) -> bool:
+        """Whether a block's rows of an array are those that were written."""
+        try:
+            with path.open("rb") as stream:
+                stream.seek(begin * self._row_bytes(name))
+                content = stream.read(int(block["rows"]) * self._row_bytes(name))
+            right = hashlib.sha256(content).hexdigest() == block["sha256"][name]
+            return right and isinstance(block["broken"], dict)
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def _full(self, reason: str) -> InputError:
         return InputError(

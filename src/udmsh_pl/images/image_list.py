@@ -16,6 +16,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import UnreadablePicture, decode
 from udmsh_pl.images.names import normal, twice
 from udmsh_pl.images.protocol import Protocol
+from udmsh_pl.untrusted import read_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,16 @@ class ImageList:
     def path(self, row: int) -> Path:
         """Path of the image file of a row (which need not exist for images in memory)."""
         return Path(self.names[row]) if self.root is None else self.root / self.names[row]
+
+    def content(self, row: int) -> bytes:
+        """The bytes that decide a row's picture: of its file, or of its pixels.
+
+        Raises:
+            InputError: the file cannot be read, or is larger than ``UDMSH_MAX_BYTES``.
+        """
+        if self.pixels is not None:
+            return bytes(self.pixels[row].tobytes())
+        return read_file(self.path(row), "picture")
 
     def load(self, row: int) -> Image.Image:
         """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`.
@@ -207,6 +218,14 @@ class Splits:
             f"missing {name} {count}\n" for name, count in sorted(self.missing.items()) if count
         ]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol's name, and what it lacks: numbers are not those of the whole one."""
+        lost = ", ".join(
+            f"{self.missing[name]} {name}" for name in self.missing if self.missing[name]
+        )
+        return f"{self.protocol.name} less {lost} images" if lost else self.protocol.name
 
     def _label(self) -> str:
         return f"{self.protocol.dataset} {self.protocol.name}"

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import atomic_path
-from udmsh_pl.images.decode import decode
+from udmsh_pl.images.decode import UnreadablePicture, decode
 from udmsh_pl.images.image_list import ImageList, Splits
 
 Format = Literal["jpeg", "png"]
@@ -48,8 +48,8 @@ class PackedImages(ImageList):
         """The one file: what is kept under the state of the files knows them from the originals."""
         return self.file
 
-    def load(self, row: int) -> Image.Image:
-        """Decode one image to RGB.
+    def content(self, row: int) -> bytes:
+        """The bytes of one image in the file.
 
         Raises:
             InputError: the file was changed or damaged since it was written (each image has its
@@ -63,7 +63,16 @@ class PackedImages(ImageList):
                 f"{self.file}: {self.names[row]} is damaged in this cache of images; delete the "
                 "file"
             )
-        return decode(io.BytesIO(data), self.upright)
+        return data
+
+    def load(self, row: int) -> Image.Image:
+        """Decode one image to RGB.
+
+        Raises:
+            UnreadablePicture: it could not be decoded when it was copied either.
+            InputError: as :meth:`content`.
+        """
+        return decode(io.BytesIO(self.content(row)), self.upright)
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "PackedImages":
         """The images of the given rows, in the given order, in the same file."""
@@ -107,8 +116,8 @@ def pack_images(
         workers: processes that decode and encode.
 
     Raises:
-        InputError: an image is absent or unreadable, or the arguments are out of range; nothing is
-            written then.
+        InputError: an image is absent, or the arguments are out of range; nothing is written then.
+            One that cannot be decoded is copied as it is.
     """
     if (size is not None and size < 1) or not 1 <= quality <= 95:
         raise InputError(
@@ -190,6 +199,9 @@ class _Encoded(Dataset[bytes | str]):
     def __getitem__(self, row: int) -> bytes | str:
         try:
             image = self.images.load(row)
+        except UnreadablePicture as error:
+            # what is broken for good stays so in the copy: who decodes it leaves it out and tells
+            return _within_limit(self.images, row) if error.lasting else str(error)
         except InputError as error:
             return str(error)
         shorter = min(image.size)
@@ -201,6 +213,13 @@ class _Encoded(Dataset[bytes | str]):
             stream, self.image_format, quality=self.quality
         )
         return stream.getvalue()
+
+
+def _within_limit(images: ImageList, row: int) -> bytes:
+    try:
+        return images.content(row)
+    except InputError:
+        return b""
 
 
 def _write(file: Path, key: bytes, encoded: _Encoded, workers: int) -> None:

@@ -117,3 +117,30 @@ class DualBranchEncoder(nn.Module):
 
 def _after(width: int, batch_norm: bool) -> list[nn.Module]:
     return [GlobalBatchNorm(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
+
+
+class LinearEncoder(nn.Module):
+    """Signs of ``(x - mean) W``: a linear method after it was fitted; nothing in it is trained.
+
+    Args:
+        global_dim: D, length of the backbone's global feature
+        bits: code length K
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    def __init__(self, global_dim: int, bits: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(global_dim))
+        self.register_buffer("directions", torch.zeros(global_dim, bits))
+
+    def filled(self, mean: Tensor, directions: Tensor) -> "LinearEncoder":
+        """Itself, with mean ``[D]`` and directions ``[D, K]``."""
+        self.mean.copy_(mean)
+        self.directions.copy_(directions)
+        return self
+
+    def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """``[B, D] -> [B, K]``."""
+        return (global_feature.to(self.mean.dtype) - self.mean) @ self.directions

@@ -13,6 +13,7 @@ from udmsh_pl.baselines.cosine import cosine_map
 from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.files import write_text
+from udmsh_pl.images.told import told_lists, write_skipped
 from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.results import Result
@@ -61,6 +62,8 @@ class PlanRun:
             precision = self.experiment.trainer_config.precision
             split = self.data.splits.fingerprint()
             write_environment(self.directory.path, split, precision, world_size())
+            write_skipped(self.data.splits, self.directory.path)
+            print("\n".join(told_lists(self.data.splits, self.directory.path)), flush=True)
             dropped = self.directory.drop_other_splits(self.data.splits.fingerprint())
             if dropped:
                 print(f"{len(dropped)} cells are of another split: left out of results.csv")
@@ -183,7 +186,7 @@ class PlanRun:
         return [
             Result(
                 dataset=protocol.dataset,
-                protocol=protocol.name,
+                protocol=data.splits.protocol_name,
                 split_sha256=data.splits.fingerprint(),
                 method=cell.method,
                 backbone=f"{data.backbone} {'fine-tuned' if data.finetune else 'frozen'}",

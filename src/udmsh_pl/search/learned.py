@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, BackboneInfo, build_backbone, weights_id
+from udmsh_pl.baselines.shallow import ShallowEncoder
 from udmsh_pl.constructors import options_of
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSH, UDMSHPlus
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import DualBranchEncoder
+from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
 from udmsh_pl.models.fusion import FusedEncoder
 from udmsh_pl.models.optimiser import schedule
 from udmsh_pl.search.network import HashHead, PixelEncoder
@@ -80,14 +81,16 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     options, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     module = _module(path, options, state)
     encoder: Any = module.encoder
-    if type(encoder) not in (FusedEncoder, DualBranchEncoder) or (
+    if isinstance(encoder, ShallowEncoder):
+        encoder = encoder.as_linear()
+    if type(encoder) not in (FusedEncoder, DualBranchEncoder, LinearEncoder) or (
         type(module).logits is not HashingModule.logits
         or type(module).forward not in (HashingModule.forward, UDMSH.forward)
         or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
     ):
         raise InputError(
             f"{path}: {type(module).__name__} cannot be used outside of training; give a "
-            "checkpoint of UDMSH or UDMSHPlus"
+            "checkpoint of UDMSH, UDMSHPlus, ITQ, PCAH or LSH"
         )
     backbone = module.network or build_backbone(module.backbone, module.weights)
     fused = isinstance(encoder, FusedEncoder)
@@ -135,6 +138,8 @@ def _arguments(encoder: Any) -> dict[str, Any]:
         if len(encoder.head) > 1:  # a learned head, not a rotation
             found |= {"hidden": last.in_features, "dropout": encoder.head[3].p}
         return found
+    if isinstance(encoder, LinearEncoder):
+        return dict(zip(("global_dim", "bits"), encoder.directions.shape, strict=True))
     found = {"bits": encoder.hash_layer.out_features, "branches": encoder.branches}
     if encoder.branches != "spatial":
         linear, follows = encoder.global_branch[0], encoder.global_branch[1]
@@ -149,7 +154,7 @@ def _arguments(encoder: Any) -> dict[str, Any]:
 
 def _sizes(encoder: Any, info: BackboneInfo) -> dict[str, int]:
     """Sizes of the backbone that a branch which is not there would not tell."""
-    if isinstance(encoder, FusedEncoder):
+    if isinstance(encoder, FusedEncoder | LinearEncoder):
         return {}
     return {"global_dim": info.global_dim, "map_channels": info.map_channels}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, pad
 
-from udmsh_pl.models.encoder import DualBranchEncoder
+from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
 from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
 
 ITERATIONS = 50  # of ITQ, as in the paper's code
@@ -44,7 +44,10 @@ class HashHead(nn.Module):
     """
 
     def __init__(
-        self, encoder: FusedEncoder | DualBranchEncoder, fusion: FusedFeature | None, dims: int
+        self,
+        encoder: FusedEncoder | DualBranchEncoder | LinearEncoder,
+        fusion: FusedFeature | None,
+        dims: int,
     ) -> None:
         super().__init__()
         self.encoder: Any = encoder

@@ -187,7 +187,7 @@ def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -
 def test_extraction_goes_on_where_it_was_stopped(
     tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("udmsh_pl.features.extract.BLOCK", 1)
+    monkeypatch.setattr("udmsh_pl.features.writing.BLOCK", 1)
     whole = extractor(tmp_path / "whole").clean(images)
     original, calls = ImageList.load, []
 

@@ -9,7 +9,7 @@ import pytest
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features import verified
-from udmsh_pl.features.store import FeatureWriter, open_features
+from udmsh_pl.features.store import FeatureWriter, open_features, store_facts
 
 SHAPES = {"global_feature": (3,), "feature_map": (2, 2, 2)}
 KEY = {"backbone": "x", "rows": 10}
@@ -57,12 +57,38 @@ def test_a_killed_run_goes_on_at_the_last_finished_block(tmp_path: Path, torn: s
     np.testing.assert_array_equal(arrays["global_feature"][:, 0], np.arange(10))
 
 
-def test_a_lost_block_is_written_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "flip", "note"])
+def test_blocks_behind_a_damaged_one_are_written_again(tmp_path: Path, damage: str) -> None:
     writer = FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
-    writer.append(block(0, 8))
+    writer.append(block(0, 4))
+    writer.append(block(4, 7), {7: "cut short"})
     path = tmp_path / "store.part" / "feature_map.f16"
-    path.write_bytes(path.read_bytes()[: 5 * 16])  # five whole rows of 8 numbers are left
-    assert FeatureWriter(tmp_path / "store", KEY, 10, SHAPES).done == 5
+    content = bytearray(path.read_bytes())
+    assert len(content) == 7 * 16
+    if damage == "cut":
+        path.write_bytes(content[: 5 * 16])  # one whole row of the second block is left
+    elif damage == "flip":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    else:
+        (tmp_path / "store.part" / "done.json").write_text('{"blocks": 7}')
+    again = FeatureWriter(tmp_path / "store", KEY, 10, SHAPES)
+    assert again.done == (0 if damage == "note" else 4)
+    again.append(block(again.done, 7), {7: "cut short"})
+    again.append(block(8, 10))
+    arrays = again.finish()
+    assert arrays["feature_map"][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert store_facts(tmp_path / "store").broken == {7: "cut short"}
+
+
+def test_a_store_of_no_readable_image_is_one(tmp_path: Path) -> None:
+    writer = FeatureWriter(tmp_path / "store", {"rows": 2}, 2, SHAPES, contents=[b"a", b"b"])
+    writer.append(block(0, 0), {0: "cut", 1: "empty"})
+    writer.finish()
+    arrays = open_features(tmp_path / "store")
+    assert arrays is not None
+    assert arrays["feature_map"].shape == (0, 2, 2, 2)
+    assert store_facts(tmp_path / "store").contents == [b"a", b"b"]
 
 
 def test_an_unfinished_store_of_another_key_starts_anew(tmp_path: Path) -> None:

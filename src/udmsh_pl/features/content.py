@@ -1,0 +1,124 @@
+"""What is in a picture's file, by a digest of its bytes: features belong to contents, not to names.
+
+A folder's bytes are read once: ``contents-*.npz`` in the cache remembers the digest of each file by
+the file's state (name, size, inode, times of writing and of change), so that only files which were
+added, replaced or touched are read again. A copy may keep size and time of writing; the time of
+change no user sets.
+"""
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.files import save_arrays
+from udmsh_pl.images.broken import Reasons, find_broken, read_broken, write_broken
+from udmsh_pl.images.image_list import ImageList
+
+DIGEST_BYTES = 16
+_AT_ONCE = 1024  # files that wait for a thread
+_PATIENCE = 5  # seconds before a bar is shown
+
+
+def contents_of(images: ImageList, cache: Path) -> list[bytes] | None:
+    """BLAKE2b of each row's bytes, 16 bytes a row; None for images in memory.
+
+    Args:
+        images: the pictures
+        cache: folder that remembers them; one that cannot be written is no error
+
+    Raises:
+        InputError: a file is absent.
+    """
+    if images.pixels is not None:
+        return None
+    root = hashlib.sha256(str((images.root or Path()).absolute()).encode(errors="surrogateescape"))
+    memory = cache.expanduser() / f"contents-{root.hexdigest()[:16]}.npz"
+    states = [_state(images, row) for row in range(len(images))]
+    known = _remembered(memory)
+    unread = [row for row, state in enumerate(states) if state not in known]
+    if unread:
+        known |= {states[row]: digest for row, digest in _read(images, unread)}
+        table = np.frombuffer(b"".join(a + b for a, b in known.items()), np.uint8)
+        with suppress(InputError):
+            save_arrays(memory, {"contents": table.reshape(-1, 2 * DIGEST_BYTES)})
+    return [known[state] for state in states]
+
+
+def images_id(images: ImageList, contents: list[bytes] | None) -> str:
+    """SHA-256 over what decides the rows' pictures, in order: stale features are never used."""
+    digest = hashlib.sha256()
+    if contents is not None:
+        for content in contents:
+            digest.update(content)
+        return digest.hexdigest()
+    for name in images.names:  # in memory; as 0.1.0 did, whose stores are still good
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+    if images.pixels is not None:
+        digest.update(np.ascontiguousarray(images.pixels).data)
+    return digest.hexdigest()
+
+
+def broken_of(images: ImageList, cache: Path, workers: int) -> Reasons:
+    """Names of images that cannot be decoded, and why, of a list that no features are made of.
+
+    All are decoded, once; ``broken-*.json`` in the cache remembers.
+
+    Raises:
+        InputError: an image is absent.
+    """
+    contents = contents_of(images, cache)
+    if contents is None:
+        return {}
+    memory = cache.expanduser() / f"broken-{images_id(images, contents)[:16]}.json"
+    if not memory.exists():
+        write_broken(memory, find_broken(images, workers))
+    return read_broken(memory)
+
+
+def _state(images: ImageList, row: int) -> bytes:
+    try:
+        facts = images.path(row).stat()
+    except (OSError, ValueError):
+        images.load(row)  # raises the error that names the list line and the mend
+        raise
+    numbers = facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
+    told = f"{images.names[row]}\0{numbers}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(told, digest_size=DIGEST_BYTES).digest()
+
+
+def _read(images: ImageList, rows: list[int]) -> Iterator[tuple[int, bytes]]:
+    def digest(row: int) -> bytes:
+        try:
+            return hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).digest()
+        except InputError:  # a pipe, or too large: decoding tells
+            return hashlib.blake2b(b"unread" + _state(images, row), digest_size=16).digest()
+
+    threads = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(rows), unit="img", desc="read", delay=_PATIENCE) as bar,
+    ):
+        for start in range(0, len(rows), _AT_ONCE):
+            part = rows[start : start + _AT_ONCE]
+            yield from zip(part, pool.map(digest, part), strict=True)
+            bar.update(len(part))
+
+
+def _remembered(memory: Path) -> dict[bytes, bytes]:
+    try:
+        with np.load(memory, allow_pickle=False) as arrays:
+            table = arrays["contents"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return {}
+    if table.dtype != np.uint8 or table.shape[1:] != (2 * DIGEST_BYTES,):
+        return {}
+    return {bytes(row[:DIGEST_BYTES]): bytes(row[DIGEST_BYTES:]) for row in table}
