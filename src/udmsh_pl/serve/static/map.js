@@ -19,13 +19,15 @@ export async function map(main, signal, marked) {
     "aria-label": `Map of ${plural(plane.places.length, "picture")}; pictures that are alike are near each other` });
   const told = make("p", { class: "told", id: "map-told", role: "status" }, "Drag to move, turn the wheel to zoom, click a picture for others like it.");
   const button = (text, label, action) => make("button", { type: "button", "aria-label": label, title: label, click: action }, text);
-  const found = new Map(marked ? last.results.map((one) => [one.id, one.certainty]) : []);
+  const sure = last.results.filter((one) => one.certainty !== "weak");
+  const matches = marked ? (sure.length ? sure : last.results.slice(0, 20)) : [];
+  const found = new Map(matches.toReversed().map((one) => [one.id, one.certainty])); // the best on top
   if (marked && last.query !== null) found.set(last.query, "query");
   const plot = new Plot(canvas, plane, sheet, found, told);
   const tools = make("div", { class: "zoom", role: "group", "aria-label": "Zoom" },
     button("+", "Zoom in", () => plot.zoom(1.6)), button("−", "Zoom out", () => plot.zoom(1 / 1.6)), button("⤢", "See all", () => plot.fit()));
   main.replaceChildren(make("div", { class: "plot" }, canvas, tools, told,
-    found.size ? make("a", { class: "button unmark", href: "#/map" }, `${plural(last.results.length, "match", "matches")} marked · show all`) : null));
+    found.size ? make("a", { class: "button unmark", href: "#/map" }, `${plural(matches.length, "match", "matches")} marked · show all`) : null));
   plot.start(signal);
 }
 
@@ -51,8 +53,7 @@ class Plot {
     this.hovered = -1;
     this.view = kept?.version === plane.version ? kept : { version: plane.version, x: 0.5, y: 0.5, scale: 1 };
     kept = this.view;
-    const marked = plane.places.map((_, row) => row).filter((row) => found.has(row));
-    this.order = [...plane.places.keys()].filter((row) => !found.has(row)).concat(marked);
+    this.order = [...plane.places.keys()].filter((row) => !found.has(row)).concat([...found.keys()]);
   }
 
   start(signal) {
@@ -222,7 +223,7 @@ class Plot {
     const tile = this.tileOf.get(row);
     const own = this.sharp.get(row);
     if ((side > SHARP || always) && own === undefined) missing.push([Math.hypot(x - this.width / 2, y - this.height / 2) - (always ? 1e6 : 0), row]);
-    if (side > 16) { // a seam, so that those that overlap can be told apart
+    if (side > 16 && pen.globalAlpha === 1) { // a seam, so that those that overlap can be told apart
       pen.fillStyle = this.ground;
       pen.fillRect(x - side / 2 - 1, y - side / 2 - 1, side + 2, side + 2);
     }
