@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
@@ -40,6 +41,12 @@ UPLOAD = {
         "required": True,
         "description": "the picture's file, as it is",
         "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+LOGIN = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": answers.Login.model_json_schema()}},
     }
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -156,8 +163,15 @@ def _add_page(api: FastAPI, access: Access) -> None:
     def static(request: Request, name: str) -> Response:
         return answer(request, name)
 
-    @api.post("/login", tags=["session"], status_code=204, summary="Open a session in a browser")
-    def login(given: answers.Login, request: Request) -> Response:
+    # its body is read by us: FastAPI would take one of any length, and here from anybody
+    @api.post("/login", tags=["session"], status_code=204, openapi_extra=LOGIN)
+    async def login(request: Request) -> Response:
+        """Open a session in a browser."""
+        try:
+            content = await body_of(request, LOGIN_BYTES, UPLOAD_SECONDS)
+            given = answers.Login.model_validate_json(content)
+        except ValidationError as error:
+            raise HTTPException(422, 'send {"token": "..."}') from error
         if access.token and not access.is_token(given.token):
             raise HTTPException(401, "this is not the token")
         done = Response(status_code=204)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def work(pipe: Connection, memory: int) -> None:
         memory: bytes beyond those that the imports took
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
+    warnings.simplefilter("ignore")  # Pillow's, of tags that are broken
     formats()  # Pillow's plugins are loaded before the limit
     _limit(memory)
     pipe.send_bytes(b"ready")

@@ -208,6 +208,8 @@ def test_uploads_end_where_the_limit_is(
     assert client("/search", "POST", b"", content_length=str(most + 1)).status == 413
     assert client("/search", "POST", b"", content_length="9" * 40).status in (400, 413)
     assert client("/search", "POST", b"").status == 400
+    assert client("/login", "POST", b"", content_length="5000").status == 413
+    assert client("/login", "POST", b"[" * 4000).status == 422
     chunk = b"100000\r\n" + b"\xff" * (1 << 20) + b"\r\n"
     with socket.create_connection(("127.0.0.1", client.port), timeout=20) as raw:
         head = f"POST /search HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
@@ -219,6 +221,13 @@ def test_uploads_end_where_the_limit_is(
             pass  # it has answered, and closed
         else:
             assert raw.recv(20).startswith(b"HTTP/1.1 413")
+    for path in ("/login", "/info", "/thumbnail/0"):  # no other body is waited for
+        with socket.create_connection(("127.0.0.1", client.port), timeout=20) as raw:
+            raw.sendall(
+                head.replace("/search", path).encode() + b"Transfer-Encoding: chunked\r\n\r\n"
+            )
+            raw.sendall(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+            assert raw.recv(12).split()[1] in (b"413", b"405")
     monkeypatch.setattr("udmsh_pl.serve.api.UPLOAD_SECONDS", 0.1)
     with socket.create_connection(("127.0.0.1", client.port), timeout=20) as raw:
         raw.sendall(head.encode() + b"Content-Length: 100\r\n\r\nslow")
