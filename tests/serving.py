@@ -84,8 +84,8 @@ class Answer:
 class Client:
     """Asks a server; a header whose value is None is left out."""
 
-    def __init__(self, port: int, token: str = "") -> None:
-        self.port, self.token = port, token
+    def __init__(self, port: int, token: str = "", timeout: float = 30) -> None:
+        self.port, self.token, self.timeout = port, token, timeout
 
     def __call__(
         self, path: str, method: str = "GET", body: Any = None, **headers: str | None
@@ -94,7 +94,7 @@ class Client:
         if self.token:
             given["authorization"] = f"Bearer {self.token}"
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in given.items():

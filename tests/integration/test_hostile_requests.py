@@ -190,7 +190,7 @@ class Enemy:
         head = POST.format(port=client.port).encode()
         noise = one.randbytes(300) + b"\r\n\r\n"
         lines = [*RAW, *(head + body for body in BODIES), noise]
-        with socket.create_connection(("127.0.0.1", client.port), timeout=10) as raw:
+        with socket.create_connection(("127.0.0.1", client.port), timeout=60) as raw:
             raw.sendall(one.choice(lines))
             raw.shutdown(socket.SHUT_WR)
             answer = b""
@@ -230,7 +230,7 @@ def attack(root: Path, count: int, seed: int) -> tuple[Counter[tuple[str, int]],
     ) as process:
         try:
             assert process.stdout is not None
-            client = Client(int(process.stdout.readline()), TOKEN)
+            client = Client(int(process.stdout.readline()), TOKEN, 120)
             while client("/info").status != 200:
                 time.sleep(0.1)
             right = client("/similar/3").json["results"]

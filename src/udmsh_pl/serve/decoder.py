@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import queue
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from udmsh_pl.serve.decoder_child import work
 WORKERS = 2
 WAITING = 8  # tasks that may wait for a worker; the next is told to come again
 SECONDS = 10.0  # a picture may take; 64 million pixels take 3
+WAIT_SECONDS = 20.0  # for a worker
 MEMORY = 1 << 30  # bytes a picture may take beyond what an idle worker has
 START_SECONDS = 60.0
 MOST_ANSWER = 1 << 26  # bytes
@@ -48,7 +51,7 @@ class Decoder:
     def __init__(
         self, workers: int = WORKERS, seconds: float = SECONDS, memory: int = MEMORY
     ) -> None:
-        self._seconds, self._memory = seconds, memory
+        self._seconds, self._memory, self._closed = seconds, memory, False
         self._places = threading.BoundedSemaphore(workers + WAITING)
         self._idle: queue.Queue[_Worker] = queue.Queue()
         started = [_Worker(memory) for _ in range(workers)]
@@ -81,6 +84,7 @@ class Decoder:
 
     def close(self) -> None:
         """End the processes that are idle; the others end with the server."""
+        self._closed = True
         while True:
             try:
                 self._idle.get_nowait().end()
@@ -91,23 +95,33 @@ class Decoder:
         if not self._places.acquire(blocking=False):
             raise Busy
         try:
-            worker = self._idle.get()
-            try:
-                found = worker.ask({"kind": kind, "side": side}, content, self._seconds)
-            finally:
-                if not worker.alive:
-                    worker.end()
-                    worker = _Worker(self._memory)
-                    worker.wait_until_ready()
-                self._idle.put(worker)
-        finally:
+            worker = self._idle.get(timeout=WAIT_SECONDS)
+        except queue.Empty:
             self._places.release()
-        facts, data = found
+            raise Busy from None
+        try:
+            facts, data = worker.ask({"kind": kind, "side": side}, content, self._seconds)
+        finally:
+            if worker.alive:
+                self._idle.put(worker)
+            else:  # nobody waits for its successor but who needs it
+                threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
+            self._places.release()
         if "problem" in facts:
             failure = Undecodable(str(facts["problem"])[:300])
             failure.large = facts.get("large") is True
             raise failure
         return facts, data
+
+    def _replace(self, worker: "_Worker") -> None:
+        worker.end()
+        while not self._closed:
+            with suppress(InputError, OSError, EOFError):
+                successor = _Worker(self._memory)
+                successor.wait_until_ready()
+                self._idle.put(successor)
+                return
+            time.sleep(1)  # no memory, or no room for a process; it may come
 
 
 class _Worker:

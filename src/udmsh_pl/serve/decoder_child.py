@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import warnings
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def work(pipe: Connection, memory: int) -> None:
     warnings.simplefilter("ignore")  # Pillow's, of tags that are broken
     formats()  # Pillow's plugins are loaded before the limit
     _limit(memory)
-    pipe.send_bytes(b"ready")
+    with suppress(OSError):  # the server may have ended meanwhile; then there is no task either
+        pipe.send_bytes(b"ready")
     while True:
         try:
             head, _, content = pipe.recv_bytes().partition(b"\n")
