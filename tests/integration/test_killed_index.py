@@ -1,6 +1,7 @@
 """``udmsh index`` killed at random moments: afterwards the index is the old one or the new one."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,19 +33,67 @@ main(["index", *sys.argv[1:]])
 """
 
 
+# The same, forked for each command, so that a hundred of them take seconds.
+FORKING = """
+import json, os, sys
+from tests.serving import use_quick_encoder
+use_quick_encoder()
+from udmsh_pl.cli import main
+import udmsh_pl.commands.index, udmsh_pl.search.build
+print("ready", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.stdout = open(os.devnull, "w")
+        try:
+            main(["index", *json.loads(line)])
+        except SystemExit as stop:
+            os._exit(stop.code or 0)
+        os._exit(9)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forks:
+    """``udmsh index`` again and again, each in a process of its own that can be killed."""
+
+    def __init__(self) -> None:
+        self.process = start(FORKING)
+
+    def run(self, arguments: tuple[object, ...], seconds: float | None = None) -> int:
+        """Exit status; after so many seconds it is killed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        self.process.stdin.flush()
+        child = int(self.process.stdout.readline())
+        if seconds is not None:
+            time.sleep(seconds)
+            with suppress(ProcessLookupError):  # it has ended, and its parent has seen it
+                os.kill(child, signal.SIGKILL)
+        return int(self.process.stdout.readline())
+
+
+def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
+    """A process that has imported all it needs."""
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
 class Command:
     """``udmsh index`` in a process of its own, which waits before its first step."""
 
     def __init__(self, *arguments: object) -> None:
-        root = Path(__file__).resolve().parents[2]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=environment,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        self.process = start(SCRIPT, *arguments)
 
     def go(self) -> None:
         assert self.process.stdin is not None
@@ -110,24 +160,25 @@ def test_killed_at_random_moments(place: Path, tmp_path: Path, what: str) -> Non
         if what == "update":
             shutil.copytree(before, work)
 
+    forks = Forks()
     fresh()
-    seconds, _ = run(*arguments)
+    begun = time.perf_counter()
+    assert forks.run(arguments) == 0
+    seconds = time.perf_counter() - begun
     new = state(work)
     assert new not in (None, old)
     generator, seen = random.Random(0), {"old": 0, "new": 0}
     for _ in range(KILLS):
         fresh()
-        command = Command(*arguments)
-        command.go()
-        time.sleep(generator.uniform(0, 1.1 * seconds))
-        command.process.send_signal(signal.SIGKILL)
-        command.end()
+        status = forks.run(arguments, generator.uniform(0, 1.1 * seconds))
         found = state(work)
         assert found in (old, new)
+        assert status == -signal.SIGKILL or found == new
         seen["old" if found == old else "new"] += 1
-        run(*arguments)  # the next run ends what this one began
+        assert forks.run(arguments) == 0  # the next run ends what this one began
         assert state(work) == new
         sound(work)
+    forks.process.kill()
     print(what, seen)
     assert seen["old"] > KILLS // 4
 
