@@ -101,15 +101,11 @@ class Names(Sequence[str]):
 
     def __init__(self, path: Path, total: int, rows: Int64s) -> None:
         self.path, self.total, self.rows = path, total, rows
+        # mapped at once: a later writer may remove the file
+        self._content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, "u1")
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @cached_property
-    def _content(self) -> NDArray[np.uint8]:
-        return (
-            np.memmap(self.path, np.uint8, "r") if self.path.stat().st_size else np.empty(0, "u1")
-        )
 
     @cached_property
     def _ends(self) -> Int64s:

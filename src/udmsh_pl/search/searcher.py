@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from udmsh_pl.errors import InputError
 from udmsh_pl.search import nearest, store
 from udmsh_pl.search.encoder import Codes
 from udmsh_pl.search.segment import Rows
@@ -82,7 +83,12 @@ class Searcher:
             return None
         from udmsh_pl.retrieval.lists import InvertedLists
 
-        return InvertedLists(self.path / self.manifest.lists)
+        try:
+            return InvertedLists(self.path / self.manifest.lists)
+        except InputError:
+            if store.read_manifest(self.path).version == self.manifest.version:
+                raise
+            return None  # another process has written a newer index; the rows here are still whole
 
     def _shortlist(self, code: NDArray[np.uint8], count: int) -> tuple[Int64s, Int64s]:
         if self._lists is None:

@@ -104,3 +104,21 @@ def test_many_pictures_are_searched_through_lists(
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "2"])
     assert "--recall is 2.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("room", [0, 1 << 28])
+def test_a_reader_goes_on_while_a_writer_replaces_its_files(
+    place: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(store, "IN_MEMORY", room)
+    monkeypatch.setattr(searcher, "EXACT_BELOW", 5)
+    index = ImageIndex.open(place / "index")
+    index.update(recall=0.999)
+    reader, answers = ImageIndex.open(place / "index"), found(index, 2)
+    index.remove([place / f"pictures/{number:02d}.png" for number in range(5)])  # merges the rest
+    assert index.manifest.lists != reader.manifest.lists
+    assert index.manifest.segments[0].name != reader.manifest.segments[0].name
+    assert found(reader, 2) == answers
+    assert next(iter(reader.rows.names)) == "00.png"
+    for row in range(12):
+        reader.thumbnail(row)
