@@ -29,6 +29,8 @@ Floats = NDArray[np.floating[Any]]
 
 EXACT_UP_TO = 100_000  # rows; an exact search costs N^2 dot products, 40 s here at 50,000 x 512
 SPREAD, HALFWAY, SHORTEST = 18.0, 64, 2.0  # see diffused_embedding
+TRUST_ROWS, DOUBTED, TRUSTED = 1800, 0.44, 0.53  # see neighbour_trust
+LARGE_RANK = 128  # beyond EXACT_UP_TO: a block of 300 vectors of a million rows would take 6 GB
 ISOLATED = 1e-6  # weight of a row's edge to itself, so that a row without neighbours keeps a degree
 
 
@@ -105,6 +107,35 @@ def graph_of_neighbours(
     return (scale @ edges @ scale).tocsr()
 
 
+def neighbour_trust(unit: Float32s, k: int = 30) -> float:
+    """How far lists of neighbours are to be trusted, from 0 to 1, told without a label.
+
+    Features that say little of what images show have hubs, which are in everybody's list and have
+    few of those in their own, and heat that flows through hubs mixes all groups. So what is asked
+    is how many of the k nearest of an image have it among their own k nearest: all is well from
+    53 % on, and below 44 % nothing is to be trusted but the nearest. Counted among at most 1,800
+    rows, drawn with a fixed seed, since the share falls with their number. *Ours*: on drawings it
+    is 68 % for EfficientNet-Lite0, whose features diffusion improves, and 43 % for a vision
+    transformer trained for saliency, whose features it spoils.
+
+    Args:
+        unit: float [N, D], rows of length 1
+        k: neighbours of a row; at most a quarter of the rows
+
+    Example:
+        >>> draw = np.random.default_rng(0).standard_normal((200, 2))
+        >>> neighbour_trust(unit_rows(draw), k=5)  # points on a circle have no hubs
+        1.0
+    """
+    drawn = np.random.default_rng(0).permutation(len(unit))[:TRUST_ROWS]
+    k = max(1, min(k, len(drawn) // 4))
+    rows = nearest_neighbours(unit[np.sort(drawn)], k)[1]
+    ends = (np.repeat(np.arange(len(drawn)), k), rows.ravel())
+    listed = sparse.csr_matrix((np.ones(rows.size, np.float32), ends), shape=2 * (len(drawn),))
+    mutual = float(listed.multiply(listed.T).sum()) / rows.size
+    return min(max((mutual - DOUBTED) / (TRUSTED - DOUBTED), 0.0), 1.0)
+
+
 def diffused_embedding(
     graph: sparse.csr_matrix, rank: int = 128, time: float | None = None
 ) -> Float32s:
@@ -141,20 +172,24 @@ def diffused_embedding(
 
 
 def diffused_levels(
-    graph: sparse.csr_matrix, levels: Sequence[tuple[int, float | None]]
+    graph: sparse.csr_matrix, levels: Sequence[tuple[int, float | None]], trust: float = 1.0
 ) -> list[Float32s]:
     """:func:`diffused_embedding` for several pairs of rank and time, from one set of eigenvectors.
 
-    After a long time images of one group are alike, after a short one only the nearest are.
+    After a long time images of one group are alike, after a short one only the nearest are. A time
+    that the rule finds is shortened by ``trust`` (:func:`neighbour_trust`), down to the rule's
+    least.
     """
     most = max(1, graph.shape[0] // 4)
+    if graph.shape[0] > EXACT_UP_TO:
+        most = min(most, LARGE_RANK)
     values, vectors = _leading(graph, min(max(rank for rank, _ in levels), most))  # [R], [N, R]
     found = []
     for wanted, time in levels:
         rank = max(1, min(wanted, len(values)))
         gaps = 1 - values[:rank]
         if time is None:
-            time = max(SPREAD * float(gaps[min(HALFWAY, rank) - 1]), SHORTEST)
+            time = max(trust * SPREAD * float(gaps[min(HALFWAY, rank) - 1]), SHORTEST)
         found.append(unit_rows(vectors[:, :rank] * np.exp(-time * gaps).astype(vectors.dtype)))
     return found
 

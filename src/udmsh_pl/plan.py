@@ -31,6 +31,16 @@ class Cell(NamedTuple):
         return "-".join(str(part) for part in self)
 
 
+LABELS = "(labels)"  # ends the names of methods that learn from the train images' labels
+
+
+def learns_from_labels(method: str) -> bool:
+    """Whether a method is an upper bound by supervision, which no unsupervised one is compared
+    with.
+    """
+    return method.endswith(LABELS)
+
+
 class _Named(TypedDict):
     class_path: str
 
@@ -58,6 +68,8 @@ class Plan:
         methods: name in the table -> class and settings; null is the configuration's own model
         measures: functions from a report to measures: names of ``udmsh_pl.retrieval.measures``, or
             ``my_module.my_measure``
+        quantisers: product quantisers to score beside them, ``pq`` and ``opq``: rows of another
+            kind, with as many bits and real-valued queries
     """
 
     bits: list[int] = field(default_factory=lambda: [16, 32, 64])
@@ -65,6 +77,7 @@ class Plan:
     ks: list[int | None] = field(default_factory=lambda: [1000, None])
     methods: dict[str, Method | None] = field(default_factory=lambda: {"udmsh": None})
     measures: list[str] = field(default_factory=lambda: list(MEASURES))
+    quantisers: list[str] = field(default_factory=list)
 
     def check(self, source: str) -> None:
         """Refuse numbers and names that no cell can have.
@@ -75,6 +88,11 @@ class Plan:
         for key, values in (("bits", self.bits), ("seeds", self.seeds), ("methods", self.methods)):
             if not values:
                 raise InputError(f"{source}: reproduce.{key} is empty; give at least one")
+        unknown = [name for name in self.quantisers if name not in ("pq", "opq")]
+        if unknown:
+            raise InputError(
+                f"{source}: reproduce.quantisers: {unknown[0]!r} is not known; give pq, opq or both"
+            )
         for key, values, least in (("bits", self.bits, 1), ("seeds", self.seeds, 0)):
             wrong = [value for value in values if value < least]
             if wrong:

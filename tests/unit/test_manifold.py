@@ -5,7 +5,14 @@ import pytest
 from scipy.linalg import eigh, expm
 
 from udmsh_pl import manifold
-from udmsh_pl.manifold import diffused_embedding, nearest_neighbours, neighbour_graph, unit_rows
+from udmsh_pl.manifold import (
+    diffused_embedding,
+    diffused_levels,
+    nearest_neighbours,
+    neighbour_graph,
+    neighbour_trust,
+    unit_rows,
+)
 
 
 @pytest.fixture
@@ -164,3 +171,24 @@ def test_few_images_or_images_all_alike_have_an_embedding(count: int, scale: flo
     embedding = diffused_embedding(neighbour_graph(points))
     assert embedding.shape == (count, max(1, count // 4))
     assert np.isfinite(embedding).all()
+
+
+def test_hubs_are_not_trusted_and_groups_are() -> None:
+    draw = np.random.default_rng(0)
+    groups = np.eye(8, 40)[np.arange(400) % 8] + 0.1 * draw.standard_normal((400, 40))
+    assert neighbour_trust(unit_rows(groups), 20) > 0.9
+    # rows along one direction, a little of it or much: those with much are near to everybody
+    away = draw.standard_normal((400, 200)) / 200**0.5
+    strength = draw.random((400, 1)) ** 3
+    hubs = away + 2 * strength * np.eye(1, 200)
+    assert neighbour_trust(unit_rows(hubs), 20) < 0.1
+
+
+def test_distrust_shortens_the_time_of_the_rule_alone() -> None:
+    draw = np.random.default_rng(0)
+    graph = neighbour_graph(draw.standard_normal((300, 10)).astype(np.float32), 10)
+    trusted, given = diffused_levels(graph, [(20, None), (20, 5.0)])
+    doubted, also_given = diffused_levels(graph, [(20, None), (20, 5.0)], trust=0.0)
+    np.testing.assert_array_equal(doubted, diffused_embedding(graph, 20, time=2.0))
+    np.testing.assert_array_equal(given, also_given)
+    assert np.abs(trusted - doubted).max() > 0.01

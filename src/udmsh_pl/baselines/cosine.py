@@ -1,4 +1,4 @@
-"""The yardstick without codes: rank the database by the cosine of real-valued features."""
+"""The yardstick without codes: rank the database by inner products of real-valued vectors."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,23 @@ def cosine_map(
     ks: Sequence[int | None],
     block: int = 256,
 ) -> dict[int | None, float]:
-    """mAP@k of the cosine ranking, denominator "retrieved", queries without a hit count 0.
+    """:func:`inner_product_map` with database rows of length 1, which ranks by the cosine."""
+    database = database / np.linalg.norm(database, axis=1, keepdims=True).clip(1e-12)
+    return inner_product_map(query, database, query_labels, database_labels, ks, block)
 
-    Equal cosines of different images hardly occur, so ties are broken by row.
+
+def inner_product_map(
+    query: Float32s,
+    database: Float32s,
+    query_labels: Bools,
+    database_labels: Bools,
+    ks: Sequence[int | None],
+    block: int = 256,
+) -> dict[int | None, float]:
+    """mAP@k of the ranking by inner products, denominator "retrieved", queries without a hit
+    count 0.
+
+    Equal products of different images hardly occur, so ties are broken by row.
 
     Args:
         query: float [Q, D]
@@ -30,7 +44,6 @@ def cosine_map(
         ks: cut-offs; None is the whole database
         block: queries a block, which bounds the memory at ``block * N`` numbers
     """
-    database = database / np.linalg.norm(database, axis=1, keepdims=True).clip(1e-12)
     totals: dict[int | None, float] = dict.fromkeys(ks, 0.0)
     for start in range(0, len(query), block):
         rows = slice(start, start + block)

@@ -9,6 +9,7 @@ from udmsh_pl.backbones import (
 )
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import DualBranchEncoder
+from udmsh_pl.models.labelled import UDMSHPlusLabelled
 from udmsh_pl.models.udmsh import UDMSH
 from udmsh_pl.models.udmsh_plus import UDMSHPlus
 
@@ -20,6 +21,7 @@ __all__ = [
     "DualBranchEncoder",
     "HashingModule",
     "UDMSHPlus",
+    "UDMSHPlusLabelled",
     "backbone_info",
     "build_backbone",
 ]

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from udmsh_pl.features.store import Arrays, sample_rows
-from udmsh_pl.manifold import diffused_levels, graph_of_neighbours, nearest_neighbours, unit_rows
+from udmsh_pl.manifold import (
+    diffused_levels,
+    graph_of_neighbours,
+    nearest_neighbours,
+    neighbour_trust,
+    unit_rows,
+)
 from udmsh_pl.models.fusion import FIT_ROWS, ROWS_AT_ONCE, FusedFeature, side_by_side
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (experiments/README.md)
@@ -79,7 +85,8 @@ def _levels(
     if near:
         levels.append((NEAR_RANK, NEAR_TIME))
         shares.append(near / 2)
-    found = diffused_levels(graph, levels)
+    trust = neighbour_trust(unit, settings.neighbours)
+    found = diffused_levels(graph, levels, trust)
     weighted = [level * share**0.5 for level, share in zip(found, shares, strict=True)]
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udmsh_pl.plan import Cell, Plan
+from udmsh_pl.plan import Cell, Plan, learns_from_labels
 from udmsh_pl.retrieval.bootstrap import paired_difference
 from udmsh_pl.retrieval.report import Cutoff
 from udmsh_pl.retrieval.ties import Float64s
@@ -56,6 +56,8 @@ def _values(run: RunDirectory, plan: Plan) -> dict[tuple[str, int], dict[Cutoff,
     """Mean over seeds of each query's AP, by method and code length."""
     values = {}
     for name in plan.methods:
+        if learns_from_labels(name):
+            continue
         for bits in plan.bits:
             cells = [Cell(name, bits, seed) for seed in plan.seeds]
             if all((run.folder(cell) / "scores.npz").is_file() for cell in cells):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.plan import learns_from_labels
 from udmsh_pl.results import Result
 
 Format = Literal["markdown", "csv", "latex"]
@@ -57,6 +58,7 @@ class Pivot:
                 "compares; run `udmsh reproduce` again, or give another --out"
             )
         methods = list(dict.fromkeys(result.method for result in chosen))
+        methods.sort(key=learns_from_labels)  # those below all others
         columns = sorted({_column(r) for r in chosen if r.bits} or {_column(r) for r in chosen})
         values: dict[tuple[str, Column], list[float]] = {}
         for column in columns:
@@ -66,8 +68,12 @@ class Pivot:
         return cls(chosen, methods, columns, values)
 
     def clear_winner(self, column: Column) -> str | None:
-        """The method whose mean leads by more than both spreads together, if there is one."""
-        return _clear_winner({m: self.values.get((m, column), []) for m in self.methods})
+        """The method whose mean leads by more than both spreads together, if there is one.
+
+        One that learns from labels is neither the winner nor in its way.
+        """
+        compared = [method for method in self.methods if not learns_from_labels(method)]
+        return _clear_winner({m: self.values.get((m, column), []) for m in compared})
 
     def interval(self, method: str, column: Column) -> tuple[float, float]:
         """Mean of the worst and of the best case over orders of tied items."""
@@ -223,6 +229,10 @@ def _clear_winner(values: dict[str, list[float]]) -> str | None:
 def _notes(results: Sequence[Result]) -> list[str]:
     first = results[0]
     seeds = sorted({result.seed for result in results if result.bits})
+    supervised = [
+        "Rows that end in (labels) learn from labels of the train images: an upper bound, with "
+        "which no other row is compared."
+    ]
     return [
         f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, "
         f"backbone {first.backbone}.",
@@ -230,4 +240,5 @@ def _notes(results: Sequence[Result]) -> list[str]:
         "without a hit count 0.",
         f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by "
         "more than the spreads.",
+        *(supervised if any(learns_from_labels(result.method) for result in results) else []),
     ]

@@ -65,7 +65,9 @@ class Experiment:
             raise InputError(f"{source} does not exist; experiments/ holds one yaml a benchmark")
         cli = ParsedCLI(["--config", str(source), *overrides])
         given = cli.config.reproduce
-        plan = Plan(given.bits, given.seeds, given.ks, given.methods, given.measures)
+        plan = Plan(
+            given.bits, given.seeds, given.ks, given.methods, given.measures, given.quantisers
+        )
         plan.check(str(source))
         experiment = cls(source, cli, plan, overrides=tuple(overrides))
         for name in plan.methods:

@@ -2,14 +2,16 @@
 
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lightning import seed_everything
 
 from udmsh_pl import __version__
 from udmsh_pl.baselines.cosine import cosine_map
+from udmsh_pl.baselines.quantisers import Quantiser, quantiser_map
 from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.files import write_text
@@ -68,6 +70,9 @@ class PlanRun:
             if dropped:
                 print(f"{len(dropped)} cells are of another split: left out of results.csv")
             self._reference()
+            for kind in self.plan.quantisers:
+                for bits in self.plan.bits:
+                    self._quantiser(kind, bits)
 
     def run(self, cell: Cell, launch: str | None = None) -> State:
         """Train, encode and score a cell, unless it is finished or another process has it.
@@ -154,18 +159,42 @@ class PlanRun:
         measures = [Measure("map", k, v, v, v, ties="none") for k, v in values.items()]
         self.directory.keep(REFERENCE, stamp, self._rows(REFERENCE, measures, self.data, 0.0, 0.0))
 
+    def _quantiser(self, kind: str, bits: int) -> None:
+        """Score a product quantiser of the features, once."""
+        cell = Cell(f"{kind} (asymmetric)", bits, 0)
+        stamp = self._stamp(cell, self.data)
+        if self.directory.finished(cell, stamp):
+            return
+        images = labelled(self.data)
+        features = [global_features(self.data, name) for name in ("train", *images)]
+        labels = images["query"].labels, images["database"].labels
+        start = time.perf_counter()
+        values = quantiser_map(
+            cast(Quantiser, kind),
+            bits,
+            (features[0], features[1], features[2]),
+            labels,
+            self.plan.ks,
+        )
+        measures = [Measure("map", k, v, v, v, ties="none") for k, v in values.items()]
+        seconds = time.perf_counter() - start
+        self.directory.keep(cell, stamp, self._rows(cell, measures, self.data, seconds, 0.0))
+
     def _data_of(self, cell: Cell) -> RetrievalDataModule:
         """The shared data module, unless the cell's model has a backbone of its own."""
-        if cell == REFERENCE or self.experiment.is_shallow(cell.method):
+        if self._is_reference(cell) or self.experiment.is_shallow(cell.method):
             return self.data
         asked = self.experiment.backbone_settings(cell.method)
         if all(getattr(self.data, name) == value for name, value in asked.items()):
             return self.data
         return self.experiment.datamodule(asked)
 
+    def _is_reference(self, cell: Cell) -> bool:
+        return cell.method not in self.plan.methods
+
     def _stamp(self, cell: Cell, data: RetrievalDataModule) -> dict[str, Any]:
         """Everything that decides a cell's rows: another stamp means that they are stale."""
-        settings = {} if cell == REFERENCE else self.experiment.settings(cell)
+        settings = {} if self._is_reference(cell) else self.experiment.settings(cell)
         return {
             "settings": settings | {"ks": list(self.plan.ks), "measures": self.plan.measures},
             "features": data.feature_keys(),

@@ -39,6 +39,23 @@ def test_bold_is_a_lead_beyond_both_spreads(second: float, bold: bool) -> None:
     assert ("**" in render_table(rows)) is bold
 
 
+def test_what_learns_from_labels_stands_below_and_is_compared_with_nothing() -> None:
+    rows = [
+        result("b (labels)", 0, 0.9),
+        result("b (labels)", 1, 0.9),
+        *(
+            result(method, seed, value)
+            for method, value in (("a", 0.6), ("c", 0.2))
+            for seed in (0, 1)
+        ),
+    ]
+    lines = render_table(rows).splitlines()
+    assert [line.split(" |")[0] for line in lines[2:5]] == ["| a", "| c", "| b (labels)"]
+    assert ["**" in line for line in lines[2:5]] == [True, False, False]
+    assert "upper bound" in lines[-1]
+    assert "upper bound" not in render_table(rows[2:])
+
+
 def test_costs_are_means_over_cells() -> None:
     table = render_costs(
         [
