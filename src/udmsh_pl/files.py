@@ -2,14 +2,19 @@
 
 import hashlib
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from udmsh_pl.errors import InputError
+
+LEFT_BEHIND = 3600  # seconds; no file of ours takes as long to write
+_PARTIAL = re.compile(r"\..+\.\d+\.part(\..+)?")  # what atomic_path writes to
 
 
 @contextmanager
@@ -33,6 +38,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half written below a folder, an hour ago or more.
+
+    By age, since a folder may be shared with other machines, whose processes nobody here knows.
+    """
+    before = time.time() - LEFT_BEHIND
+    for path in folder.rglob(".*.part*"):
+        with suppress(OSError):  # another process sweeps too
+            if _PARTIAL.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < before:
+                path.unlink()
 
 
 def write_text(target: Path, text: str) -> None:

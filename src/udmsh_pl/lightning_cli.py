@@ -19,6 +19,7 @@ from udmsh_pl.callbacks.run_folder import run_folder
 from udmsh_pl.checkpoints import check_checkpoint, check_fits, newest_checkpoint
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
+from udmsh_pl.files import sweep
 from udmsh_pl.hints import (
     check_class_names,
     lacks_module,
@@ -75,6 +76,8 @@ class SaveRun(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both; Lightning calls this on one process."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.loggers:  # else it is the working directory, where others may write
+            sweep(self.folder.parent)
         config = self.folder / self.config_filename
         self.parser.save(self.config, str(config), skip_none=False, overwrite=True, multifile=False)
         datamodule = getattr(trainer, "datamodule", None)

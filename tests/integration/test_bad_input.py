@@ -110,6 +110,33 @@ def test_unreadable_images_are_left_out_with_a_list_or_refused(
     assert (tmp_path / "plan" / "skipped.csv").read_text() == skipped.read_text()
 
 
+def test_the_ordinary_path_of_a_folder_of_albums(
+    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for number in range(30):
+        album = tmp_path / "pictures" / ("rome", "alps/winter", ".")[number % 3]
+        album.mkdir(parents=True, exist_ok=True)
+        shutil.copy(colours / f"database{number}.png", album)
+    (tmp_path / "pictures/rome/cut.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "pictures/film.mov").write_bytes(b"film")
+    (tmp_path / "pictures/sea.txt").write_text("no picture")
+    data = ("--data", "ImageFolders", "--data.root", "pictures", "--data.labels", "none")
+    data = (*data, "--data.cache_dir", "cache", "--data.image_size", 32, "--data.batch_size", 8)
+    quiet = ("--trainer.max_epochs", 1, "--trainer.default_root_dir", "run")
+    assert udmsh("fit", "--model", "UDMSHPlus", "--model.dims", 16, *data, *quiet) == 0
+    told = capsys.readouterr().out
+    assert "less 1 train, 1 database images: 30 train, 30 database images" in told
+    assert "3 left out" in told
+    [checkpoint] = (tmp_path / "run").rglob("*.ckpt")
+    assert udmsh("predict", "--model", "UDMSHPlus", *data, *quiet, "--ckpt_path", checkpoint) == 0
+    with np.load(tmp_path / "run" / "codes.npz") as codes:
+        assert codes["database_codes"].shape == (30, 8)
+        assert {"database0.png", "alps/winter/database1.png"} & set(codes["database_names"])
+    for path in (tmp_path / "run").rglob("skipped.csv"):
+        text = path.read_text()
+        assert all(name in text for name in ("rome/cut.jpg", "film.mov,a video", "sea.txt"))
+
+
 @pytest.mark.slow
 def test_unreadable_images_are_left_out_of_fine_tuning(
     colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -1,7 +1,7 @@
 """Directories of pictures: which files are images, and which splits their folders make."""
 
 import os
-from collections import Counter
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from udmsh_pl.untrusted import limit
 
 FolderLabels = Literal["folders", "none"]
 SPLITS = ("query", "train", "database")
+_NUMBERS = re.compile(r" \(\d[^()]*\)")  # "image file is truncated (22 bytes not processed)"
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,16 @@ def find_images(root: Path, below: str = "") -> list[str]:
 
 
 def told_skipped(skipped: Mapping[str, str], most: int = 3) -> str:
-    """What was left out, in one line: a count for each reason, and the first few names of each."""
+    """What was left out, in one line: a count for each kind of reason, and the first few names of
+    each.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(_NUMBERS.sub("", reason), []).append(name)
     lines = []
-    for reason, count in Counter(skipped.values()).most_common():
-        first = [name for name, why in skipped.items() if why == reason][:most]
-        more = ", ..." if count > most else ""
-        lines.append(f"{count} {reason} ({', '.join(first)}{more})")
+    for reason, found in sorted(names.items(), key=lambda one: -len(one[1])):
+        more = ", ..." if len(found) > most else ""
+        lines.append(f"{len(found)} {reason} ({', '.join(found[:most])}{more})")
     return f"{len(skipped)} left out: {'; '.join(lines)}" if lines else "nothing left out"
 
 

@@ -103,7 +103,7 @@ class HammingRetrieval(Metric):
         Args:
             codes: [B, bits] real codes (bit = value >= 0) or bool, or uint8 [B, ceil(bits / 8)]
                 from ``pack_codes``
-            labels: bool [B, L]
+            labels: bool [B, L]; without labels (L = 0) codes are gathered, but not scored
             index: long [B], rows in the split: an item that comes twice counts once
             kind: ``query`` or ``database``
 
@@ -116,7 +116,10 @@ class HammingRetrieval(Metric):
         packed = check_codes(
             values if values.dtype == np.uint8 else pack_codes(values), self.bits, "codes"
         )
-        marks = check_labels(labels, len(packed), "labels")
+        if tuple(labels.shape) == (len(packed), 0):  # pictures without labels are gathered alike
+            marks = np.zeros((len(packed), 0), dtype=bool)
+        else:
+            marks = check_labels(labels, len(packed), "labels")
         ids = to_numpy(index, "index")
         if ids.shape != (len(packed),) or ids.dtype.kind not in "iu":
             raise InputError(
@@ -208,6 +211,6 @@ class HammingRetrieval(Metric):
             return Rows(ids, codes.reshape(0, -(-self.bits // 8)), np.zeros((0, 0), dtype=bool))
         # the first of each id, in the order of ids
         unique, first = np.unique(ids, return_index=True)
-        octets = labels.reshape(len(ids), -1)[first]
+        octets = labels.reshape(len(ids), -(-int(self.label_count) // 8))[first]
         marks = np.unpackbits(octets, axis=1, count=int(self.label_count)).astype(bool)
         return Rows(unique, codes.reshape(len(ids), -1)[first], marks)

@@ -14,7 +14,7 @@ from udmsh_pl.baselines.cosine import cosine_map
 from udmsh_pl.baselines.quantisers import Quantiser, quantiser_map
 from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.files import write_text
+from udmsh_pl.files import sweep, write_text
 from udmsh_pl.images.told import told_lists, write_skipped
 from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.environment import write_environment
@@ -60,6 +60,7 @@ class PlanRun:
         wait_for_all()
         self.data.setup()
         if is_first():
+            sweep(self.directory.path)
             write_text(self.directory.path / "config.yaml", self.experiment.resolved)
             precision = self.experiment.trainer_config.precision
             split = self.data.splits.fingerprint()

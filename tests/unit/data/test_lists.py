@@ -148,9 +148,9 @@ def test_a_query_does_not_leak_under_another_spelling(tmp_path: Path, place_imag
 )
 def test_the_time_of_a_line_grows_as_its_length(tmp_path: Path, line: bytes) -> None:
     path = write(tmp_path / "l.txt", line + b"\n")
-    start = time.perf_counter()
+    start = time.process_time()
     refusal = message_of(lambda: read_list(path))
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     assert len(refusal) < 1000
 
 

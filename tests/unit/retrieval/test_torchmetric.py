@@ -8,7 +8,7 @@ import torch
 from tests.unit.retrieval import oracle
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval import HammingRetrieval, evaluate_codes
+from udmsh_pl.retrieval import HammingRetrieval, evaluate_codes, pack_codes
 
 BITS = 20
 KS = (30, None)
@@ -143,3 +143,21 @@ def test_two_processes_give_the_value_of_one_to_the_last_bit(tmp_path):
     assert [process.exitcode for process in processes] == [0, 0]
     for (number, name), rank in itertools.product(enumerate(SHARDS), range(2)):
         assert np.load(tmp_path / f"{number}-{rank}.npy").tolist() == list(single().values()), name
+
+
+def test_codes_without_labels_are_gathered_and_not_scored() -> None:
+    metric = HammingRetrieval(bits=12)
+    codes = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    metric.update(
+        codes[:3], torch.zeros(3, 0, dtype=torch.bool), torch.tensor([4, 0, 2]), "database"
+    )
+    metric.update(codes[3:], torch.zeros(2, 0, dtype=torch.bool), torch.tensor([1, 3]), "database")
+    rows = metric.gather()["database"]
+    assert rows.ids.tolist() == [0, 1, 2, 3, 4]
+    assert rows.labels.shape == (5, 0)
+    np.testing.assert_array_equal(rows.codes, pack_codes(codes[[1, 3, 2, 4, 0]]))
+    with pytest.raises(InputError, match="no query batch was seen"):
+        metric.compute()
+    metric.update(codes, torch.zeros(5, 0, dtype=torch.bool), torch.arange(5), "query")
+    with pytest.raises(InputError, match="query_labels has shape"):
+        metric.compute()
