@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 
@@ -76,8 +77,11 @@ def save_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
         InputError: the disk is full or the folder cannot be written.
     """
     try:
-        with atomic_path(target) as partial:
-            np.savez_compressed(partial, allow_pickle=False, **arrays)
+        with atomic_path(target) as partial, ZipFile(partial, "w", ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():
+                # what NumPy's own writer does since 2.1; earlier ones leave the file open on errors
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
     except OSError as error:
         raise InputError(
             f"{target} cannot be written ({error}); free some room or give another folder"

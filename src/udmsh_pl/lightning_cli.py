@@ -60,9 +60,13 @@ class OneLineParser(LightningArgumentParser):
 def one_line(message: str) -> str:
     """The part of jsonargparse's message that names the option and says what is wrong."""
     key = re.search(r'Parser key "([^"]+)"', message)
-    pattern = r"Errors:\s*- (.*?)(\n\s*- Expected|\n\s*Given|$)"
-    problem = re.search(pattern, message, re.DOTALL)
-    return " ".join((f"{key[1]}: {problem[1]}" if key and problem else message).split())
+    told = re.search(r"Errors:\s*- (.*?)(\n\s*Given|$)", message, re.DOTALL)
+    if not key or not told:
+        return " ".join(message.split())
+    # one problem for each type that the value might have had: what is no class name says more
+    problems = re.split(r"\n\s*- ", told[1])
+    problem = next((one for one in problems if not one.startswith("Expected a ")), problems[0])
+    return " ".join(f"{key[1]}: {problem}".split())
 
 
 class SaveRun(SaveConfigCallback):
