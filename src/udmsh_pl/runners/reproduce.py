@@ -11,6 +11,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.files import write_text
 from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.run_report import PICTURES, write_report
+from udmsh_pl.reports.table import render_tables
 from udmsh_pl.run_directory import RunDirectory
 from udmsh_pl.runners import on_ray, parallel, ranks
 from udmsh_pl.runners.experiment import Experiment
@@ -147,8 +148,10 @@ class Reproduction:
         table = write_report(run.directory, results, run.data.splits, self.plan, missing)
         pictures = [path for name in PICTURES if (path := self.out / name).is_file()]
         log_report(self.experiment.trainer_config.logger, run.directory, table, pictures)
-        files = "report.html, results.csv, table.md, figures, config.yaml, log.txt, cells/"
-        print(f"\n{table}\nWritten to {self.out}/: {files}")
+        files = (
+            "report.html, results.csv, table.md (also leads and costs), figures, log.txt, cells/"
+        )
+        print(f"\n{render_tables(results)}\n\nWritten to {self.out}/: {files}")
         for cell in missing:
             where = (
                 f"see {self.out}/workers/"
