@@ -115,7 +115,7 @@ def neighbour_trust(unit: Float32s, k: int = 30) -> float:
     is how many of the k nearest of an image have it among their own k nearest: all is well from
     53 % on, and below 44 % nothing is to be trusted but the nearest. Counted among at most 1,800
     rows, drawn with a fixed seed, since the share falls with their number. *Ours*: on drawings it
-    is 68 % for EfficientNet-Lite0, whose features diffusion improves, and 43 % for a vision
+    is 70 % for EfficientNet-Lite0, whose features diffusion improves, and 43 % for a vision
     transformer trained for saliency, whose features it spoils.
 
     Args:
