@@ -192,7 +192,8 @@ def main() -> None:
             )
             write_text(kept, json.dumps(seen))
     runs = [stage for stage in ("one", "jobs", "ray") if stage in seen]
-    same = all(values(args.tree / stage) == values(args.tree / runs[0]) for stage in runs)
+    found = [values(args.tree / stage) for stage in runs]
+    same = None if len(runs) < 2 else all(one == found[0] for one in found)
     pictures = len(find_images(args.pictures))
     text = report(seen, same, pictures, args.image_size, args.tree / runs[0] if runs else None)
     print(text)
@@ -200,7 +201,7 @@ def main() -> None:
 
 
 def report(
-    seen: dict[str, dict[str, float]], same: bool, pictures: int, size: str, run: Path | None
+    seen: dict[str, dict[str, float]], same: bool | None, pictures: int, size: str, run: Path | None
 ) -> str:
     """The table."""
     lines = [
@@ -226,11 +227,9 @@ def report(
         "Memory is the sum over all processes, with shared pages in parts, sampled once a second.",
     ]
     if run is not None:
-        lines += [
-            "Rows of the runs are equal." if same else "ROWS OF THE RUNS DIFFER.",
-            "",
-            (run / "table.md").read_text().strip(),
-        ]
+        if same is not None:
+            lines.append(f"Rows of the runs are {'equal' if same else 'NOT equal'}.")
+        lines += ["", (run / "table.md").read_text().strip()]
     return "\n".join(lines) + "\n"
 
 
