@@ -132,6 +132,12 @@ class Plan:
         plan.check(source)
         return plan
 
+    def quantiser_cells(self) -> list[Cell]:
+        """Rows of product quantisers, which are scored beside the cells."""
+        return [
+            Cell(f"{kind} (asymmetric)", bits, 0) for kind in self.quantisers for bits in self.bits
+        ]
+
     def cells(self) -> list[Cell]:
         """All cells, in the order in which they are run."""
         return [

@@ -74,14 +74,14 @@ class RunDirectory:
         except OSError:
             return 0
 
-    def finished(self, cell: Cell, stamp: Stamp) -> bool:
+    def finished(self, cell: Cell, stamp: Stamp, has_codes: bool = True) -> bool:
         """Whether the cell was finished with just these settings and all its files are there."""
         folder = self.folder(cell)
         try:
             found = json.loads((folder / "done.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        files = ("codes.npz", "scores.npz") if cell.bits else ()
+        files = ("codes.npz", "scores.npz") if cell.bits and has_codes else ()
         return (
             found == _plain(stamp)
             and all((folder / name).is_file() for name in files)

@@ -42,6 +42,7 @@ def test_labels_stand_below_and_quantisers_say_what_they_are(
     assert kinds == {("pq (asymmetric)", 8, "none"), ("opq (asymmetric)", 8, "none")}
     table = (tmp_path / "run/table.md").read_text().splitlines()
     methods = [line.split(" | ")[0].strip("| ") for line in table if line.startswith("| ")]
+    assert "udmsh-plus (labels)" in methods, methods
     first = methods[: methods.index("udmsh-plus (labels)") + 1]
     assert first[2:] == [
         "cosine (real-valued)", "pq (asymmetric)", "opq (asymmetric)", "itq", "udmsh-plus (labels)"

@@ -71,9 +71,8 @@ class PlanRun:
             if dropped:
                 print(f"{len(dropped)} cells are of another split: left out of results.csv")
             self._reference()
-            for kind in self.plan.quantisers:
-                for bits in self.plan.bits:
-                    self._quantiser(kind, bits)
+            for cell in self.plan.quantiser_cells():
+                self._quantiser(cell)
 
     def run(self, cell: Cell, launch: str | None = None) -> State:
         """Train, encode and score a cell, unless it is finished or another process has it.
@@ -160,19 +159,18 @@ class PlanRun:
         measures = [Measure("map", k, v, v, v, ties="none") for k, v in values.items()]
         self.directory.keep(REFERENCE, stamp, self._rows(REFERENCE, measures, self.data, 0.0, 0.0))
 
-    def _quantiser(self, kind: str, bits: int) -> None:
+    def _quantiser(self, cell: Cell) -> None:
         """Score a product quantiser of the features, once."""
-        cell = Cell(f"{kind} (asymmetric)", bits, 0)
         stamp = self._stamp(cell, self.data)
-        if self.directory.finished(cell, stamp):
+        if self.directory.finished(cell, stamp, has_codes=False):
             return
         images = labelled(self.data)
         features = [global_features(self.data, name) for name in ("train", *images)]
         labels = images["query"].labels, images["database"].labels
         start = time.perf_counter()
         values = quantiser_map(
-            cast(Quantiser, kind),
-            bits,
+            cast(Quantiser, cell.method.split()[0]),
+            cell.bits,
             (features[0], features[1], features[2]),
             labels,
             self.plan.ks,

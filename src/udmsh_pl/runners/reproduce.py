@@ -143,7 +143,7 @@ class Reproduction:
     def _report(self, run: PlanRun) -> int:
         cells = self.plan.cells()
         missing = [cell for cell in cells if not run.directory.rows(cell)]
-        wanted = {*cells, REFERENCE}
+        wanted = {*cells, *self.plan.quantiser_cells(), REFERENCE}
         results = [result for result in run.directory.results() if result.cell in wanted]
         table = write_report(run.directory, results, run.data.splits, self.plan, missing)
         pictures = [path for name in PICTURES if (path := self.out / name).is_file()]
