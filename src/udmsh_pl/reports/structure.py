@@ -48,7 +48,7 @@ def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str
     )
     used = centres[counts > 0]
     axes.set_xlim(min(used.min(), near) - 0.05, max(used.max(), far) + 0.05)
-    axes.set_xlabel("cosine distance of teacher features")
+    axes.set_xlabel("distance of two train images in the structure")
     axes.set_ylabel("density")
     axes.set_title(title or "Semantic structure of the train set")
     axes.legend(fontsize=8)
