@@ -97,7 +97,13 @@ def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> spar
 def graph_of_neighbours(
     cosines: Float32s, rows: NDArray[np.int64], power: float = 3.0
 ) -> sparse.csr_matrix:
-    """:func:`neighbour_graph` of what :func:`nearest_neighbours` found, both ``[N, k]``."""
+    """:func:`neighbour_graph` of what :func:`nearest_neighbours` found, both ``[N, k]``.
+
+    Example:
+        >>> unit = unit_rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]))
+        >>> graph_of_neighbours(*nearest_neighbours(unit, k=1)).toarray().round(1).tolist()[0]
+        [0.0, 1.0, 0.0, 0.0]
+    """
     count, k = rows.shape
     weights = np.where(rows >= 0, np.maximum(cosines, 0).astype(np.float64) ** power, 0.0)
     ends = (np.repeat(np.arange(count), k), np.maximum(rows, 0).ravel())  # [N k] each
@@ -179,6 +185,13 @@ def diffused_levels(
     After a long time images of one group are alike, after a short one only the nearest are. A time
     that the rule finds is shortened by ``trust`` (:func:`neighbour_trust`), down to the rule's
     least.
+
+    Example:
+        >>> values = np.random.default_rng(0).normal(size=(40, 8)) + 3 * np.eye(8)[np.arange(40) % 2]
+        >>> graph = neighbour_graph(values, k=5)
+        >>> far, near = diffused_levels(graph, [(4, 20.0), (8, 1.0)])
+        >>> far.shape, near.shape, float((far[0] @ far[2]).round(2))  # of one group
+        ((40, 4), (40, 8), 1.0)
     """
     most = max(1, graph.shape[0] // 4)
     if graph.shape[0] > EXACT_UP_TO:

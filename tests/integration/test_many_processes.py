@@ -48,7 +48,7 @@ def test_workers_share_the_cells(
     done = udmsh_process(*plan, "--jobs", 2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert rows(tmp_path / "run") == one_by_one
-    assert done.stdout.count("\n[") == 2  # a line a cell; the first is where the output begins
+    assert done.stdout.count("\n[") == 3  # a line a cell, below the split's
     logs = "".join(path.read_text() for path in (tmp_path / "run/workers").glob("*.log"))
     assert logs.count(" s)") == 3  # each cell ran once
 

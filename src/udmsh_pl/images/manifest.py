@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -134,6 +134,11 @@ def _labels(cell: str | list[str]) -> set[str]:
     return {part.strip() for part in parts if part.strip()}
 
 
+def _told(names: Iterable[str]) -> str:
+    """Names of columns on one line, whatever is in them."""
+    return ", ".join(map(repr, names))[:200]
+
+
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
     """Which of the header's columns holds what; refuses a header that would lose something."""
     places: dict[str, int] = {}
@@ -144,23 +149,22 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
             others.append(title.strip())
         elif column in places:
             raise InputError(
-                f"{path}:1: a column name stands twice in the header ({', '.join(header)[:200]})"
+                f"{path}:1: a column name stands twice in the header ({_told(header)})"
             )
         else:
             places[column] = place
     if "path" not in places:
-        told = ", ".join(map(repr, header))[:200]
         raise InputError(
-            f"{path}: no column `path` among {told}; name the column of the image files so"
+            f"{path}: no column `path` among {_told(header)}; name the column of the image files so"
         )
     like = [title for title in others if _LIKE_LABELS.fullmatch(title.lower())]
     if like and "labels" not in places:
         raise InputError(
-            f"{path}: no column `labels`, but {', '.join(map(repr, like))[:200]}; name the column "
+            f"{path}: no column `labels`, but {_told(like)}; name the column "
             "of the labels `labels`, or remove it"
         )
     if others:
-        _log.warning("%s: columns that are not read: %s", path, ", ".join(others)[:200])
+        _log.warning("%s: columns that are not read: %s", path, _told(others))
     return places
 
 
@@ -174,8 +178,7 @@ def _read_csv(path: Path) -> Table:
                 return Table(set(), rows)
             if len(set(header)) < len(header):
                 raise InputError(
-                    f"{path}:1: a column name stands twice in the header "
-                    f"({', '.join(header)[:200]})"
+                    f"{path}:1: a column name stands twice in the header ({_told(header)})"
                 )
             places = _places(path, header)
             for fields in reader:

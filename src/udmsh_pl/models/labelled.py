@@ -46,7 +46,7 @@ def drawn_rows(count: int, share: float) -> NDArray[np.bool_]:
 
 
 class UDMSHPlusLabelled(UDMSHPlus):
-    """:class:`UDMSHPlus`, whose teacher knows the labels of some train images.
+    """UDMSH-plus, whose teacher knows the labels of some train images.
 
     Of two images with known labels the similarity is :func:`shared_labels`, of all other pairs the
     manifold's. Not an unsupervised method: in a plan its name ends in "(labels)", and the table
