@@ -187,7 +187,8 @@ def diffused_levels(
     least.
 
     Example:
-        >>> values = np.random.default_rng(0).normal(size=(40, 8)) + 3 * np.eye(8)[np.arange(40) % 2]
+        >>> noise = np.random.default_rng(0).normal(size=(40, 8))
+        >>> values = noise + 3 * np.eye(8)[np.arange(40) % 2]
         >>> graph = neighbour_graph(values, k=5)
         >>> far, near = diffused_levels(graph, [(4, 20.0), (8, 1.0)])
         >>> far.shape, near.shape, float((far[0] @ far[2]).round(2))  # of one group

@@ -82,7 +82,7 @@ def test_columns_that_are_not_read_are_named(
 ) -> None:
     path = write(tmp_path / "m.csv", b"path,labels,width,Class\na.jpg,x,3,y\n")
     assert read_manifest(path, tmp_path)["all"].labels.shape == (1, 1)
-    assert f"{path}: columns that are not read: width, Class" in caplog.text
+    assert f"{path}: columns that are not read: 'width', 'Class'" in caplog.text
 
 
 def test_paths_below_the_root_and_outside(tmp_path: Path) -> None:
