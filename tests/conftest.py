@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
+
+# no test is a race against the clock; the rest is Hypothesis's own, its profile for CI too
+settings.register_profile("no deadline", settings.default, deadline=None)
+settings.load_profile("no deadline")
 
 PlaceImages = Callable[[Path, Iterable[str]], None]
 
