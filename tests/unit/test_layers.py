@@ -18,7 +18,7 @@ LAYERS = """
     errors
     files | seeds | shipped | constructors | precision | untrusted
     published_weights | weight_files
-    isolated
+    isolated | openvino_core
     plan
     images
     backbones

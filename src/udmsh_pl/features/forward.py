@@ -11,6 +11,7 @@ from torch import Tensor
 
 from udmsh_pl.backbones import Backbone, build_backbone
 from udmsh_pl.errors import InputError
+from udmsh_pl.openvino_core import openvino_core
 
 Runner = Literal["auto", "torch", "openvino"]
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -130,7 +131,7 @@ def _openvino_forward(backbone: torch.nn.Module, size: int) -> Forward:
     # one stream a core, each with its own few images: all cores in one small layer would wait for
     # each other
     options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": str(torch.get_num_threads())}
-    compiled = openvino.compile_model(model, "CPU", options)
+    compiled = openvino_core().compile_model(model, "CPU", options)
     streams = openvino.AsyncInferQueue(compiled)
 
     def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:

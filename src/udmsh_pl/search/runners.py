@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.openvino_core import openvino_core
 from udmsh_pl.search.spec import EncoderSpec, cache_folder
 
 Runner = Literal["auto", "torch", "openvino"]
@@ -52,14 +53,11 @@ def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
 
 
 def _openvino(folder: Path, spec: EncoderSpec) -> Run:
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     compiled = cache_folder() / "openvino"  # the user's own: compiled code is never a stranger's
     _drop_oldest(compiled)
-    core.set_property({"CACHE_DIR": str(compiled)})
     path = str(folder / "encoder.xml")
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "CACHE_DIR": str(compiled)}
     one = core.compile_model(path, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
     many: list[Any] = []  # compiled when the first batch comes; a single search needs one only
 
