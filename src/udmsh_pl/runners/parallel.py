@@ -39,7 +39,8 @@ def workers(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess
     processes = []
     for number in range(jobs):
         own = {WORKER: launch, CORES: str(threads)}
-        own |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # the user's own number wins
+            own[name] = os.environ.get(name, str(threads))
         if gpus:
             own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         with (logs / f"worker-{number}.log").open("ab") as log:
