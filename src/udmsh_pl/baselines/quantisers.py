@@ -53,6 +53,8 @@ def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float
         rotation: Any = faiss.OPQMatrix(
             axes.shape[1], bits // PART_BITS, _filled(axes.shape[1], bits)
         )
+        inner = _quantiser(_filled(axes.shape[1], bits), bits)  # FAISS keeps its address alone
+        rotation.pq = inner
         rotation.train(np.ascontiguousarray(turned[0], dtype=np.float32))
         turned = [rotation.apply(np.ascontiguousarray(rows, dtype=np.float32)) for rows in turned]
         kept = rotation.reverse_transform(reconstructions("pq", bits, turned[0], turned[1]))
@@ -64,9 +66,16 @@ def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float
         )
         for rows in (train, database)
     )
-    quantiser: Any = faiss.ProductQuantizer(train.shape[1], bits // PART_BITS, PART_BITS)
+    quantiser = _quantiser(train.shape[1], bits)
     quantiser.train(train)
     return np.asarray(quantiser.decode(quantiser.compute_codes(database)))[:, :dim]
+
+
+def _quantiser(dim: int, bits: int) -> Any:
+    """An untrained one, that does not print how few train rows there are: all there are."""
+    quantiser: Any = faiss.ProductQuantizer(dim, bits // PART_BITS, PART_BITS)
+    quantiser.cp.min_points_per_centroid = 1
+    return quantiser
 
 
 def _filled(dim: int, bits: int) -> int:

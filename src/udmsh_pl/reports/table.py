@@ -226,6 +226,17 @@ def _clear_winner(values: dict[str, list[float]]) -> str | None:
     return ranked[0] if lead > sum(spreads) else None
 
 
+def _backbones(results: Sequence[Result]) -> str:
+    """The first row's backbone, and which methods have another: one that was fine-tuned, say."""
+    first = results[0].backbone
+    others: dict[str, list[str]] = {}
+    for result in results:
+        if result.backbone != first and result.method not in others.get(result.backbone, []):
+            others.setdefault(result.backbone, []).append(result.method)
+    told = [f"{backbone} in {', '.join(methods)}" for backbone, methods in others.items()]
+    return "; ".join([first, *told])
+
+
 def _notes(results: Sequence[Result]) -> list[str]:
     first = results[0]
     seeds = sorted({result.seed for result in results if result.bits})
@@ -235,7 +246,7 @@ def _notes(results: Sequence[Result]) -> list[str]:
     ]
     return [
         f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, "
-        f"backbone {first.backbone}.",
+        f"backbone {_backbones(results)}.",
         f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries '
         "without a hit count 0.",
         f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by "

@@ -66,3 +66,12 @@ def test_numbers_that_do_not_fit(rows: Any) -> None:
         reconstructions("pq", 12, rows, rows)
     with pytest.raises(InputError, match=r"reproduce\.quantisers"):
         reconstructions("pq", BITS, rows[:200], rows)
+
+
+@pytest.mark.parametrize("kind", ["pq", "opq"])
+def test_few_train_rows_are_no_reason_to_print(
+    kind: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+    reconstructions(kind, 16, rows, rows[:5])
+    assert capfd.readouterr() == ("", "")

@@ -156,3 +156,9 @@ def test_a_run_of_version_0_1_0_is_read(tmp_path: Path) -> None:
         "retrieved,0.309955,0.247,0.38,0.12,0.1,1.03,0.1.0\n"
     )
     assert "| lsh | 0.310 |" in render_table(read_results(path))
+
+
+def test_a_backbone_of_some_methods_alone_is_told_under_the_table() -> None:
+    tuned = [replace(result(method, 0, 0.5), backbone="backbone tuned") for method in ("b", "c")]
+    assert "backbone backbone; backbone tuned in b, c." in render_table([result("a", 0, 1), *tuned])
+    assert "backbone backbone." in render_table([result("a", 0, 1.0)])
