@@ -13,8 +13,8 @@ from torch import Tensor
 from udmsh_pl.features.store import Arrays, sample_rows
 from udmsh_pl.manifold import (
     diffused_levels,
-    graph_of_neighbours,
     nearest_neighbours,
+    neighbour_graph,
     neighbour_trust,
     unit_rows,
 )
@@ -38,6 +38,7 @@ class ManifoldSettings:
     rank: int = 128
     diffusion_time: float | None = None
     near_share: float = 0.5
+    view_discount: float = 0.0
 
 
 def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:
@@ -59,33 +60,37 @@ def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str
     for view in range(stored["views"].shape[1] if "views" in stored else 0):
         views = stored["views"][:, view], stored["view_maps"][:, view]
         inputs.append(_fused(fusion, *views, settings.with_map))
+    shown = torch.stack(inputs, dim=1)
+    if shown.shape[1] > 1 and settings.view_discount:
+        shown = fusion.discount_views(shown, settings.view_discount)
     state = {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
-    targets, nearest = _levels(unit_rows(inputs[0].float().numpy()), settings)
+    near = unit_rows(shown[:, 0].float().numpy())
+    targets, nearest = _levels(unit_rows(inputs[0].float().numpy()), near, settings)
     return state | {
-        "inputs": torch.stack(inputs, dim=1),
+        "inputs": shown,
         "targets": torch.from_numpy(targets),
         "nearest": torch.from_numpy(nearest),
     }
 
 
 def _levels(
-    unit: NDArray[np.float32], settings: ManifoldSettings
+    unit: NDArray[np.float32], near: NDArray[np.float32], settings: ManifoldSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """``targets [N, R]`` and ``nearest [N, 3]`` of fused features of length 1."""
-    count, near = len(unit), settings.near_share
-    k = max(1, min(settings.neighbours, count // 4))
-    cosines, rows = nearest_neighbours(unit, k)
-    own = np.arange(count)[:, None]
-    nearest = np.where(rows >= 0, rows, own)[:, np.arange(COMPANIONS).clip(max=k - 1)]
+    count, share = len(unit), settings.near_share
+    nearest = nearest_neighbours(near, min(COMPANIONS, count - 1))[1]
+    nearest = np.where(nearest >= 0, nearest, np.arange(count)[:, None])
     if settings.teacher == "cosine":
-        return unit * np.float32((1 - near / 2) ** 0.5), nearest
-    graph = graph_of_neighbours(cosines, rows, settings.edge_power)
-    levels = [(settings.rank, settings.diffusion_time)]
-    shares = [1 - near]
-    if near:
-        levels.append((NEAR_RANK, NEAR_TIME))
-        shares.append(near / 2)
+        return near * np.float32((1 - share / 2) ** 0.5), nearest
     trust = neighbour_trust(unit, settings.neighbours)
+    if trust < 1:  # a backbone with hubs: what its views say makes the better graph
+        unit, trust = near, neighbour_trust(near, settings.neighbours)
+    graph = neighbour_graph(unit, settings.neighbours, settings.edge_power)
+    levels = [(settings.rank, settings.diffusion_time)]
+    shares = [1 - share]
+    if share:
+        levels.append((NEAR_RANK, NEAR_TIME))
+        shares.append(share / 2)
     found = diffused_levels(graph, levels, trust)
     weighted = [level * share**0.5 for level, share in zip(found, shares, strict=True)]
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest

@@ -42,7 +42,7 @@ class UDMSHPlus(HashingModule):
         warmup_steps: steps over which the learning rate rises to its value
         cosine_decay: let the learning rate fall to 0 along half a cosine over the training
         teacher: ``manifold``, or ``cosine`` of the fused features themselves
-        use_views: train on the cached views too where there are any
+        use_views: learn from the cached views too where there are any
         dims: principal axes of the fused feature
         dropout: share of the head's hidden units left out in training
         neighbours: k of the neighbour graph; at most a quarter of the train images
@@ -50,6 +50,8 @@ class UDMSHPlus(HashingModule):
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads; None for
             :func:`udmsh_pl.manifold.diffused_embedding`'s rule
+        view_discount: how far directions in which an image differs from its own views count less
+            (:meth:`udmsh_pl.models.fusion.FusedFeature.discount_views`); 0 not at all
         near_share: share of the two near levels in the similarity, half of it each; more of it
             orders near images better, less of it far ones
         companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
@@ -79,6 +81,7 @@ class UDMSHPlus(HashingModule):
         rank: int = 128,
         diffusion_time: float | None = None,
         near_share: float = 0.5,
+        view_discount: float = 1.0,
         companions: int = 3,
         linear_path: bool = True,
         code_share: float = 0.5,
@@ -107,7 +110,15 @@ class UDMSHPlus(HashingModule):
         self.near_share, self.companions, self.linear_path = near_share, companions, linear_path
         with_map = self.branches != "global"
         self.settings = ManifoldSettings(
-            teacher, with_map, dims, neighbours, edge_power, rank, diffusion_time, near_share
+            teacher,
+            with_map,
+            dims,
+            neighbours,
+            edge_power,
+            rank,
+            diffusion_time,
+            near_share,
+            view_discount if use_views else 0.0,
         )
         # of the train images; not for the checkpoint
         self._inputs, self._targets, self._nearest = (torch.empty(0) for _ in range(3))

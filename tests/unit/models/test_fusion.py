@@ -37,6 +37,36 @@ def test_axes_are_the_principal_ones(parts: torch.Tensor) -> None:
     np.testing.assert_allclose(np.corrcoef(ours.T), np.eye(5), atol=1e-2)
 
 
+def test_views_say_which_directions_count() -> None:
+    draw = np.random.default_rng(0)
+    images = draw.normal(size=(400, 1, 6)) * [3, 2, 1, 1, 1, 1]
+    views = images + draw.normal(size=(400, 4, 6)) * [3, 1, 1, 1, 0.5, 0.1]
+    shown = torch.from_numpy(np.concatenate([images, views], axis=1)).half()
+    fusion = FusedFeature((6,), 6)
+    fusion.axes.copy_(torch.eye(6))
+    told = fusion.discount_views(shown, 1.0).double()
+    # as Fisher's discriminants: within an image all directions vary about alike, but for what is
+    # added to the least of them, and those that tell images apart best come first
+    apart = (told - told.mean(1, keepdim=True)).flatten(0, 1)
+    spread = np.linalg.eigvalsh((apart.T @ apart).numpy())
+    before = (shown - shown.mean(1, keepdim=True)).double().flatten(0, 1)
+    known = np.linalg.eigvalsh((before.T @ before).numpy())
+    known = known / (known / known.mean() + 0.3)
+    np.testing.assert_allclose(
+        spread / spread.sum(), np.sort(known) / known.sum(), rtol=0.02, atol=1e-3
+    )
+    variance = told[:, 0].var(0)
+    assert (variance.diff() < 0).all()
+    assert fusion.axes[:, 0].abs().argmax() != 0  # the largest direction was the views' own
+    np.testing.assert_allclose(shown[:, 0].float() @ fusion.axes, told[:, 0], atol=1e-2)
+    assert float(told[:, 0].std()) == pytest.approx(1, abs=1e-2)
+    unmoved = FusedFeature((6,), 6)
+    unmoved.axes.copy_(torch.eye(6))
+    gram = unmoved.discount_views(shown, 0.0)[:, 0].double()
+    scale = images[:, 0].std()
+    np.testing.assert_allclose(gram @ gram.T * scale**2, images[:, 0] @ images[:, 0].T, atol=0.3)
+
+
 def test_fitting_twice_gives_the_same_and_leaves_the_random_state_alone(
     parts: torch.Tensor,
 ) -> None:

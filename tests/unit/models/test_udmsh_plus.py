@@ -10,7 +10,7 @@ from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
-from udmsh_pl.models import UDMSHPlus
+from udmsh_pl.models import UDMSHPlus, manifold_teacher
 
 ROWS, DIM, VIEWS = 48, 512, 3
 
@@ -46,14 +46,20 @@ def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSHPlus:
     return built
 
 
-def test_the_similarity_is_of_three_levels(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored, neighbours=5, rank=6, diffusion_time=4.0, near_share=0.6)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_similarity_is_of_three_levels(
+    stored: dict[str, np.ndarray], trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifold_teacher, "neighbour_trust", lambda *_: 1.0 if trusted else 0.5)
+    settings = {"neighbours": 5, "rank": 6, "diffusion_time": 4.0, "near_share": 0.6}
+    built, plain = model(stored, **settings), model(stored, **settings, view_discount=0.0)
     parts = (torch.from_numpy(stored[name]) for name in ("global_feature", "feature_map"))
     fused = built.encoder.fuse(*parts).half()
     assert built._inputs.shape == (ROWS, 1 + VIEWS, 16)
     torch.testing.assert_close(built._inputs[:, 0], fused, atol=2e-3, rtol=2e-3)
     clean = built._inputs[:, 0].float().numpy()
-    graph, unit = neighbour_graph(clean, 5), unit_rows(clean)
+    untold = plain._inputs[:, 0].float().numpy()  # what the views say is not in it
+    graph, unit = neighbour_graph(untold if trusted else clean, 5), unit_rows(clean)
     levels = [diffused_embedding(graph, 6, 4.0), diffused_embedding(graph, 256, 2.0), unit]
     shares = [0.4, 0.3, 0.3]
     expected = sum(share * level @ level.T for share, level in zip(shares, levels, strict=True))
