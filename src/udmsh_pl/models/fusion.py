@@ -87,7 +87,9 @@ class FusedFeature(nn.Module):
         turn = turn @ principal
         turn /= (sample[:, 0] @ turn).std().clamp_min(1e-12)
         self.axes.copy_(self.axes @ turn)
-        return torch.cat([(block.float() @ turn).half() for block in shown.split(ROWS_AT_ONCE)])
+        return torch.cat(
+            [(block.float() @ turn).half() for block in torch.split(shown, ROWS_AT_ONCE)]
+        )
 
     def forward(self, parts: Tensor) -> Tensor:
         """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
