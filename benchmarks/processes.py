@@ -1,10 +1,11 @@
 """Two processes beside one: extraction in two parts, and a teacher of 50,000 images on two ranks.
 
-    python benchmarks/processes.py [--images 50000] [--extracted 1024] [--stages extract teacher]
+    python benchmarks/processes.py [--stages extract teacher] [--pictures CIFAR10]
 
-The teacher is `udmsh-plus`'s, of features around a hundred centres, and trained through ``udmsh
-fit --trainer.devices 2 --trainer.strategy ddp`` on CPUs. Every tensor that a rank hands to a
-collective is counted, and the moment of the first step is noted. Each process has one thread.
+The teacher is `udmsh-plus`'s, of the pictures that ``database.txt`` of a folder lists, or of
+random features around a hundred centres, and trained through ``udmsh fit --trainer.devices 2
+--trainer.strategy ddp`` on CPUs. Every tensor that a rank hands to a collective is counted, and
+the moment of the first step is noted. Each process has one thread.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
+from udmsh_pl.data import ListFiles
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.files import write_text
 from udmsh_pl.images.image_list import ImageList, Splits
@@ -125,13 +127,21 @@ def rank(notes: Path, arguments: list[str]) -> None:
         write_text(notes / f"{os.environ.get('LOCAL_RANK', '0')}.json", json.dumps(seen))
 
 
-def teacher(images: int, folder: Path) -> str:
+def teacher(images: int, folder: Path, pictures: Path | None, size: int) -> str:
     """A first and a second training on two ranks."""
     cache = folder / "cache"
-    RandomFeatures(images=images, cache_dir=cache).fill()
+    if pictures is None:
+        RandomFeatures(images=images, cache_dir=cache).fill()
+        told, data = "random features", ["processes.RandomFeatures", "--data.images", str(images)]
+    else:
+        lists = {"root": pictures, "database": pictures / "database.txt"}
+        real = ListFiles(**lists, image_size=size, cache_dir=cache, num_workers=0)
+        real.prepare_data()
+        images, told = len(real.splits.train), f"pictures at {size} px"
+        data = ["ListFiles", "--data.image_size", str(size), "--data.val_queries", "0"]
+        data += [word for name, path in lists.items() for word in (f"--data.{name}", str(path))]
     options = [
-        "fit", "--model", "UDMSHPlus", "--data", "processes.RandomFeatures",
-        "--data.images", str(images), "--data.cache_dir", str(cache),
+        "fit", "--model", "UDMSHPlus", "--data", *data, "--data.cache_dir", str(cache),
         "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu",
         "--trainer.max_steps", "20", "--trainer.default_root_dir", str(folder),
         "--trainer.enable_progress_bar", "false", "--trainer.logger", "false",
@@ -153,9 +163,10 @@ def teacher(images: int, folder: Path) -> str:
     rows = "\n".join(lines)
     return f"""## A teacher of {images:,} images on two ranks
 
-`udmsh-plus`; the teacher's file has {kept.stat().st_size / 1e6:.0f} MB. "Largest": of all tensors
-that a rank gave to one call of a collective in 20 steps; beside it what DDP's own code, which is
-not counted, averages in a step: the gradients of the head.
+`udmsh-plus` on {told}; load of the machine at the end: {os.getloadavg()[0]:.1f} on
+{os.cpu_count()} cores. The teacher's file has {kept.stat().st_size / 1e6:.0f} MB. "Largest": of
+all tensors that a rank gave to one call of a collective in 20 steps; beside it what DDP's own
+code, which is not counted, averages in a step: the gradients of the head.
 
 | run | rank | fitted | opened by map | s to the first step | CPU s till then | largest, MB | \
 gradients, MB | peak memory, MB |
@@ -243,7 +254,9 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description="Measure two processes.")
     parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--extracted", type=int, default=1024)
+    parser.add_argument("--pictures", type=Path, help="folder with database.txt")
+    parser.add_argument("--image-size", type=int, default=64, help="of the pictures")
+    parser.add_argument("--extracted", type=int, default=5000)
     parser.add_argument("--stages", nargs="+", default=["extract", "teacher"])
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "processes.md"
@@ -254,7 +267,7 @@ def main() -> None:
         if "extract" in args.stages:
             parts.append(extraction(args.extracted, Path(folder)))
         if "teacher" in args.stages:
-            parts.append(teacher(args.images, Path(folder)))
+            parts.append(teacher(args.images, Path(folder), args.pictures, args.image_size))
     text = "# Two processes beside one\n\n" + "\n".join(parts)
     print(text)
     write_text(args.out, text)

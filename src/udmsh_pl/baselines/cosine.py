@@ -16,7 +16,7 @@ def cosine_map(
     query_labels: Bools,
     database_labels: Bools,
     ks: Sequence[int | None],
-    block: int = 256,
+    block: int = 64,
 ) -> dict[int | None, float]:
     """:func:`inner_product_map` with database rows of length 1, which ranks by the cosine."""
     database = database / np.linalg.norm(database, axis=1, keepdims=True).clip(1e-12)
@@ -29,7 +29,7 @@ def inner_product_map(
     query_labels: Bools,
     database_labels: Bools,
     ks: Sequence[int | None],
-    block: int = 256,
+    block: int = 64,
 ) -> dict[int | None, float]:
     """mAP@k of the ranking by inner products, denominator "retrieved", queries without a hit
     count 0.

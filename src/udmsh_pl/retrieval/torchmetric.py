@@ -200,7 +200,13 @@ class HammingRetrieval(Metric):
                 self._append(f"{kind}_{what}", np.empty(0, dtype=kind_of_number))
 
     def _append(self, state: str, values: Any) -> None:
-        getattr(self, state).append(torch.from_numpy(values.reshape(-1)).to(self.device))
+        parts: list[Tensor] = getattr(self, state)
+        parts.append(torch.from_numpy(values.reshape(-1)).to(self.device))
+        # each part at most half of the one before: a small one a batch would keep the allocator
+        # from using the room of the batch's large tensors again: 2.3 GB were lost on 193,734 rows
+        while len(parts) > 1 and len(parts[-2]) <= 2 * len(parts[-1]):
+            last = parts.pop()
+            parts[-1] = torch.cat([parts[-1], last])
 
     def _rows(self, kind: Kind) -> Rows:
         ids, codes, labels = (

@@ -209,13 +209,13 @@ class PlanRun:
         seconds: float,
         encode_seconds: float,
     ) -> list[Result]:
-        protocol = data.splits.protocol
+        protocol, split = data.splits.protocol, data.splits.fingerprint()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIBIBYTES_A_GB
         return [
             Result(
                 dataset=protocol.dataset,
                 protocol=data.splits.protocol_name,
-                split_sha256=data.splits.fingerprint(),
+                split_sha256=split,
                 method=cell.method,
                 backbone=f"{data.backbone} {'fine-tuned' if data.finetune else 'frozen'}",
                 bits=cell.bits,

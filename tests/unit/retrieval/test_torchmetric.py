@@ -40,6 +40,20 @@ def test_batches_give_the_value_of_evaluate_codes():
     assert single() == {"map@30": report.map[30], "map@all": report.map[None]}
 
 
+def test_many_batches_are_kept_in_few_parts_and_in_order():
+    metric, count = HammingRetrieval(bits=8), 3000
+    for row in range(count):
+        code = np.array([[row % 256]], dtype=np.uint8)
+        one = torch.tensor([[row % 3 == 0]])
+        metric.update(torch.from_numpy(code), one, torch.tensor([row]), kind="database")
+    for parts in (metric.database_codes, metric.database_labels, metric.database_ids):
+        assert len(parts) <= 1 + np.log2(count)
+    rows = metric.gather()["database"]
+    assert rows.ids.tolist() == list(range(count))
+    assert rows.codes[:, 0].tolist() == [row % 256 for row in range(count)]
+    assert rows.labels[:, 0].tolist() == [row % 3 == 0 for row in range(count)]
+
+
 def test_order_and_repetition_of_rows_do_not_matter():
     rng = np.random.default_rng(0)
     metric = HammingRetrieval(BITS, KS, ties="id")
