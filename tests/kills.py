@@ -1,4 +1,4 @@
-"""End commands at random moments and run them again: ``python -m tests.kills --count 200 --jobs 2``.
+"""Commands ended at random moments and run again: ``python -m tests.kills --count 9 --jobs 2``.
 
 Each trial ends ``reproduce``, ``fit`` or an extraction one to three times, at a moment of its
 processor time that is drawn, by a signal that nobody handles; then the command runs to its end.

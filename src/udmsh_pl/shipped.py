@@ -8,7 +8,6 @@ import difflib
 from pathlib import Path
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.untrusted import read_file
 
 PACKAGE = Path(__file__).parent
 
@@ -33,7 +32,7 @@ def plan_file(given: str) -> Path:
     path, known = Path(given), plans()
     if path.is_file():
         try:
-            read_file(path, "yaml").decode()
+            path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8"
