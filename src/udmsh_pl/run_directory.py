@@ -1,9 +1,11 @@
 """A run directory: ``results.csv`` and, for each cell, codes, per-query scores and a stamp.
 
-The stamp, written last, says with which settings, features and split the cell was finished: a cell
-whose stamp is another one is run again. Reports read what lies here and score nothing again.
+The stamp, written last, says with which settings, features and split the cell was finished, and
+holds checksums of what was kept: a cell whose stamp is another one, or whose rows or files were
+altered, is run again. Reports read what lies here and score nothing again.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +18,15 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import save_arrays, write_text
+from udmsh_pl.files import save_arrays, sha256_file, write_text
 from udmsh_pl.plan import Cell
 from udmsh_pl.results import Result, read_results, write_results
 from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
+from udmsh_pl.untrusted import check_archive
 
 Codes = NDArray[np.uint8]
 Stamp = Mapping[str, Any]
+FILES = ("codes.npz", "scores.npz")  # of a cell that has codes
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,13 @@ class RunDirectory:
             found = json.loads((folder / "done.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        files = ("codes.npz", "scores.npz") if cell.bits and has_codes else ()
+        rows, files = self.rows(cell), FILES if cell.bits and has_codes else ()
+        kept = found.pop("kept", None) if isinstance(found, dict) else None
         return (
             found == _plain(stamp)
             and all((folder / name).is_file() for name in files)
-            and bool(self.rows(cell))
+            and bool(rows)
+            and kept in (None, self._kept(cell, rows))  # None: by a version that did not look
         )
 
     def begin(self, cell: Cell, stamp: Stamp) -> None:
@@ -115,7 +121,8 @@ class RunDirectory:
         with self._lock():
             others = [result for result in self.results() if result.cell != cell]
             write_results(self.results_path, [*others, *rows])
-        write_text(self.folder(cell) / "done.json", json.dumps(_plain(stamp)))
+        mark = _plain(stamp) | {"kept": self._kept(cell, rows)}
+        write_text(self.folder(cell) / "done.json", json.dumps(mark))
 
     def drop_other_splits(self, split_sha256: str) -> set[Cell]:
         """Leave out rows of cells that were scored on other lists of images; gives their cells.
@@ -169,6 +176,12 @@ class RunDirectory:
         finally:
             lock.release()
 
+    def _kept(self, cell: Cell, rows: Sequence[Result]) -> dict[str, str]:
+        """Checksums of a cell's rows and files."""
+        folder = self.folder(cell)
+        files = {name: sha256_file(folder / name) for name in FILES if (folder / name).is_file()}
+        return {"rows": hashlib.sha256(repr(list(rows)).encode()).hexdigest()} | files
+
     def _lock(self) -> FileLock:
         self.path.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / ".results.lock")
@@ -190,6 +203,7 @@ def _cutoff(name: str) -> Cutoff:
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, KeyError) as error:

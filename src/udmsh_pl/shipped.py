@@ -27,10 +27,16 @@ def plan_file(given: str) -> Path:
     """The yaml that a user means: a path, or the name of a plan that comes with the package.
 
     Raises:
-        InputError: there is neither; a near name is told.
+        InputError: there is neither (a near name is told), or the file is no UTF-8 text.
     """
     path, known = Path(given), plans()
     if path.is_file():
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8"
+            ) from error
         return path
     if given in known:
         return known[given]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.fuzz.commands import COMMANDS
 from udmsh_pl.images.broken import read_broken
 from udmsh_pl.images.decode import decode
 from udmsh_pl.images.list_file import read_list
@@ -17,8 +18,9 @@ from udmsh_pl.retrieval.io.external import external_codes
 
 Reader = Callable[[Path], str]
 PICTURES = (".jpg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".mpo", ".jp2", ".avif")
-CHECKED = (".npz", ".ckpt", ".index")  # every byte of data has a checksum; and .pt, if it is a zip
-SLOW = (".mat", ".parquet")  # a process each
+# every byte of data has a checksum; and .pt, if it is a zip
+CHECKED = (".npz", ".ckpt", ".index", *(kind for kind, one in COMMANDS.items() if one.checked))
+SLOW = (".mat", ".parquet", *COMMANDS)  # a process each, or seconds
 
 
 def _arrays(path: Path) -> str:
@@ -71,4 +73,5 @@ READERS: dict[str, Reader] = {
     ".results.csv": lambda path: str(read_results(path)),
     ".broken.json": lambda path: str(read_broken(path)),
     **dict.fromkeys(PICTURES, lambda path: str(decode(path).size)),
+    **COMMANDS,
 }

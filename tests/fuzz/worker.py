@@ -1,5 +1,5 @@
-"""Runs cases of one kind in this process and tells each before it begins, so that a crash has a
-name.
+"""Runs cases in this process: reads ``[kind, first, last]`` a line, and tells each case before it
+begins, so that a crash has a name.
 """
 
 import gc
@@ -12,10 +12,13 @@ import warnings
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
+from tests.fuzz.commands import COMMANDS
 from tests.fuzz.mutate import mutated
+from tests.fuzz.place import prepare
 from tests.fuzz.readers import CHECKED, READERS
 from tests.fuzz.seeds import Seeds, all_seeds, whole_archive
 from udmsh_pl.errors import InputError
@@ -25,7 +28,9 @@ MOST_GROWTH = 1_000_000  # kB
 
 
 def case(seeds: Seeds, kind: str, seed: int, number: int) -> tuple[bytes, bytes]:
-    """The whole file and the damaged one of a case: the same on every machine."""
+    """The whole file and the damaged one of a case: the same on every machine, but for files that
+    a command wrote.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), number])
     whole = seeds[kind][int(rng.integers(0, len(seeds[kind])))]
     kinds = sorted(seeds)
@@ -33,41 +38,54 @@ def case(seeds: Seeds, kind: str, seed: int, number: int) -> tuple[bytes, bytes]
     return whole, mutated(whole, other, rng)
 
 
-def run(todo: list[tuple[str, int, int]], seed: int, folder: Path, log: Path) -> None:
-    """Cases ``first`` to ``last - 1`` of each kind; what happens goes to ``log`` as JSON lines:
-    cases that begin, cases that fail, and counts behind each kind.
+class Cases:
+    """Cases by kind and number.
+
+    Args:
+        seed: of all damage
+        folder: an empty one; in ``base`` the folder of ``place.py``, where commands are run
     """
-    warnings.simplefilter("ignore")
-    trace = folder / "ran"
-    seeds = all_seeds(trace)
-    with log.open("a") as stream:
-        for kind, first, last in todo:
-            if kind not in seeds:
-                _tell(stream, {"kind": kind, "counts": {"left out, its library is not here": 1}})
-                continue
-            path = folder / f"case{kind}"
-            expected = {whole: _answer(kind, path, whole) for whole in seeds[kind]}
-            counts: Counter[str] = Counter()
-            for number in range(first, last):
-                whole, damaged = case(seeds, kind, seed, number)
-                path.write_bytes(damaged)
-                _tell(stream, {"kind": kind, "begins": number})
-                problem = _problem(kind, path, whole, damaged, expected, counts)
-                if trace.exists():
-                    problem = "code was run"
-                    trace.rmdir()
-                if problem:
-                    counts["failed"] += 1
-                    _tell(stream, {"kind": kind, "number": number, "problem": problem})
-            _tell(stream, {"kind": kind, "counts": dict(counts)})
 
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.seed, self.folder, self.trace = seed, folder, folder / "ran"
+        self.seeds = all_seeds(self.trace)
+        if (folder / "base").exists():
+            self.seeds |= {kind: [one.whole(folder / "base")] for kind, one in COMMANDS.items()}
+        self.expected: dict[str, dict[bytes, str]] = {}
 
-def _answer(kind: str, path: Path, whole: bytes) -> str:
-    path.write_bytes(whole)
-    try:
-        return READERS[kind](path)
-    except InputError:
-        return "refused"
+    def run(self, kind: str, first: int, last: int, out: TextIO) -> None:
+        """Cases ``first`` to ``last - 1``; what happens goes to ``out`` as JSON lines: cases that
+        begin, cases that fail, and counts at the end.
+        """
+        counts: Counter[str] = Counter()
+        if kind not in self.seeds:
+            counts["left out, its library is not here"] = last - first
+            first = last
+        elif kind not in self.expected:
+            wholes = self.seeds[kind]
+            self.expected[kind] = {whole: self._answer(kind, whole) for whole in wholes}
+        for number in range(first, last):
+            whole, damaged = case(self.seeds, kind, self.seed, number)
+            self._path(kind).write_bytes(damaged)
+            _tell(out, {"begins": number})
+            problem = _problem(kind, self._path(kind), whole, damaged, self.expected[kind], counts)
+            if self.trace.exists():
+                problem = "code was run"
+                self.trace.rmdir()
+            if problem:
+                counts["failed"] += 1
+                _tell(out, {"kind": kind, "number": number, "problem": problem})
+        _tell(out, {"kind": kind, "counts": dict(counts)})
+
+    def _path(self, kind: str) -> Path:
+        return self.folder / f"case{kind}"
+
+    def _answer(self, kind: str, whole: bytes) -> str:
+        self._path(kind).write_bytes(whole)
+        try:
+            return READERS[kind](self._path(kind))
+        except InputError:
+            return "refused"
 
 
 def _problem(
@@ -110,15 +128,20 @@ def _peak() -> int:
     )
 
 
-def _tell(stream: object, facts: dict[str, object]) -> None:
-    print(json.dumps(facts), file=stream, flush=True)  # type: ignore[call-overload]
+def _tell(out: TextIO, facts: dict[str, object]) -> None:
+    print(json.dumps(facts), file=out, flush=True)
 
 
 def main() -> None:
-    todo, seed, folder, log = sys.argv[1:]
-    os.nice(10)
+    seed, folder = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    run(json.loads(todo), int(seed), Path(folder), Path(log))
+    warnings.simplefilter("ignore")
+    prepare()
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)  # what others print is none of our lines
+        cases = Cases(int(seed), Path(folder))
+        for line in sys.stdin:
+            cases.run(*json.loads(line), out)
 
 
 if __name__ == "__main__":

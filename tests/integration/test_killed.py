@@ -1,7 +1,10 @@
 """Killed at a chosen call, run again: the numbers are those of a run that nothing disturbed."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +200,12 @@ def test_a_plan_and_an_encoding_go_on(
     assert not (tmp_path / "two/codes.npz").exists()
     assert udmsh(*encode, "two") == 0
     assert_same_arrays(tmp_path / "one/codes.npz", tmp_path / "two/codes.npz")
+
+
+@pytest.mark.slow
+def test_ended_at_random_moments() -> None:
+    trials = os.environ.get("UDMSH_KILL_TRIALS", "6")  # of one to three kills each
+    command = [sys.executable, "-m", "tests.kills", "--count", trials, "--seed", "1", "--jobs", "2"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "0 trials failed" in done.stdout

@@ -64,3 +64,9 @@ def test_the_paper_and_the_software_can_be_cited() -> None:
     assert "author = {Qin and Huang and Wei and Xie and Zhang}" in paper
     assert "pages = {2852--2865}" in paper
     assert "title = {udmsh-pl}" in software
+
+
+def test_a_plan_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_bytes(b"model: \xff")
+    with pytest.raises(InputError, match=r"plan.yaml is not UTF-8 text .* save it as UTF-8"):
+        plan_file(str(tmp_path / "plan.yaml"))
