@@ -44,6 +44,11 @@ class ManifoldSettings:
 def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:
     """Fit the fused feature and the levels of similarity to train features.
 
+    Where there are views, directions in which an image differs from its own views count less in the
+    fused feature (``view_discount``), and so in who is nearest. The graph that diffusion runs on is
+    of the features as they were, which keeps large groups together, unless its lists of neighbours
+    are not to be trusted (:func:`udmsh_pl.manifold.neighbour_trust`): then of what the views say.
+
     Returns:
         ``fusion.*``, buffers of the :class:`FusedFeature`; ``inputs``, float16
         ``[N, 1 + V, dims]``, fused features of the images and their views; ``targets``, float32

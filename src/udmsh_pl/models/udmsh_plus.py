@@ -30,10 +30,11 @@ class UDMSHPlus(HashingModule):
     The teacher's similarity has three levels: the cosine after a long diffusion over the train
     images' neighbour graph (:mod:`udmsh_pl.manifold`) says what group an image is of, that after a
     short one who belongs together in the group, and the cosine of the fused features who is
-    nearest. Batches hold near images, since of the pairs of a random batch hardly any is. The
-    student is a linear path, which starts as ITQ of the fused features, and a head beside it; it
-    sees the clean image or one of its random views (``--data.views``), and learns inner products
-    of relaxed codes with each other and with codes at once. Everything here is *ours*.
+    nearest. An image's random views (``--data.views``) say which directions of the features count
+    when it comes to who is nearest. Batches hold near images, since of the pairs of a random batch
+    hardly any is. The student is a linear path, which starts as ITQ of the fused features, and a
+    head beside it; it sees the clean image or one of its views, and learns inner products of
+    relaxed codes with each other and with codes at once. Everything here is *ours*.
 
     Args:
         hidden: width of the head
