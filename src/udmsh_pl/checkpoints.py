@@ -69,21 +69,10 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
     Raises:
         InputError: naming the file or the option, and the mend.
     """
-    if not path.is_file():
-        raise InputError(f"--ckpt_path {path} does not exist; give the .ckpt file of a run")
-    check_archive(path)
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        settings = dict(loaded["hyper_parameters"])
-    except Exception as error:  # each damage has its own
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"--ckpt_path {path} is not a checkpoint of udmsh ({what})") from error
+    settings = _settings(path)
     kind = str(settings.get("_class_path", model))
-    if not kind.startswith("udmsh_pl.") and kind != model:
-        raise InputError(
-            f"--ckpt_path {path} names the class {kind}, which is not ours: a file may not choose "
-            f"what is imported; give --model {kind} if it is yours"
-        )
+    if kind != model:
+        _check_ours(path, kind)
     for number, option in enumerate(options):
         name, _, value = option.partition("=")
         key = name.removeprefix("--model.").removeprefix("init_args.")
@@ -97,6 +86,40 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
             )
 
 
+def class_of(path: Path) -> str | None:
+    """Class path of the model that a checkpoint was trained as; None if it does not say so.
+
+    Raises:
+        InputError: no such file, it is damaged, or the class is none of ours.
+    """
+    kind = _settings(path).get("_class_path")
+    if kind is None:
+        return None
+    _check_ours(path, str(kind))
+    return str(kind)
+
+
+def _check_ours(path: Path, kind: str) -> None:
+    if not kind.startswith("udmsh_pl."):
+        raise InputError(
+            f"--ckpt_path {path} names the class {kind}, which is not ours: a file may not choose "
+            f"what is imported; give --model {kind} if it is yours"
+        )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a checkpoint was trained with; nothing in it is run."""
+    if not path.is_file():
+        raise InputError(f"--ckpt_path {path} does not exist; give the .ckpt file of a run")
+    check_archive(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return dict(loaded["hyper_parameters"])
+    except Exception as error:  # each damage has its own
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"--ckpt_path {path} is not a checkpoint of udmsh ({what})") from error
+
+
 def check_fits(path: Path, model: LightningModule) -> None:
     """Refuse a run's newest checkpoint where it is not of the model that was configured.
 
@@ -105,7 +128,7 @@ def check_fits(path: Path, model: LightningModule) -> None:
     """
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     check_checkpoint(path, [], kind)
-    found = dict(torch.load(path, "cpu", weights_only=True, mmap=True)["hyper_parameters"])
+    found = _settings(path)
     trained = {"class": found.pop("_class_path", kind), **found}
     now = {"class": kind, **model.hparams}
     for name, value in trained.items():

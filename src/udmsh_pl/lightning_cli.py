@@ -16,7 +16,7 @@ from lightning.pytorch.cli import (
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.run_folder import run_folder
-from udmsh_pl.checkpoints import check_checkpoint, check_fits, newest_checkpoint
+from udmsh_pl.checkpoints import check_checkpoint, check_fits, class_of, newest_checkpoint
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sweep
@@ -35,6 +35,7 @@ from udmsh_pl.retrieval.engine import Evaluation
 
 # the cache must hold the features of the model's backbone
 SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")
+NO_FILES = ("last", "best", "hpc", "registry")  # words that --ckpt_path knows
 COMMANDS = ("fit", "validate", "test", "predict")
 HELP = (
     "--config NAME|FILE gives a plan's settings, all options below override it. Options of a model "
@@ -97,6 +98,7 @@ class UdmshCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], run: bool = True) -> None:
         self._raw = with_shallow_models(args)
+        args = [*args, *class_of_checkpoint(args)]
         super().__init__(
             HashingModule,
             RetrievalDataModule,
@@ -185,9 +187,26 @@ class UdmshCLI(LightningCLI):
         """Take the settings that a checkpoint was trained with, once the file has been checked."""
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
-        if path not in (None, "last", "best", "hpc", "registry"):
+        if path not in (None, *NO_FILES):
             check_checkpoint(Path(path), self._raw, str(self.config[command].model.class_path))
         super()._parse_ckpt_path()
+
+
+def class_of_checkpoint(args: Sequence[str]) -> list[str]:
+    """``--model`` of the file behind ``--ckpt_path``, where neither it nor a ``--config`` is given.
+
+    Raises:
+        InputError: the file is absent or damaged.
+    """
+    options = [option.partition("=") for option in args]
+    if any(name in ("--config", "-c", "--model") for name, _, _ in options):
+        return []
+    for number, (name, sign, value) in enumerate(options):
+        if name == "--ckpt_path":
+            path = value if sign else "".join(args[number + 1 : number + 2])
+            kind = None if path in ("", *NO_FILES) else class_of(Path(path))
+            return ["--model", kind] if kind else []
+    return []
 
 
 def with_new_options(args: Sequence[str]) -> list[str]:

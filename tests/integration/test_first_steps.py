@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from .conftest import Run
@@ -37,6 +38,29 @@ def test_a_class_in_the_current_folder_is_trained_and_read_back(colours: Path, u
     [checkpoint] = Path("logs").rglob("*.ckpt")
     assert udmsh("predict", *quick, "--model", "here_mine.Mine", "--ckpt_path", checkpoint) == 0
     assert Path("codes.npz").is_file()
+
+
+def test_a_checkpoint_alone_knows_its_class(
+    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = {"root": "", "query": "query.txt", "database": "database.txt", "cache_dir": "cache"}
+    data = ["--data", "ListFiles", "--data.image_size", 32, "--data.extractor", "torch"]
+    for name, place in where.items():
+        data += [f"--data.{name}", colours / place]
+    quick = (*data, "--trainer.accelerator", "cpu", "--trainer.default_root_dir", "run")
+    assert udmsh("fit", "--model", "ITQ", *quick) == 0
+    [checkpoint] = Path("run").rglob("*.ckpt")
+    assert udmsh("predict", "--ckpt_path", checkpoint, *quick) == 0
+    assert Path("run/codes.npz").is_file()
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["_class_path"] = "os.system"
+    torch.save(content, "foreign.ckpt")
+    for file, words in (
+        ("foreign.ckpt", "names the class os.system, which is not ours"),
+        ("nope.ckpt", "nope.ckpt does not exist"),
+    ):
+        assert udmsh("predict", f"--ckpt_path={file}", *quick) == 2
+        assert words in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_an_absent_logger_names_its_extra(

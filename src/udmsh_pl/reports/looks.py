@@ -5,12 +5,16 @@ from typing import TypedDict
 
 MARKERS = "osD^vP*X<>"
 STYLES = ("-", "--", "-.", ":")
-# Okabe & Ito: safe for the colour-blind
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-# The first seven have a colour of their own; a grey print tells all apart by line and marker.
+# Okabe & Ito's, safe for the colour-blind, then others; none so dark that a dark page hides it
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#888888", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c45",
+    "#9b2545", "#999933", "#6a4cbf", "#44aa99",
+)  # fmt: skip
+# The first twelve have a colour of their own; a grey print tells all apart by line and marker.
 KNOWN = (
-    "udmsh-plus", "udmsh", "itq", "sdc-views", "bihalf", "mls3rduh", "cibhash", "lsh", "pcah", "sh",
-    "sph", "sgh", "ssdh", "greedyhash", "sdc", "cosine (real-valued)",
+    "udmsh-plus", "udmsh", "itq", "lsh", "pcah", "sdc-views", "bihalf", "mls3rduh", "cibhash", "sh",
+    "sph", "sgh", "ssdh", "greedyhash", "sdc", "cimon", "nsh", "wch", "udth",
+    "cosine (real-valued)",
 )  # fmt: skip
 
 
@@ -30,7 +34,7 @@ def look_of(method: str) -> Look:
     number = KNOWN.index(method) if known else len(KNOWN) + zlib.crc32(method.encode()) % 280
     return {
         "color": COLOURS[number % len(COLOURS)],
-        "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
+        "linestyle": STYLES[number // len(MARKERS) % len(STYLES)],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 4.0,
         "linewidth": 1.4,
