@@ -1,6 +1,6 @@
 """Fixtures shared by all tests: tiny images, generated here, so that nothing large is committed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ settings.register_profile("no deadline", settings.default, deadline=None)
 settings.load_profile("no deadline")
 
 PlaceImages = Callable[[Path, Iterable[str]], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Encoders and compiled graphs of tests are not left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UDMSH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -162,3 +162,33 @@ def test_a_node_that_sees_other_folders_is_told(colours: Path, tmp_path: Path) -
     place = on_ray.Place(str(tmp_path), (str(tmp_path / ".ray-1"),), source, ())
     with pytest.raises(InputError, match=f"does not see {tmp_path}"):
         place.experiment()
+
+
+@pytest.mark.slow
+def test_an_index_has_the_same_rows(nodes: Any, tmp_path: Path) -> None:
+    """Encoded here and on two nodes; a file that is no picture lies among them."""
+    from tests.serving import draw
+    from udmsh_pl.search import HashEncoder, ImageIndex
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(70):
+        draw(pictures / f"{number:02d}.png", number)
+    (pictures / "30 broken.png").write_text("no picture")
+    ImageIndex.build(pictures, out=tmp_path / "first").encoder.save(tmp_path / "encoder")
+    here = ImageIndex.build(pictures, HashEncoder(tmp_path / "encoder"), out=tmp_path / "here")
+    options = ("--out", tmp_path / "there", "--model", tmp_path / "encoder")
+    command = ("index", pictures, *options, "--ray", nodes.address)
+    with started(tmp_path, *command) as process:
+        told = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, told[-3000:]
+    assert "30 broken.png" in told
+    there = ImageIndex.open(tmp_path / "there")
+    assert len(there.manifest.segments) == 36  # of two pictures, more than one a node
+    assert list(there.rows.names) == list(here.rows.names)
+    for name in ("files", "codes", "features"):
+        assert (getattr(there.rows, name) == getattr(here.rows, name)).all(), name
+    assert list(there.rows.thumbnails) == list(here.rows.thumbnails)
+    with started(tmp_path, *command) as process:  # an update is encoded here
+        assert "leave it out" in process.communicate(timeout=60)[0]
+        assert process.returncode == 2

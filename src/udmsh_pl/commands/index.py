@@ -2,10 +2,11 @@
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.search.build import build_index
+from udmsh_pl.search.build import Elsewhere, build_index
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.index import ImageIndex
 from udmsh_pl.search.reading import Report
@@ -33,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--retrain", action="store_true", help="learn and encode anew, though there is an index"
     )
     parser.add_argument(
+        "--ray", metavar="ADDRESS", help="encode on a Ray cluster: auto, or HOST:PORT; for a new "
+        "index, or with --retrain",
+    )  # fmt: skip
+    parser.add_argument(
         "--moved", action="store_true", help="the pictures of the index lie in this folder now"
     )
 
@@ -47,11 +52,20 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--recall is {recall}: give a number above 0, at most 1")
     known = ImageIndex.open(out) if (out / MANIFEST).is_file() and not arguments.retrain else None
     if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
+        if arguments.ray:
+            raise InputError("--ray is for a new index; an update is encoded here, leave it out")
         report = known.update(pictures, arguments.moved, recall)
     else:
-        report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL)
+        parts = None if arguments.ray is None else _on_ray(arguments.ray)
+        report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL, parts)
     _tell(report, ImageIndex.open(out), time.perf_counter() - start)
     return 0
+
+
+def _on_ray(address: str) -> Elsewhere:
+    from udmsh_pl.runners.index_on_ray import encode_on
+
+    return partial(encode_on, address)
 
 
 def _tell(report: Report, index: ImageIndex, seconds: float) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from udmsh_pl.files import write_text
-from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.index import SHORTLIST, ImageIndex
 from udmsh_pl.search.runners import start_faster
 
 
@@ -16,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", type=Path, help="what to look for")
     parser.add_argument("-k", type=int, default=20, help="how many (default: 20)")
     parser.add_argument(
-        "--rerank", type=int, default=200,
-        help="so many nearest codes are ordered by their features (default: 200; 0: by code alone)",
+        "--rerank", type=int, default=SHORTLIST,
+        help=f"so many nearest codes are ordered by their features (default: {SHORTLIST}; 0: by "
+        "code alone)",
     )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help="print {results: [{path, distance, similarity}]}"

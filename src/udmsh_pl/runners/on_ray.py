@@ -57,12 +57,7 @@ class Place(NamedTuple):
         Raises:
             InputError: this node does not see what the command sees.
         """
-        for mark in self.marks:
-            if not Path(mark).is_file():
-                raise InputError(
-                    f"node {platform.node()} does not see {Path(mark).parent}; --out, "
-                    "--data.cache_dir and the pictures must lie on a disk that all nodes share"
-                )
+        look_at(self.marks)
         os.chdir(self.folder)
         if self.folder not in sys.path:
             sys.path.append(self.folder)
@@ -71,11 +66,23 @@ class Place(NamedTuple):
 
 @contextmanager
 def cluster(address: str, experiment: Experiment, folders: Sequence[Path]) -> Iterator[Place]:
-    """Connect to a cluster.
+    """Connect to a cluster; see :func:`connected`.
+
+    Args:
+        address: of the cluster
+        experiment: what is run there
+        folders: that every node must see
+    """
+    with connected(address, folders) as marks:
+        yield Place(str(Path.cwd()), marks, str(experiment.source), experiment.overrides)
+
+
+@contextmanager
+def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+    """Connect to a cluster; gives files, one a folder, that tasks :func:`look_at`.
 
     Args:
         address: ``auto`` for the cluster of this machine, or ``host:port``
-        experiment: what is run there
         folders: that every node must see
 
     Raises:
@@ -99,12 +106,25 @@ def cluster(address: str, experiment: Experiment, folders: Sequence[Path]) -> It
     try:
         for mark in marks:
             write_text(mark, "")
-        seen = tuple(str(mark) for mark in marks)
-        yield Place(str(Path.cwd()), seen, str(experiment.source), experiment.overrides)
+        yield tuple(str(mark) for mark in marks)
     finally:
         for mark in marks:
             mark.unlink(missing_ok=True)
         ray.shutdown()
+
+
+def look_at(marks: Sequence[str]) -> None:
+    """In a task: whether its node sees what the command sees.
+
+    Raises:
+        InputError: it does not.
+    """
+    for mark in marks:
+        if not Path(mark).is_file():
+            raise InputError(
+                f"node {platform.node()} does not see {Path(mark).parent}; --out, "
+                "--data.cache_dir and the pictures must lie on a disk that all nodes share"
+            )
 
 
 def extract(place: Place, data: RetrievalDataModule) -> None:
@@ -117,7 +137,7 @@ def extract(place: Place, data: RetrievalDataModule) -> None:
         return
     parts = [(place, Shard(number, SHARDS)) for number in range(SHARDS)]
     with tqdm(total=SHARDS, unit="part", desc="features") as bar:
-        for _, why in _each(_extract, parts):
+        for _, _, why in each(_extract, parts):
             if why is not None:
                 raise InputError(f"a part of the extraction failed; run it again. {why}")
             bar.update()
@@ -125,14 +145,19 @@ def extract(place: Place, data: RetrievalDataModule) -> None:
 
 def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
     """Run cells; gives each as it ends, with the reason where it could not be finished."""
-    for number, why in _each(_run, [(place, str(out), cell) for cell in cells]):
+    for number, _, why in each(_run, [(place, str(out), cell) for cell in cells]):
         yield cells[number], why
 
 
-def _each(
-    task: Callable[..., None], arguments: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[int, str | None]]:
-    """Numbers of tasks as they end, and why they failed, if they did."""
+def each(
+    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, Any, str | None]]:
+    """Numbers of tasks as they end, what they give, and why they failed, if they did.
+
+    Args:
+        task: called with its arguments and the number of its cores
+        arguments: of each task
+    """
     import ray
 
     gpus, cores = _share(ray.nodes(), len(arguments))
@@ -142,14 +167,14 @@ def _each(
     running = {remote.remote(*own, cores): number for number, own in enumerate(arguments)}
     while running:
         [ended], _ = ray.wait(list(running))
-        number, why = running.pop(ended), None
+        number, found, why = running.pop(ended), None, None
         try:
-            ray.get(ended)
+            found = ray.get(ended)
         except ray.exceptions.RayError as error:
             if isinstance(mistake := getattr(error, "cause", None), InputError):
                 raise InputError(str(mistake)) from error
             why = str(error)
-        yield number, why
+        yield number, found, why
 
 
 def _share(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
@@ -164,7 +189,7 @@ def _share(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
 
 def _extract(place: Place, shard: Shard, cores: int) -> None:
     """In a task: its part of every store."""
-    _work_with(cores)
+    work_with(cores)
     data, keys = _stores(place)
     for (_, images, views), key in zip(data.stores(), keys, strict=True):
         data.feature_extractor.make_shard(images, shard, views, key=key)
@@ -172,13 +197,14 @@ def _extract(place: Place, shard: Shard, cores: int) -> None:
 
 def _run(place: Place, out: str, cell: Cell, cores: int) -> None:
     """In a task: one cell, unless another process has it, whose end is waited for."""
-    _work_with(cores)
+    work_with(cores)
     run = _plan_run(place, out)
     while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
         time.sleep(0.5)
 
 
-def _work_with(cores: int) -> None:
+def work_with(cores: int) -> None:
+    """In a task: use so many cores."""
     os.environ[CORES] = str(cores)
     torch.set_num_threads(cores)
 

@@ -2,9 +2,10 @@
 then make it visible.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,31 @@ from udmsh_pl.search.segment import FILES, Rows, Segment, blocks, write_segment
 from udmsh_pl.search.spec import EncoderSpec
 
 CHUNK = 8192  # pictures a segment
+PARTS = 64  # at least, of a collection that several machines encode
+
+Broken = list[tuple[str, str]]  # name and reason
+
+
+class Part(NamedTuple):
+    """Pictures that become one segment, anywhere.
+
+    Args:
+        root: folder of the pictures
+        names: of the pictures, relative to it
+        encoder: the encoder's folder
+        segments: folder of the segments
+        name: of the segment
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    encoder: Path
+    segments: Path
+    name: str
+
+
+# parts -> the segment of each, in order, None where no picture could be read, and those that cannot
+Elsewhere = Callable[[Sequence[Part]], Iterator[tuple[Segment | None, Broken]]]
 
 
 def build_index(
@@ -27,6 +53,7 @@ def build_index(
     encoder: HashEncoder | None,
     bits: int = 64,
     recall: float = store.RECALL,
+    elsewhere: Elsewhere | None = None,
 ) -> Report:
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
@@ -37,6 +64,8 @@ def build_index(
         bits: code length of one that is learned
         recall: share of the nearest codes that a search should find among a million pictures and
             more, which it finds through inverted lists; 1 to look at all codes, as among fewer
+        elsewhere: encodes parts on other machines; None encodes here. What is learned from is
+            encoded here in any case
 
     Raises:
         InputError: no readable pictures, or ``path`` is something else or being written.
@@ -57,17 +86,14 @@ def build_index(
             encoder.save(here)
             encoder = encoder if encoder.spec.dims else _with_rerank(encoder, root, names, here)
             rest, spec = names, encoder.spec
-        empty = Rows(
-            [],
-            np.empty(0, FILES),
-            np.empty((0, spec.code_bytes), np.uint8),
-            np.empty((0, spec.dims), np.int8),
-            [],
+        made = (
+            _here(root, rest, encoder)
+            if elsewhere is None
+            else elsewhere(maker.parts(root, rest, here))
         )
-        reads = _counted(read_files(root, rest, spec.image_size, {}), len(rest))
-        for rows, broken in encoded(reads, encoder, {}, empty, CHUNK):
-            report.broken += [(read.name, read.problem) for read in broken]
-            maker.add(rows)
+        for found, broken in made:
+            report.broken += broken
+            maker.add(found)
         report.added = sum(segment.rows for segment in maker.made)
         if not report.added:
             raise InputError(
@@ -88,10 +114,43 @@ class _Segments:
         self.parent, self.version = parent, version
         self.made: list[Segment] = []
 
-    def add(self, rows: Rows) -> None:
-        for part in blocks(rows, CHUNK):
-            name = f"{self.version:06d}-{len(self.made):04d}"
-            self.made.append(write_segment(self.parent, name, part))
+    def add(self, found: Rows | Segment | None) -> None:
+        if isinstance(found, Segment):
+            self.made.append(found)
+        elif found is not None:
+            for part in blocks(found, CHUNK):
+                self.made.append(write_segment(self.parent, self._name(0), part))
+
+    def parts(self, root: Path, names: Sequence[str], encoder: Path) -> list[Part]:
+        """Parts of these pictures, whose segments come next."""
+        size = max(1, min(CHUNK, -(-len(names) // PARTS)))
+        return [
+            Part(root, tuple(names[start : start + size]), encoder, self.parent, self._name(number))
+            for number, start in enumerate(range(0, len(names), size))
+        ]
+
+    def _name(self, ahead: int) -> str:
+        return f"{self.version:06d}-{len(self.made) + ahead:04d}"
+
+
+def encode_part(part: Part, encoder: HashEncoder) -> tuple[Segment | None, Broken]:
+    """Write the segment of a part; gives it and what cannot be read."""
+    reads = read_files(part.root, part.names, encoder.spec.image_size, {})
+    [(rows, broken)] = encoded(reads, encoder, {}, _no_rows(encoder.spec), len(part.names))
+    segment = write_segment(part.segments, part.name, rows) if len(rows) else None
+    return segment, [(read.name, read.problem) for read in broken]
+
+
+def _here(root: Path, names: list[str], encoder: HashEncoder) -> Iterator[tuple[Rows, Broken]]:
+    spec = encoder.spec
+    reads = _counted(read_files(root, names, spec.image_size, {}), len(names))
+    for rows, broken in encoded(reads, encoder, {}, _no_rows(spec), CHUNK):
+        yield rows, [(read.name, read.problem) for read in broken]
+
+
+def _no_rows(spec: EncoderSpec) -> Rows:
+    codes, features = np.empty((0, spec.code_bytes), "u1"), np.empty((0, spec.dims), "i1")
+    return Rows([], np.empty(0, FILES), codes, features, [])
 
 
 def _learn(

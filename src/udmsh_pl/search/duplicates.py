@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RADIUS = 24  # bits of 64 that copies may differ in; 22 were the most of 400 copies
 NEIGHBOURS = 5  # nearest by feature
+AXES = 128  # of the features: what is behind them tells fine differences, which copies do not have
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
 ROWS_AT_ONCE = 1024  # compared with all
 KEPT = 4096  # thumbnails' details kept in memory
@@ -75,7 +76,7 @@ def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Cop
     rows = np.sort(first)
     thumbnails = (index.thumbnail(row) for row in rows.tolist())
     proposed = chain(
-        candidates(index.rows.codes[rows], index.rows.features[rows], reach),
+        candidates(index.rows.codes[rows], index.rows.features[rows][:, :AXES], reach),
         ((one, two, 0.0) for one, two in turned_candidates(thumbnails)),
     )
     for one, two, cosine in proposed:

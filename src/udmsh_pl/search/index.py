@@ -21,7 +21,7 @@ from udmsh_pl.search.searcher import Match, Searcher, with_lists
 from udmsh_pl.search.segment import Rows, write_segment
 
 CHUNK = 8192  # pictures a segment, and in memory, at most
-SHORTLIST = 200
+SHORTLIST = 1000
 
 
 class ImageIndex:
@@ -83,8 +83,8 @@ class ImageIndex:
     def search(self, picture: Any, k: int = 20, rerank: int = SHORTLIST) -> list[Match]:
         """The k pictures most like ``picture`` (a path, a PIL image, a uint8 array or tensor).
 
-        The ``rerank`` nearest by Hamming distance are ordered by the cosine of their re-rank
-        features; 0 leaves the order of the codes.
+        The ``rerank`` nearest by Hamming distance are ordered by their re-rank features (and by
+        that distance, :func:`udmsh_pl.search.nearest.likeness`); 0 leaves the order of the codes.
 
         Raises:
             InputError: the picture cannot be read, or k is below 1.

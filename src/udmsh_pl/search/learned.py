@@ -94,7 +94,8 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
         )
     backbone = module.network or build_backbone(module.backbone, module.weights)
     fused = isinstance(encoder, FusedEncoder)
-    head = HashHead(encoder.eval(), None, RERANK_DIMS if fused else 0)
+    dims = min(RERANK_DIMS, encoder.fusion.dims) if fused else 0
+    head = HashHead(encoder.eval(), None, dims)
     network = PixelEncoder(backbone, module.grid, head).eval()
     return network, spec_of(network, backbone, module.weights, module.finetune, path.name)
 

@@ -31,7 +31,7 @@ class Match:
     Args:
         path: its file
         distance: Hamming distance of the codes
-        similarity: cosine of the re-rank features, -1 to 1; of the codes where there are none
+        similarity: of codes and re-rank features, see :func:`udmsh_pl.search.nearest.likeness`
         row: its row in the index
     """
 
@@ -60,14 +60,13 @@ class Searcher:
         :meth:`udmsh_pl.search.ImageIndex.search`.
         """
         distances, rows = self._shortlist(query.codes[0], max(k, rerank))
-        if not self.manifest.dims:
-            alike = 1 - 2 * distances / self.manifest.bits
-        elif rerank:
-            features = query.features[0], self.rows.features[rows]
-            distances, rows, alike = nearest.reranked(distances, rows, *features)
-        else:
-            alike = nearest.cosines(query.features[0], self.rows.features[rows[:k]])
-        return distances[:k], rows[:k], alike[:k]
+        bits, feature = self.manifest.bits, query.features[0]
+        if rerank:
+            features = self.rows.features[rows]
+            distances, rows, alike = nearest.reranked(distances, rows, bits, feature, features)
+            return distances[:k], rows[:k], alike[:k]
+        distances, rows = distances[:k], rows[:k]
+        return distances, rows, nearest.likeness(distances, bits, feature, self.rows.features[rows])
 
     def __str__(self) -> str:
         lists = self._lists

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search import Codes, ImageIndex, Match
 from udmsh_pl.search.index import SHORTLIST
-from udmsh_pl.search.nearest import cosines
+from udmsh_pl.search.nearest import likeness
 from udmsh_pl.search.overlap import Details, overlap
 from udmsh_pl.search.pictures import Picture, digest_of, read_bytes
 from udmsh_pl.search.store import MANIFEST
@@ -152,15 +153,17 @@ def _chance(index: ImageIndex) -> tuple[float, float]:
     They are medians over pictures: of all pairs at once, a hundred pictures of one scene would say
     what is alike for all others.
     """
-    count = len(index)
+    count, bits = len(index), index.manifest.bits
     rows, others = (
         np.sort(np.random.default_rng(seed).choice(count, min(count, most), replace=False))
         for seed, most in ((0, SAMPLED), (1, 64 * SAMPLED))
     )
-    features = index.rows.features
-    if not features.shape[1]:
-        features = np.unpackbits(index.rows.codes, axis=1).astype(np.int8) * 2 - 1
-    found = [cosines(features[row], features[others[others != row]]) for row in rows.tolist()]
+    codes, features = index.rows.codes[others], index.rows.features[others]
+    words, found = code_words(codes), []
+    for row in rows.tolist():
+        own = code_words(index.rows.codes[row : row + 1])
+        near = likeness(popcounts(words ^ own), bits, index.rows.features[row], features)
+        found.append(near[others != row])
     if not found or not len(found[0]):
         return 1.0, 1.0
     own = [np.quantile(one, [STRONG, LIKELY]) for one in found]

@@ -13,6 +13,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.serve.access import Access
 from udmsh_pl.serve.api import create_api
 from udmsh_pl.serve.collection import Collection
+from udmsh_pl.serve.connections import Connection
 from udmsh_pl.serve.decoder import Decoder
 from udmsh_pl.serve.guard import Guard
 from udmsh_pl.serve.limits import Buckets
@@ -51,7 +52,8 @@ def server_of(service: Service, access: Access, buckets: Buckets | None = None) 
     app = Guard(create_api(service, access), access, buckets or Buckets())
     return uvicorn.Server(
         uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+            app, http=Connection, log_level="warning", access_log=False, server_header=False,
+            proxy_headers=False,
             limit_concurrency=CONNECTIONS, timeout_keep_alive=15, timeout_graceful_shutdown=3,
         )
     )  # fmt: skip

@@ -95,7 +95,9 @@ def test_codes_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             self.asked.append(len(found))
             return found
 
-    one = build_lists(tmp_path / "one", Slices(), 64, lists=16)
+    with monkeypatch.context() as patched:  # and placed in several runs
+        patched.setattr("udmsh_pl.retrieval.lists.build.AT_ONCE", 500)
+        one = build_lists(tmp_path / "one", Slices(), 64, lists=16)
     other = build_lists(tmp_path / "other", codes, 64, lists=16)
     assert max(Slices.asked) <= 256 < BLOCK
     for name in ("centres.npy", "starts.npy", "codes.npy", "rows.npy", "lists.json"):

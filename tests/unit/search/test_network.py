@@ -86,7 +86,7 @@ def test_a_checkpoint_becomes_an_index_with_a_rerank_feature(
         encoder.encode(list(pixels.transpose(0, 2, 3, 1))).codes, codes_of(module, pixels)
     )
     index = ImageIndex.build(built / "pictures", encoder, tmp_path / "index")
-    assert index.rows.features.shape == (12, 128)
+    assert index.rows.features.shape == (12, 512)
     assert index.search(built / "pictures/04.png", k=1)[0].path == built / "pictures/04.png"
     by_torch = HashEncoder.load(tmp_path / "index", "torch")
     paths = [index.path_of(row) for row in range(12)]
@@ -101,11 +101,11 @@ def test_a_checkpoint_of_udmsh_plus_gives_its_codes(
     parts = torch.randn(200, 6400, generator=torch.Generator().manual_seed(0)).abs()
     module.encoder.fusion.fit(parts)
     network, spec = read_checkpoint(save(module, tmp_path / "x.ckpt", **options))
-    assert (spec.method, spec.bits, spec.dims) == ("FusedEncoder", 16, 128)
+    assert (spec.method, spec.bits, spec.dims) == ("FusedEncoder", 16, 140)
     with torch.no_grad():
         codes, features = network(torch.from_numpy(pixels))
     np.testing.assert_array_equal(codes.numpy(), codes_of(module, pixels))
-    assert features.shape == (3, 128)
+    assert features.shape == (3, 140)
 
 
 class Evil:
@@ -149,7 +149,7 @@ def test_few_pictures_get_codes_without_training(tmp_path: Path, count: int) -> 
     assert spec.method == "SignEncoder"
     assert f"{count} pictures are too few" in told
     codes, reranks = train.encode_features(head, found)
-    assert (codes.shape, reranks.shape) == ((count, 8), (count, 128))
+    assert (codes.shape, reranks.shape) == ((count, 8), (count, 512))
     assert len(np.unique(reranks, axis=0)) == count
     if count == 90:
         bits = np.unpackbits(codes, axis=1).astype(int)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.transforms import eval_transform
-from udmsh_pl.search.nearest import cosines, shortlist
+from udmsh_pl.search.nearest import cosines, likeness, shortlist
 from udmsh_pl.search.pictures import decode, find_pictures, in_order, square
 
 from .conftest import draw
@@ -96,3 +96,17 @@ def test_the_shortlist_is_what_sorting_gives_with_its_ties() -> None:
     found = cosines(features[0], features)
     assert found[0] == pytest.approx(1)
     assert found[4] == 0
+
+
+def test_a_likeness_is_of_features_and_codes() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.integers(-127, 128, (6, 8), dtype=np.int8)
+    distances = np.array([0, 0, 4, 8, 16, 3])
+    of_codes = [1, 1, 0.5, 0, -1, 0.625]
+    found = likeness(distances, 16, features[0], features)
+    np.testing.assert_allclose(
+        found, 0.9 * cosines(features[0], features) + 0.1 * np.array(of_codes)
+    )
+    assert found[0] == pytest.approx(1)
+    nothing = np.empty((6, 0), np.int8)
+    np.testing.assert_allclose(likeness(distances, 16, nothing[0], nothing), of_codes)

@@ -1,8 +1,8 @@
-"""Inverted lists from codes on disk, in two passes and in bounded memory."""
+"""Inverted lists from codes on disk, in bounded memory: codes are assigned, then placed."""
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ BLOCK = 1 << 18  # codes a thread takes at a time
 FEWEST, MOST = 16, 1 << 17  # lists
 SAMPLE_A_LIST = 40  # codes that centres are learned from
 MOST_CODES = 1 << 32  # a row takes four bytes
+AT_ONCE = 1 << 27  # codes placed in a run over the collection: 1.6 GB, which stay in memory
 
 
 def build_lists(
@@ -98,7 +99,9 @@ def _place(
     centres: Words,
     threads: int,
 ) -> None:
-    """First pass: the list of each code, and how long lists are; second: codes to their places."""
+    """First pass: the list of each code, and how long lists are; then codes to their places, in as
+    many passes as keep the places of one in memory.
+    """
     count, width = len(codes), centres.shape[0]
     starts = range(0, count, BLOCK)
     own = open_memmap(part / "own.npy", "w+", np.int32, (count,))
@@ -120,12 +123,29 @@ def _place(
     np.save(part / PARTS[1], ends, allow_pickle=False)
     placed = open_memmap(part / PARTS[2], "w+", np.uint64, (count, width))
     rows = open_memmap(part / PARTS[3], "w+", np.uint32, (count,))
-    cursors = ends[:-1].copy()
-    for start in starts:  # in the order of rows, so that a list keeps it
-        block = np.asarray(own[start : start + BLOCK])
-        kernels.scatter(
-            words_of(start), start, block, cursors, np.asarray(placed), np.asarray(rows)
-        )
+    cursors, codes_at_once = ends[:-1].copy(), max(AT_ONCE // width // threads, 1)
+
+    def second_pass(lists: tuple[int, int]) -> None:
+        for start in starts:  # in the order of rows, so that a list keeps it
+            block = np.asarray(own[start : start + BLOCK])
+            kernels.scatter(
+                words_of(start), start, block, lists, cursors, np.asarray(placed), np.asarray(rows)
+            )
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(second_pass, _ranges(ends, codes_at_once)))
     for array in (placed, rows):
         array.flush()
     (part / "own.npy").unlink()
+
+
+def _ranges(ends: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+    """Lists in runs of about ``size`` codes: where random writes fall on more pages than memory
+    holds, each of them waits for the disk.
+    """
+    first, lists = 0, len(ends) - 1
+    while first < lists:
+        last = int(np.searchsorted(ends, ends[first] + size, "right")) - 1
+        last = min(max(last, first + 1), lists)
+        yield first, last
+        first = last

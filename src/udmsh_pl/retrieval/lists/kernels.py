@@ -63,9 +63,15 @@ def assign(codes: Any, heads: Any, starts: Any, centres: Any, near: int, out: An
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def scatter(codes: Any, first: int, lists: Any, cursors: Any, out: Any, rows: Any) -> None:
-    """Put codes [N, W], which are rows ``first`` and on, behind the last of their lists."""
+def scatter(
+    codes: Any, first: int, lists: Any, taken: Any, cursors: Any, out: Any, rows: Any
+) -> None:
+    """Put those of codes [N, W], which are rows ``first`` and on, whose list is of the range
+    ``taken`` behind the last of their lists.
+    """
     for i in range(len(codes)):
+        if not taken[0] <= lists[i] < taken[1]:
+            continue
         place = cursors[lists[i]]
         cursors[lists[i]] += 1
         for w in range(codes.shape[1]):
