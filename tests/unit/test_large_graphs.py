@@ -35,6 +35,23 @@ def test_few_cells_find_nearly_all() -> None:
     assert np.mean(found) > 9
 
 
+def test_what_one_border_parts_another_partition_finds() -> None:
+    unit = unit_rows(grouped(20 * CELL, 200))
+    _, exact = nearest_neighbours(unit, 10)
+
+    def missed(partitions: int) -> float:
+        cosines, rows = neighbours_by_cell(unit, 10, around=4, partitions=partitions)
+        assert (np.diff(cosines, axis=1) <= 0).all()
+        assert all(len(np.unique(row)) == 10 for row in rows)
+        np.testing.assert_allclose(
+            cosines[:99], np.einsum("nd,nkd->nk", unit[:99], unit[rows[:99]]), atol=1e-5
+        )
+        found = [len(np.intersect1d(one, other)) for one, other in zip(rows, exact, strict=True)]
+        return 10 - float(np.mean(found))
+
+    assert missed(3) < missed(1) / 2
+
+
 def test_copies_fill_a_cell_and_no_row_is_its_own_neighbour() -> None:
     unit = unit_rows(np.concatenate([np.ones((4 * CELL, 8)), grouped(CELL, 3, dim=8)]))
     cosines, rows = neighbours_by_cell(unit, 5, around=1)

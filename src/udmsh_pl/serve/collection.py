@@ -166,8 +166,8 @@ def _chance(index: ImageIndex) -> tuple[float, float]:
         found.append(near[others != row])
     if not found or not len(found[0]):
         return 1.0, 1.0
-    own = [np.quantile(one, [STRONG, LIKELY]) for one in found]
-    strong, likely = np.median(own, axis=0)
+    quantiles = [np.quantile(one, [STRONG, LIKELY]) for one in found]
+    strong, likely = np.median(quantiles, axis=0)
     return float(strong), float(likely)
 
 
