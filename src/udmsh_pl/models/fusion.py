@@ -63,8 +63,8 @@ class FusedFeature(nn.Module):
         self.axes[:, :rank] = axes[:, :rank]
         self.scale.copy_(self._turn(fused).std().clamp_min(1e-12))
 
-    def discount_views(self, shown: Tensor, power: float) -> Tensor:
-        """Shorten the directions in which an image differs from its own views.
+    def discount_views(self, shown: Tensor, power: float) -> None:
+        """Shorten the directions in which an image differs from its own views, in place.
 
         A direction whose variance within an image's views is w shrinks by ``w^(power / 2)``; then
         the axes are the principal ones again. As linear discriminant analysis does with classes
@@ -73,9 +73,6 @@ class FusedFeature(nn.Module):
         Args:
             shown: ``[N, 1 + V, dims]``, fused train images and their views
             power: 0 changes nothing, 1 makes every direction vary alike within views
-
-        Returns:
-            What ``shown`` is now, float16 of the same shape.
         """
         rows = torch.from_numpy(sample_rows(len(shown), FIT_ROWS))
         sample = shown[rows].float()  # [n, 1 + V, dims]
@@ -87,9 +84,8 @@ class FusedFeature(nn.Module):
         turn = turn @ principal
         turn /= (sample[:, 0] @ turn).std().clamp_min(1e-12)
         self.axes.copy_(self.axes @ turn)
-        return torch.cat(
-            [(block.float() @ turn).half() for block in torch.split(shown, ROWS_AT_ONCE)]
-        )
+        for block in torch.split(shown, ROWS_AT_ONCE):
+            block.copy_(block.float() @ turn)
 
     def forward(self, parts: Tensor) -> Tensor:
         """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the

@@ -61,16 +61,18 @@ def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str
     parts = (feature.shape[1], map_dim) if map_dim else (feature.shape[1],)
     fusion = FusedFeature(parts, settings.dims)
     fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), settings.with_map))
-    inputs = [_fused(fusion, feature, feature_map, settings.with_map)]
-    for view in range(stored["views"].shape[1] if "views" in stored else 0):
-        views = stored["views"][:, view], stored["view_maps"][:, view]
-        inputs.append(_fused(fusion, *views, settings.with_map))
-    shown = torch.stack(inputs, dim=1)
-    if shown.shape[1] > 1 and settings.view_discount:
-        shown = fusion.discount_views(shown, settings.view_discount)
+    views = stored["views"].shape[1] if "views" in stored else 0
+    shown = torch.empty(len(feature), 1 + views, settings.dims, dtype=torch.float16)
+    shown[:, 0] = _fused(fusion, feature, feature_map, settings.with_map)
+    for view in range(views):
+        arrays = stored["views"][:, view], stored["view_maps"][:, view]
+        shown[:, 1 + view] = _fused(fusion, *arrays, settings.with_map)
+    unit = near = unit_rows(shown[:, 0].float().numpy())
+    if views and settings.view_discount:
+        fusion.discount_views(shown, settings.view_discount)
+        near = unit_rows(shown[:, 0].float().numpy())
     state = {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
-    near = unit_rows(shown[:, 0].float().numpy())
-    targets, nearest = _levels(unit_rows(inputs[0].float().numpy()), near, settings)
+    targets, nearest = _levels(unit, near, settings)
     return state | {
         "inputs": shown,
         "targets": torch.from_numpy(targets),
