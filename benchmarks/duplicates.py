@@ -30,7 +30,7 @@ from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search import HashEncoder, ImageIndex
-from udmsh_pl.search.duplicates import RADIUS, candidates
+from udmsh_pl.search.duplicates import AXES, RADIUS, candidates
 
 KINDS = ("resized", "recompressed", "cropped", "brightened", "mirrored", "rotated")
 THRESHOLDS = tuple(round(0.7 + 0.01 * step, 2) for step in range(30))  # of the CNN's cosine
@@ -56,26 +56,28 @@ def make_copies(original: Path, folder: Path, generator: random.Random) -> None:
         copy.save(folder / f"{original.stem}.{kind}.jpg", quality=quality)
 
 
-def phash(path: Path) -> NDArray[np.bool_]:
-    with Image.open(path) as image:
-        grey = np.asarray(
-            image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=float
-        )
+def phash(image: Image.Image) -> NDArray[np.bool_]:
+    grey = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS).convert("L"), dtype=float)
     low = dct(dct(grey, axis=0), axis=1)[:8, :8]
     bits: NDArray[np.bool_] = (low >= np.median(low.flatten()[1:])).ravel()
     return bits
 
 
-def dhash(path: Path) -> NDArray[np.bool_]:
-    with Image.open(path) as image:
-        grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=int)
+def dhash(image: Image.Image) -> NDArray[np.bool_]:
+    grey = np.asarray(image.resize((9, 8), Image.Resampling.LANCZOS).convert("L"), dtype=int)
     bits: NDArray[np.bool_] = (grey[:, 1:] > grey[:, :-1]).ravel()
     return bits
 
 
-def hash_pairs(paths: list[Path], function: Callable[[Path], NDArray[np.bool_]]) -> list[Pairs]:
+def hash_pairs(
+    paths: list[Path], function: Callable[[Image.Image], NDArray[np.bool_]]
+) -> list[Pairs]:
     """Pairs within each radius from 0 to 20."""
-    words = code_words(np.packbits([function(path) for path in paths], axis=1))
+    bits = []
+    for path in paths:
+        with Image.open(path) as image:
+            bits.append(function(image.convert("RGB")))
+    words = code_words(np.packbits(bits, axis=1))
     found: list[Pairs] = [set() for _ in range(21)]
     for row in range(len(paths) - 1):
         distances = popcounts(words[row + 1 :] ^ words[row])
@@ -151,7 +153,8 @@ def main() -> None:
         }
         stems = [path.stem for path in chosen]
         rows = {f"udmsh duplicates ({seconds:.0f} s)": scores(ours, stems)}
-        proposed = list(candidates(index.rows.codes, index.rows.features, RADIUS))
+        print(rows, flush=True)
+        proposed = list(candidates(index.rows.codes, index.rows.features[:, :AXES], RADIUS))
         files = index.rows.names
         rows[f"its {len(proposed):,} candidates"] = scores(
             {(files[one], files[two]) for one, two, _ in proposed}, stems

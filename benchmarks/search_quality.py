@@ -5,8 +5,8 @@
 
 Each collection is learned from as ``udmsh index`` does it, without labels; its query pictures are
 never learned from. IMAGES is a folder of pictures, LISTS one of list files, FOLDER what
-``scripts/drawings.py`` made: pictures of no benchmark, on which the length of the re-rank feature
-is chosen.
+``scripts/drawings.py`` made: pictures of no benchmark, on which the lengths of shortlist and
+re-rank feature and the share of the codes are chosen.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.list_file import read_list
 from udmsh_pl.models.fusion import FusedEncoder, side_by_side
 from udmsh_pl.retrieval import evaluate_codes
+from udmsh_pl.search.index import SHORTLIST
 from udmsh_pl.search.learned import fit_udmsh_plus
-from udmsh_pl.search.nearest import reranked, shortlist
+from udmsh_pl.search.nearest import CODE_SHARE, reranked, shortlist
 from udmsh_pl.search.network import pack_bits, to_int8
 from udmsh_pl.search.train import BITS, steps_for
 
 KS = (1, 10, 100)
-SHORTLIST = 200
-DIMS = (64, 128, 256)
+DIMS = (128, 240, 512)
 Scores = dict[str, tuple[int, list[float]]]  # way -> bytes a picture, mAP at each of KS
 
 
@@ -122,7 +122,7 @@ def measured(
 
         def search(row: int, near: list[NDArray[np.int8]] = near) -> NDArray[np.int64]:
             distances, rows = shortlist(codes[0][row], codes[1], SHORTLIST)
-            return reranked(distances, rows, near[0][row], near[1][rows])[1]
+            return reranked(distances, rows, BITS, near[0][row], near[1][rows])[1]
 
         name = f"two stages, int8 of {dims} axes"
         found[name] = width + dims, ranking_map(search, *labels)
@@ -159,8 +159,9 @@ def main() -> None:
         f"Backbone {OFFLINE_BACKBONE}, frozen, 224 px; udmsh-plus of {BITS} bits learned from the "
         f"collection's own pictures without labels, seeds 0 to {arguments.seeds - 1}: mean ± "
         f"deviation. A shortlist of {SHORTLIST} by Hamming distance (more at a tie) is ordered by "
-        "the cosine of int8 features. P@1 of codes is expected over orders of tied pictures, and "
-        'so are their mAP; denominator "retrieved", a query without a hit counts 0.',
+        f"the cosine of int8 features, {1 - CODE_SHARE:.0%} of a likeness, and that of codes. P@1 "
+        "of codes is expected over orders of tied pictures, and so are their mAP; denominator "
+        '"retrieved", a query without a hit counts 0.',
     ]
     for name, query, database in collections(arguments):
         arrays = [

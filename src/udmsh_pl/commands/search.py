@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Search and print, most alike first."""
     start_faster()
     index = ImageIndex.open(arguments.index)
+    index.encoder.prepare()
     matches = index.search(arguments.picture, arguments.k, arguments.rerank)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # names on a disk may be no UTF-8

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class HashEncoder:
     def __init__(self, folder: Path, runner: Runner = "auto") -> None:
         self.folder, self.spec, self.runner = folder, read_spec(folder), runner
         self._run: Run | None = None
+        self._loading: Future[Run] | None = None
 
     @classmethod
     def load(cls, source: Path | str, runner: Runner = "auto") -> "HashEncoder":
@@ -99,6 +101,12 @@ class HashEncoder:
 
         return push(self.folder, name, card(self.spec, WEIGHTS), private, token)
 
+    def prepare(self) -> None:
+        """Begin to load the network in a thread: a first picture is read and decoded meanwhile."""
+        pool = ThreadPoolExecutor(1)
+        self._loading = pool.submit(runner_of, self.folder, self.spec, self.runner)
+        pool.shutdown(wait=False)
+
     @property
     def bits(self) -> int:
         """Code length K."""
@@ -130,16 +138,21 @@ class HashEncoder:
 
     def encode_pixels(self, pixels: Iterator[NDArray[np.uint8]]) -> Iterator[Encoded]:
         """Codes and features of prepared pictures, uint8 [3, S, S] each, batch by batch."""
-        if self._run is None:
-            self._run = runner_of(self.folder, self.spec, self.runner)
         batch: list[NDArray[np.uint8]] = []
         for one in pixels:
             batch.append(one)
             if len(batch) == BATCH:
-                yield self._run(np.stack(batch))
+                yield self._network()(np.stack(batch))
                 batch.clear()
         if batch:
-            yield self._run(np.stack(batch))
+            yield self._network()(np.stack(batch))
+
+    def _network(self) -> Run:
+        if self._run is None:
+            loading = self._loading
+            own = self.folder, self.spec, self.runner
+            self._run = loading.result() if loading else runner_of(*own)
+        return self._run
 
     def save(self, folder: Path | str) -> None:
         """Copy the encoder to another folder; ``encoder.json`` is last: half a copy is none."""

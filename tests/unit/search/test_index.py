@@ -57,14 +57,16 @@ def test_each_picture_finds_itself_first_and_a_small_copy_finds_its_original(bui
     assert found.similar(5, k=2)[0].row == 5
 
 
-def test_similarity_is_the_cosine_and_orders_the_shortlist(built: Path) -> None:
+def test_similarity_is_of_features_and_codes_and_orders_the_shortlist(built: Path) -> None:
     found = ImageIndex.open(built / "index")
     matches = found.search(built / "pictures/03.png", k=12)
     features = found.rows.features.astype(float)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     bits = np.unpackbits(found.rows.codes, axis=1)
     row = list(found.rows.names).index("03.png")
-    assert [one.similarity for one in matches] == sorted((unit @ unit[row]).round(4), reverse=True)
+    of_codes = 1 - 2 * (bits != bits[row]).mean(1)
+    alike = 0.9 * unit @ unit[row] + 0.1 * of_codes
+    assert [one.similarity for one in matches] == sorted(alike.round(4), reverse=True)
     for one in matches:
         assert one.distance == (bits[one.row] != bits[row]).sum()
     by_code = found.search(built / "pictures/03.png", k=12, rerank=0)
