@@ -1,6 +1,7 @@
 """Copies found by ``udmsh duplicates``, PHash, DHash and a CNN: recall by kind of copy, precision.
 
-    python benchmarks/duplicates.py PICTURES [--originals 1000] [--model INDEX_OR_CKPT] [--out FILE]
+    python benchmarks/duplicates.py PICTURES [--originals 1000] [--model INDEX_OR_CKPT]
+        [--work FOLDER] [--out FILE]
 
 Of some pictures, six copies each are made (half size, JPEG quality 30, a random tenth of both
 sides cut off, 1.3 times as bright, mirrored, turned by 90 degrees) and put among all pictures of
@@ -88,14 +89,13 @@ def hash_pairs(
     return found
 
 
-def cnn_pairs(paths: list[Path]) -> list[Pairs]:
+def cnn_pairs(paths: list[Path], work: Path) -> list[Pairs]:
     """Pairs whose features' cosine is at least each of THRESHOLDS."""
     images = ImageList(
         [path.name for path in paths], np.zeros((len(paths), 0), dtype=bool), paths[0].parent
     )
-    with tempfile.TemporaryDirectory() as cache:
-        arrays = FeatureExtractor(Path(cache), OFFLINE_BACKBONE, workers=1).clean(images)
-        features = np.asarray(arrays["global_feature"], dtype=np.float32)
+    arrays = FeatureExtractor(work / "cache", OFFLINE_BACKBONE, workers=1).clean(images)
+    features = np.asarray(arrays["global_feature"], dtype=np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     found: list[Pairs] = [set() for _ in THRESHOLDS]
     for row in range(len(paths) - 1):
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, nargs="?")
     parser.add_argument("--originals", type=int, default=1000)
     parser.add_argument("--model", type=Path, help="encoder; without it one is learned")
+    parser.add_argument("--work", type=Path, help="keep pictures, index and features here")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/duplicates.md"))
     arguments = parser.parse_args()
     if arguments.pictures is None:
@@ -135,24 +136,27 @@ def main() -> None:
     names = sorted(arguments.pictures.glob("*.jpg"))
     chosen = generator.sample(names, arguments.originals)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "pictures")
-        folder.mkdir()
-        for path in names:
-            shutil.copy(path, folder)
-        for path in chosen:
-            make_copies(path, folder, generator)
-        encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
-        index = ImageIndex.build(folder, encoder, Path(temporary, "index"))
-        start = time.perf_counter()
+        work = arguments.work or Path(temporary)
+        folder = work / "pictures"
+        if not (work / "index").is_dir():
+            folder.mkdir(parents=True)
+            for path in names:
+                shutil.copy(path, folder)
+            for path in chosen:
+                make_copies(path, folder, generator)
+            encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
+            ImageIndex.build(folder, encoder, work / "index")
+        index = ImageIndex.open(work / "index")
+        start = time.process_time()
         groups = index.duplicates()
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         ours = {
             (one.path.name, two.path.name)
             for group in groups
             for one, two in combinations(group, 2)
         }
         stems = [path.stem for path in chosen]
-        rows = {f"udmsh duplicates ({seconds:.0f} s)": scores(ours, stems)}
+        rows = {f"udmsh duplicates ({seconds:.0f} CPU s)": scores(ours, stems)}
         print(rows, flush=True)
         proposed = list(candidates(index.rows.codes, index.rows.features[:, :AXES], RADIUS))
         files = index.rows.names
@@ -165,7 +169,7 @@ def main() -> None:
             best = max(range(21), key=lambda radius: _f1(tables[radius]))
             rows[f"{name}, radius 10"] = tables[10]
             rows[f"{name}, radius {best} (best F1)"] = tables[best]
-        tables = [scores(pairs, stems) for pairs in cnn_pairs(paths)]
+        tables = [scores(pairs, stems) for pairs in cnn_pairs(paths, work)]
         best = max(range(len(tables)), key=lambda place: _f1(tables[place]))
         rows["CNN, cosine 0.9"] = tables[THRESHOLDS.index(0.9)]
         rows[f"CNN, cosine {THRESHOLDS[best]} (best F1)"] = tables[best]
