@@ -101,7 +101,7 @@ class Command:
         self.process.stdin.flush()
 
     def end(self) -> tuple[int, str, str]:
-        out, problems = self.process.communicate(timeout=60)
+        out, problems = self.process.communicate(timeout=300)
         return self.process.returncode, out, problems
 
 
@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_line(place: Path, tmp_path: Path, number: int) -> No
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "pictures", "--out", place],
-        input="\n", capture_output=True, text=True, check=False, timeout=60,
+        input="\n", capture_output=True, text=True, check=False, timeout=300,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
