@@ -51,7 +51,7 @@ $(VENV)/docs: $(VENV)/installed
 docs: $(VENV)/docs ## the site -> build/site/index.html, strictly and without network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: install ## time and memory, side by side with others -> benchmarks/results/; other scripts need pictures
+bench: install ## time and memory beside others, minutes a script -> benchmarks/results/; other scripts: pictures or hours
 	for name in encoding evaluation processes scaling training; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean: ## remove the virtual environment and caches (runs/ stays)

@@ -14,6 +14,9 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.shipped import plans
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_PATH = (
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS,
+)  # fmt: skip
 LIGHTNING = ("fit", "validate", "test", "predict")
 COMMANDS = {
     "reproduce": "train, score and report every method of a plan (--bits, --seeds, --methods)",
@@ -38,6 +41,8 @@ def main(args: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")
     try:
+        if any("\0" in argument for argument in arguments):
+            raise InputError("an argument holds a NUL, which no name of a file can")
         status = _dispatch(arguments)
     except ValueError as error:
         cause = user_mistake(error)
@@ -51,6 +56,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except PermissionError as error:
         status = _tell(f"{error.filename}: permission denied; mend its permissions")
     except OSError as error:
+        if error.errno in NO_PATH and error.filename:
+            sys.exit(_tell(f"{error.filename}: {error.strerror}; give another path"))
         if error.errno not in NO_ROOM:
             raise
         where = error.filename or "a log of the run"

@@ -16,6 +16,7 @@ from udmsh_pl.errors import InputError
 Limited = Literal["PIXELS", "BYTES", "ROWS"]
 _DEFAULTS: dict[Limited, int] = {"PIXELS": 64_000_000, "BYTES": 512 << 20, "ROWS": 2_000_000}
 _BLOCK = 1 << 20
+_FOLDER = 0x10  # of a member's attributes; torch gives it memory that nobody has written to
 
 
 def limit(of: Limited) -> int:
@@ -118,6 +119,8 @@ def check_archive(path: Path, most: int | None = None) -> None:
             if len({member.filename for member in members}) < len(members):
                 raise InputError(f"{path}: a member stands twice in it; {damaged}")
             for member in members:
+                if member.external_attr & _FOLDER and not member.is_dir():
+                    raise InputError(f"{path}: a member is marked as a folder; {damaged}")
                 with archive.open(member) as stream:
                     while stream.read(_BLOCK):
                         pass

@@ -158,6 +158,24 @@ def test_no_command_and_a_wrong_one(udmsh: Run, capsys: pytest.CaptureFixture[st
     assert "fit" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["lists/query.txt", "lists/query.txt/x", "n" * 300])
+def test_a_folder_that_cannot_be_one_is_a_line(
+    colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/query.txt").touch()
+    plan = ("reproduce", colours / "config.yaml", "--methods", "lsh", "--bits", 8, "--seeds", 0)
+    assert udmsh(*plan, "--out", out) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"udmsh: error: {out}")
+    assert line.endswith("give another path")
+
+
+def test_a_nul_is_a_line(udmsh: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert udmsh("index", "a\0b", "--out", "x") == 2
+    assert "NUL" in capsys.readouterr().err
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     code = (
         "from udmsh_pl import cli; cli._dispatch = lambda _: print('x' * 10**6) or 0; "

@@ -1,6 +1,7 @@
 """Limits, and checks that come before any parser."""
 
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def test_one_flipped_bit_in_a_checkpoint_is_found_though_torch_reads_it(tmp_path
     assert torch.load(path, weights_only=True)["state_dict"]["weight"][500] != 500
     with pytest.raises(InputError, match=r"a\.ckpt: its checksum is another; it is cut short or"):
         check_archive(path)
+
+
+def test_what_passes_is_what_torch_reads(tmp_path: Path) -> None:
+    path, weight = tmp_path / "a.ckpt", torch.arange(100.0)
+    torch.save({"weight": weight}, path)
+    whole, passed = path.read_bytes(), 0
+    start = whole.rindex(b"a/data/0") - 46  # its entry in the directory, which has no checksum
+    for bit in range(8 * start, 8 * (start + 46 + len("a/data/0"))):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            check_archive(path)
+            found = torch.load(path, weights_only=True)["weight"]
+        except (InputError, RuntimeError, KeyError, pickle.UnpicklingError):
+            continue
+        passed += 1
+        assert torch.equal(found, weight), f"bit {bit % 8} of byte {bit // 8 - start}"
+    assert passed > 50  # dates, and who made it
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 10])
