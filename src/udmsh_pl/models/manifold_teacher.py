@@ -85,7 +85,8 @@ def _levels(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """``targets [N, R]`` and ``nearest [N, 3]`` of fused features of length 1."""
     count, share = len(unit), settings.near_share
-    nearest = nearest_neighbours(near, min(COMPANIONS, count - 1))[1]
+    k = max(1, min(COMPANIONS, count - 1))  # of two images each has one
+    nearest = nearest_neighbours(near, k)[1][:, np.arange(COMPANIONS).clip(max=k - 1)]
     nearest = np.where(nearest >= 0, nearest, np.arange(count)[:, None])
     if settings.teacher == "cosine":
         return near * np.float32((1 - share / 2) ** 0.5), nearest

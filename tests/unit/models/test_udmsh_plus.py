@@ -279,3 +279,11 @@ def test_what_is_out_of_range_is_refused_by_name(name: str, value: float) -> Non
 def test_negative_settings_are_refused_by_name(name: str) -> None:
     with pytest.raises(InputError, match=f"--model.{name}"):
         UDMSHPlus(bits=8, backbone="resnet10t", weights="random", **{name: -1.0})
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_very_few_images_have_companions_too(stored: dict[str, np.ndarray], count: int) -> None:
+    built = model({name: values[:count] for name, values in stored.items()})
+    assert built._nearest.shape == (count, 3)
+    assert ((built._nearest >= 0) & (built._nearest < count)).all()
+    assert built.with_companions(torch.arange(count)).shape == (count,)
