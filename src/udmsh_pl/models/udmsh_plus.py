@@ -94,7 +94,11 @@ class UDMSHPlus(HashingModule):
                 raise InputError(
                     f"{name} is {value}; give --model.{name} a number of at least 0, or null"
                 )
-        for name, value, most in (("near_share", near_share, 1), ("companions", companions, 3)):
+        for name, value, most in (
+            ("near_share", near_share, 1),
+            ("companions", companions, 3),
+            ("view_discount", view_discount, 1),
+        ):
             if not 0 <= value <= most:
                 raise InputError(
                     f"{name} is {value}; give --model.{name} a number from 0 to {most}"
