@@ -3,6 +3,8 @@
 Letters in shapes: B images of a batch, K bits. b = sign(u) with sign(0) = +1.
 
 In DDP the caller passes the global batch (see ``models/base.py``); nothing here knows of processes.
+Where a sum over pairs scales a gradient, rows are added up first: a whole matrix at once would be
+added up thread by thread, and the result depend on their number.
 """
 
 from typing import Literal
@@ -43,7 +45,8 @@ def multilevel_pairwise_loss(
     off_diagonal = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
     weight = off_diagonal.to(u.dtype) if weight is None else weight.to(u.dtype) * off_diagonal
     errors = (u @ (u if other is None else other).T / u.shape[1] - similarity.to(u.dtype)).square()
-    return (weight * errors).sum() / weight.sum().clamp_min(torch.finfo(u.dtype).tiny)
+    total = weight.sum(1).sum().clamp_min(torch.finfo(u.dtype).tiny)
+    return (weight * errors).sum() / total
 
 
 def asymmetric_pairwise_loss(

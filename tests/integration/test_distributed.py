@@ -16,80 +16,80 @@ def ddp(processes: int) -> tuple[object, ...]:
     return ("--trainer.devices", processes, "--trainer.strategy", "ddp")
 
 
-@pytest.mark.parametrize("isometry", ["pairwise", pytest.param("rotation", marks=pytest.mark.slow)])
-def test_two_processes_train_as_one(
-    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, isometry: str
+UDMSH = (
+    "--model.confidence", "true", "--model.balance_weight", 0.1, "--model.batch_norm", "true",
+    "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
+)  # fmt: skip
+ROTATION = (*UDMSH, "--model.isometry", "rotation")
+PLUS = ("--model", "udmsh_pl.models.UDMSHPlus", "--model.dims", 16)  # with dropout
+SDC = ("--model", "udmsh_pl.baselines.SDC", "--model.contrastive_weight", 0.5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(UDMSH, id="udmsh"),
+        pytest.param(ROTATION, id="rotation", marks=pytest.mark.slow),
+        pytest.param(PLUS, id="udmsh-plus"),
+        pytest.param(SDC, id="sdc", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_train_as_one_bit_for_bit(
+    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, model: tuple[object, ...]
 ) -> None:
     options = (
-        "--config", colours / "config.yaml", "--trainer.max_epochs", 2,
-        "--trainer.precision", "64-true", "--data.views", 3, "--data.cache_dir", tmp_path / "cache",
-        "--model.isometry", isometry, "--model.confidence", "true", "--model.balance_weight", 0.1,
-        "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
+        "--config", colours / "config.yaml", "--trainer.max_epochs", 2, "--data.views", 3,
+        "--data.cache_dir", tmp_path / "cache", *model,
     )  # fmt: skip
     two = udmsh_process("fit", *options, *ddp(2), *recorder(tmp_path / "two"))
     assert two.returncode == 0, two.stderr[-2000:]
     assert two.stderr.count("| 13/13 [") == 1, two.stderr  # extracted once, not once a process
     assert two.stderr.count("| 61/61 [") == 2, two.stderr  # and so were the views
     assert udmsh("fit", *options, *recorder(tmp_path / "one")) == 0
-    one, first, second = (
-        torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt")
-    )
-    assert one["split"] == first["split"] == second["split"]
-    assert len(one["steps"]) == len(first["steps"]) == len(second["steps"]) == 6
-    for whole, *halves in zip(one["steps"], first["steps"], second["steps"], strict=True):
-        rows = torch.cat([half["rows"] for half in halves])
-        assert sorted(rows.tolist()) == sorted(whole["rows"].tolist())
-        for half in halves:
-            torch.testing.assert_close(half["loss"], whole["loss"], **EXACT)
-            torch.testing.assert_close(half["gradients"], whole["gradients"], **EXACT)
+    one, *both = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    for found in both:
+        assert found["split"] == one["split"]
+        assert len(found["steps"]) == len(one["steps"]) == 6
+        for here, whole in zip(found["steps"], one["steps"], strict=True):
+            torch.testing.assert_close(here, whole, rtol=0, atol=0)  # rows, loss, gradients
+        torch.testing.assert_close(found["weights"], one["weights"], rtol=0, atol=0)
     # each epoch has its own order
     assert one["steps"][0]["rows"].tolist() != one["steps"][3]["rows"].tolist()
-    assert torch.equal(first["weights"]["rotation"], second["weights"]["rotation"])
-    # so small a set leaves many rotations equally good, and rounding decides
-    for found in (one, first, second):
-        found["weights"].pop("rotation")
-    assert first["weights"].keys() == one["weights"].keys()
-    for found in (first, second):
-        torch.testing.assert_close(found["weights"], one["weights"], **EXACT)
-    for norm in (value.norm() for value in one["steps"][-1]["gradients"].values()):
-        assert norm > 1e-6  # what is equal is not zero
+    last = one["steps"][-1]["gradients"]
+    assert max(float(value.norm()) for value in last.values()) > 1e-6  # what is equal is not zero
 
 
 @pytest.mark.parametrize(
-    ("model", "own"),
+    "model",
     [
-        ("udmsh_pl.models.UDMSHPlus", ("--model.dropout", 0, "--model.dims", 16)),
-        pytest.param(
-            "udmsh_pl.baselines.SDC",
-            ("--model.contrastive_weight", 0.5),
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(UDMSH, id="udmsh"),
+        pytest.param(PLUS, id="udmsh-plus", marks=pytest.mark.slow),
+        pytest.param(SDC[:2], id="sdc", marks=pytest.mark.slow),
     ],
-    ids=["udmsh-plus", "sdc"],
 )
-def test_what_is_normalised_over_a_batch_is_over_the_global_one(
-    colours: Path,
-    udmsh: Run,
-    udmsh_process: Process,
-    tmp_path: Path,
-    model: str,
-    own: tuple[object, ...],
+def test_two_processes_fine_tune_as_one(
+    colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path, model: tuple[object, ...]
 ) -> None:
     options = (
-        "--config", colours / "config.yaml", "--trainer.max_epochs", 1, "--trainer.precision",
-        "64-true", "--model", model, *own, "--trainer.limit_val_batches", 0,
+        "--config", colours / "config.yaml", "--trainer.max_epochs", 1, "--data.views", 3,
+        "--trainer.precision", "64-true", "--model.finetune", "true",
+        "--trainer.limit_val_batches", 0, *model,
     )  # fmt: skip
     two = udmsh_process("fit", *options, *ddp(2), *recorder(tmp_path / "two"))
     assert two.returncode == 0, two.stderr[-2000:]
     assert udmsh("fit", *options, *recorder(tmp_path / "one")) == 0
     one, *halves = (torch.load(tmp_path / name) for name in ("one/0.pt", "two/0.pt", "two/1.pt"))
     assert [len(part["steps"]) for part in (one, *halves)] == [3, 3, 3]
-    for part in halves:
-        for whole, half in zip(one["steps"], part["steps"], strict=True):
-            torch.testing.assert_close(half["loss"], whole["loss"], rtol=1e-6, atol=1e-9)
-        # running means and variances too
-        torch.testing.assert_close(part["weights"], one["weights"], rtol=1e-6, atol=1e-9)
-    assert any("running_var" in name for name in one["weights"])
+    for number, whole in enumerate(one["steps"]):
+        parts = [half["steps"][number] for half in halves]
+        rows = torch.cat([part["rows"] for part in parts])
+        assert sorted(rows.tolist()) == sorted(whole["rows"].tolist())
+        for part in parts:
+            torch.testing.assert_close(part["loss"], whole["loss"], **EXACT)
+            torch.testing.assert_close(part["gradients"], whole["gradients"], **EXACT)
+    for half in halves:
+        # Adam divides by gradients that are all rounding: a bias before a batch normalisation
+        torch.testing.assert_close(half["weights"], one["weights"], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.slow

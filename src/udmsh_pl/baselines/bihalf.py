@@ -58,5 +58,5 @@ class BiHalf(CosineMatching):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Cosine matching over the global batch, which is also what the bits are balanced over."""
-        codes = bi_half(self.gather(self.logits(batch)), self.gamma)
+        codes = bi_half(self.logits(batch), self.gamma)
         return {"cosine": self.matching(codes, batch)}

@@ -70,7 +70,7 @@ class CIBHash(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """NT-Xent and bottleneck over the global batch of both views."""
-        first, second = (self.gather(self.logits(self.view(batch, number))) for number in (0, 1))
+        first, second = (self.logits(self.view(batch, number)) for number in (0, 1))
         divergence = (bernoulli_kl(first, second) + bernoulli_kl(second, first)) / 2
         return {
             "contrastive": nt_xent_loss(

@@ -120,12 +120,12 @@ class CIMON(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Semantic consistency across the views, and contrast, over the global batch."""
-        cluster = self.gather(self.cluster[batch["index"].to(self.cluster.device)].to(self.device))
+        cluster = self.cluster[batch["index"].to(self.cluster.device)].to(self.device)
         codes, similarities, weights = [], [], []
         for number in (0, 1):
             view = self.view(batch, number)
-            codes.append(self.gather(self(view)))
-            distances = self.structure.distances(self.gather(view["global_feature"]))
+            codes.append(self(view))
+            distances = self.structure.distances(view["global_feature"])
             similarities.append(agreed_similarity(distances, cluster, self.mode))
             weights.append(self.structure.weight(distances) * similarities[-1].abs())
         weight = weights[0] * weights[1]

@@ -33,7 +33,7 @@ class GreedyHash(CosineMatching):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Cosine matching and penalty over the global batch."""
-        h = self.gather(self.logits(batch))
+        h = self.logits(batch)
         return {
             "cosine": self.matching(straight_through_sign(h), batch),
             "penalty": self.alpha * (h.abs() - 1).abs().pow(3).mean(),

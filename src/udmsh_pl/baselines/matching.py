@@ -56,4 +56,4 @@ class CosineMatching(HashingModule):
         """The loss of codes ``[B, K]`` of the global batch, whose part in this process is
         ``batch``.
         """
-        return cosine_matching_loss(codes, self.gather(batch["global_feature"] - self.mean))
+        return cosine_matching_loss(codes, batch["global_feature"] - self.mean)

@@ -105,7 +105,5 @@ class MLS3RDUH(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """:func:`log_cosh_loss` over the global batch."""
-        similarity = self.similarity(
-            self.gather(batch["index"]), self.gather(batch["global_feature"])
-        )
-        return {"pairwise": log_cosh_loss(self.gather(self(batch)), similarity)}
+        similarity = self.similarity(batch["index"], batch["global_feature"])
+        return {"pairwise": log_cosh_loss(self(batch), similarity)}

@@ -95,8 +95,8 @@ class NSH(HashingModule):
         codes, latents = [], []
         for number in (0, 1):
             view = self.view(batch, number)
-            codes.append(self.gather(straight_through_sign(self.logits(view))))
-            latents.append(self.gather(normalize(self.latent(view["global_feature"].float()))))
+            codes.append(straight_through_sign(self.logits(view)))
+            latents.append(normalize(self.latent(view["global_feature"].float())))
         alike = (1 + codes[0] @ codes[1].T / self.bits) / 2  # [B, B]
         order = soft_sort(alike, self.sort_temperature)  # [B, B, B]
         cosines = latents[0] @ latents[1].T / self.temperature

@@ -13,7 +13,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.batch_norm import GlobalBatchNorm
+from udmsh_pl.models.batch_norm import BatchNorm
 from udmsh_pl.models.options import Branches, TrainingOptions
 from udmsh_pl.precision import at_least_float32
 
@@ -91,7 +91,7 @@ class SDC(HashingModule):
         self.beta, self.orthogonal, self.temperature = beta, orthogonal, temperature
         self.quantisation_weight = quantisation_weight
         self.contrastive_weight = contrastive_weight
-        self.output_norm = GlobalBatchNorm(self.bits)
+        self.output_norm = BatchNorm(self.bits)
 
     def logits(self, batch: Batch) -> Tensor:
         """Encoder output v, normalised over the batch, ``[B, K]``."""
@@ -108,17 +108,15 @@ class SDC(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Calibration, quantisation and, where it has a weight, NT-Xent over the global batch."""
-        outputs = self.gather(self.logits(batch))
-        features = self.gather(batch["global_feature"])
+        outputs = self.logits(batch)
+        features = batch["global_feature"]
         error = 1 - torch.cosine_similarity(outputs, sign(outputs))
         terms = {
             "calibration": calibration_loss(outputs, features, self.beta, self.orthogonal),
             "quantisation": self.quantisation_weight * error.mean(),
         }
         if self.contrastive_weight:
-            first, second = (
-                self.gather(self.logits(self.view(batch, number))) for number in (0, 1)
-            )
+            first, second = (self.logits(self.view(batch, number)) for number in (0, 1))
             terms["contrastive"] = self.contrastive_weight * nt_xent_loss(
                 first, second, self.temperature
             )

@@ -95,7 +95,5 @@ class SSDH(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """:func:`ssdh_loss` over the global batch."""
-        distances = self.structure.distances(self.gather(batch["global_feature"]))
-        return {
-            "pairwise": ssdh_loss(self.gather(self(batch)), self.structure.similarity(distances))
-        }
+        distances = self.structure.distances(batch["global_feature"])
+        return {"pairwise": ssdh_loss(self(batch), self.structure.similarity(distances))}

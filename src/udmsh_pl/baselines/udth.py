@@ -119,12 +119,11 @@ class UDTH(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Triplets over the global batch, decoding and quantisation."""
-        own = self(batch)
+        u = self(batch)
         centred = batch["global_feature"].float() - self.mean
-        decoded = self.decoder(own.to(self.decoder.weight.dtype)).float()
-        error = self.gather((decoded - normalize(centred, dim=1)).square().sum(1)).mean()
-        u, features = self.gather(own), self.gather(centred)
-        triplets = pseudo_triplets(features, self.near, self.far)
+        decoded = self.decoder(u.to(self.decoder.weight.dtype)).float()
+        error = (decoded - normalize(centred, dim=1)).square().sum(1).mean()
+        triplets = pseudo_triplets(centred, self.near, self.far)
         return {
             "triplet": triplet_loss(u, *triplets, self.margin),
             "decoding": self.decoding_weight * error,

@@ -96,8 +96,8 @@ class WCH(HashingModule):
         for view, seen in zip(views, attended, strict=True):
             folded = seen.transpose(1, 2).reshape(view["feature_map"].shape)
             logits = self.logits({**view, "feature_map": folded})
-            codes.append(self.gather(straight_through_sign(torch.tanh(logits))))
-        first, second = (self.gather(one) for one in attended)
+            codes.append(straight_through_sign(torch.tanh(logits)))
+        first, second = attended
         weights = patch_weights(first, second, self.weight_temperature)
         return {
             "contrastive": weighted_contrastive_loss(codes[0], codes[1], weights, self.temperature),

@@ -188,7 +188,7 @@ class RetrievalDataModule(LightningDataModule):
         stored, world, rank = self.features("train"), 1, 0
         if self.train_arrays is not None:
             stored = {name: stored[name] for name in self.train_arrays if name in stored}
-        if self.trainer is not None:
+        if self.finetune and self.trainer is not None:  # else every process computes the whole head
             world, rank = self.trainer.world_size, self.trainer.global_rank
         whole = min(self.batch_size, len(images))  # of all processes together
         share, steps = max(1, whole // world), len(images) // whole

@@ -55,10 +55,9 @@ class HashingModule(ObjectiveModule):
         weight_decay: Adam's (decoupled), 0 for none
         warmup_steps: steps over which the learning rate rises to its value
         cosine_decay: let the learning rate fall to 0 along half a cosine over the training
-        gather_batch: under DDP, compare the images of all processes with each other instead of each
-            process's own
         gradient_checkpointing: recompute the backbone's activations in the backward pass to save
             memory
+        gather_batch: without effect, for one release: processes always share their batches
         trunk_learning_rate: old name of backbone_learning_rate, for one release
     """
 
@@ -84,8 +83,8 @@ class HashingModule(ObjectiveModule):
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         cosine_decay: bool = False,
-        gather_batch: bool = True,
         gradient_checkpointing: bool = False,
+        gather_batch: bool = True,
         trunk_learning_rate: float | None = None,
     ) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class HashingModule(ObjectiveModule):
             }
         )
         # those of subclasses too: they are in the frames that called
-        self.save_hyperparameters(ignore=list(RENAMED))
+        self.save_hyperparameters(ignore=[*RENAMED, "gather_batch"])
         self.hparams.update(renamed)
         self.bits, self.backbone, self.weights, self.finetune = bits, backbone, weights, finetune
         self.branches, self.pooling = branches, pooling
@@ -105,7 +104,7 @@ class HashingModule(ObjectiveModule):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.backbone_learning_rate: float = renamed["backbone_learning_rate"]
         self.warmup_steps, self.cosine_decay = warmup_steps, cosine_decay
-        self.gather_batch, self.gradient_checkpointing = gather_batch, gradient_checkpointing
+        self.gradient_checkpointing = gradient_checkpointing
         self.backbone_info = backbone_info(backbone, weights)
         self.encoder = self.build_encoder()
         self.network: Backbone | None = build_backbone(backbone, weights) if finetune else None
@@ -187,7 +186,10 @@ class HashingModule(ObjectiveModule):
         """
         with self.network_precision():
             if "image" in batch and (self.finetune or "global_feature" not in batch):
-                feature, feature_map = self.backbone_features(batch["image"])
+                feature, feature_map = (
+                    self._of_all(values) if place in self.used_features else values
+                    for place, values in enumerate(self.backbone_features(batch["image"]))
+                )  # fmt: skip
                 if not self.finetune:
                     feature_map = torch.nn.functional.adaptive_avg_pool2d(feature_map, self.grid)
                 logits = self.encoder.logits(feature, feature_map)
@@ -224,14 +226,27 @@ class HashingModule(ObjectiveModule):
             if of_views in batch
         }
 
-    def gather(self, values: Tensor) -> Tensor:
-        """``[B, ...]`` of this process -> the global batch of all processes, with gradients.
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As in the base, of the global batch: whatever is behind the backbone, every process
+        computes for all images, and so computes what one process would.
+
+        With a frozen backbone batches come whole. One that is trained sees this process's images
+        alone, and :meth:`logits` gathers what it says of them.
+        """
+        whole = {
+            name: value if name == "image" else self._of_all(value) for name, value in batch.items()
+        }
+        return super().training_step(whole, batch_idx)
+
+    def _of_all(self, values: Tensor) -> Tensor:
+        """``[B, ...]`` of this process -> of all processes, with gradients.
 
         The backward pass adds the gradients of all processes and DDP then averages over them, which
         leaves the gradient of one process with the whole batch. Rows come in that process's order,
         since they were dealt in turn.
         """
-        if not self.gather_batch or self.trainer.world_size == 1:
+        alone = self._trainer is None or self._trainer.world_size == 1  # `udmsh index` has none
+        if alone or not self.finetune or not self.training:
             return values
         everyone = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
         return everyone.transpose(0, 1).flatten(0, 1)

@@ -4,10 +4,24 @@ import torch
 from torch import Tensor, nn
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.batch_norm import GlobalBatchNorm
+from udmsh_pl.models.batch_norm import BatchNorm
 from udmsh_pl.models.options import Branches, Pooling
 
 MAX_BITS = 1024
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution as a matrix product: on small maps no slower, and unlike a convolution's
+    its gradients are the same on any number of threads.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, width, kernel_size=1)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """``[B, C, h, w] -> [B, width, h, w]``."""
+        positions = feature_map.movedim(1, -1)
+        return nn.functional.linear(positions, self.weight[:, :, 0, 0], self.bias).movedim(-1, 1)
 
 
 class SpatialPool(nn.Module):
@@ -23,7 +37,7 @@ class SpatialPool(nn.Module):
         ):  # Radenovic et al., TPAMI 2019: p = 1 is the mean, p -> inf the maximum; starts at 3
             self.power = nn.Parameter(torch.tensor(3.0))
         elif kind == "attention":
-            self.score = nn.Conv2d(channels, 1, kernel_size=1)
+            self.score = Pointwise(channels, 1)
 
     def forward(self, feature_map: Tensor) -> Tensor:
         """``[B, C, h, w] -> [B, C]``."""
@@ -82,9 +96,9 @@ class DualBranchEncoder(nn.Module):
             )
         if branches != "global":
             self.spatial_branch = nn.Sequential(
-                nn.Conv2d(map_channels, spatial_hidden, kernel_size=1),  # conv6
+                Pointwise(map_channels, spatial_hidden),  # conv6
                 *_after(spatial_hidden, batch_norm),
-                nn.Conv2d(spatial_hidden, spatial_hidden, kernel_size=1),  # conv7
+                Pointwise(spatial_hidden, spatial_hidden),  # conv7
                 *_after(spatial_hidden, batch_norm),
                 SpatialPool(spatial_hidden, pooling),
             )
@@ -116,7 +130,7 @@ class DualBranchEncoder(nn.Module):
 
 
 def _after(width: int, batch_norm: bool) -> list[nn.Module]:
-    return [GlobalBatchNorm(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
+    return [BatchNorm(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
 
 
 class LinearEncoder(nn.Module):

@@ -4,13 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import get_rank, get_world_size, is_available, is_initialized
 from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import sample_rows
 from udmsh_pl.losses import best_rotation
-from udmsh_pl.models.batch_norm import GlobalBatchNorm
+from udmsh_pl.models.batch_norm import BatchNorm
 from udmsh_pl.models.encoder import MAX_BITS
 
 ROWS_AT_ONCE = 1024  # projected
@@ -106,21 +105,6 @@ class FusedFeature(nn.Module):
         return turned @ self.axes.to(turned.dtype)
 
 
-class SharedDropout(nn.Dropout):
-    """Dropout whose mask is that of one process with the whole batch, cut to this process's rows.
-
-    Rows are dealt to processes in turn, and a step seeds all of them alike.
-    """
-
-    def forward(self, values: Tensor) -> Tensor:
-        """``[B, C] -> [B, C]``; a process on its own drops what ``nn.Dropout`` drops."""
-        if not self.training or not self.p or not (is_available() and is_initialized()):
-            return super().forward(values)
-        world, rank = get_world_size(), get_rank()
-        whole = torch.ones(len(values) * world, *values.shape[1:], dtype=values.dtype)
-        return values * super().forward(whole.to(values.device))[rank::world]
-
-
 class FusedEncoder(nn.Module):
     """``u = tanh(head(fused feature) + W fused feature)``: an encoder as
     :class:`DualBranchEncoder`, on a fitted :class:`FusedFeature`.
@@ -149,9 +133,9 @@ class FusedEncoder(nn.Module):
         self.fusion = FusedFeature((global_dim, map_dim) if map_dim else (global_dim,), dims)
         self.head = nn.Sequential(
             nn.Linear(dims, hidden),
-            GlobalBatchNorm(hidden),
+            BatchNorm(hidden),
             nn.ReLU(),
-            SharedDropout(dropout),
+            nn.Dropout(dropout),
             nn.Linear(hidden, bits),
         )
         self.direct = nn.Linear(dims, bits, bias=False)

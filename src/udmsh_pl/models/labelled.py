@@ -87,6 +87,6 @@ class UDMSHPlusLabelled(UDMSHPlus):
     def similarity(self, rows: Tensor) -> Tensor:
         """See :meth:`UDMSHPlus.similarity`; of two labelled images what their labels say."""
         unlabelled = super().similarity(rows)
-        labels = self.gather(self._labels[rows].to(self.device).float())
+        labels = self._labels[rows].to(self.device).float()
         known = labels.any(dim=1)
         return torch.where(known[:, None] & known, shared_labels(labels), unlabelled)

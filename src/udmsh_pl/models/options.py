@@ -23,8 +23,8 @@ class CommonOptions(TypedDict, total=False):
     grid: int
     batch_norm: bool
     backbone_learning_rate: float
-    gather_batch: bool
     gradient_checkpointing: bool
+    gather_batch: bool
     trunk_learning_rate: float | None
 
 

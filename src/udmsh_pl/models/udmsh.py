@@ -168,8 +168,8 @@ class UDMSH(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Multi-level pairwise loss and isometric mapping over the global batch."""
-        u = self.gather(self(batch))
-        distances = self.structure.distances(self.gather(self.teacher_features(batch)))
+        u = self(batch)
+        distances = self.structure.distances(self.teacher_features(batch))
         similarity = self.structure.similarity(distances)
         weight = self.structure.weight(distances)
         if self.least_weight is not None:

@@ -188,11 +188,10 @@ class UDMSHPlus(HashingModule):
             u = self(batch)
         else:
             rows = self.with_companions(rows)
-            fused = self._inputs[rows, self._shown(rows)].to(self.device)
+            fused = self._inputs[rows, self._shown(len(rows))].to(self.device)
             with self.network_precision():
                 logits = self.encoder.head_logits(fused)
             u = torch.tanh(at_least_float32(logits))
-        u = self.gather(u)
         self.log_codes(u)
         similarity = self.similarity(rows)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
@@ -200,40 +199,29 @@ class UDMSHPlus(HashingModule):
 
     def similarity(self, rows: Tensor) -> Tensor:
         """What the codes of the train images ``rows`` learn: ``[B, B]`` of the global batch."""
-        targets = self.gather(self._targets[rows].to(self.device))  # [B, R]
+        targets = self._targets[rows].to(self.device)  # [B, R]
         similarity = targets @ targets.T
         if not self.near_share:
             return similarity
-        fused = self.gather(self._inputs[rows, 0].to(self.device, torch.float32))  # [B, dims]
+        fused = self._inputs[rows, 0].to(self.device, torch.float32)  # [B, dims]
         unit = normalize(fused, dim=1)
         return similarity + self.near_share / 2 * (unit @ unit.T)
 
     def with_companions(self, rows: Tensor) -> Tensor:
-        """The first rows of the global batch, each with ``companions`` of the images nearest to it
-        in the place of the others; ``[B]``, this process's share of them.
+        """The first rows of the batch, each with ``companions`` of the images nearest to it in the
+        place of the others; ``[B]``.
         """
         if not self.companions:
             return rows
-        world, rank = self._processes() if self.gather_batch else (1, 0)
-        every = self.gather(rows.to(self.device)).to(rows.device)
-        kept = -(-len(every) // (1 + self.companions))
-        of = every[torch.arange(len(every) - kept, device=rows.device) % kept]
+        kept = -(-len(rows) // (1 + self.companions))
+        of = rows[torch.arange(len(rows) - kept, device=rows.device) % kept]
         which = torch.randint(COMPANIONS, (len(of),), device=rows.device)
-        return torch.cat([every[:kept], self._nearest[of, which]])[rank::world]
+        return torch.cat([rows[:kept], self._nearest[of, which]])
 
-    def _shown(self, rows: Tensor) -> Tensor:
-        """For each row whether the step shows the image as it is (0) or which of its views; long.
-
-        Drawn for the global batch, whose rows are dealt to processes in turn: they draw alike.
-        """
-        count = self._inputs.shape[1] if self.use_views else 1
-        world, rank = self._processes()
-        return torch.randint(count, (len(rows) * world,), device=rows.device)[rank::world]
-
-    def _processes(self) -> tuple[int, int]:
-        """How many processes share a batch, and which of them this is."""
-        trainer = self._trainer  # `udmsh index` learns without one
-        return (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+    def _shown(self, count: int) -> Tensor:
+        """Which of its views a step shows of each image, 0 for the image as it is; long."""
+        views = self._inputs.shape[1] if self.use_views else 1
+        return torch.randint(views, (count,), device=self._inputs.device)
 
 
 def kept_near(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:

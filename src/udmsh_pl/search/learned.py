@@ -43,7 +43,7 @@ def fit_udmsh_plus(arrays: Arrays, bits: int, steps: int, seed: int = 0) -> Fuse
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grid = arrays["feature_map"].shape[-1]
-        model = UDMSHPlus(bits=bits, grid=grid, gather_batch=False)
+        model = UDMSHPlus(bits=bits, grid=grid)
         model.load_teacher(model.fit_teacher(TrainFeatures(arrays)))
         optimizer = torch.optim.AdamW(
             model.parameters(), model.learning_rate, weight_decay=model.weight_decay, fused=True

@@ -44,7 +44,6 @@ def build() -> Callable[..., Any]:
             "backbone": "resnet10t",
             "weights": "random",
             "hidden": 16,
-            "gather_batch": False,
         }
         return kind(**(tiny | options))
 

@@ -17,7 +17,7 @@ from udmsh_pl.models.udmsh_plus import kept_near
 
 ROWS, DIM = 24, 512
 TINY: dict[str, Any] = {
-    "bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16, "gather_batch": False,
+    "bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16,
 }  # fmt: skip
 WEIGHTS = {"balance_weight": 0.1, "decorrelation_weight": 0.1}
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {

@@ -19,7 +19,6 @@ from udmsh_pl.models.options import Branches, Pooling
 ROWS = 12
 TINY: dict[str, Any] = {
     "bits": 4, "weights": "random", "finetune": True, "hidden": 8, "spatial_hidden": 8,
-    "gather_batch": False,
 }  # fmt: skip
 
 

@@ -18,9 +18,7 @@ def model(labels: np.ndarray, **options: float) -> UDMSHPlusLabelled:
         "feature_map": draw.random((ROWS, DIM, 2, 2)).astype(np.float16),
     }
     torch.manual_seed(0)
-    built = UDMSHPlusLabelled(
-        bits=8, backbone="resnet10t", weights="random", hidden=16, gather_batch=False, **options
-    )
+    built = UDMSHPlusLabelled(bits=8, backbone="resnet10t", weights="random", hidden=16, **options)
     built.load_teacher(built.fit_teacher(TrainFeatures(stored)))
     built.know(labels)
     return built

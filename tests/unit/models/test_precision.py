@@ -14,7 +14,7 @@ from udmsh_pl.data.batches import FeatureRows, whole_batch
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import best_rotation, isometric_loss
-from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
+from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus, udmsh
 
 ROWS, DIM = 24, 512
 TINY: dict[str, Any] = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
@@ -100,16 +100,15 @@ def test_the_loss_is_computed_in_float32(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = set()
-    original = UDMSH.gather
+    original = udmsh.multilevel_pairwise_loss
 
-    def gather(self: UDMSH, values: torch.Tensor) -> torch.Tensor:
-        seen.add(("gathered", values.dtype))
-        seen.add(("product", (values @ values.T).dtype))
-        return original(self, values)
+    def loss(u: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        seen.update({("codes", u.dtype), ("product", (u @ u.T).dtype)})
+        return original(u, *others)
 
-    monkeypatch.setattr(UDMSH, "gather", gather)
+    monkeypatch.setattr(udmsh, "multilevel_pairwise_loss", loss)
     fitted("udmsh", tmp_path, precision=precision)
-    assert seen == {("gathered", torch.float32), ("product", torch.float32)}
+    assert seen == {("codes", torch.float32), ("product", torch.float32)}
 
 
 def test_a_network_runs_in_the_precision_that_was_asked_for(

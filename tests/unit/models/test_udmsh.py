@@ -29,7 +29,7 @@ def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSH:
     torch.manual_seed(0)
     tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
     manifold = {"structure": "manifold", "levels": "linear", "least_weight": 0.1}
-    built = UDMSH(**(tiny | {"gather_batch": False} | manifold | options))
+    built = UDMSH(**(tiny | manifold | options))
     built.load_teacher(built.fit_teacher(TrainFeatures(stored)))
     return built
 
@@ -41,7 +41,7 @@ def batch_of(stored: dict[str, np.ndarray], rows: list[int]) -> dict[str, torch.
 
 def test_the_manifold_has_the_levels_of_udmsh_plus(stored: dict[str, np.ndarray]) -> None:
     built = model(stored)
-    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "gather_batch": False}
+    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random"}
     plus = UDMSHPlus(**tiny)
     plus.load_teacher(plus.fit_teacher(TrainFeatures(stored)))
     rows = [3, 17, 30, 5, 7]

@@ -39,7 +39,6 @@ def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSHPlus:
         "weights": "random",
         "hidden": 32,
         "dims": 16,
-        "gather_batch": False,
     }
     built = UDMSHPlus(**(tiny | options))
     built.load_teacher(built.fit_teacher(TrainFeatures(stored)))

@@ -1,0 +1,86 @@
+"""Codes do not depend on the number of threads: methods train to the same bits on any.
+
+NSH, whose lists are a batched product that torch shares as it likes, does not.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
+
+from udmsh_pl import baselines
+from udmsh_pl.data.batches import FeatureRows, whole_batch
+from udmsh_pl.features.store import Batch
+from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
+
+ROWS, BATCH, DIM = 600, 300, 512  # large enough that torch shares the work of a step
+METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
+    "udmsh": (UDMSH, {"batch_norm": True, "confidence": True, "balance_weight": 0.1}),
+    "cosine": (UDMSH, {"structure": "cosine", "levels": "graded", "least_weight": None}),
+    "plus": (UDMSHPlus, {}),
+    "sdc": (baselines.SDC, {"contrastive_weight": 0.1}),
+    "ssdh": (baselines.SSDH, {}),
+    "mls3rduh": (baselines.MLS3RDUH, {}),
+    "cibhash": (baselines.CIBHash, {}),
+    "bihalf": (baselines.BiHalf, {}),
+    "greedyhash": (baselines.GreedyHash, {}),
+    "cimon": (baselines.CIMON, {}),
+    "wch": (baselines.WCH, {}),
+    "udth": (baselines.UDTH, {}),
+}
+
+
+class Features(LightningDataModule):
+    """Random cached features in six groups, with two views."""
+
+    def __init__(self, teachers: Path) -> None:
+        super().__init__()
+        generator = np.random.default_rng(0)
+        groups = generator.random((6, DIM)) ** 4
+        clean = groups[np.arange(ROWS) % 6] + 0.2 * generator.random((ROWS, DIM))
+        maps = clean[:, :, None, None] * generator.random((ROWS, DIM, 2, 2))
+        arrays = {
+            "global_feature": clean,
+            "feature_map": maps,
+            "views": np.stack([clean, clean + 0.1 * generator.random(clean.shape)], axis=1),
+            "view_maps": np.stack([maps, maps], axis=1),
+        }
+        self.train_features = TrainFeatures(
+            {name: array.astype(np.float16) for name, array in arrays.items()}, teachers, "key"
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rows = FeatureRows(np.zeros((ROWS, 1), dtype=bool), self.train_features.arrays)
+        return DataLoader(rows, batch_size=BATCH, collate_fn=whole_batch)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_bits_on_one_thread_and_on_three(name: str, tmp_path: Path) -> None:
+    kind, own = METHODS[name]
+    found = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        torch.manual_seed(0)
+        model = kind(bits=16, backbone="resnet10t", weights="random", **own)
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(model, Features(tmp_path))
+        assert trainer.global_step == ROWS // BATCH
+        found.append(model.state_dict())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
