@@ -1,5 +1,6 @@
 """WCH: contrast weighted by the likeness of patches (Yu et al., ACCV 2022)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -8,7 +9,9 @@ from typing_extensions import Unpack
 from udmsh_pl.baselines.functional import straight_through_sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.fusion import ROWS_AT_ONCE
 from udmsh_pl.models.options import Branches, TrainingOptions
 
 
@@ -56,19 +59,24 @@ class WCH(HashingModule):
     temperature of 0.2 and :func:`weighted_contrastive_loss` with 0.3; codes by a straight-through
     sign; ``mean_k (mean_i b_ik)^2`` beside it, which balances bits; a ViT-B/16 trained throughout
     by Adam 1e-5 with batches of 32. *Ours*: a frozen backbone, whose ``grid x grid`` positions are
-    the patches, so that the weights get no gradient; the encoder's spatial branch as the head;
-    AdamW.
+    the patches, so that the weights get no gradient; patches centred, since of channels that are
+    never negative all have much in common and weights would hardly differ; the encoder's spatial
+    branch as the head; AdamW.
 
     Args:
         branches: ``spatial`` as in the paper, where the code comes of the patches, or ``dual``
+        centre: subtract the train mean from the patches that are compared
         temperature: of the codes' contrast
         weight_temperature: of the weights' softmax
     """
+
+    mean: Tensor
 
     def __init__(
         self,
         *,
         branches: Branches = "spatial",
+        centre: bool = True,
         temperature: float = 0.3,
         weight_temperature: float = 0.2,
         **options: Unpack[TrainingOptions],
@@ -80,21 +88,39 @@ class WCH(HashingModule):
         if branches == "global":
             raise InputError("WCH's codes come of patches; give --model.branches spatial or dual")
         super().__init__(branches=branches, **options)
+        self.centre = centre
         self.temperature, self.weight_temperature = temperature, weight_temperature
+        self.register_buffer("mean", torch.zeros(self.backbone_info.map_channels))
 
     @property
     def train_arrays(self) -> tuple[str, ...]:
         """The views alone."""
         return ("views", "view_maps")
 
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
+        """Find the mean of the train patches."""
+        maps = features.arrays["feature_map"]  # [N, C, g, g], in a file
+        total = sum(
+            np.asarray(maps[start : start + ROWS_AT_ONCE], np.float64).mean((2, 3)).sum(0)
+            for start in range(0, len(maps), ROWS_AT_ONCE)
+        )
+        return {"mean": torch.from_numpy(total / len(maps))}
+
+    def load_teacher(self, state: dict[str, Tensor]) -> None:
+        """Take it over."""
+        if self.centre:
+            self.mean.copy_(state["mean"])
+
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted contrast and balance over the global batch."""
         views = [self.view(batch, number) for number in (0, 1)]
-        patches = [view["feature_map"].float().flatten(2).transpose(1, 2) for view in views]
+        patches = [
+            view["feature_map"].float().flatten(2).transpose(1, 2) - self.mean for view in views
+        ]
         attended = mutual_attention(*patches)  # [B, n, C] each
         codes = []
         for view, seen in zip(views, attended, strict=True):
-            folded = seen.transpose(1, 2).reshape(view["feature_map"].shape)
+            folded = (seen + self.mean).transpose(1, 2).reshape(view["feature_map"].shape)
             logits = self.logits({**view, "feature_map": folded})
             codes.append(straight_through_sign(torch.tanh(logits)))
         first, second = attended

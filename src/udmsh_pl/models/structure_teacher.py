@@ -26,6 +26,7 @@ class StructureSettings:
     root: bool
     centre: bool
     structure_sample: int | None
+    near_share: float = ManifoldSettings.near_share
 
 
 def teacher_features(batch: Batch, teacher: Teacher, root: bool) -> Tensor:
@@ -71,7 +72,8 @@ def fit_manifold_structure(stored: Arrays, settings: StructureSettings) -> dict[
     the cosine of the fused features (rooted, centred, on principal axes) who is nearest.
     """
     clean = {name: stored[name] for name in ("global_feature", "feature_map")}
-    levels = ManifoldSettings(with_map=settings.teacher == "both")
+    with_map = settings.teacher == "both"
+    levels = ManifoldSettings(with_map=with_map, near_share=settings.near_share)
     state = fit_manifold_teacher(clean, levels)
     fused = normalize(state["inputs"][:, 0].float(), dim=1) * (levels.near_share / 2) ** 0.5
     rows = torch.cat([state["targets"], fused], dim=1)

@@ -49,6 +49,7 @@ class UDMSH(HashingModule):
             distance after a long diffusion over the graph of nearest neighbours, which reads
             "semantic structure" as MLS3RDUH (IJCAI 2020) does, a quarter that after a short one
             and a quarter the cosine distance
+        near_share: of the two near levels of ``manifold``, half of it each
         teacher: features whose distances are the structure; ``both`` averages the two cosine
             distances
         root: take the signed square root of the teacher's features, which tames channels that burst
@@ -75,6 +76,7 @@ class UDMSH(HashingModule):
         self,
         *,
         structure: Kind = "manifold",
+        near_share: float = 0.5,
         teacher: Teacher = "both",
         root: bool = True,
         alpha: float = 2.0,
@@ -100,7 +102,12 @@ class UDMSH(HashingModule):
                 f"least_weight is {least_weight}; give --model.least_weight a number of at least "
                 "0, or null"
             )
+        if not 0 <= near_share <= 1:
+            raise InputError(
+                f"near_share is {near_share}; give --model.near_share a number from 0 to 1"
+            )
         super().__init__(**options)
+        self.near_share = near_share
         self.kind, self.teacher, self.root, self.least_weight = (
             structure,
             teacher,
@@ -132,7 +139,9 @@ class UDMSH(HashingModule):
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """The mean and the two half-Gaussians of the train split."""
         structure = self.structure
-        settings = StructureSettings(self.teacher, self.root, structure.centre, structure.sample)
+        settings = StructureSettings(
+            self.teacher, self.root, structure.centre, structure.sample, self.near_share
+        )
         if self.kind == "manifold":
             return features.teacher("udmsh-levels", settings, fit_manifold_structure)
         return features.teacher("udmsh", settings, fit_structure)
