@@ -21,6 +21,7 @@ from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
 from udmsh_pl.models.options import ModelOptions
+from udmsh_pl.models.renamed import RENAMED, WITHOUT_EFFECT
 
 TINY: dict[str, Any] = {"backbone": "resnet10t", "weights": "random", "hidden": 8}
 EXPORTED = [*vars(udmsh_pl.models).values(), *vars(udmsh_pl.baselines).values()]
@@ -117,7 +118,7 @@ def test_own_options_and_defaults_of_a_subclass() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_hyperparameters_are_all_options(method: type[HashingModule]) -> None:
     model = method(bits=12, **TINY)
-    assert set(model.hparams) == options_of(method, HashingModule) - {"trunk_learning_rate"}
+    assert set(model.hparams) == options_of(method, HashingModule) - {*RENAMED, *WITHOUT_EFFECT}
     assert model.hparams["bits"] == 12
     again = method(**model.hparams)
     assert again.hparams == model.hparams

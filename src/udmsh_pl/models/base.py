@@ -23,7 +23,7 @@ from udmsh_pl.models.encoder import DualBranchEncoder
 from udmsh_pl.models.finetuning import freeze_unused, refuse_sync_batchnorm
 from udmsh_pl.models.optimiser import adamw, schedule
 from udmsh_pl.models.options import Branches, Pooling
-from udmsh_pl.models.renamed import RENAMED, with_new_names
+from udmsh_pl.models.renamed import RENAMED, WITHOUT_EFFECT, with_new_names
 from udmsh_pl.models.training import ObjectiveModule
 from udmsh_pl.precision import at_least_float32
 from udmsh_pl.retrieval import pack_codes
@@ -95,7 +95,7 @@ class HashingModule(ObjectiveModule):
             }
         )
         # those of subclasses too: they are in the frames that called
-        self.save_hyperparameters(ignore=[*RENAMED, "gather_batch"])
+        self.save_hyperparameters(ignore=[*RENAMED, *WITHOUT_EFFECT])
         self.hparams.update(renamed)
         self.bits, self.backbone, self.weights, self.finetune = bits, backbone, weights, finetune
         self.branches, self.pooling = branches, pooling

@@ -37,7 +37,7 @@ class ManifoldSettings:
     edge_power: float = 3.0
     rank: int = 128
     diffusion_time: float | None = None
-    near_share: float = 0.5
+    near_share: float = 0.67
     view_discount: float = 0.0
 
 
@@ -94,13 +94,10 @@ def _levels(
     if trust < 1:  # a backbone with hubs: what its views say makes the better graph
         unit, trust = near, neighbour_trust(near, settings.neighbours)
     graph = neighbour_graph(unit, settings.neighbours, settings.edge_power)
-    levels = [(settings.rank, settings.diffusion_time)]
-    shares = [1 - share]
-    if share:
-        levels.append((NEAR_RANK, NEAR_TIME))
-        shares.append(share / 2)
-    found = diffused_levels(graph, levels, trust)
-    weighted = [level * share**0.5 for level, share in zip(found, shares, strict=True)]
+    far, short = (settings.rank, settings.diffusion_time), (NEAR_RANK, NEAR_TIME)
+    shares = [(level, part) for level, part in ((far, 1 - share), (short, share / 2)) if part]
+    found = diffused_levels(graph, [level for level, _ in shares], trust)
+    weighted = [level * part**0.5 for level, (_, part) in zip(found, shares, strict=True)]
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest
 
 

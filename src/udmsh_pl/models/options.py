@@ -11,7 +11,7 @@ Branches = Literal["dual", "global", "spatial"]
 Pooling = Literal["average", "gem", "attention"]
 
 
-class CommonOptions(TypedDict, total=False):
+class SharedOptions(TypedDict, total=False):
     """Those whose defaults are the same in all methods."""
 
     bits: int
@@ -21,11 +21,16 @@ class CommonOptions(TypedDict, total=False):
     pooling: Pooling
     spatial_hidden: int
     grid: int
-    batch_norm: bool
     backbone_learning_rate: float
     gradient_checkpointing: bool
     gather_batch: bool
     trunk_learning_rate: float | None
+
+
+class CommonOptions(SharedOptions, total=False):
+    """And the one that is not the same in UDMSH."""
+
+    batch_norm: bool
 
 
 class TrainingOptions(CommonOptions, total=False):
@@ -42,6 +47,14 @@ class BranchOptions(CommonOptions, total=False):
     """All but the size of the head and its training."""
 
     branches: Branches
+
+
+class BranchAndSizeOptions(SharedOptions, total=False):
+    """All but batch normalisation and the training of the head."""
+
+    branches: Branches
+    hidden: int
+    weight_decay: float
 
 
 class ModelOptions(TrainingOptions, BranchOptions, total=False):

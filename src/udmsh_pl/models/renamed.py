@@ -1,10 +1,11 @@
-"""Old names of options, which keep working for one release."""
+"""Old names of options, and old options, which are taken for one release."""
 
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 RENAMED = {"trunk_learning_rate": "backbone_learning_rate"}
+WITHOUT_EFFECT = ("gather_batch",)
 
 
 def with_new_names(options: Mapping[str, Any]) -> dict[str, Any]:

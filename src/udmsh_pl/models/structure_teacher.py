@@ -26,7 +26,7 @@ class StructureSettings:
     root: bool
     centre: bool
     structure_sample: int | None
-    near_share: float = ManifoldSettings.near_share
+    near_share: float
 
 
 def teacher_features(batch: Batch, teacher: Teacher, root: bool) -> Tensor:

@@ -18,7 +18,7 @@ from udmsh_pl.losses import (
     multilevel_pairwise_loss,
 )
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import ModelOptions
+from udmsh_pl.models.options import BranchAndSizeOptions
 from udmsh_pl.models.structure_teacher import (
     ROW,
     Kind,
@@ -39,16 +39,16 @@ class UDMSH(HashingModule):
 
     ``L = L_pair + lambda * L_iso``. *Stated* in the abstract: dual branches, cosine distances of
     deep features as semantic structure, a multi-level pairwise loss, a Hamming-isometric mapping.
-    *Read*: the form of each. The structure is read as that of the neighbourhood graph, by default:
-    ``structure="cosine", levels="graded", least_weight=None`` is the reading of 0.1.0, of cosine
-    distances alone between two thresholds, which orders far images well and near ones badly.
+    *Read*: the form of each. The structure is read as that of the neighbourhood graph, by default.
+    ``structure="cosine", levels="graded", least_weight=None, batch_norm=False``, a rate of 1e-3 and
+    no decay are the reading of 0.1.0, of cosine distances alone between two thresholds, which
+    orders far images well and near ones badly.
 
     Args:
         structure: whose distances the semantic structure is. ``cosine``: of the teacher's features,
-            as the abstract's "cosine distance". ``manifold``: of three levels, half of it the
-            distance after a long diffusion over the graph of nearest neighbours, which reads
-            "semantic structure" as MLS3RDUH (IJCAI 2020) does, a quarter that after a short one
-            and a quarter the cosine distance
+            as the abstract's "cosine distance". ``manifold``: of three levels, the distance after a
+            long diffusion over the graph of nearest neighbours, which reads "semantic structure" as
+            MLS3RDUH (IJCAI 2020) does, that after a short one, and the cosine distance
         near_share: of the two near levels of ``manifold``, half of it each
         teacher: features whose distances are the structure; ``both`` averages the two cosine
             distances
@@ -68,6 +68,10 @@ class UDMSH(HashingModule):
         isometry_weight: lambda
         balance_weight: weight of the bit balance (*ours*, off)
         decorrelation_weight: weight of the bit decorrelation (*ours*, off)
+        batch_norm: normalise hidden layers over the batch
+        learning_rate: Adam's, for the encoder
+        warmup_steps: steps over which the learning rate rises to its value
+        cosine_decay: let the learning rate fall to 0 along half a cosine over the training
     """
 
     rotation: Tensor
@@ -76,7 +80,7 @@ class UDMSH(HashingModule):
         self,
         *,
         structure: Kind = "manifold",
-        near_share: float = 0.5,
+        near_share: float = 0.9,
         teacher: Teacher = "both",
         root: bool = True,
         alpha: float = 2.0,
@@ -90,7 +94,11 @@ class UDMSH(HashingModule):
         isometry_weight: float = 0.1,
         balance_weight: float = 0.0,
         decorrelation_weight: float = 0.0,
-        **options: Unpack[ModelOptions],
+        batch_norm: bool = True,
+        learning_rate: float = 3e-3,
+        warmup_steps: int = 50,
+        cosine_decay: bool = True,
+        **options: Unpack[BranchAndSizeOptions],
     ) -> None:
         if structure == "manifold" and (teacher == "spatial" or not (root and centre)):
             raise InputError(
@@ -106,7 +114,13 @@ class UDMSH(HashingModule):
             raise InputError(
                 f"near_share is {near_share}; give --model.near_share a number from 0 to 1"
             )
-        super().__init__(**options)
+        super().__init__(
+            batch_norm=batch_norm,
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            cosine_decay=cosine_decay,
+            **options,
+        )
         self.near_share = near_share
         self.kind, self.teacher, self.root, self.least_weight = (
             structure,

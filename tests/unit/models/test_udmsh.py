@@ -40,9 +40,9 @@ def batch_of(stored: dict[str, np.ndarray], rows: list[int]) -> dict[str, torch.
 
 
 def test_the_manifold_has_the_levels_of_udmsh_plus(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored)
+    built = model(stored, near_share=0.4)
     tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random"}
-    plus = UDMSHPlus(**tiny)
+    plus = UDMSHPlus(near_share=0.4, **tiny)
     plus.load_teacher(plus.fit_teacher(TrainFeatures(stored)))
     rows = [3, 17, 30, 5, 7]
     found = built.structure.distances(built.teacher_features(batch_of(stored, rows)))
