@@ -33,7 +33,7 @@ def one_by_one(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     folder = tmp_path_factory.mktemp("one")
     arguments = ("reproduce", colours / "config.yaml", "--out", "one", *PLAN, *EPOCHS)
     command = [sys.executable, "-m", "udmsh_pl", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # others have a share of the cores
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -60,10 +60,7 @@ def test_ranks_train_together(
     ddp = ("--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu")
     done = udmsh_process(*plan, *ddp)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = rows(tmp_path / "run")
-    assert found.keys() == one_by_one.keys()
-    for key, value in one_by_one.items():
-        assert found[key] == pytest.approx(value, abs=0.03 if "udmsh-plus" in key else 1e-3), key
+    assert rows(tmp_path / "run") == one_by_one
 
 
 @pytest.mark.slow
