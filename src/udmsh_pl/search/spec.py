@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,16 @@ def read_spec(folder: Path, only: Sequence[str] | None = None) -> EncoderSpec:
         raise InputError(f"{path} is damaged ({error}); export or index anew") from error
     if only is not None:
         spec = replace(spec, files={name: spec.files.get(name, "") for name in only})
-    for name, sha256 in spec.files.items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
+    with ThreadPoolExecutor(4) as pool:  # two large files, and a search waits for them
+        found = list(pool.map(_sha256, [folder / name for name in spec.files]))
+    for (name, sha256), digest in zip(spec.files.items(), found, strict=True):
+        if digest != sha256:
             raise InputError(f"{folder / name} is missing, cut or altered; export or index anew")
     return spec
+
+
+def _sha256(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
 
 
 def _check(spec: EncoderSpec) -> None:
