@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from udmsh_pl.data import ListFiles
-from udmsh_pl.data.base import FeatureRows
+from udmsh_pl.data.base import FeatureRows, RetrievalDataModule
+from udmsh_pl.errors import InputError
 
 
 @pytest.fixture
@@ -97,6 +98,17 @@ def test_train_features_are_known_by_their_stores(folder: Path) -> None:
     assert data.train_features.folder is None  # nothing tells such features from others
 
 
+def test_every_process_has_the_whole_batch_where_the_backbone_is_frozen(folder: Path) -> None:
+    found = []
+    for rank in range(2):
+        data = module(folder)
+        data.batch_size = 4
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        found.append([batch["index"].tolist() for batch in data.train_dataloader()])
+    assert found[0] == found[1]
+    assert [len(batch) for batch in found[0]] == [4, 4]
+
+
 @pytest.mark.parametrize("batch_size", [4, 6, 100])
 def test_the_batch_size_is_that_of_all_processes_together(folder: Path, batch_size: int) -> None:
     found = {}
@@ -104,6 +116,7 @@ def test_the_batch_size_is_that_of_all_processes_together(folder: Path, batch_si
         parts = []
         for rank in range(world):
             data = module(folder)
+            data.finetune = True
             data.batch_size = batch_size
             data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
             parts.append([set(batch["index"].tolist()) for batch in data.train_dataloader()])
@@ -123,3 +136,8 @@ def test_two_views_of_a_batch_differ() -> None:
     assert (batch["views"][:, 0] != batch["views"][:, 1]).all()
     assert torch.equal(batch["views"], batch["view_maps"].flatten(2))
     assert len(batch["views"].unique()) == 6
+
+
+def test_a_class_without_lists_says_so() -> None:
+    with pytest.raises(InputError, match="--data RetrievalDataModule has no lists"):
+        _ = RetrievalDataModule().splits
