@@ -37,7 +37,7 @@ class ManifoldSettings:
     edge_power: float = 3.0
     rank: int = 128
     diffusion_time: float | None = None
-    near_share: float = 0.67
+    near_share: float = 0.5
     view_discount: float = 0.0
 
 

@@ -81,7 +81,7 @@ class UDMSHPlus(HashingModule):
         edge_power: float = 3.0,
         rank: int = 128,
         diffusion_time: float | None = None,
-        near_share: float = 0.67,
+        near_share: float = 0.5,
         view_discount: float = 1.0,
         companions: int = 3,
         linear_path: bool = True,
