@@ -118,25 +118,20 @@ class RunDirectory:
         may keep cells of one run; a lock lets one write after the other.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        mark = _plain(stamp) | {"kept": self._kept(cell, rows)}
         with self._lock():
             others = [result for result in self.results() if result.cell != cell]
             write_results(self.results_path, [*others, *rows])
-            write_text(self.folder(cell) / "done.json", json.dumps(mark))
+        mark = _plain(stamp) | {"kept": self._kept(cell, rows)}
+        write_text(self.folder(cell) / "done.json", json.dumps(mark))
 
-    def drop_strangers(self, split_sha256: str) -> set[Cell]:
-        """Leave out rows of cells that were scored on other lists of images, and rows of no
-        finished cell (a damaged name, say); gives their cells.
+    def drop_other_splits(self, split_sha256: str) -> set[Cell]:
+        """Leave out rows of cells that were scored on other lists of images; gives their cells.
 
         One table compares one split: such cells are run again when a plan asks for them.
         """
         with self._lock():
             results = self.results()
-            kept = [
-                result
-                for result in results
-                if result.split_sha256 == split_sha256 and self.finished_at(result.cell)
-            ]
+            kept = [result for result in results if result.split_sha256 == split_sha256]
             if len(kept) < len(results):
                 write_results(self.results_path, kept)
         return {r.cell for r in results} - {r.cell for r in kept}

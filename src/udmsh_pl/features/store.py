@@ -75,7 +75,6 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
             if path.stat().st_size != int(np.prod(shape)) * DTYPE.itemsize:
                 return None
             digests[path], shapes[name] = str(facts["sha256"]), shape
-        _facts(meta)  # which may be damaged too
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return shapes if are_whole(digests, directory / "verified.json") else None
@@ -99,10 +98,7 @@ class StoreFacts(NamedTuple):
 
 def store_facts(directory: Path) -> StoreFacts:
     """Facts of a store that :func:`open_features` has opened."""
-    return _facts(json.loads((directory / "meta.json").read_text(encoding="utf-8")))
-
-
-def _facts(meta: Any) -> StoreFacts:
+    meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
     digests = bytes.fromhex(meta.get("contents", ""))
     size = len(digests) // max(1, int(meta["key"].get("rows", 0)))
     return StoreFacts(

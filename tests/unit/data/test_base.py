@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from udmsh_pl.data import ListFiles
-from udmsh_pl.data.base import FeatureRows, RetrievalDataModule
-from udmsh_pl.errors import InputError
+from udmsh_pl.data.base import FeatureRows
 
 
 @pytest.fixture
@@ -136,8 +135,3 @@ def test_two_views_of_a_batch_differ() -> None:
     assert (batch["views"][:, 0] != batch["views"][:, 1]).all()
     assert torch.equal(batch["views"], batch["view_maps"].flatten(2))
     assert len(batch["views"].unique()) == 6
-
-
-def test_a_class_without_lists_says_so() -> None:
-    with pytest.raises(InputError, match="--data RetrievalDataModule has no lists"):
-        _ = RetrievalDataModule().splits

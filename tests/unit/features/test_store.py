@@ -115,20 +115,6 @@ def test_a_damaged_store_is_never_used(tmp_path: Path, damage: str) -> None:
     assert open_features(tmp_path / "store") is not None
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [{"contents": "0x"}, {"contents": 3}, {"key": 3}, {"broken": {"x": ""}}, {"runners": 3}, None],
-)
-def test_a_store_whose_facts_are_damaged_is_never_used(
-    tmp_path: Path, damage: dict[str, object] | None
-) -> None:
-    filled(tmp_path / "store")
-    meta = tmp_path / "store/meta.json"
-    whole = json.loads(meta.read_text())
-    meta.write_text(json.dumps([] if damage is None else whole | damage))
-    assert open_features(tmp_path / "store") is None
-
-
 def test_bytes_are_read_once_and_again_when_a_file_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
