@@ -67,6 +67,8 @@ def one_line(message: str) -> str:
     # one problem for each type that the value might have had: what is no class name says more
     problems = re.split(r"\n\s*- ", told[1])
     problem = next((one for one in problems if not one.startswith("Expected a ")), problems[0])
+    if problem.endswith(" is abstract"):  # options alone, as of --data.num_workers, or a base class
+        problem = f"no class is chosen; give --{key[1]} NAME (--help lists them)"
     return " ".join(f"{key[1]}: {problem}".split())
 
 

@@ -80,13 +80,8 @@ class RunDirectory:
 
     def finished(self, cell: Cell, stamp: Stamp, has_codes: bool = True) -> bool:
         """Whether the cell was finished with just these settings and all its files are there."""
-        folder = self.folder(cell)
-        try:
-            found = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
+        folder, (found, kept) = self.folder(cell), self._mark(cell)
         rows, files = self.rows(cell), FILES if cell.bits and has_codes else ()
-        kept = found.pop("kept", None) if isinstance(found, dict) else None
         return (
             found == _plain(stamp)
             and all((folder / name).is_file() for name in files)
@@ -115,26 +110,38 @@ class RunDirectory:
         """Add a cell's rows to ``results.csv`` and mark the cell as finished.
 
         Rows first, the mark last: a kill between the two only repeats the cell. Several processes
-        may keep cells of one run; a lock lets one write after the other.
+        may keep cells of one run; a lock lets one write after the other, and nobody sees rows
+        whose mark is still to come.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        mark = _plain(stamp) | {"kept": self._kept(cell, rows)}
         with self._lock():
             others = [result for result in self.results() if result.cell != cell]
             write_results(self.results_path, [*others, *rows])
-        mark = _plain(stamp) | {"kept": self._kept(cell, rows)}
-        write_text(self.folder(cell) / "done.json", json.dumps(mark))
+            write_text(self.folder(cell) / "done.json", json.dumps(mark))
 
-    def drop_other_splits(self, split_sha256: str) -> set[Cell]:
-        """Leave out rows of cells that were scored on other lists of images; gives their cells.
+    def drop_stale(self, split_sha256: str) -> set[Cell]:
+        """Leave out rows of cells that were scored on other lists of images, and rows that are not
+        those that their cell's mark tells of; gives their cells.
 
-        One table compares one split: such cells are run again when a plan asks for them.
+        One table compares one split, and holds what was scored: such cells are run again when a
+        plan asks for them.
         """
         with self._lock():
             results = self.results()
-            kept = [result for result in results if result.split_sha256 == split_sha256]
-            if len(kept) < len(results):
+            by_cell: dict[Cell, list[Result]] = {}
+            for result in results:
+                by_cell.setdefault(result.cell, []).append(result)
+            stale = {
+                cell
+                for cell, rows in by_cell.items()
+                if {row.split_sha256 for row in rows} != {split_sha256}
+                or not self._vouched(cell, rows)
+            }
+            if stale:
+                kept = [result for result in results if result.cell not in stale]
                 write_results(self.results_path, kept)
-        return {r.cell for r in results} - {r.cell for r in kept}
+        return stale
 
     def save_scored(self, cell: Cell, arrays: Mapping[str, Any], report: RetrievalReport) -> None:
         """Keep codes and labels (``codes.npz``) and what reports need (``scores.npz``).
@@ -176,15 +183,36 @@ class RunDirectory:
         finally:
             lock.release()
 
+    def _mark(self, cell: Cell) -> tuple[Any, Any]:
+        """The stamp that a cell was finished with, and checksums of what was kept; None for what
+        is not there or not readable.
+        """
+        try:
+            found = json.loads((self.folder(cell) / "done.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None, None
+        return found, found.pop("kept", None) if isinstance(found, dict) else None
+
+    def _vouched(self, cell: Cell, rows: Sequence[Result]) -> bool:
+        """Whether rows are those that the cell's mark tells of."""
+        stamp, kept = self._mark(cell)
+        if kept is None:  # by a version that did not look
+            return stamp is not None
+        return isinstance(kept, dict) and kept.get("rows") == _digest(rows)
+
     def _kept(self, cell: Cell, rows: Sequence[Result]) -> dict[str, str]:
         """Checksums of a cell's rows and files."""
         folder = self.folder(cell)
         files = {name: sha256_file(folder / name) for name in FILES if (folder / name).is_file()}
-        return {"rows": hashlib.sha256(repr(list(rows)).encode()).hexdigest()} | files
+        return {"rows": _digest(rows)} | files
 
     def _lock(self) -> FileLock:
         self.path.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / ".results.lock")
+
+
+def _digest(rows: Sequence[Result]) -> str:
+    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()
 
 
 def _plain(stamp: Stamp) -> Any:

@@ -29,6 +29,21 @@ def test_a_wrong_name_is_one_line(
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize("kind", ["model", "data"])
+def test_options_of_no_class_are_one_line(
+    udmsh: Run, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    options = {"model": ("--model.hidden", 8), "data": ("--data.num_workers", 0)}
+    other = {"model": ("--data", "FashionSample"), "data": ("--model", "UDMSH")}
+    assert udmsh("fit", *other[kind], *options[kind]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{kind}: " in line or f"fit.{kind}" in line, line
+    base = {"model": "udmsh_pl.models.HashingModule", "data": "udmsh_pl.RetrievalDataModule"}
+    assert udmsh("fit", *other[kind], f"--{kind}.class_path", base[kind]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"give --{kind} NAME" in line, line
+
+
 def test_a_class_in_the_current_folder_is_trained_and_read_back(colours: Path, udmsh: Run) -> None:
     Path("here_mine.py").write_text("from udmsh_pl.models import UDMSH\nclass Mine(UDMSH): pass\n")
     quick = ("--config", colours / "config.yaml", "--trainer.max_epochs", 1)

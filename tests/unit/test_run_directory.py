@@ -83,9 +83,31 @@ def test_rows_of_another_split_are_left_out(tmp_path: Path) -> None:
     run = finished(tmp_path)
     other = Cell("lsh", 8, 0)
     run.keep(other, STAMP, [row(other, "b" * 64)])
-    assert run.drop_other_splits("a" * 64) == {other}
+    assert run.drop_stale("a" * 64) == {other}
     assert run.results() == [row()]
-    assert run.drop_other_splits("a" * 64) == set()
+    assert run.drop_stale("a" * 64) == set()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("itq,", "itQ,"), ("0.5,", "0.7,"), (",8,0,", ",8,1,"), ("expected", "xpected")],
+)
+def test_rows_that_no_mark_tells_of_are_left_out(tmp_path: Path, old: str, new: str) -> None:
+    run, other = finished(tmp_path), Cell("lsh", 8, 0)
+    run.keep(other, STAMP, [row(other)])
+    table = run.results_path.read_text()
+    run.results_path.write_text(table.replace(old, new, 1))
+    [changed] = {result.cell for result in run.results() if result not in (row(), row(other))}
+    assert run.drop_stale("a" * 64) == {changed}
+    assert run.results() == [row(other)]
+    assert run.drop_stale("a" * 64) == set()
+
+
+def test_rows_of_marks_without_checksums_stay(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    (run.folder(CELL) / "done.json").write_text(json.dumps(STAMP))  # as versions before 0.2 did
+    assert run.drop_stale("a" * 64) == set()
+    assert run.results() == [row()]
 
 
 def _keep_many(path: Path, method: str) -> None:
@@ -93,6 +115,7 @@ def _keep_many(path: Path, method: str) -> None:
     for seed in range(20):
         cell = Cell(method, 8, seed)
         run.keep(cell, STAMP, [replace(row(), method=method, seed=seed)])
+        assert run.drop_stale("a" * 64) == set()  # as another command begins
 
 
 def test_two_processes_lose_no_row(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What every benchmark's data module shares: splits, loaders, and the cache of frozen features."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from copy import copy
 from pathlib import Path
@@ -35,7 +35,7 @@ from udmsh_pl.images.pack import pack_splits
 from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
 
 
-class RetrievalDataModule(LightningDataModule):
+class RetrievalDataModule(LightningDataModule, ABC):
     """Query, train and database images of one protocol, as batches of images or of cached backbone
     features.
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from udmsh_pl.features.store import Arrays, FeatureWriter, open_features, store_facts
+from udmsh_pl.features.store import (
+    MALFORMED,
+    Arrays,
+    FeatureWriter,
+    open_features,
+    store_facts,
+)
 
 _log = logging.getLogger(__name__)
 OF_A_LIST = ("images", "rows")  # facts of a key that tell lists apart, and nothing else
@@ -48,7 +54,7 @@ class Known:
             try:
                 facts = store_facts(meta.parent)
                 arrays = open_features(meta.parent) if _settings(facts.key) == wanted else None
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (*MALFORMED, OSError) as error:
                 _log.warning("%s: cannot be read, so its rows are made again (%s)", meta, error)
                 continue
             if arrays is not None and facts.contents is not None:

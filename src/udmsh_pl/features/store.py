@@ -25,6 +25,8 @@ from udmsh_pl.files import sha256_file, write_text
 Batch = dict[str, Tensor]
 Arrays = dict[str, NDArray[np.float16]]
 DTYPE = np.dtype("<f2")
+# what reading JSON raises that is none, or holds something else than was written
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def sample_rows(count: int, limit: int | None) -> NDArray[np.int64]:
@@ -75,7 +77,8 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
             if path.stat().st_size != int(np.prod(shape)) * DTYPE.itemsize:
                 return None
             digests[path], shapes[name] = str(facts["sha256"]), shape
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        _facts(meta)
+    except (*MALFORMED, FileNotFoundError):
         return None
     return shapes if are_whole(digests, directory / "verified.json") else None
 
@@ -98,13 +101,21 @@ class StoreFacts(NamedTuple):
 
 def store_facts(directory: Path) -> StoreFacts:
     """Facts of a store that :func:`open_features` has opened."""
-    meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-    digests = bytes.fromhex(meta.get("contents", ""))
-    size = len(digests) // max(1, int(meta["key"].get("rows", 0)))
+    return _facts(json.loads((directory / "meta.json").read_text(encoding="utf-8")))
+
+
+def _facts(meta: dict[str, Any]) -> StoreFacts:
+    """Raises one of ``MALFORMED`` where somebody altered them."""
+    key, digests = dict(meta["key"]), bytes.fromhex(meta.get("contents", ""))
+    rows = int(key.get("rows", 0))
+    broken = {int(row): str(reason) for row, reason in meta.get("broken", {}).items()}
+    size = len(digests) // max(1, rows)
+    if len(digests) != size * rows or not all(0 <= row < rows for row in broken):
+        raise ValueError("contents or broken images of another list")
     return StoreFacts(
-        dict(meta["key"]),
+        key,
         [str(name) for name in meta.get("runners", ())],
-        {int(row): str(reason) for row, reason in meta.get("broken", {}).items()},
+        broken,
         [digests[at : at + size] for at in range(0, len(digests), size)] if size else None,
     )
 

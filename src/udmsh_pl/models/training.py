@@ -1,6 +1,6 @@
 """Training on an objective of named terms: its seeds, its precision and what is logged."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from udmsh_pl.features.store import Batch
 from udmsh_pl.seeds import seed_of
 
 
-class ObjectiveModule(LightningModule):
+class ObjectiveModule(LightningModule, ABC):
     """A LightningModule whose loss is the sum of the terms of its :meth:`objective`."""
 
     def __init__(self) -> None:

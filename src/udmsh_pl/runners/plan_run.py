@@ -67,9 +67,9 @@ class PlanRun:
             write_environment(self.directory.path, split, precision, world_size())
             write_skipped(self.data.splits, self.directory.path)
             print("\n".join(told_lists(self.data.splits, self.directory.path)), flush=True)
-            dropped = self.directory.drop_other_splits(self.data.splits.fingerprint())
+            dropped = self.directory.drop_stale(split)
             if dropped:
-                print(f"{len(dropped)} cells are of another split: left out of results.csv")
+                print(f"{len(dropped)} cells are of another split or altered: not in results.csv")
             self._reference()
             for cell in self.plan.quantiser_cells():
                 self._quantiser(cell)

@@ -115,6 +115,28 @@ def test_a_damaged_store_is_never_used(tmp_path: Path, damage: str) -> None:
     assert open_features(tmp_path / "store") is not None
 
 
+ALTERED = {"contents": "0g", "broken": {"10": "why"}, "key": {"rows": "?"}, "runners": 3}
+
+
+@pytest.mark.parametrize("name", [*ALTERED, "contents of fewer images"])
+def test_a_store_whose_facts_were_altered_is_made_again(tmp_path: Path, name: str) -> None:
+    def make() -> None:
+        contents = [bytes([row]) for row in range(10)]
+        writer = FeatureWriter(tmp_path / "store", KEY, 10, SHAPES, contents=contents)
+        writer.append(block(0, 10))
+        writer.finish()
+
+    make()
+    path = tmp_path / "store" / "meta.json"
+    whole = json.loads(path.read_text())
+    changed = {name: ALTERED[name]} if name in ALTERED else {"contents": whole["contents"][:-2]}
+    path.write_text(json.dumps(whole | changed))
+    assert open_features(tmp_path / "store") is None
+    make()
+    assert open_features(tmp_path / "store") is not None
+    assert json.loads(path.read_text()) == whole
+
+
 def test_bytes_are_read_once_and_again_when_a_file_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
