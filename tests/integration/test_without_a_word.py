@@ -43,6 +43,16 @@ def test_random_weights_are_refused(
     assert not Path("codes.npz").exists()
 
 
+def test_weights_are_kept_where_validation_was_asked_for_and_never_ran(
+    colours: Path, udmsh: Run
+) -> None:
+    """No labels, or fewer epochs than lie between two validations: nothing was saved, status 0."""
+    config = ("--config", colours / "config.yaml", "--trainer.max_epochs", 1)
+    now_and_then = ("--trainer.check_val_every_n_epoch", 5, "--trainer.default_root_dir", "run")
+    assert udmsh("fit", *config, *now_and_then) == 0
+    assert len(list(Path("run").rglob("*.ckpt"))) == 1
+
+
 def test_an_option_that_contradicts_the_checkpoint_is_refused(
     colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
