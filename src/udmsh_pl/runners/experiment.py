@@ -205,7 +205,8 @@ class Experiment:
         own: dict[str, Any] = method.get("init_args") or {}
         if issubclass(self.kinds[name], ShallowHash):
             return own
-        shared = {key: base[key] for key in ("backbone", "weights", "grid") if key in base}
+        wanted = ("backbone", "weights", "grid")  # None is what a class without the setting has
+        shared = {key: base[key] for key in wanted if base.get(key) is not None}
         return {**shared, **own}
 
     def _build(self, name: str, own: dict[str, Any]) -> Any:
