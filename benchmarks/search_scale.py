@@ -84,9 +84,13 @@ def main() -> None:
         codes = open_memmap(
             Path(temporary, "codes.npy"), "w+", np.uint8, (arguments.codes, BITS // 8)
         )
+        begun = time.perf_counter()
         for start in range(0, arguments.codes, BLOCK):
             part = codes[start : start + BLOCK]
             part[:] = drawn(generator, centres, len(part))
+            if start % (100 * BLOCK) == 0:
+                elapsed = time.perf_counter() - begun
+                print(f"{start + len(part):,} codes drawn in {elapsed:.0f} s", flush=True)
         codes.flush()
         one = build_lists(Path(temporary, "compile"), codes[:1000], BITS)
         one.search(queries[0], NEAREST)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 import numpy as np
@@ -23,11 +24,18 @@ MOST_COMPILED = 16  # graphs kept in the cache, 17 MB each
 
 
 def start_faster() -> None:
-    """Let ``import openvino`` leave out its converter, whose telemetry brings an HTTP client along.
+    """Begin ``import openvino``, while the index's files are checked, and let it leave out its
+    converter, whose telemetry brings an HTTP client along.
 
-    It takes a fifth of a search from the command line. For a process that converts nothing.
+    That takes a fifth of a search from the command line. For a process that converts nothing.
     """
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    Thread(target=_import_openvino, daemon=True).start()
+
+
+def _import_openvino() -> None:
+    with suppress(ImportError):  # torch does its work then, as `runner_of` says
+        import openvino  # noqa: F401
 
 
 def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
