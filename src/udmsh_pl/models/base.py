@@ -20,7 +20,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import HasTrainFeatures, TrainFeatures
 from udmsh_pl.models.encoder import DualBranchEncoder
-from udmsh_pl.models.finetuning import freeze_unused, refuse_sync_batchnorm
+from udmsh_pl.models.finetuning import freeze_unused, of_all_processes, refuse_sync_batchnorm
 from udmsh_pl.models.optimiser import adamw, schedule
 from udmsh_pl.models.options import Branches, Pooling
 from udmsh_pl.models.renamed import RENAMED, WITHOUT_EFFECT, with_new_names
@@ -227,29 +227,16 @@ class HashingModule(ObjectiveModule):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """As in the base, of the global batch: whatever is behind the backbone, every process
-        computes for all images, and so computes what one process would.
-
-        With a frozen backbone batches come whole. One that is trained sees this process's images
-        alone, and :meth:`logits` gathers what it says of them.
+        """As in the base, of the global batch: what is behind the backbone every process computes
+        for all images. Batches come whole where it is frozen; one that is trained sees this
+        process's images, and :meth:`logits` gathers what it says of them.
         """
-        whole = {
-            name: value if name == "image" else self._of_all(value) for name, value in batch.items()
-        }
-        return super().training_step(whole, batch_idx)
+        others = {name: self._of_all(value) for name, value in batch.items() if name != "image"}
+        return super().training_step(batch | others, batch_idx)
 
     def _of_all(self, values: Tensor) -> Tensor:
-        """``[B, ...]`` of this process -> of all processes, with gradients.
-
-        The backward pass adds the gradients of all processes and DDP then averages over them, which
-        leaves the gradient of one process with the whole batch. Rows come in that process's order,
-        since they were dealt in turn.
-        """
-        alone = self._trainer is None or self._trainer.world_size == 1  # `udmsh index` has none
-        if alone or not self.finetune or not self.training:
-            return values
-        everyone = cast(Tensor, self.all_gather(values, sync_grads=values.requires_grad))
-        return everyone.transpose(0, 1).flatten(0, 1)
+        share = self.finetune and self.training  # what is frozen has the whole batch
+        return of_all_processes(self, values) if share else values
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the backbone as it is named now: it was ``trunk`` in 0.1.0."""

@@ -1,9 +1,12 @@
-"""What a backbone that is trained too asks of several processes: no parameter that nothing uses."""
+"""What a backbone that is trained too asks of several processes: no parameter that nothing uses,
+and the images of all of them behind it.
+"""
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
 from udmsh_pl.backbones import Backbone, TimmBackbone
@@ -61,3 +64,16 @@ def _leaves(outputs: Sequence[Tensor]) -> Iterator[int]:
         following = {after for after, _ in node.next_functions if after is not None} - seen
         seen |= following
         waiting.extend(following)
+
+
+def of_all_processes(module: LightningModule, values: Tensor) -> Tensor:
+    """``[B, ...]`` of this process -> of all that train together, with gradients.
+
+    The backward pass adds the gradients of all processes and DDP then averages over them, which
+    leaves the gradient of one process with the whole batch. Rows come in that process's order,
+    since they were dealt in turn.
+    """
+    if module._trainer is None or module.trainer.world_size == 1:  # `udmsh index` has no trainer
+        return values
+    everyone = cast(Tensor, module.all_gather(values, sync_grads=values.requires_grad))
+    return everyone.transpose(0, 1).flatten(0, 1)
