@@ -71,6 +71,8 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     """Shape of each array, or None where a file is absent, cut or altered."""
     try:
         meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+        if meta.pop("sha256", digest := _digest(meta)) != digest:  # stores of 0.1.0 have none
+            return None
         digests, shapes = {}, {}
         for name, facts in meta["arrays"].items():
             path, shape = directory / f"{name}.f16", tuple(facts["shape"])
@@ -81,6 +83,11 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     except (*MALFORMED, FileNotFoundError):
         return None
     return shapes if are_whole(digests, directory / "verified.json") else None
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    plain = {name: value for name, value in meta.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 class StoreFacts(NamedTuple):
@@ -202,13 +209,14 @@ class FeatureWriter:
             for name, shape in self.shapes.items()
         }
         meta: dict[str, Any] = {"key": self.key, "runners": self.runners, "arrays": arrays}
-        broken = {row: why for block in self.blocks for row, why in block["broken"].items()}
+        broken = {str(row): why for block in self.blocks for row, why in block["broken"].items()}
         if broken:
             meta["broken"] = broken
         if self.contents is not None:
             meta["contents"] = b"".join(self.contents).hex()
         try:
-            write_text(self.part / "meta.json", json.dumps(meta, indent=1))
+            whole = meta | {"sha256": _digest(meta)}
+            write_text(self.part / "meta.json", json.dumps(whole, indent=1))
         except OSError as error:
             raise self._full(str(error)) from error
         (self.part / "done.json").unlink(missing_ok=True)

@@ -209,3 +209,15 @@ def test_meta_tells_what_made_the_features(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "store" / "meta.json").read_text())
     assert meta["key"] == KEY
     assert len(meta["arrays"]["feature_map"]["sha256"]) == 64
+
+
+def test_another_row_for_a_broken_image_is_noticed(tmp_path: Path) -> None:
+    filled(tmp_path / "store")
+    meta = tmp_path / "store/meta.json"
+    text = meta.read_text()
+    assert open_features(tmp_path / "store") is not None
+    facts = json.loads(text)
+    meta.write_text(json.dumps(facts | {"broken": {"3": "cut"}}))
+    assert open_features(tmp_path / "store") is None
+    meta.write_text(json.dumps({name: facts[name] for name in facts if name != "sha256"}))
+    assert open_features(tmp_path / "store") is not None  # as 0.1.0 wrote it
