@@ -7,7 +7,6 @@ from typing import Any, NoReturn, cast
 
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -158,11 +157,6 @@ class UdmshCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""
-        for keeper in self.trainer.checkpoint_callbacks:
-            if isinstance(keeper, ModelCheckpoint) and keeper.monitor is None:
-                # Lightning's own keeps nothing where no validation runs but was asked for now and
-                # then: pictures without labels, or fewer epochs than lie between two
-                keeper._save_on_train_epoch_end = True
         if self.config_init.fit.ckpt_path == "last":
             self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
 
