@@ -7,6 +7,7 @@ from typing import Any, NoReturn, cast
 
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -140,9 +141,14 @@ class UdmshCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Give the trainer our callbacks, which score as the configuration says."""
         command = self.config.get("subcommand")
-        how = (self.config[command] if command else self.config).evaluation
-        score = EvaluateRetrieval(engine=how.engine, device=how.device)
+        own = self.config[command] if command else self.config
+        score = EvaluateRetrieval(engine=own.evaluation.engine, device=own.evaluation.device)
         self.trainer_defaults["callbacks"] = [EncodeCodes(), score, Figures()]
+        if own.trainer.enable_checkpointing is not False and not _has_checkpoint(own.trainer):
+            # Lightning's own saves after validation alone, where not every epoch has one: never,
+            # or not what the last epochs learned
+            saves = ModelCheckpoint(save_on_train_epoch_end=True)
+            self.trainer_defaults["callbacks"].append(saves)
 
     def instantiate_classes(self) -> None:
         """Build what was asked for; a logger whose package is absent is told with its extra."""
@@ -222,6 +228,12 @@ def with_new_options(args: Sequence[str]) -> list[str]:
             name = name.removesuffix(old) + RENAMED[old]
         found.append(name + sign + value)
     return found
+
+
+def _has_checkpoint(trainer: Namespace) -> bool:
+    given = trainer.callbacks or []
+    asked = [str(one.class_path) for one in (given if isinstance(given, list) else [given])]
+    return any(name.endswith("Checkpoint") for name in asked)
 
 
 class ParsedCLI(UdmshCLI):

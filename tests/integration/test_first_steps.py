@@ -55,6 +55,17 @@ def test_a_class_in_the_current_folder_is_trained_and_read_back(colours: Path, u
     assert Path("codes.npz").is_file()
 
 
+def test_what_the_last_epochs_learned_is_saved(colours: Path, udmsh: Run) -> None:
+    seldom = ("--trainer.check_val_every_n_epoch", 2, "--trainer.default_root_dir", "run")
+    quick = ("--config", colours / "config.yaml", "--trainer.logger", "false")
+    assert udmsh("fit", *quick, *seldom, "--trainer.max_epochs", 3) == 0
+    [checkpoint] = Path("run").rglob("*.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 2  # of 0, 1, 2
+    none = ("--trainer.enable_checkpointing", "false", "--trainer.default_root_dir", "none")
+    assert udmsh("fit", *quick, *none, "--trainer.max_epochs", 1) == 0
+    assert not list(Path("none").rglob("*.ckpt"))
+
+
 def test_a_checkpoint_alone_knows_its_class(
     colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

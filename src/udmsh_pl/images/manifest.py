@@ -240,8 +240,9 @@ def _read_parquet(path: Path) -> Table:
         )
     script = Path(__file__).with_name("parquet_child.py")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
-        arguments = [str(path.absolute()), folder, json.dumps(sorted(_COLUMNS))]
-        run_isolated(script, [*arguments, str(limit("ROWS")), over("ROWS")], path, Path(folder))
+        limits = [limit("ROWS"), over("ROWS"), limit("BYTES"), over("BYTES")]
+        arguments = [str(path.absolute()), folder, json.dumps(sorted(_COLUMNS)), json.dumps(limits)]
+        run_isolated(script, arguments, path, Path(folder))
         answer = Path(folder) / "rows.jsonl"
         check_file(answer, "manifest")
         with answer.open(encoding="utf-8") as stream:

@@ -213,7 +213,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra udmsh-pl[app] is not installed")
-@pytest.mark.parametrize("kind", ["text", "list", "rows"])
+@pytest.mark.parametrize("kind", ["text", "list", "rows", "bytes", "repeated"])
 def test_a_small_parquet_that_is_huge(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,10 +227,15 @@ def test_a_small_parquet_that_is_huge(
         table = pyarrow.table({"path": pyarrow.DictionaryArray.from_arrays(many, once)})
     elif kind == "list":
         table = pyarrow.table({"path": ["a.jpg"], "labels": [["x"] * 20_000_000]})
+    elif kind == "bytes":
+        table = pyarrow.table({"path": [f"{'x' * 60_000}{row}" for row in range(1200)]})
+    elif kind == "repeated":
+        table = pyarrow.table({"path": ["x" * 60_000] * 1200})
     else:
         table = pyarrow.table({"path": pyarrow.array([None] * 2_000_001, pyarrow.string())})
-    parquet.write_table(table, tmp_path / "m.parquet", compression="zstd")
-    assert (tmp_path / "m.parquet").stat().st_size < 10_000
+    packed = {"compression": "zstd", "use_dictionary": kind != "bytes"}
+    parquet.write_table(table, tmp_path / "m.parquet", **packed)
+    assert (tmp_path / "m.parquet").stat().st_size < 20_000
     message = message_of(lambda: read_manifest(tmp_path / "m.parquet", tmp_path))
     assert "longer than 65,536" in message or "more than" in message
 
