@@ -101,8 +101,8 @@ def decode(source: Path | BinaryIO, upright: bool = True) -> Image.Image:
             ``UDMSH_MAX_PIXELS`` and ``UDMSH_MAX_BYTES``; the message names the file.
     """
     try:
-        if isinstance(source, Path):
-            file_size(source, limit("BYTES"))
+        if isinstance(source, Path) and not file_size(source, limit("BYTES")):
+            raise ValueError("it is empty: 0 bytes")
         if limit("PIXELS") > (Image.MAX_IMAGE_PIXELS or 0):
             Image.MAX_IMAGE_PIXELS = limit("PIXELS")  # who raised ours must not meet Pillow's own
         with Image.open(source, formats=formats()) as image:

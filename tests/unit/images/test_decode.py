@@ -79,6 +79,12 @@ def test_formats_of_the_list(tmp_path: Path, ending: str) -> None:
     assert no_picture(f".{ending}") == ""
 
 
+def test_an_empty_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(UnreadablePicture, match=r"a\.jpg: not a readable image \(it is empty: 0 b"):
+        decode(tmp_path / "a.jpg")
+
+
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 
 
