@@ -174,6 +174,7 @@ def test_a_checkpoint_and_an_option_of_0_1_0_work_under_their_old_names(
 def test_wandb_works_offline(
     colours: Path, udmsh: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("wandb", reason="wandb is the extra `log`")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     options = (
