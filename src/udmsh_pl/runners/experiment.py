@@ -3,6 +3,7 @@
 import copy
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -205,7 +206,9 @@ class Experiment:
         own: dict[str, Any] = method.get("init_args") or {}
         if issubclass(self.kinds[name], ShallowHash):
             return own
-        wanted = ("backbone", "weights", "grid")  # None is what a class without the setting has
+        wanted = ["backbone", "weights"]  # None is what a class without the setting has
+        if "grid" in inspect.signature(self.kinds[name]).parameters:  # others have the usual one
+            wanted.append("grid")
         shared = {key: base[key] for key in wanted if base.get(key) is not None}
         return {**shared, **own}
 
