@@ -150,7 +150,11 @@ def teacher(images: int, folder: Path, pictures: Path | None, size: int) -> str:
     for run in ("first", "second"):
         notes = folder / run
         command = [sys.executable, __file__, "--rank", str(notes), *options]
-        subprocess.run(command, check=True, env={**os.environ, "BEGAN": str(time.time())})
+        together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}
+        began = {**os.environ, **together, "BEGAN": str(time.time())}
+        own = [{"RANK": str(number), "LOCAL_RANK": str(number)} for number in range(2)]
+        ranks = [subprocess.Popen(command, env=began | variables) for variables in own]  # as srun
+        assert [one.wait() for one in ranks] == [0, 0]
         for path in sorted(notes.glob("*.json")):
             one = json.loads(path.read_text())
             lines.append(
