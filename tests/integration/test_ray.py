@@ -157,6 +157,18 @@ def test_a_cluster_that_is_not_there_is_one_line(
     assert told in capfd.readouterr().err
 
 
+def test_the_note_of_a_cluster_that_was_killed_is_one_line(
+    colours: Path, udmsh: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert udmsh("reproduce", colours / "config.yaml", "--methods", "itq", "--ray", "auto") == 2
+    assert "no Ray cluster is there" in capfd.readouterr().err
+
+
 def test_a_node_that_sees_other_folders_is_told(colours: Path, tmp_path: Path) -> None:
     source = str(colours / "config.yaml")
     place = on_ray.Place(str(tmp_path), (str(tmp_path / ".ray-1"),), source, ())

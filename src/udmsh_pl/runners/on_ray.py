@@ -11,6 +11,7 @@ import os
 import platform
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -93,8 +94,9 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
     except ImportError as error:
         raise InputError("--ray needs the extra: pip install 'udmsh-pl[cluster]'") from error
     try:
-        if address != "auto":  # Ray itself would try for five minutes
-            host, _, port = address.rpartition(":")
+        noted = _noted() if address == "auto" else address
+        if noted:  # Ray itself would try for five minutes
+            host, _, port = noted.rpartition(":")
             socket.create_connection((host, int(port)), 10).close()
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
@@ -111,6 +113,13 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
         for mark in marks:
             mark.unlink(missing_ok=True)
         ray.shutdown()
+
+
+def _noted() -> str:
+    """Where ``auto`` looks; a cluster that was killed leaves its note behind."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    note = folder / "ray/ray_current_cluster"
+    return os.environ.get("RAY_ADDRESS") or (note.read_text().strip() if note.is_file() else "")
 
 
 def look_at(marks: Sequence[str]) -> None:
