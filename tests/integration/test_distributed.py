@@ -86,9 +86,10 @@ def test_two_processes_fine_tune_as_one(
         assert sorted(rows.tolist()) == sorted(whole["rows"].tolist())
         for part in parts:
             torch.testing.assert_close(part["loss"], whole["loss"], **EXACT)
-            torch.testing.assert_close(part["gradients"], whole["gradients"], **EXACT)
+            # that of a bias before a batch normalisation is rounding alone
+            torch.testing.assert_close(part["gradients"], whole["gradients"], rtol=1e-8, atol=1e-9)
     for half in halves:
-        # Adam divides by gradients that are all rounding: a bias before a batch normalisation
+        # and Adam divides by its size
         torch.testing.assert_close(half["weights"], one["weights"], rtol=1e-6, atol=1e-9)
 
 
@@ -99,7 +100,7 @@ def test_two_processes_go_on_inside_an_epoch_that_one_began(
     fit = (
         "fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 3,
         "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1",
-        "--ckpt_path", "last",
+        "--ckpt_path", "last", "--model.batch_norm", "false",
     )  # fmt: skip
     assert udmsh(*fit, *recorder(tmp_path / "one"), "--trainer.default_root_dir", "one") == 0
     killed(

@@ -21,7 +21,7 @@ from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import HasTrainFeatures, TrainFeatures
 from udmsh_pl.models.encoder import DualBranchEncoder
 from udmsh_pl.models.finetuning import freeze_unused, of_all_processes, refuse_sync_batchnorm
-from udmsh_pl.models.optimiser import adamw, schedule
+from udmsh_pl.models.optimiser import adamw, schedule, total_steps
 from udmsh_pl.models.options import Branches, Pooling
 from udmsh_pl.models.renamed import RENAMED, WITHOUT_EFFECT, with_new_names
 from udmsh_pl.models.training import ObjectiveModule
@@ -272,7 +272,7 @@ class HashingModule(ObjectiveModule):
         optimizer = adamw(self, self.network, self.trainer, rates, self.weight_decay)
         if not self.warmup_steps and not self.cosine_decay:
             return {"optimizer": optimizer}
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer)
         scheduler = schedule(optimizer, self.warmup_steps, self.cosine_decay, total)
         return {
             "optimizer": optimizer,

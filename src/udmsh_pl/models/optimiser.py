@@ -50,3 +50,14 @@ def schedule(
         return rise * (fall if cosine_decay else 1.0)
 
     return LambdaLR(optimizer, factor)
+
+
+def total_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the whole training.
+
+    Lightning makes the loader to tell it, before a checkpoint has told its place in the epoch: it
+    is forgotten here and made again, or a run that goes on inside an epoch would begin it anew.
+    """
+    total = int(trainer.estimated_stepping_batches)
+    trainer.fit_loop._combined_loader = None
+    return total
