@@ -1,8 +1,9 @@
-"""Constructors of our Lightning modules: options that a subclass passes on stay visible, and none
-is set beside the constructor.
+"""Constructors of our Lightning modules: options that a subclass passes on stay visible, none is
+set beside the constructor, and numbers lie in their range.
 """
 
 import inspect
+import math
 
 from udmsh_pl.errors import InputError
 
@@ -35,6 +36,18 @@ def check_constructor(cls: type, base: type) -> None:
         )
 
 
+def check_range(name: str, value: float | None, most: float | None = None) -> None:
+    """Refuse a model's number below 0 or above ``most``; without ``most`` None is allowed too.
+
+    Raises:
+        InputError: naming the option.
+    """
+    allowed = most is None if value is None else 0 <= value <= (math.inf if most is None else most)
+    if not allowed:
+        mend = "of at least 0, or null" if most is None else f"from 0 to {most}"
+        raise InputError(f"{name} is {value}; give --model.{name} a number {mend}")
+
+
 def options_of(cls: type, base: type) -> set[str]:
     """Names of the options that the constructors of ``cls`` and its parents up to ``base`` take."""
     names: set[str] = set()
@@ -43,3 +56,17 @@ def options_of(cls: type, base: type) -> set[str]:
         parameters = inspect.signature(init).parameters.values() if init is not None else ()
         names |= {one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
     return names
+
+
+def takes(cls: type, name: str) -> bool:
+    """Whether the constructor has the option, or passes it on to a parent's that has it."""
+    for parent in cls.__mro__:
+        init = parent.__dict__.get("__init__")
+        if init is None:
+            continue
+        parameters = inspect.signature(init).parameters
+        if name in parameters:
+            return True
+        if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            return False
+    return False

@@ -97,8 +97,11 @@ def test_extraction_goes_on_where_it_was_killed(
         ),
         (
             "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
-            8,
+            5,
             ("--model", "tests.integration.probes.WithDropout"),
+        ),
+        pytest.param(
+            "udmsh_pl.models.udmsh.multilevel_pairwise_loss", 8, (), marks=pytest.mark.slow
         ),
         pytest.param(
             "udmsh_pl.models.udmsh.multilevel_pairwise_loss",

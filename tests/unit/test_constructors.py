@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 import udmsh_pl.baselines
 import udmsh_pl.models
 from udmsh_pl.baselines.matching import CosineMatching, MatchingOptions
-from udmsh_pl.constructors import options_of
+from udmsh_pl.constructors import check_range, options_of, takes
 from udmsh_pl.data import NUSWIDE, ListFiles
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.options import DataOptions
@@ -133,3 +133,30 @@ def test_the_encoder_of_udmsh_plus_gets_its_own_options() -> None:
 def test_mistyped_options_of_data_are_named() -> None:
     with pytest.raises(TypeError, match="batchsize"):
         ListFiles(root=Path(), database=Path("x"), batchsize=3)  # type: ignore[call-arg]
+
+
+def test_what_a_constructor_takes() -> None:
+    class Alone(HashingModule):
+        def __init__(self, *, bits: int = 8) -> None:
+            super().__init__(bits=bits)
+
+        def objective(self, batch: Any) -> Any:
+            return {}
+
+    found = [takes(Gamma, name) for name in ("grid", "gamma", "gama")]
+    assert found == [True, True, False]
+    assert [takes(Alone, name) for name in ("bits", "grid")] == [True, False]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), None])
+def test_a_number_outside_its_range_is_one_line(value: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"near_share is .*; give --model.near_share a number from 0 to 1"
+    ):
+        check_range("near_share", value, most=1)
+    for allowed in (0, 0.5, 1):
+        check_range("near_share", allowed, most=1)
+    for allowed in (None, 0, 1e9):
+        check_range("least_weight", allowed)
+    with pytest.raises(InputError, match="at least 0, or null"):
+        check_range("least_weight", -1)

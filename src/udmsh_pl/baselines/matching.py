@@ -53,7 +53,5 @@ class CosineMatching(HashingModule):
             self.mean.copy_(state["mean"])
 
     def matching(self, codes: Tensor, batch: Batch) -> Tensor:
-        """The loss of codes ``[B, K]`` of the global batch, whose part in this process is
-        ``batch``.
-        """
+        """The loss of codes ``[B, K]`` of the batch."""
         return cosine_matching_loss(codes, batch["global_feature"] - self.mean)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from udmsh_pl.constructors import check_range
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
@@ -105,15 +106,8 @@ class UDMSH(HashingModule):
                 "the manifold structure is made of rooted, centred features; give --model.root and "
                 "centre true and --model.teacher both or global, or --model.structure cosine"
             )
-        if least_weight is not None and least_weight < 0:
-            raise InputError(
-                f"least_weight is {least_weight}; give --model.least_weight a number of at least "
-                "0, or null"
-            )
-        if not 0 <= near_share <= 1:
-            raise InputError(
-                f"near_share is {near_share}; give --model.near_share a number from 0 to 1"
-            )
+        check_range("least_weight", least_weight)
+        check_range("near_share", near_share, most=1)
         super().__init__(
             batch_norm=batch_norm,
             learning_rate=learning_rate,

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from typing_extensions import Unpack
 
 from udmsh_pl.backbones import BackboneFeatures
-from udmsh_pl.errors import InputError
+from udmsh_pl.constructors import check_range
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import asymmetric_pairwise_loss
@@ -89,20 +89,11 @@ class UDMSHPlus(HashingModule):
         least_weight: float | None = 0.1,
         **options: Unpack[BranchOptions],
     ) -> None:
-        for name, value in (("diffusion_time", diffusion_time), ("least_weight", least_weight)):
-            if (value or 0) < 0:
-                raise InputError(
-                    f"{name} is {value}; give --model.{name} a number of at least 0, or null"
-                )
-        for name, value, most in (
-            ("near_share", near_share, 1),
-            ("companions", companions, 3),
-            ("view_discount", view_discount, 1),
-        ):
-            if not 0 <= value <= most:
-                raise InputError(
-                    f"{name} is {value}; give --model.{name} a number from 0 to {most}"
-                )
+        check_range("diffusion_time", diffusion_time)
+        check_range("least_weight", least_weight)
+        check_range("near_share", near_share, most=1)
+        check_range("companions", companions, most=3)
+        check_range("view_discount", view_discount, most=1)
         super().__init__(
             hidden=hidden,
             learning_rate=learning_rate,

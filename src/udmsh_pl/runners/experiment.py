@@ -3,7 +3,6 @@
 import copy
 import difflib
 import importlib
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from udmsh_pl.baselines import ShallowHash
+from udmsh_pl.constructors import takes
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.lightning_cli import (
@@ -206,10 +206,8 @@ class Experiment:
         own: dict[str, Any] = method.get("init_args") or {}
         if issubclass(self.kinds[name], ShallowHash):
             return own
-        wanted = ["backbone", "weights"]  # None is what a class without the setting has
-        if "grid" in inspect.signature(self.kinds[name]).parameters:  # others have the usual one
-            wanted.append("grid")
-        shared = {key: base[key] for key in wanted if base.get(key) is not None}
+        kind, wanted = self.kinds[name], ("backbone", "weights", "grid")
+        shared = {key: base[key] for key in wanted if key in base and takes(kind, key)}
         return {**shared, **own}
 
     def _build(self, name: str, own: dict[str, Any]) -> Any:

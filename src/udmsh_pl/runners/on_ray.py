@@ -11,7 +11,6 @@ import os
 import platform
 import socket
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -91,13 +90,14 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
     """
     try:
         import ray
+        from ray._private.services import get_ray_address_from_environment
     except ImportError as error:
         raise InputError("--ray needs the extra: pip install 'udmsh-pl[cluster]'") from error
     try:
-        noted = _noted() if address == "auto" else address
-        if noted:  # Ray itself would try for five minutes
-            host, _, port = noted.rpartition(":")
-            socket.create_connection((host, int(port)), 10).close()
+        # a cluster that was killed leaves its address; Ray itself would try it for five minutes
+        found = get_ray_address_from_environment(address, None) if address == "auto" else address
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host, int(port)), 10).close()
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise InputError(
@@ -113,13 +113,6 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
         for mark in marks:
             mark.unlink(missing_ok=True)
         ray.shutdown()
-
-
-def _noted() -> str:
-    """Where ``auto`` looks; a cluster that was killed leaves its note behind."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    note = folder / "ray/ray_current_cluster"
-    return os.environ.get("RAY_ADDRESS") or (note.read_text().strip() if note.is_file() else "")
 
 
 def look_at(marks: Sequence[str]) -> None:

@@ -3,20 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
+from lightning import Trainer
+from tests.cached import CachedFeatures
 
 from udmsh_pl import baselines
-from udmsh_pl.data.batches import FeatureRows, whole_batch
-from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import best_rotation, isometric_loss
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus, udmsh
 
-ROWS, DIM = 24, 512
 TINY: dict[str, Any] = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
     "udmsh": (UDMSH, {}),
@@ -28,32 +23,6 @@ METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
     "cibhash": (baselines.CIBHash, {}),
     "bihalf": (baselines.BiHalf, {"centre": True}),
 }
-
-
-class Features(LightningDataModule):
-    """Random cached features in three groups, with two views."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = np.random.default_rng(0)
-        groups = generator.random((3, DIM)) ** 4
-        clean = groups[np.arange(ROWS) % 3] + 0.2 * generator.random((ROWS, DIM))
-        maps = clean[:, :, None, None] * generator.random((ROWS, DIM, 2, 2))
-        arrays = {
-            "global_feature": clean,
-            "feature_map": maps,
-            "views": np.stack([clean, clean + 0.1 * generator.random(clean.shape)], axis=1),
-            "view_maps": np.stack([maps, maps], axis=1),
-        }
-        self.arrays = {name: array.astype(np.float16) for name, array in arrays.items()}
-
-    @property
-    def train_features(self) -> TrainFeatures:
-        return TrainFeatures(self.arrays)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        rows = FeatureRows(np.zeros((ROWS, 1), dtype=bool), self.arrays)
-        return DataLoader(rows, batch_size=12, collate_fn=whole_batch)
 
 
 def fitted(name: str, tmp_path: Path, **options: Any) -> tuple[HashingModule, Trainer]:
@@ -72,7 +41,7 @@ def fitted(name: str, tmp_path: Path, **options: Any) -> tuple[HashingModule, Tr
     )
     if trainer.precision != options.get("precision", trainer.precision):
         pytest.skip(f"on a CPU Lightning turns {options['precision']} into {trainer.precision}")
-    trainer.fit(model, Features())
+    trainer.fit(model, CachedFeatures(rows=24, batch=12, groups=3))
     return model, trainer
 
 

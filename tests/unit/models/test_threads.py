@@ -7,19 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
+from lightning import Trainer
+from tests.cached import CachedFeatures
 
 from udmsh_pl import baselines
-from udmsh_pl.data.batches import FeatureRows, whole_batch
-from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
 
-ROWS, BATCH, DIM = 600, 300, 512  # large enough that torch shares the work of a step
+ROWS, BATCH = 600, 300  # large enough that torch shares the work of a step
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
     "udmsh": (UDMSH, {"batch_norm": True, "confidence": True, "balance_weight": 0.1}),
     "cosine": (UDMSH, {"structure": "cosine", "levels": "graded", "least_weight": None}),
@@ -34,30 +30,6 @@ METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
     "wch": (baselines.WCH, {}),
     "udth": (baselines.UDTH, {}),
 }
-
-
-class Features(LightningDataModule):
-    """Random cached features in six groups, with two views."""
-
-    def __init__(self, teachers: Path) -> None:
-        super().__init__()
-        generator = np.random.default_rng(0)
-        groups = generator.random((6, DIM)) ** 4
-        clean = groups[np.arange(ROWS) % 6] + 0.2 * generator.random((ROWS, DIM))
-        maps = clean[:, :, None, None] * generator.random((ROWS, DIM, 2, 2))
-        arrays = {
-            "global_feature": clean,
-            "feature_map": maps,
-            "views": np.stack([clean, clean + 0.1 * generator.random(clean.shape)], axis=1),
-            "view_maps": np.stack([maps, maps], axis=1),
-        }
-        self.train_features = TrainFeatures(
-            {name: array.astype(np.float16) for name, array in arrays.items()}, teachers, "key"
-        )
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        rows = FeatureRows(np.zeros((ROWS, 1), dtype=bool), self.train_features.arrays)
-        return DataLoader(rows, batch_size=BATCH, collate_fn=whole_batch)
 
 
 @pytest.fixture
@@ -80,7 +52,7 @@ def test_the_same_bits_on_one_thread_and_on_three(name: str, tmp_path: Path) -> 
             accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
         )  # fmt: skip
-        trainer.fit(model, Features(tmp_path))
+        trainer.fit(model, CachedFeatures(ROWS, BATCH, 6, tmp_path))
         assert trainer.global_step == ROWS // BATCH
         found.append(model.state_dict())
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)

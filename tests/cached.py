@@ -1,0 +1,44 @@
+"""A data module of random cached features, for models that train without pictures."""
+
+from pathlib import Path
+
+import numpy as np
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from udmsh_pl.data.batches import FeatureRows, whole_batch
+from udmsh_pl.features.store import Batch
+from udmsh_pl.features.teacher import TrainFeatures
+
+DIM = 512  # resnet10t's
+
+
+class CachedFeatures(LightningDataModule):
+    """Features in groups, with two views.
+
+    Args:
+        rows: train images
+        batch: of them in a step
+        groups: kinds of images
+        teachers: folder where teachers are kept; None keeps none
+    """
+
+    def __init__(self, rows: int, batch: int, groups: int, teachers: Path | None = None) -> None:
+        super().__init__()
+        generator = np.random.default_rng(0)
+        kinds = generator.random((groups, DIM)) ** 4
+        clean = kinds[np.arange(rows) % groups] + 0.2 * generator.random((rows, DIM))
+        maps = clean[:, :, None, None] * generator.random((rows, DIM, 2, 2))
+        arrays = {
+            "global_feature": clean,
+            "feature_map": maps,
+            "views": np.stack([clean, clean + 0.1 * generator.random(clean.shape)], axis=1),
+            "view_maps": np.stack([maps, maps], axis=1),
+        }
+        half = {name: array.astype(np.float16) for name, array in arrays.items()}
+        self.train_features = TrainFeatures(half, teachers, "key")
+        self.rows, self.batch = rows, batch
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rows = FeatureRows(np.zeros((self.rows, 1), dtype=bool), self.train_features.arrays)
+        return DataLoader(rows, batch_size=self.batch, collate_fn=whole_batch)
