@@ -29,6 +29,10 @@ from udmsh_pl.models import UDMSH, build_backbone
 
 IMAGES = 256  # through the backbone; its cost is linear in images
 FINETUNE_BATCHES, FINETUNE_SIZE = 3, 32
+# a constant rate, as the bare loop has it
+HEAD: dict[str, Any] = {
+    "bits": 64, "learning_rate": 1e-3, "warmup_steps": 0, "cosine_decay": False
+}  # fmt: skip
 
 
 class Clock(Callback):
@@ -45,7 +49,7 @@ class Clock(Callback):
 
 
 def lightning_epochs(data: FashionSample, epochs: int) -> list[float]:
-    return _fit(UDMSH(bits=64), data, epochs)
+    return _fit(UDMSH(**HEAD), data, epochs)
 
 
 def _fit(model: UDMSH, data: FashionSample, epochs: int, batches: int | float = 1.0) -> list[float]:
@@ -61,7 +65,7 @@ def _fit(model: UDMSH, data: FashionSample, epochs: int, batches: int | float = 
 
 
 def lightning_finetuning(data: FashionSample) -> list[float]:
-    return _fit(UDMSH(bits=64, finetune=True), data, 2, FINETUNE_BATCHES)
+    return _fit(UDMSH(**HEAD, finetune=True), data, 2, FINETUNE_BATCHES)
 
 
 def bare_finetuning(data: FashionSample, with_head: bool) -> float:
@@ -70,7 +74,7 @@ def bare_finetuning(data: FashionSample, with_head: bool) -> float:
     Views are made, and go through the backbone there and back.
     """
     seed_everything(0, verbose=False)
-    model = UDMSH(bits=64, finetune=True).train()
+    model = UDMSH(**HEAD, finetune=True).train()
     model.load_teacher(model.fit_teacher(data.train_features))
     stored, info = data.features("train"), model.backbone_info
     pixels = ImageDataset(data.splits.train, view_transform(info.image_size, info.mean, info.std))
@@ -101,7 +105,7 @@ def bare_finetuning(data: FashionSample, with_head: bool) -> float:
 
 def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
     seed_everything(0, verbose=False)
-    model = UDMSH(bits=64)
+    model = UDMSH(**HEAD)
     model.load_teacher(model.fit_teacher(data.train_features))
     stored = data.features("train")
     optimizer = torch.optim.AdamW(model.encoder.parameters(), lr=1e-3, weight_decay=0.0, fused=True)

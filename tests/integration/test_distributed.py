@@ -86,10 +86,11 @@ def test_two_processes_fine_tune_as_one(
         assert sorted(rows.tolist()) == sorted(whole["rows"].tolist())
         for part in parts:
             torch.testing.assert_close(part["loss"], whole["loss"], **EXACT)
-            # that of a bias before a batch normalisation is rounding alone
-            torch.testing.assert_close(part["gradients"], whole["gradients"], rtol=1e-8, atol=1e-9)
+            # that of a bias before a batch normalisation is rounding, which Adam divides by its
+            # own size: from the second step on the processes have moved apart
+            near = {"rtol": 1e-8, "atol": 1e-9} if number else EXACT
+            torch.testing.assert_close(part["gradients"], whole["gradients"], **near)
     for half in halves:
-        # and Adam divides by its size
         torch.testing.assert_close(half["weights"], one["weights"], rtol=1e-6, atol=1e-9)
 
 
