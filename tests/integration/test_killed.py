@@ -141,6 +141,33 @@ def test_training_goes_on_inside_an_epoch(
     assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
+def test_a_run_that_went_on_goes_on_again(colours: Path, udmsh: Run, tmp_path: Path) -> None:
+    arguments = (
+        *("fit", "--config", colours / "config.yaml", "--trainer.max_epochs", 3),
+        *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1"),
+        *("--trainer.callbacks.save_top_k=-1", "--trainer.callbacks.dirpath", tmp_path / "saved"),
+        *("--ckpt_path", "last", "--trainer.default_root_dir", tmp_path / "run"),
+    )
+
+    def steps() -> dict[int, Path]:
+        return {int(path.stem.split("=")[-1]): path for path in (tmp_path / "saved").glob("*.ckpt")}
+
+    def newest() -> tuple[int, dict[str, torch.Tensor]]:
+        assert udmsh(*arguments) == 0
+        number = max(steps())
+        return number, torch.load(steps()[number], weights_only=True)["state_dict"]
+
+    number, weights = newest()
+    # an epoch's last batch, and the first of the next
+    for last in (number // 3, number // 3 + 1):
+        for step, path in steps().items():
+            if step > last:
+                path.unlink()
+        again, resumed = newest()
+        assert again == number
+        torch.testing.assert_close(resumed, weights, rtol=0, atol=0)
+
+
 @pytest.mark.slow
 def test_a_plan_and_an_encoding_go_on(
     colours: Path, udmsh: Run, udmsh_process: Process, tmp_path: Path

@@ -24,6 +24,16 @@ class ObjectiveModule(LightningModule, ABC):
         minimised.
         """
 
+    def on_train_start(self) -> None:
+        """Begin the next epoch as one, after a checkpoint from the last batch of another.
+
+        Lightning counts that epoch as finished, but takes the next for the rest of it: neither
+        counted nor announced, it was repeated when the run was resumed once more.
+        """
+        progress = self.trainer.fit_loop.epoch_progress.current
+        if progress.processed == progress.ready:
+            self.trainer.fit_loop.reset_restart_stage()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """What a step draws (dropout) depends on seed and step alone: a resumed run repeats it, and
         processes that share a batch draw alike.
