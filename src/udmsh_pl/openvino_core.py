@@ -1,7 +1,20 @@
-"""OpenVINO's core: one for the whole life of a process."""
+"""OpenVINO: a light import, and one core for the whole life of a process."""
 
+import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any
+
+
+def import_openvino() -> None:
+    """Import OpenVINO, where it is installed, without its converter, whose telemetry brings an HTTP
+    client along.
+
+    That takes a fifth of a search from the command line. For a process that converts nothing.
+    """
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    with suppress(ImportError):  # torch does its work then, as `search.runners` says
+        import openvino  # noqa: F401
 
 
 @cache

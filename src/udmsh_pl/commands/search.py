@@ -2,12 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
-from udmsh_pl.files import write_text
-from udmsh_pl.search.index import SHORTLIST, ImageIndex
-from udmsh_pl.search.runners import start_faster
+from udmsh_pl.openvino_core import import_openvino
+from udmsh_pl.search.defaults import SHORTLIST
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search and print, most alike first."""
-    start_faster()
-    index = ImageIndex.open(arguments.index)
-    index.encoder.prepare()
+    # NumPy's second thread would spin for some 50 ms on the core that loads the network
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import_openvino()
+    from udmsh_pl.search.encoder import HashEncoder
+
+    encoder = HashEncoder.of_index(arguments.index)
+    encoder.prepare()  # it is loaded while the rest goes on
+    from udmsh_pl.search.index import ImageIndex
+
+    index = ImageIndex.open(arguments.index, encoder)
     matches = index.search(arguments.picture, arguments.k, arguments.rerank)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # names on a disk may be no UTF-8
@@ -47,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         import tempfile
         import webbrowser
 
+        from udmsh_pl.files import write_text
         from udmsh_pl.search.sheet import Tile, sheet
 
         tiles = [

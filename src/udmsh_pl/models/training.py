@@ -31,7 +31,7 @@ class ObjectiveModule(LightningModule, ABC):
         counted nor announced, it was repeated when the run was resumed once more.
         """
         progress = self.trainer.fit_loop.epoch_progress.current
-        if progress.processed == progress.ready:
+        if progress.completed == progress.ready:
             self.trainer.fit_loop.reset_restart_stage()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

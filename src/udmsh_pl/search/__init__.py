@@ -1,13 +1,30 @@
 """From a trained hash to a search: encode, index, search, find copies, export.
 
+The names below are loaded when they are touched: a search from the command line starts OpenVINO
+first.
+
 Example:
-    >>> import udmsh_pl
-    >>> sorted(name for name in dir(udmsh_pl.search) if name[0].isupper())
+    >>> import udmsh_pl.search
+    >>> sorted(name for name in dir(udmsh_pl.search) if name in udmsh_pl.search.__all__)
     ['Codes', 'HashEncoder', 'ImageIndex', 'Match']
 """
 
-from udmsh_pl.search.encoder import Codes, HashEncoder
-from udmsh_pl.search.index import ImageIndex
-from udmsh_pl.search.searcher import Match
+from typing import TYPE_CHECKING
+
+from udmsh_pl.lazy import touched
+
+if TYPE_CHECKING:
+    from udmsh_pl.search.encoder import Codes, HashEncoder
+    from udmsh_pl.search.index import ImageIndex
+    from udmsh_pl.search.searcher import Match
 
 __all__ = ["Codes", "HashEncoder", "ImageIndex", "Match"]
+
+_MODULE_OF = {
+    "Codes": "udmsh_pl.search.encoder",
+    "HashEncoder": "udmsh_pl.search.encoder",
+    "ImageIndex": "udmsh_pl.search.index",
+    "Match": "udmsh_pl.search.searcher",
+}
+
+__getattr__, __dir__ = touched(__name__, _MODULE_OF)

@@ -1,4 +1,7 @@
-"""``HashEncoder``: pictures of any kind become packed codes and re-rank features."""
+"""``HashEncoder``: pictures of any kind become packed codes and re-rank features.
+
+What reads pictures is imported when one comes: the network is loaded meanwhile.
+"""
 
 import shutil
 import sys
@@ -6,19 +9,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.decode import to_rgb
 from udmsh_pl.search.hub import is_hub_id
-from udmsh_pl.search.pictures import decode, in_order, read_bytes, square
 from udmsh_pl.search.runners import Encoded, Run, Runner, runner_of
-from udmsh_pl.search.spec import FILE, cache_folder, read_spec
+from udmsh_pl.search.spec import FILE, cache_folder, check_files, read_spec
 from udmsh_pl.search.store import MANIFEST, read_manifest
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BATCH = 64
 
@@ -44,6 +47,8 @@ class Codes:
 class HashEncoder:
     """A trained hash function with its backbone and its way to prepare a picture.
 
+    The first picture loads the network; files that it is loaded from are checked then.
+
     Args:
         folder: an encoder's folder, as ``udmsh export`` and ``udmsh index`` write it
         runner: ``auto``, ``openvino`` or ``torch``
@@ -68,12 +73,21 @@ class HashEncoder:
         if not path.exists() and is_hub_id(str(source)):
             return cls.from_pretrained(str(source), runner=runner)
         if (path / MANIFEST).is_file():
-            return cls(path / read_manifest(path).encoder, runner)
+            return cls.of_index(path, runner)
         if (path / FILE).is_file():
             return cls(path, runner)
         if path.is_dir():
             raise InputError(f"{path} holds no encoder; give a .ckpt or what `udmsh export` wrote")
         return cls(_from_checkpoint(path), runner)
+
+    @classmethod
+    def of_index(cls, path: Path, runner: Runner = "auto") -> "HashEncoder":
+        """Open that of an index.
+
+        Raises:
+            InputError: no index, or damaged.
+        """
+        return cls(path / read_manifest(path).encoder, runner)
 
     @classmethod
     def from_pretrained(
@@ -102,10 +116,18 @@ class HashEncoder:
         return push(self.folder, name, card(self.spec, WEIGHTS), private, token)
 
     def prepare(self) -> None:
-        """Begin to load the network in a thread: a first picture is read and decoded meanwhile."""
+        """Begin to load the network in a thread, and to run it once, which takes several times as
+        long as the next: a first picture is read and decoded meanwhile.
+        """
         pool = ThreadPoolExecutor(1)
-        self._loading = pool.submit(runner_of, self.folder, self.spec, self.runner)
+        self._loading = pool.submit(self._warm)
         pool.shutdown(wait=False)
+
+    def _warm(self) -> Run:
+        run = runner_of(self.folder, self.spec, self.runner)
+        side = self.spec.image_size
+        run(np.zeros((1, 3, side, side), np.uint8))
+        return run
 
     @property
     def bits(self) -> int:
@@ -114,7 +136,7 @@ class HashEncoder:
 
     def encode(
         self,
-        pictures: Sequence[Path | str | Image.Image | NDArray[np.uint8] | Any],
+        pictures: "Sequence[Path | str | Image.Image | NDArray[np.uint8] | Any]",
         progress: bool = False,
     ) -> Codes:
         """Encode pictures in batches.
@@ -127,6 +149,8 @@ class HashEncoder:
         Raises:
             InputError: a picture cannot be read, or is of none of these kinds.
         """
+        from udmsh_pl.search.pictures import in_order
+
         names = [_name(picture, row) for row, picture in enumerate(pictures)]
         pixels = in_order(lambda pair: self._pixels(*pair), zip(pictures, names, strict=True))
         found = list(self.encode_pixels(bar(pixels, len(names)) if progress else pixels))
@@ -156,12 +180,18 @@ class HashEncoder:
 
     def save(self, folder: Path | str) -> None:
         """Copy the encoder to another folder; ``encoder.json`` is last: half a copy is none."""
+        check_files(self.folder, self.spec, self.spec.files)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name in [*self.spec.files, FILE]:
             shutil.copyfile(self.folder / name, target / name)
 
     def _pixels(self, picture: Any, name: str) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        from udmsh_pl.images.decode import to_rgb
+        from udmsh_pl.search.pictures import decode, read_bytes, square
+
         side = self.spec.image_size
         if isinstance(picture, str | Path):
             return decode(read_bytes(Path(picture)), name, side).pixels

@@ -6,6 +6,7 @@ the graph for OpenVINO is made here.
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,6 @@ def _made_here(fetched: Path) -> Path:
 
     folder = cache_folder() / "encoders" / f"hub-{sha256_file(fetched / FILE)[:16]}"
     if not (folder / FILE).is_file():
-        spec = read_spec(fetched, only=(WEIGHTS,))
-        write_network(read_network(fetched, spec), spec, folder)
+        spec = read_spec(fetched)
+        write_network(read_network(fetched, spec), replace(spec, files={}), folder)
     return folder

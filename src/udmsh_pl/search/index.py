@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import store
+from udmsh_pl.search.defaults import SHORTLIST
 from udmsh_pl.search.encoder import Codes, HashEncoder
 from udmsh_pl.search.pictures import FileFacts, facts_of, find_pictures
 from udmsh_pl.search.reading import Report, encoded, read_files
@@ -21,7 +22,6 @@ from udmsh_pl.search.searcher import Match, Searcher, with_lists
 from udmsh_pl.search.segment import Rows, write_segment
 
 CHUNK = 8192  # pictures a segment, and in memory, at most
-SHORTLIST = 1000
 
 
 class ImageIndex:
@@ -30,19 +30,24 @@ class ImageIndex:
     It is read once: a later write of another process is seen by opening it again.
     """
 
-    def __init__(self, path: Path, owner: Any = None) -> None:
+    def __init__(self, path: Path, owner: Any = None, encoder: HashEncoder | None = None) -> None:
         self.path, self._owner = path, owner  # a temporary folder lives as long as its owner
         self._reload()
-        self.encoder = HashEncoder(path / self.manifest.encoder)
+        own = path / self.manifest.encoder
+        self.encoder = encoder if encoder and encoder.folder == own else HashEncoder(own)
 
     @classmethod
-    def open(cls, path: Path | str) -> "ImageIndex":
+    def open(cls, path: Path | str, encoder: HashEncoder | None = None) -> "ImageIndex":
         """Open an index.
+
+        Args:
+            path: its folder
+            encoder: its own (:meth:`HashEncoder.of_index`), where that is being loaded already
 
         Raises:
             InputError: no index, damaged, or of another format.
         """
-        return cls(Path(path).expanduser())
+        return cls(Path(path).expanduser(), encoder=encoder)
 
     @classmethod
     def build(

@@ -27,7 +27,7 @@ from udmsh_pl.files import atomic_path, sha256_file
 from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
 from udmsh_pl.models.fusion import FusedEncoder, FusedFeature
 from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
-from udmsh_pl.search.spec import EncoderSpec, write_spec
+from udmsh_pl.search.spec import EncoderSpec, check_files, write_spec
 
 WEIGHTS, GRAPH = "encoder.safetensors", "encoder.xml"
 OUTPUTS = ("codes", "features")
@@ -66,12 +66,13 @@ def write_network(
 
 
 def read_network(folder: Path, spec: EncoderSpec) -> PixelEncoder:
-    """Build the network that a checked ``spec`` describes, with the weights beside it.
+    """Build the network that ``spec`` describes, with the weights beside it.
 
     Raises:
-        InputError: an unknown class, weights that do not fit, or another version of the backbone's
-            published weights.
+        InputError: an unknown class, weights that were altered or do not fit, or another version of
+            the backbone's published weights.
     """
+    check_files(folder, spec, [WEIGHTS])
     if spec.method not in ENCODERS:
         raise InputError(f"{folder}: no encoder is called {spec.method!r}; export it anew")
     try:

@@ -1,11 +1,10 @@
 """Runs an encoder's folder on pixels: OpenVINO's graph where there is one, else torch."""
 
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
 from typing import Any, Literal
 
 import numpy as np
@@ -13,45 +12,32 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.openvino_core import openvino_core
-from udmsh_pl.search.spec import EncoderSpec, cache_folder
+from udmsh_pl.search.spec import EncoderSpec, cache_folder, check_files
 
 Runner = Literal["auto", "torch", "openvino"]
 Pixels = NDArray[np.uint8]  # [B, 3, S, S]
 Encoded = tuple[NDArray[np.uint8], NDArray[np.int8]]  # codes [B, bytes], features [B, d]
 Run = Callable[[Pixels], Encoded]
+GRAPH = ("encoder.xml", "encoder.bin")
 CHUNK = 8  # pictures at a time stay in a CPU's caches
 MOST_COMPILED = 16  # graphs kept in the cache, 17 MB each
-
-
-def start_faster() -> None:
-    """Begin ``import openvino``, while the index's files are checked, and let it leave out its
-    converter, whose telemetry brings an HTTP client along.
-
-    That takes a fifth of a search from the command line. For a process that converts nothing.
-    """
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
-    Thread(target=_import_openvino, daemon=True).start()
-
-
-def _import_openvino() -> None:
-    with suppress(ImportError):  # torch does its work then, as `runner_of` says
-        import openvino  # noqa: F401
 
 
 def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
     """A function from pixels to codes and features.
 
     Args:
-        folder: the encoder's folder, checked by :func:`udmsh_pl.search.spec.read_spec`
+        folder: the encoder's folder
         spec: its specification
         runner: ``openvino`` needs the extra ``udmsh-pl[extract]``; ``auto`` takes it where it is
             installed and the folder has its graph
 
     Raises:
-        InputError: OpenVINO is asked for, but not installed, or the folder has no graph for it.
+        InputError: OpenVINO is asked for, but not installed, or the folder has no graph for it; a
+            file was altered.
     """
     there = find_spec("openvino") is not None
-    has_graph = "encoder.xml" in spec.files and "encoder.bin" in spec.files
+    has_graph = all(name in spec.files for name in GRAPH)
     if runner == "openvino" and not (there and has_graph):
         mend = "export or index anew" if there else "pip install 'udmsh-pl[extract]'"
         raise InputError(f"{folder} cannot run on OpenVINO here; {mend}")
@@ -61,10 +47,19 @@ def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
 
 
 def _openvino(folder: Path, spec: EncoderSpec) -> Run:
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(check_files, folder, spec, GRAPH)
+        try:
+            return _compiled(folder, spec)
+        finally:  # what an altered file does to the compiler is of no interest
+            checked.result()
+
+
+def _compiled(folder: Path, spec: EncoderSpec) -> Run:
     core = openvino_core()
     compiled = cache_folder() / "openvino"  # the user's own: compiled code is never a stranger's
     _drop_oldest(compiled)
-    path = str(folder / "encoder.xml")
+    path = str(folder / GRAPH[0])
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "CACHE_DIR": str(compiled)}
     one = core.compile_model(path, "CPU", options | {"PERFORMANCE_HINT": "LATENCY"})
     many: list[Any] = []  # compiled when the first batch comes; a single search needs one only

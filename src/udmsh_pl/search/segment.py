@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from udmsh_pl.errors import InputError
 from udmsh_pl.files import sha256_file
 from udmsh_pl.search.chained import ChainedRows, Names
-from udmsh_pl.search.pictures import DIGEST_BYTES
 
+DIGEST_BYTES = 16  # of a picture file's hash
 FILES = np.dtype(
     [
         ("size", "<i8"),

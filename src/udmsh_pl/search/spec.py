@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,11 @@ def digest_of(plain: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def read_spec(folder: Path, only: Sequence[str] | None = None) -> EncoderSpec:
-    """Read ``encoder.json`` and check each file that it names.
-
-    Args:
-        folder: the encoder's
-        only: files that must be named and are checked; the specification that is given back names
-            no others
+def read_spec(folder: Path) -> EncoderSpec:
+    """Read ``encoder.json``; :func:`check_files` looks at what is beside it.
 
     Raises:
-        InputError: no encoder here, of a newer format, or a file is missing, cut or altered.
+        InputError: no encoder here, of a newer format, or damaged.
     """
     path = folder / FILE
     if not path.is_file():
@@ -104,14 +99,20 @@ def read_spec(folder: Path, only: Sequence[str] | None = None) -> EncoderSpec:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged ({error}); export or index anew") from error
-    if only is not None:
-        spec = replace(spec, files={name: spec.files.get(name, "") for name in only})
-    with ThreadPoolExecutor(4) as pool:  # two large files, and a search waits for them
-        found = list(pool.map(_sha256, [folder / name for name in spec.files]))
-    for (name, sha256), digest in zip(spec.files.items(), found, strict=True):
-        if digest != sha256:
-            raise InputError(f"{folder / name} is missing, cut or altered; export or index anew")
     return spec
+
+
+def check_files(folder: Path, spec: EncoderSpec, names: Iterable[str]) -> None:
+    """Compare files beside ``encoder.json`` with their checksums, before they are read.
+
+    Raises:
+        InputError: one is not named there, missing, cut or altered.
+    """
+    paths = [folder / name for name in names]
+    with ThreadPoolExecutor() as pool:
+        for path, digest in zip(paths, pool.map(_sha256, paths), strict=True):
+            if digest is None or digest != spec.files.get(path.name):
+                raise InputError(f"{path} is missing, cut or altered; export or index anew")
 
 
 def _sha256(path: Path) -> str | None:

@@ -20,7 +20,7 @@ from udmsh_pl.search import HashEncoder, ImageIndex, train
 from udmsh_pl.search.learned import read_checkpoint
 from udmsh_pl.search.network import pack_bits, to_int8
 from udmsh_pl.search.pictures import decode
-from udmsh_pl.search.runners import runner_of
+from udmsh_pl.search.runners import Runner, runner_of
 
 
 @pytest.mark.parametrize("bits", [1, 7, 8, 12, 64, 100])
@@ -228,6 +228,32 @@ def test_the_example_searches_without_torch_and_without_us(built: Path, tmp_path
     told = [line.split(" ", 1) for line in done.stdout.splitlines()]
     assert told[0] == ["0", str(pictures / "04.png")]
     assert [int(distance) for distance, _ in told] == [one.distance for one in own]
+
+
+@pytest.mark.parametrize(
+    ("runner", "read"), [("openvino", "encoder.bin"), ("torch", "encoder.safetensors")]
+)
+def test_files_are_checked_before_a_network_is_made_of_them(
+    built: Path, tmp_path: Path, runner: Runner, read: str
+) -> None:
+    if runner == "openvino":
+        pytest.importorskip(runner, reason=f"{runner} is not installed: an extra of udmsh-pl")
+    HashEncoder.load(built / "index").save(tmp_path)
+    picture = built / "pictures/00.png"
+    expected = HashEncoder(tmp_path, runner).encode([picture])
+    for name in dict.fromkeys(["encoder.safetensors", read]):
+        with (tmp_path / name).open("r+b") as file:
+            file.seek(-1, 2)
+            last = file.read(1)
+            file.seek(-1, 2)
+            file.write(bytes([last[0] ^ 1]))
+        encoder = HashEncoder(tmp_path, runner)
+        encoder.prepare()
+        if name == read:
+            with pytest.raises(InputError, match=f"{name} is missing, cut or altered"):
+                encoder.encode([picture])
+        else:  # which nothing is made of here
+            assert (encoder.encode([picture]).codes == expected.codes).all()
 
 
 def test_what_an_export_needs_is_told(

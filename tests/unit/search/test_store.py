@@ -67,6 +67,7 @@ def read_all(index: Path) -> None:
     opened = ImageIndex.open(index)
     for row in range(len(opened)):
         opened.thumbnail(row)
+    opened.encoder.save(index.with_name("saved"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

@@ -7,7 +7,7 @@ import numpy as np
 from udmsh_pl.retrieval.lists.inverted import Facts, InvertedLists
 
 QUERIES = 200  # codes of the collection that are searched for
-MOST_LOOKED_AT = 20_000_000_000  # codes, in all, for the exact answers: some ten seconds
+MOST_LOOKED_AT = 100_000_000_000  # codes, in all, for the exact answers: about a minute
 NEAREST = 100  # of which the recall is
 STEP = 1.25  # from one number of probes that is tried to the next
 
