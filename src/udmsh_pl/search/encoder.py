@@ -87,7 +87,8 @@ class HashEncoder:
         Raises:
             InputError: no index, or damaged.
         """
-        return cls(path / read_manifest(path).encoder, runner)
+        folder = path.expanduser()
+        return cls(folder / read_manifest(folder).encoder, runner)
 
     @classmethod
     def from_pretrained(
