@@ -114,6 +114,7 @@ class HashEncoder:
         from udmsh_pl.search.card import card
         from udmsh_pl.search.hub import WEIGHTS, push
 
+        check_files(self.folder, self.spec, [WEIGHTS])
         return push(self.folder, name, card(self.spec, WEIGHTS), private, token)
 
     def prepare(self) -> None:
