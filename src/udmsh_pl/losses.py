@@ -160,15 +160,19 @@ def decorrelation_loss(u: Tensor) -> Tensor:
     return (gram.square().sum() - gram.diagonal().square().sum()) / max(bits * (bits - 1), 1)
 
 
-def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
+def nt_xent_loss(
+    first: Tensor, second: Tensor, temperature: float = 0.3, apart: Tensor | None = None
+) -> Tensor:
     """NT-Xent of two views, with cosine similarity.
 
-    Source: SimCLR, ICML 2020 (*stated*); temperature 0.3 as in CIBHash, IJCAI 2021.
+    Source: SimCLR, ICML 2020 (*stated*); temperature 0.3 as in CIBHash, IJCAI 2021; ``apart`` is
+    *ours*.
 
     Args:
         first: float [B, K], one view
         second: float [B, K], the other view of the same images, row by row
         temperature: divides the cosines
+        apart: float [B, B] in [0, 1], how far two images count as different; None for wholly
 
     Example:
         >>> views = torch.eye(2)  # equal views of two images that have nothing in common
@@ -176,6 +180,9 @@ def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.3) -> Ten
         0.5514
     """
     both = normalize(torch.cat([first, second]), dim=1)
-    logits = (both @ both.T / temperature).fill_diagonal_(-torch.inf)
+    logits = both @ both.T / temperature
+    if apart is not None:  # views of one image are told from the others in any case
+        logits = logits + apart.clone().fill_diagonal_(1).log().repeat(2, 2)
+    logits = logits.fill_diagonal_(-torch.inf)
     partner = torch.arange(len(both), device=both.device).roll(len(first))
     return torch.nn.functional.cross_entropy(logits, partner)

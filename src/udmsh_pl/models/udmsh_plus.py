@@ -13,7 +13,7 @@ from udmsh_pl.backbones import BackboneFeatures
 from udmsh_pl.constructors import check_range
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.losses import asymmetric_pairwise_loss
+from udmsh_pl.losses import asymmetric_pairwise_loss, nt_xent_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.fusion import FusedEncoder
 from udmsh_pl.models.manifold_teacher import COMPANIONS, ManifoldSettings, fit_manifold_teacher
@@ -34,7 +34,9 @@ class UDMSHPlus(HashingModule):
     when it comes to who is nearest. Batches hold near images, since of the pairs of a random batch
     hardly any is. The student is a linear path, which starts as ITQ of the fused features, and a
     head beside it; it sees the clean image or one of its views, and learns inner products of
-    relaxed codes with each other and with codes at once. Everything here is *ours*.
+    relaxed codes with each other and with codes at once. Beside it codes of two views of an image
+    are to be nearer to each other than to those of images that are not similar (NT-Xent, as SimCLR
+    and CIBHash have it), at a small weight. Everything here is *ours*.
 
     Args:
         hidden: width of the head
@@ -59,6 +61,9 @@ class UDMSHPlus(HashingModule):
             of the fourth; 0 shows it as it was dealt. From 0 to 3; a backbone that is trained sees
             batches as they were dealt
         linear_path: let the codes start as ITQ of the fused features
+        contrastive_weight: weight of NT-Xent between two views of half of the images, where there
+            are views and the backbone is not trained; of two images with a similarity of a half or
+            more none counts as different from the other
         code_share: share of the loss's inner products that are between a relaxed code and a code
         least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a
             small group count among the many that have nothing in common; None weighs all pairs
@@ -85,6 +90,7 @@ class UDMSHPlus(HashingModule):
         view_discount: float = 1.0,
         companions: int = 3,
         linear_path: bool = True,
+        contrastive_weight: float = 0.06,
         code_share: float = 0.5,
         least_weight: float | None = 0.1,
         **options: Unpack[BranchOptions],
@@ -93,6 +99,7 @@ class UDMSHPlus(HashingModule):
         check_range("least_weight", least_weight)
         check_range("near_share", near_share, most=1)
         check_range("companions", companions, most=3)
+        check_range("contrastive_weight", contrastive_weight)
         check_range("view_discount", view_discount, most=1)
         super().__init__(
             hidden=hidden,
@@ -104,6 +111,7 @@ class UDMSHPlus(HashingModule):
         )
         self.use_views, self.code_share, self.least_weight = use_views, code_share, least_weight
         self.near_share, self.companions, self.linear_path = near_share, companions, linear_path
+        self.contrastive_weight = contrastive_weight
         with_map = self.branches != "global"
         self.settings = ManifoldSettings(
             teacher,
@@ -173,20 +181,31 @@ class UDMSHPlus(HashingModule):
             self.encoder.start_from_itq(state["inputs"][:, 0])
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Inner products of codes against the teacher's similarities, over the global batch."""
-        rows = batch["index"].to(self._targets.device)
+        """Inner products of codes against the teacher's similarities, over the global batch, and
+        views against views.
+        """
+        dealt = batch["index"].to(self._targets.device)
         if self.finetune:
-            u = self(batch)
+            u, rows, views = self(batch), dealt, []
         else:
-            rows = self.with_companions(rows)
-            fused = self._inputs[rows, self._shown(len(rows))].to(self.device)
+            rows = self.with_companions(dealt)
+            compared, places = self._compared(dealt)
+            seen = torch.cat([self._shown(len(rows)), *places])
+            fused = self._inputs[torch.cat([rows, *compared]), seen].to(self.device)
             with self.network_precision():
                 logits = self.encoder.head_logits(fused)
-            u = torch.tanh(at_least_float32(logits))
+            relaxed = torch.tanh(at_least_float32(logits))
+            u, *views = torch.split(relaxed, [len(rows), *map(len, compared)])
         self.log_codes(u)
         similarity = self.similarity(rows)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
-        return {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
+        terms = {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
+        if views:
+            half = len(views[0])
+            apart = (1 - 2 * self.similarity(dealt[:half])).clamp(0, 1)
+            told = nt_xent_loss(views[0], views[1], apart=apart)
+            terms["contrastive"] = self.contrastive_weight * told
+        return terms
 
     def similarity(self, rows: Tensor) -> Tensor:
         """What the codes of the train images ``rows`` learn: ``[B, B]`` of the global batch."""
@@ -208,6 +227,15 @@ class UDMSHPlus(HashingModule):
         of = rows[torch.arange(len(rows) - kept, device=rows.device) % kept]
         which = torch.randint(COMPANIONS, (len(of),), device=rows.device)
         return torch.cat([rows[:kept], self._nearest[of, which]])
+
+    def _compared(self, rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Half of the rows twice, and two different views of each; nothing without views."""
+        views = self._inputs.shape[1]
+        if not (self.contrastive_weight and self.use_views and views > 1):
+            return [], []
+        half = rows[: -(-len(rows) // 2)]
+        draws = torch.rand(len(half), views, device=self._inputs.device)
+        return [half, half], list(draws.topk(2).indices.T)
 
     def _shown(self, count: int) -> Tensor:
         """Which of its views a step shows of each image, 0 for the image as it is; long."""

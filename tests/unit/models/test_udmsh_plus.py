@@ -224,6 +224,34 @@ def test_views_are_inputs_unless_switched_off(
     assert seen[-1] == seen[0]
 
 
+def test_two_views_of_an_image_are_told_from_other_images(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, dropout=0.0, companions=0).eval()
+    rows = torch.tensor([3, 17, 30, 5, 9])
+    seen: list[torch.Tensor] = []
+    built.encoder.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    terms = built.objective({"index": rows})
+    views = seen[0][len(rows) :].reshape(2, 3, 16)  # of the first half of the images
+    inputs = built._inputs[rows[:3]].float()  # [3, 1 + VIEWS, 16]
+    at = (views[:, :, None] == inputs).all(3)  # which of its pictures each is
+    assert (at.sum(2) == 1).all()
+    assert not (at[0] & at[1]).any()
+    u = torch.tanh(built.encoder.head_logits(views.flatten(0, 1))).detach().numpy().astype(float)
+    cosines = unit_rows(u) @ unit_rows(u).T / 0.3
+    similarity = built.similarity(rows[:3]).numpy().astype(float)
+    losses = []
+    for i in range(6):
+        own = (i + 3) % 6
+        sum_of_others = sum(
+            min(max(1 - 2 * similarity[i % 3, j % 3], 0), 1) * np.exp(cosines[i, j])
+            for j in range(6)
+            if j % 3 != i % 3
+        )
+        losses.append(np.log(np.exp(cosines[i, own]) + sum_of_others) - cosines[i, own])
+    assert float(terms["contrastive"].detach()) == pytest.approx(0.06 * np.mean(losses), rel=1e-4)
+    for without in ({"contrastive_weight": 0.0}, {"use_views": False}):
+        assert "contrastive" not in model(stored, **without).objective({"index": rows})
+
+
 def test_without_the_map_and_without_views(stored: dict[str, np.ndarray]) -> None:
     alone = {name: stored[name] for name in ("global_feature", "feature_map")}
     built = model(alone, branches="global")
