@@ -58,6 +58,7 @@ class HashEncoder:
         self.folder, self.spec, self.runner = folder, read_spec(folder), runner
         self._run: Run | None = None
         self._loading: Future[Run] | None = None
+        self._wanted = False  # a picture waits for the network
 
     @classmethod
     def load(cls, source: Path | str, runner: Runner = "auto") -> "HashEncoder":
@@ -118,8 +119,10 @@ class HashEncoder:
         return push(self.folder, name, card(self.spec, WEIGHTS), private, token)
 
     def prepare(self) -> None:
-        """Begin to load the network in a thread, and to run it once, which takes several times as
-        long as the next: a first picture is read and decoded meanwhile.
+        """Begin to load the network in a thread: a first picture is read and decoded meanwhile.
+
+        Where that takes longer, the network is run once, which takes several times as long as the
+        next.
         """
         pool = ThreadPoolExecutor(1)
         self._loading = pool.submit(self._warm)
@@ -127,8 +130,9 @@ class HashEncoder:
 
     def _warm(self) -> Run:
         run = runner_of(self.folder, self.spec, self.runner)
-        side = self.spec.image_size
-        run(np.zeros((1, 3, side, side), np.uint8))
+        if not self._wanted:
+            side = self.spec.image_size
+            run(np.zeros((1, 3, side, side), np.uint8))
         return run
 
     @property
@@ -175,7 +179,7 @@ class HashEncoder:
 
     def _network(self) -> Run:
         if self._run is None:
-            loading = self._loading
+            loading, self._wanted = self._loading, True
             own = self.folder, self.spec, self.runner
             self._run = loading.result() if loading else runner_of(*own)
         return self._run
