@@ -2,6 +2,7 @@
 near images.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -99,7 +100,7 @@ class UDMSHPlus(HashingModule):
         check_range("least_weight", least_weight)
         check_range("near_share", near_share, most=1)
         check_range("companions", companions, most=3)
-        check_range("contrastive_weight", contrastive_weight)
+        check_range("contrastive_weight", contrastive_weight, most=math.inf)
         check_range("view_discount", view_discount, most=1)
         super().__init__(
             hidden=hidden,

@@ -297,9 +297,16 @@ def test_dead_channels_of_a_trained_backbone_have_finite_gradients(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("near_share", 1.5), ("companions", 4), ("view_discount", -1.0)]
+    ("name", "value"),
+    [
+        ("near_share", 1.5),
+        ("companions", 4),
+        ("view_discount", -1.0),
+        ("contrastive_weight", -0.1),
+        ("contrastive_weight", None),
+    ],
 )
-def test_what_is_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+def test_what_is_out_of_range_is_refused_by_name(name: str, value: float | None) -> None:
     with pytest.raises(InputError, match=rf"--model\.{name}"):
         UDMSHPlus(bits=8, backbone="resnet10t", weights="random", **{name: value})
 
