@@ -17,6 +17,8 @@ from udmsh_pl.precision import at_least_float32
 
 Isometry = Literal["pairwise", "pointwise", "rotation"]
 
+CODE_TEMPERATURE = 1.1  # see ranking_loss; chosen on drawings (experiments/README.md)
+
 
 def multilevel_pairwise_loss(
     u: Tensor, similarity: Tensor, weight: Tensor | None = None, other: Tensor | None = None
@@ -158,6 +160,53 @@ def decorrelation_loss(u: Tensor) -> Tensor:
     gram = u.T @ u / len(u)
     bits = u.shape[1]
     return (gram.square().sum() - gram.diagonal().square().sum()) / max(bits * (bits - 1), 1)
+
+
+def ranking_loss(
+    u: Tensor,
+    similarity: Tensor,
+    temperature: float = 0.05,
+    code_temperature: float | None = None,
+    left_out: Tensor | None = None,
+) -> Tensor:
+    """Mean over i of ``KL(p_i || q_i)``: who is near i, by the teacher and by the codes.
+
+    p_i is the softmax over j of ``S_ij / temperature``, q_i that of ``cos(u_i, u_j) /
+    code_temperature``. A pairwise loss says how alike two images are, and hardly notices when two
+    near ones change places; here the nearest count most.
+
+    Source: *ours*, in the spirit of ListNet (Cao et al., ICML 2007) and of stochastic neighbour
+    embedding (Hinton & Roweis, NIPS 2002).
+
+    Args:
+        u: float [B, K], relaxed codes
+        similarity: float [B, B], S_ij in [-1, 1]
+        temperature: of the teacher; the smaller, the fewer images are near
+        code_temperature: of the codes; None for ``1.1 / sqrt(K)``, about what chance does to the
+            cosine of K bits, so that short codes are not asked for differences that they cannot
+            have
+        left_out: bool [B, B], pairs that do not count; i = j never does
+
+    Returns:
+        A scalar; 0 when codes say what the teacher says.
+
+    Example:
+        >>> u = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+        >>> cosines = u @ u.T / 2
+        >>> float(ranking_loss(u, cosines, 0.5, code_temperature=0.5))
+        0.0
+        >>> float(ranking_loss(u, -cosines, 0.5, code_temperature=0.5)) > 1
+        True
+    """
+    if code_temperature is None:
+        code_temperature = CODE_TEMPERATURE / u.shape[1] ** 0.5
+    unit = normalize(u, dim=1)
+    same = torch.eye(len(u), dtype=torch.bool, device=u.device)
+    apart = same if left_out is None else same | left_out
+    least = torch.finfo(u.dtype).min  # not -inf: a row may have nothing but itself
+    wanted = (similarity.to(u.dtype) / temperature).masked_fill(apart, least).log_softmax(1)
+    said = (unit @ unit.T / code_temperature).masked_fill(apart, least).log_softmax(1)
+    return (wanted.exp() * (wanted - said)).masked_fill(apart, 0).sum(1).mean()
 
 
 def nt_xent_loss(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from scipy.linalg import orthogonal_procrustes
 
 from udmsh_pl.losses import (
@@ -13,6 +14,7 @@ from udmsh_pl.losses import (
     isometric_loss,
     multilevel_pairwise_loss,
     nt_xent_loss,
+    ranking_loss,
 )
 
 
@@ -121,3 +123,44 @@ def test_nt_xent_equals_the_definition() -> None:
         scores = np.exp(both @ both[i] / 0.3)
         losses.append(-np.log(scores[(i + 5) % 10] / (scores.sum() - scores[i])))
     assert float(nt_xent_loss(first, second, 0.3)) == pytest.approx(np.mean(losses))
+
+
+def test_ranking_equals_the_divergence_of_the_definition() -> None:
+    generator = torch.Generator().manual_seed(5)
+    u, features = (torch.randn(6, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    wanted = np.corrcoef(features.numpy())
+    left_out = np.zeros((6, 6), dtype=bool)
+    left_out[0, 3] = left_out[2, 1] = True
+    found = ranking_loss(u, torch.from_numpy(wanted), 0.2, left_out=torch.from_numpy(left_out))
+    unit = u.numpy() / np.linalg.norm(u.numpy(), axis=1, keepdims=True)
+    divergences = []
+    for i in range(6):
+        others = [j for j in range(6) if j != i and not left_out[i, j]]
+        said = unit[others] @ unit[i] * np.sqrt(9) / 1.1
+        divergences.append(entropy(np.exp(wanted[i, others] / 0.2), np.exp(said)))
+    assert float(found) == pytest.approx(np.mean(divergences))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_ranking_of_images_without_others_is_nothing(count: int) -> None:
+    u = torch.full((count, 4), 0.5, requires_grad=True)
+    everybody = torch.ones(count, count, dtype=torch.bool)
+    loss = ranking_loss(u, torch.ones(count, count), left_out=everybody)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert u.grad is not None
+    assert not u.grad.any()
+
+
+def test_ranking_brings_codes_into_the_order_of_the_teacher() -> None:
+    generator = torch.Generator().manual_seed(6)
+    similarity = torch.corrcoef(torch.randn(8, 4, generator=generator))
+    u = torch.randn(8, 64, generator=generator).requires_grad_()
+    optimizer = torch.optim.Adam([u], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        ranking_loss(u, similarity).backward()
+        optimizer.step()
+    cosines = torch.corrcoef(u.detach()).fill_diagonal_(-2)
+    nearest = similarity.clone().fill_diagonal_(-2).argmax(1)
+    assert (cosines.argmax(1) == nearest).all()

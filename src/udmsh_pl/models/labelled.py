@@ -90,3 +90,12 @@ class UDMSHPlusLabelled(UDMSHPlus):
         labels = self._labels[rows].to(self.device).float()
         known = labels.any(dim=1)
         return torch.where(known[:, None] & known, shared_labels(labels), unlabelled)
+
+    def nearness(self, rows: Tensor) -> Tensor:
+        """See :meth:`UDMSHPlus.nearness`; two images whose labels differ are far from each
+        other.
+        """
+        labels = self._labels[rows].to(self.device).float()
+        known = labels.any(dim=1)
+        differ = known[:, None] & known & (labels @ labels.T == 0)
+        return super().nearness(rows).masked_fill(differ, -1)

@@ -14,7 +14,7 @@ from udmsh_pl.backbones import BackboneFeatures
 from udmsh_pl.constructors import check_range
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.losses import asymmetric_pairwise_loss, nt_xent_loss
+from udmsh_pl.losses import asymmetric_pairwise_loss, nt_xent_loss, ranking_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.fusion import FusedEncoder
 from udmsh_pl.models.manifold_teacher import COMPANIONS, ManifoldSettings, fit_manifold_teacher
@@ -31,7 +31,8 @@ class UDMSHPlus(HashingModule):
     The teacher's similarity has three levels: the cosine after a long diffusion over the train
     images' neighbour graph (:mod:`udmsh_pl.manifold`) says what group an image is of, that after a
     short one who belongs together in the group, and the cosine of the fused features who is
-    nearest. An image's random views (``--data.views``) say which directions of the features count
+    nearest. That cosine is learned as a ranking too, since a pairwise loss that is right about
+    groups hardly notices who is nearest. An image's random views (``--data.views``) say which directions of the features count
     when it comes to who is nearest. Batches hold near images, since of the pairs of a random batch
     hardly any is. The student is a linear path, which starts as ITQ of the fused features, and a
     head beside it; it sees the clean image or one of its views, and learns inner products of
@@ -58,6 +59,8 @@ class UDMSHPlus(HashingModule):
             (:meth:`udmsh_pl.models.fusion.FusedFeature.discount_views`); 0 not at all
         near_share: share of the two near levels in the similarity, half of it each; more of it
             orders near images better, less of it far ones
+        ranking_weight: weight of :func:`udmsh_pl.losses.ranking_loss` against the cosine of the
+            fused features; more of it orders near images better, less of it far ones
         companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
             of the fourth; 0 shows it as it was dealt. From 0 to 3; a backbone that is trained sees
             batches as they were dealt
@@ -87,7 +90,8 @@ class UDMSHPlus(HashingModule):
         edge_power: float = 3.0,
         rank: int = 128,
         diffusion_time: float | None = None,
-        near_share: float = 0.5,
+        near_share: float = 0.125,
+        ranking_weight: float = 0.1,
         view_discount: float = 1.0,
         companions: int = 3,
         linear_path: bool = True,
@@ -100,6 +104,7 @@ class UDMSHPlus(HashingModule):
         check_range("least_weight", least_weight)
         check_range("near_share", near_share, most=1)
         check_range("companions", companions, most=3)
+        check_range("ranking_weight", ranking_weight, most=math.inf)
         check_range("contrastive_weight", contrastive_weight, most=math.inf)
         check_range("view_discount", view_discount, most=1)
         super().__init__(
@@ -112,7 +117,7 @@ class UDMSHPlus(HashingModule):
         )
         self.use_views, self.code_share, self.least_weight = use_views, code_share, least_weight
         self.near_share, self.companions, self.linear_path = near_share, companions, linear_path
-        self.contrastive_weight = contrastive_weight
+        self.contrastive_weight, self.ranking_weight = contrastive_weight, ranking_weight
         with_map = self.branches != "global"
         self.settings = ManifoldSettings(
             teacher,
@@ -182,8 +187,8 @@ class UDMSHPlus(HashingModule):
             self.encoder.start_from_itq(state["inputs"][:, 0])
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Inner products of codes against the teacher's similarities, over the global batch, and
-        views against views.
+        """Inner products of codes against the teacher's similarities, who is nearest by codes
+        against who is by features, over the global batch, and views against views.
         """
         dealt = batch["index"].to(self._targets.device)
         if self.finetune:
@@ -201,6 +206,10 @@ class UDMSHPlus(HashingModule):
         similarity = self.similarity(rows)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
         terms = {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
+        if self.ranking_weight:
+            same = (rows[:, None] == rows).to(self.device)  # a companion may come twice
+            ranking = ranking_loss(u, self.nearness(rows), left_out=same)
+            terms["ranking"] = self.ranking_weight * ranking
         if views:
             half = len(views[0])
             apart = (1 - 2 * self.similarity(dealt[:half])).clamp(0, 1)
@@ -214,9 +223,13 @@ class UDMSHPlus(HashingModule):
         similarity = targets @ targets.T
         if not self.near_share:
             return similarity
+        return similarity + self.near_share / 2 * self.nearness(rows)
+
+    def nearness(self, rows: Tensor) -> Tensor:
+        """Cosines of the fused features of the train images ``rows``: ``[B, B]``."""
         fused = self._inputs[rows, 0].to(self.device, torch.float32)  # [B, dims]
         unit = normalize(fused, dim=1)
-        return similarity + self.near_share / 2 * (unit @ unit.T)
+        return unit @ unit.T
 
     def with_companions(self, rows: Tensor) -> Tensor:
         """The first rows of the batch, each with ``companions`` of the images nearest to it in the

@@ -55,6 +55,15 @@ def test_all_labels_leave_nothing_to_the_manifold() -> None:
     torch.testing.assert_close(found, shared_labels(torch.from_numpy(labels)))
 
 
+def test_images_whose_labels_differ_are_never_near() -> None:
+    labels = np.eye(4, dtype=bool)[np.arange(ROWS) % 4]
+    built, rows = model(labels, labelled=0.5), torch.arange(ROWS)
+    known = drawn_rows(ROWS, 0.5)
+    differ = known[:, None] & known & ~(labels @ labels.T)
+    cosine = super(UDMSHPlusLabelled, built).nearness(rows).numpy()
+    np.testing.assert_array_equal(built.nearness(rows), np.where(differ, -1, cosine))
+
+
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_a_share_that_is_none(share: float) -> None:
     with pytest.raises(InputError, match=r"model\.labelled"):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
@@ -252,6 +253,25 @@ def test_two_views_of_an_image_are_told_from_other_images(stored: dict[str, np.n
         assert "contrastive" not in model(stored, **without).objective({"index": rows})
 
 
+def test_codes_are_ranked_by_the_cosine_and_an_image_is_not_ranked_against_itself(
+    stored: dict[str, np.ndarray],
+) -> None:
+    built = model(stored, dropout=0.0, companions=0, use_views=False).eval()
+    rows = torch.tensor([3, 17, 30, 3, 9])  # one of them twice, as companions can be
+    found = float(built.objective({"index": rows})["ranking"].detach())
+    fused = built._inputs[rows, 0].float()
+    u = torch.tanh(built.encoder.head_logits(fused)).detach().numpy().astype(float)
+    said, wanted = (unit_rows(v) @ unit_rows(v).T for v in (u, fused.numpy()))
+    divergences = []
+    for i in range(5):
+        others = [j for j in range(5) if rows[j] != rows[i]]
+        p, q = np.exp(wanted[i, others] / 0.05), np.exp(said[i, others] * np.sqrt(8) / 1.1)
+        divergences.append(entropy(p, q))
+    assert found == pytest.approx(0.1 * np.mean(divergences), rel=1e-4)
+    without = model(stored, ranking_weight=0.0).objective({"index": rows})
+    assert "ranking" not in without
+
+
 def test_without_the_map_and_without_views(stored: dict[str, np.ndarray]) -> None:
     alone = {name: stored[name] for name in ("global_feature", "feature_map")}
     built = model(alone, branches="global")
@@ -302,6 +322,7 @@ def test_dead_channels_of_a_trained_backbone_have_finite_gradients(
         ("near_share", 1.5),
         ("companions", 4),
         ("view_discount", -1.0),
+        ("ranking_weight", -0.1),
         ("contrastive_weight", -0.1),
         ("contrastive_weight", None),
     ],
