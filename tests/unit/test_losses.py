@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import entropy
 from scipy.linalg import orthogonal_procrustes
+from scipy.stats import entropy
 
 from udmsh_pl.losses import (
     asymmetric_pairwise_loss,

@@ -26,7 +26,7 @@ from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.verified import are_whole, read_stamp
 from udmsh_pl.files import atomic_path, sha256_file, write_text
 
-FORMAT = 1  # raise it when any fit changes its meaning, so that old teachers are left alone
+FORMAT = 2  # raise it when any fit changes its meaning, so that old teachers are left alone
 State = dict[str, Tensor]
 Settings = TypeVar("Settings")
 

@@ -64,8 +64,8 @@ def teacher_dims(teacher: Teacher, global_dim: int, map_dim: int) -> list[int]:
 
 
 def fit_manifold_structure(stored: Arrays, settings: StructureSettings) -> dict[str, Tensor]:
-    """:func:`fit_structure` on three levels of similarity, and ``rows``, float16 [N, ROW], unit
-    rows whose inner products they are.
+    """:func:`fit_structure` on three levels of similarity, and ``rows``, float16 [N, ROW], what
+    :func:`levelled` makes rows of whose inner products they are.
 
     The levels are those of UDMSH-plus (:func:`fit_manifold_teacher`): the cosine after a long
     diffusion over the graph of neighbours says who is of the same group, that after a short one and
@@ -75,10 +75,18 @@ def fit_manifold_structure(stored: Arrays, settings: StructureSettings) -> dict[
     with_map = settings.teacher == "both"
     levels = ManifoldSettings(with_map=with_map, near_share=settings.near_share)
     state = fit_manifold_teacher(clean, levels)
-    fused = normalize(state["inputs"][:, 0].float(), dim=1) * (levels.near_share / 2) ** 0.5
-    rows = torch.cat([state["targets"], fused], dim=1)
+    fused = normalize(state["inputs"][:, 0].float(), dim=1)
+    rows = torch.cat([fused, state["targets"]], dim=1)
     rows = pad(rows, (0, ROW - rows.shape[1])).half()  # few images have fewer eigenvectors
     sample = torch.from_numpy(sample_rows(len(rows), settings.structure_sample))
     structure = SemanticStructure([ROW], centre=False)
-    histogram = structure.fit(rows[sample])
+    histogram = structure.fit(levelled(rows[sample], settings.near_share))
     return {**structure.state_dict(), "histogram": histogram, "rows": rows}
+
+
+def levelled(rows: Tensor, near_share: float) -> Tensor:
+    """Rows ``[B, ROW]`` of :func:`fit_manifold_structure` with their fused features at the share of
+    the cosine.
+    """
+    fused, diffused = rows[:, : ManifoldSettings.dims], rows[:, ManifoldSettings.dims :]
+    return torch.cat([fused * (near_share / 2) ** 0.5, diffused], dim=1)

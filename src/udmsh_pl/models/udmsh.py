@@ -1,5 +1,6 @@
 """UDMSH as read from its abstract, every *read* part open to configuration."""
 
+import math
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from udmsh_pl.losses import (
     decorrelation_loss,
     isometric_loss,
     multilevel_pairwise_loss,
+    ranking_loss,
 )
 from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.manifold_teacher import ManifoldSettings
 from udmsh_pl.models.options import BranchAndSizeOptions
 from udmsh_pl.models.structure_teacher import (
     ROW,
@@ -27,6 +30,7 @@ from udmsh_pl.models.structure_teacher import (
     Teacher,
     fit_manifold_structure,
     fit_structure,
+    levelled,
     teacher_dims,
     teacher_features,
 )
@@ -40,10 +44,12 @@ class UDMSH(HashingModule):
 
     ``L = L_pair + lambda * L_iso``. *Stated* in the abstract: dual branches, cosine distances of
     deep features as semantic structure, a multi-level pairwise loss, a Hamming-isometric mapping.
-    *Read*: the form of each. The structure is read as that of the neighbourhood graph, by default.
-    ``structure="cosine", levels="graded", least_weight=None, batch_norm=False``, a rate of 1e-3 and
-    no decay are the reading of 0.1.0, of cosine distances alone between two thresholds, which
-    orders far images well and near ones badly.
+    *Read*: the form of each. That the codes "preserve the fine-grained similarity ranking" is read
+    as one more term, which compares whom codes and whom features hold for nearest. The structure is
+    read as that of the neighbourhood graph, by default.
+    ``structure="cosine", levels="graded", least_weight=None, ranking_weight=0, batch_norm=False``,
+    a rate of 1e-3 and no decay are the reading of 0.1.0, of cosine distances alone between two
+    thresholds, which orders far images well and near ones badly.
 
     Args:
         structure: whose distances the semantic structure is. ``cosine``: of the teacher's features,
@@ -63,6 +69,9 @@ class UDMSH(HashingModule):
         confidence: weight pairs by CIMON's confidence
         least_weight: a pair weighs this plus the size of its similarity, so that the few near pairs
             count among the many far ones; None for pairs weighed by ``confidence`` alone
+        ranking_weight: weight of :func:`udmsh_pl.losses.ranking_loss` against the teacher's cosine
+            (of the fused features for ``manifold``); more of it orders near images better, less of
+            it far ones
         centre: subtract the train mean from the teacher's features
         structure_sample: rows for the structure's fit on larger train sets; None for all
         isometry: which reading of the Hamming-isometric mapping
@@ -81,7 +90,7 @@ class UDMSH(HashingModule):
         self,
         *,
         structure: Kind = "manifold",
-        near_share: float = 0.9,
+        near_share: float = 0.5,
         teacher: Teacher = "both",
         root: bool = True,
         alpha: float = 2.0,
@@ -89,6 +98,7 @@ class UDMSH(HashingModule):
         levels: Levels = "linear",
         confidence: bool = False,
         least_weight: float | None = 0.1,
+        ranking_weight: float = 0.1,
         centre: bool = True,
         structure_sample: int | None = 20_000,
         isometry: Isometry = "pairwise",
@@ -108,6 +118,7 @@ class UDMSH(HashingModule):
             )
         check_range("least_weight", least_weight)
         check_range("near_share", near_share, most=1)
+        check_range("ranking_weight", ranking_weight, most=math.inf)
         super().__init__(
             batch_norm=batch_norm,
             learning_rate=learning_rate,
@@ -115,7 +126,7 @@ class UDMSH(HashingModule):
             cosine_decay=cosine_decay,
             **options,
         )
-        self.near_share = near_share
+        self.near_share, self.ranking_weight = near_share, ranking_weight
         self.kind, self.teacher, self.root, self.least_weight = (
             structure,
             teacher,
@@ -169,7 +180,7 @@ class UDMSH(HashingModule):
         """
         if self.kind == "manifold":
             rows = batch["index"].to(self._rows.device)
-            return self._rows[rows].to(self.device, torch.float32)
+            return levelled(self._rows[rows].to(self.device, torch.float32), self.near_share)
         return teacher_features(batch, self.teacher, self.root)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -192,6 +203,9 @@ class UDMSH(HashingModule):
         if self.least_weight is not None:
             weight = weight * (self.least_weight + similarity.abs())
         terms = {"pairwise": multilevel_pairwise_loss(u, similarity, weight)}
+        if self.ranking_weight:
+            ranking = ranking_loss(u, self.nearness(batch, distances))
+            terms["ranking"] = self.ranking_weight * ranking
         if self.isometry_weight:
             if self.isometry == "rotation":
                 self._epoch_u.append(u.detach())
@@ -204,6 +218,16 @@ class UDMSH(HashingModule):
             terms["decorrelation"] = self.decorrelation_weight * decorrelation_loss(u)
         self.log_similarity(similarity, u)
         return terms
+
+    def nearness(self, batch: Batch, distances: Tensor) -> Tensor:
+        """Cosines that say who is nearest, ``[B, B]``: of the fused features for the manifold, else
+        those of the structure's ``distances``.
+        """
+        if self.kind == "cosine":
+            return 1 - distances
+        rows = batch["index"].to(self._rows.device)
+        fused = self._rows[rows, : ManifoldSettings.dims].to(self.device, torch.float32)
+        return fused @ fused.T
 
     def log_similarity(self, similarity: Tensor, u: Tensor) -> None:
         """Log what share of pairs is surely similar or dissimilar, and what the codes are like."""

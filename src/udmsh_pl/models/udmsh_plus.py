@@ -32,13 +32,14 @@ class UDMSHPlus(HashingModule):
     images' neighbour graph (:mod:`udmsh_pl.manifold`) says what group an image is of, that after a
     short one who belongs together in the group, and the cosine of the fused features who is
     nearest. That cosine is learned as a ranking too, since a pairwise loss that is right about
-    groups hardly notices who is nearest. An image's random views (``--data.views``) say which directions of the features count
-    when it comes to who is nearest. Batches hold near images, since of the pairs of a random batch
-    hardly any is. The student is a linear path, which starts as ITQ of the fused features, and a
-    head beside it; it sees the clean image or one of its views, and learns inner products of
-    relaxed codes with each other and with codes at once. Beside it codes of two views of an image
-    are to be nearer to each other than to those of images that are not similar (NT-Xent, as SimCLR
-    and CIBHash have it), at a small weight. Everything here is *ours*.
+    groups hardly notices who is nearest. An image's random views (``--data.views``) say which
+    directions of the features count when it comes to who is nearest. Batches hold near images,
+    since of the pairs of a random batch hardly any is. The student is a linear path, which starts
+    as ITQ of the fused features, and a head beside it; it sees the clean image or one of its views,
+    and learns inner products of relaxed codes with each other and with codes at once. Beside it
+    codes of two views of an image are to be nearer to each other than to those of images that are
+    not similar (NT-Xent, as SimCLR and CIBHash have it), at a small weight. Everything here is
+    *ours*.
 
     Args:
         hidden: width of the head

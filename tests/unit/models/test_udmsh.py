@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
@@ -66,6 +67,31 @@ def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], structu
     assert terms["isometry"] == pytest.approx(0.1 * float(isometric_loss(u)), rel=1e-4)
 
 
+@pytest.mark.parametrize("structure", ["manifold", "cosine"])
+@pytest.mark.parametrize("near_share", [0.0, 0.6])
+def test_codes_are_ranked_by_the_cosine_of_the_features(
+    stored: dict[str, np.ndarray], structure: str, near_share: float
+) -> None:
+    built = model(stored, structure=structure, near_share=near_share)
+    batch = batch_of(stored, [3, 17, 30, 5, 8])
+    if structure == "manifold":
+        fused = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", dims=512)
+        fused.load_teacher(fused.fit_teacher(TrainFeatures(stored)))
+        wanted = fused.nearness(batch["index"]).numpy()
+    else:
+        wanted = 1 - built.structure.distances(built.teacher_features(batch)).numpy()
+    u = built(batch).detach().numpy().astype(float)
+    said = u @ u.T / np.linalg.norm(u, axis=1) / np.linalg.norm(u, axis=1)[:, None]
+    divergences = []
+    for i in range(5):
+        others = [j for j in range(5) if j != i]
+        p, q = np.exp(wanted[i, others] / 0.05), np.exp(said[i, others] * np.sqrt(8) / 1.1)
+        divergences.append(entropy(p, q))
+    found = float(built.objective(batch)["ranking"].detach())
+    assert found == pytest.approx(0.1 * np.mean(divergences), rel=0.02)
+    assert "ranking" not in model(stored, ranking_weight=0.0).objective(batch)
+
+
 def test_training_learns_the_groups(stored: dict[str, np.ndarray]) -> None:
     built = model(stored, bits=32)
     optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
@@ -95,6 +121,7 @@ def test_a_checkpoint_holds_no_row_of_a_train_image(stored: dict[str, np.ndarray
         ({"teacher": "spatial"}, r"--model\.structure cosine"),
         ({"root": False}, r"--model\.root"),
         ({"least_weight": -1.0}, r"--model\.least_weight"),
+        ({"ranking_weight": -1.0}, r"--model\.ranking_weight"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
