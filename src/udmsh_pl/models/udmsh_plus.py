@@ -28,18 +28,17 @@ class UDMSHPlus(HashingModule):
     """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their
     geometry, in *our* form.
 
-    The teacher's similarity has three levels: the cosine after a long diffusion over the train
-    images' neighbour graph (:mod:`udmsh_pl.manifold`) says what group an image is of, that after a
-    short one who belongs together in the group, and the cosine of the fused features who is
-    nearest. That cosine is learned as a ranking too, since a pairwise loss that is right about
-    groups hardly notices who is nearest. An image's random views (``--data.views``) say which
-    directions of the features count when it comes to who is nearest. Batches hold near images,
-    since of the pairs of a random batch hardly any is. The student is a linear path, which starts
-    as ITQ of the fused features, and a head beside it; it sees the clean image or one of its views,
-    and learns inner products of relaxed codes with each other and with codes at once. Beside it
-    codes of two views of an image are to be nearer to each other than to those of images that are
-    not similar (NT-Xent, as SimCLR and CIBHash have it), at a small weight. Everything here is
-    *ours*.
+    The teacher says two things. What group an image is of: the cosine after a long diffusion over
+    the train images' neighbour graph (:mod:`udmsh_pl.manifold`), which inner products of codes
+    learn by squared errors. And who is nearest: the cosine of the fused features, which codes learn
+    as a ranking, since squared errors that are right about groups hardly notice who is nearest. An
+    image's random views (``--data.views``) say which directions of the features count when it comes
+    to who is nearest. Batches hold near images, since of the pairs of a random batch hardly any is.
+    The student is a linear path, which starts as ITQ of the fused features, and a head beside it;
+    it sees the clean image or one of its views, and its inner products are those of relaxed codes
+    with each other and with codes at once. Beside it codes of two views of an image are to be
+    nearer to each other than to those of images that are not similar (NT-Xent, as SimCLR and
+    CIBHash have it), at a small weight. Everything here is *ours*.
 
     Args:
         hidden: width of the head
@@ -58,8 +57,8 @@ class UDMSHPlus(HashingModule):
             :func:`udmsh_pl.manifold.diffused_embedding`'s rule
         view_discount: how far directions in which an image differs from its own views count less
             (:meth:`udmsh_pl.models.fusion.FusedFeature.discount_views`); 0 not at all
-        near_share: share of the two near levels in the similarity, half of it each; more of it
-            orders near images better, less of it far ones
+        near_share: share of two nearer levels in the similarity, half of it each: the cosine after a
+            short diffusion and that of the fused features
         ranking_weight: weight of :func:`udmsh_pl.losses.ranking_loss` against the cosine of the
             fused features; more of it orders near images better, less of it far ones
         companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
@@ -91,7 +90,7 @@ class UDMSHPlus(HashingModule):
         edge_power: float = 3.0,
         rank: int = 128,
         diffusion_time: float | None = None,
-        near_share: float = 0.125,
+        near_share: float = 0.0,
         ranking_weight: float = 0.1,
         view_discount: float = 1.0,
         companions: int = 3,
