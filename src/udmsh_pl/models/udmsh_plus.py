@@ -1,4 +1,4 @@
-"""UDMSH-plus: the best of ours, a student that learns several levels of similarity from views and
+"""UDMSH-plus: the best of ours, a student that learns groups and who is nearest, from views and
 near images.
 """
 
@@ -57,8 +57,8 @@ class UDMSHPlus(HashingModule):
             :func:`udmsh_pl.manifold.diffused_embedding`'s rule
         view_discount: how far directions in which an image differs from its own views count less
             (:meth:`udmsh_pl.models.fusion.FusedFeature.discount_views`); 0 not at all
-        near_share: share of two nearer levels in the similarity, half of it each: the cosine after a
-            short diffusion and that of the fused features
+        near_share: share of two nearer levels in the similarity, half of it each: the cosine after
+            a short diffusion and that of the fused features
         ranking_weight: weight of :func:`udmsh_pl.losses.ranking_loss` against the cosine of the
             fused features; more of it orders near images better, less of it far ones
         companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
