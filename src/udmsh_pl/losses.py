@@ -17,8 +17,6 @@ from udmsh_pl.precision import at_least_float32
 
 Isometry = Literal["pairwise", "pointwise", "rotation"]
 
-CODE_TEMPERATURE = 1.1  # see ranking_loss; chosen on drawings (experiments/README.md)
-
 
 def multilevel_pairwise_loss(
     u: Tensor, similarity: Tensor, weight: Tensor | None = None, other: Tensor | None = None
@@ -166,7 +164,7 @@ def ranking_loss(
     u: Tensor,
     similarity: Tensor,
     temperature: float = 0.05,
-    code_temperature: float | None = None,
+    code_temperature: float = 0.2,
     left_out: Tensor | None = None,
 ) -> Tensor:
     """Mean over i of ``KL(p_i || q_i)``: who is near i, by the teacher and by the codes.
@@ -182,9 +180,8 @@ def ranking_loss(
         u: float [B, K], relaxed codes
         similarity: float [B, B], S_ij in [-1, 1]
         temperature: of the teacher; the smaller, the fewer images are near
-        code_temperature: of the codes; None for ``1.1 / sqrt(K)``, about what chance does to the
-            cosine of K bits, so that short codes are not asked for differences that they cannot
-            have
+        code_temperature: of the codes; the smaller, the more their order counts beside what else
+            they learn
         left_out: bool [B, B], pairs that do not count; i = j never does
 
     Returns:
@@ -198,8 +195,6 @@ def ranking_loss(
         >>> float(ranking_loss(u, -cosines, 0.5, code_temperature=0.5)) > 1
         True
     """
-    if code_temperature is None:
-        code_temperature = CODE_TEMPERATURE / u.shape[1] ** 0.5
     unit = normalize(u, dim=1)
     same = torch.eye(len(u), dtype=torch.bool, device=u.device)
     apart = same if left_out is None else same | left_out

@@ -136,7 +136,7 @@ def test_ranking_equals_the_divergence_of_the_definition() -> None:
     divergences = []
     for i in range(6):
         others = [j for j in range(6) if j != i and not left_out[i, j]]
-        said = unit[others] @ unit[i] * np.sqrt(9) / 1.1
+        said = unit[others] @ unit[i] / 0.2
         divergences.append(entropy(np.exp(wanted[i, others] / 0.2), np.exp(said)))
     assert float(found) == pytest.approx(np.mean(divergences))
 
