@@ -37,6 +37,10 @@ from udmsh_pl.models.structure_teacher import (
 from udmsh_pl.models.udmsh_plus import kept_near
 from udmsh_pl.structure import Levels, SemanticStructure
 
+# the ranking's temperature of codes times sqrt(K): about what chance does to a cosine of K bits, so
+# that short codes are not asked for differences they cannot have (experiments/README.md)
+BLUR = 1.1
+
 
 class UDMSH(HashingModule):
     """Unsupervised Deep Multi-Similarity Hashing with semantic structure (Qin et al., IEEE TCSVT
@@ -204,7 +208,9 @@ class UDMSH(HashingModule):
             weight = weight * (self.least_weight + similarity.abs())
         terms = {"pairwise": multilevel_pairwise_loss(u, similarity, weight)}
         if self.ranking_weight:
-            ranking = ranking_loss(u, self.nearness(batch, distances))
+            ranking = ranking_loss(
+                u, self.nearness(batch, distances), code_temperature=BLUR / self.bits**0.5
+            )
             terms["ranking"] = self.ranking_weight * ranking
         if self.isometry_weight:
             if self.isometry == "rotation":

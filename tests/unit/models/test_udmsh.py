@@ -85,7 +85,7 @@ def test_codes_are_ranked_by_the_cosine_of_the_features(
     divergences = []
     for i in range(5):
         others = [j for j in range(5) if j != i]
-        p, q = np.exp(wanted[i, others] / 0.05), np.exp(said[i, others] / 0.2)
+        p, q = np.exp(wanted[i, others] / 0.05), np.exp(said[i, others] * np.sqrt(8) / 1.1)
         divergences.append(entropy(p, q))
     found = float(built.objective(batch)["ranking"].detach())
     assert found == pytest.approx(0.1 * np.mean(divergences), rel=0.02)
