@@ -8,6 +8,7 @@ from udmsh_pl import cli, shipped
 from udmsh_pl.commands.lightning import with_plan_files
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.citation import citations
+from udmsh_pl.runners.experiment import Experiment
 from udmsh_pl.shipped import plan_file, plans
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,6 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_yaml_of_the_clone_is_a_plan() -> None:
     assert set(plans()) == {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
     assert {"sample", "cifar10", "nuswide", "mirflickr", "coco", "compare"} <= set(plans())
+
+
+@pytest.mark.parametrize("name", sorted(plans()))
+def test_every_setting_of_every_plan_is_one_that_its_method_has(name: str) -> None:
+    experiment = Experiment.parse(plan_file(name), [])
+    assert {cell.method for cell in experiment.plan.cells()} == set(experiment.plan.methods)
 
 
 def test_a_wheel_holds_them_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

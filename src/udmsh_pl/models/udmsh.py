@@ -48,7 +48,7 @@ class UDMSH(HashingModule):
 
     ``L = L_pair + lambda * L_iso``. *Stated* in the abstract: dual branches, cosine distances of
     deep features as semantic structure, a multi-level pairwise loss, a Hamming-isometric mapping.
-    *Read*: the form of each. That the codes "preserve the fine-grained similarity ranking" is read
+    *Read*: the form of each. The "correct fine-grained similarity ranking" that it promises is read
     as one more term, which compares whom codes and whom features hold for nearest. The structure is
     read as that of the neighbourhood graph, by default.
     ``structure="cosine", levels="graded", least_weight=None, ranking_weight=0, batch_norm=False``,
