@@ -1,11 +1,11 @@
 """What the two stages of a search find, beside the codes alone and the features alone.
 
     python benchmarks/search_quality.py [--cifar IMAGES LISTS] [--miml IMAGES LISTS]
-        [--drawings FOLDER] [--seeds 3] [--out FILE]
+        [--drawings FOLDER] [--views 0] [--seeds 3] [--out FILE]
 
-Each collection is learned from as ``udmsh index`` does it, without labels; its query pictures are
-never learned from. IMAGES is a folder of pictures, LISTS one of list files, FOLDER what
-``scripts/drawings.py`` made: pictures of no benchmark, on which the lengths of shortlist and
+Each collection is learned from as ``udmsh index --views`` does it, without labels; its query
+pictures are never learned from. IMAGES is a folder of pictures, LISTS one of list files, FOLDER
+what ``scripts/drawings.py`` made: pictures of no benchmark, on which the lengths of shortlist and
 re-rank feature and the share of the codes are chosen.
 """
 
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--cifar", **pair)
     parser.add_argument("--miml", **pair)
     parser.add_argument("--drawings", type=Path, metavar="FOLDER")
+    parser.add_argument("--views", type=int, default=0, help="of each picture, to learn from too")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/udmsh-pl").expanduser())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_quality.md"))
@@ -157,10 +158,11 @@ def main() -> None:
         "# What a search finds",
         "",
         f"Backbone {OFFLINE_BACKBONE}, frozen, 224 px; udmsh-plus of {BITS} bits learned from the "
-        f"collection's own pictures without labels, seeds 0 to {arguments.seeds - 1}: mean ± "
-        f"deviation. A shortlist of {SHORTLIST} by Hamming distance (more at a tie) is ordered by "
-        f"the cosine of int8 features, {1 - CODE_SHARE:.0%} of a likeness, and that of codes. P@1 "
-        "of codes is expected over orders of tied pictures, and so are their mAP; denominator "
+        f"collection's own pictures and {arguments.views} random views of each, without labels, "
+        f"seeds 0 to {arguments.seeds - 1}: mean ± deviation. A shortlist of {SHORTLIST} by "
+        f"Hamming distance (more at a tie) is ordered by the cosine of int8 features, "
+        f"{1 - CODE_SHARE:.0%} of a likeness, and that of codes. P@1 of codes is expected over "
+        "orders of tied pictures, and so are their mAP; denominator "
         '"retrieved", a query without a hit counts 0.',
     ]
     for name, query, database in collections(arguments):
@@ -168,6 +170,8 @@ def main() -> None:
             {key: np.asarray(value, np.float32) for key, value in extractor.clean(one).items()}
             for one in (query, database)
         ]
+        if arguments.views:
+            arrays[1] |= extractor.views(database, arguments.views)
         labels = [one.labels for one in (query, database)]
         runs = [measured(arrays, labels, seed) for seed in range(arguments.seeds)]
         lines += ["", f"## {name}", "", *table(runs)]

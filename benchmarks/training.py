@@ -68,13 +68,18 @@ def lightning_finetuning(data: FashionSample) -> list[float]:
     return _fit(UDMSH(**HEAD, finetune=True), data, 2, FINETUNE_BATCHES)
 
 
-def bare_finetuning(data: FashionSample, with_head: bool) -> float:
+def bare_finetuning(
+    data: FashionSample, with_head: bool, layout: torch.memory_format = torch.channels_last
+) -> float:
     """Seconds of the batches of :func:`lightning_finetuning` without Lightning and head.
 
-    Views are made, and go through the backbone there and back.
+    Views are made, and go through the backbone there and back, in the layout that the package
+    trains in or in another.
     """
     seed_everything(0, verbose=False)
     model = UDMSH(**HEAD, finetune=True).train()
+    network: Any = model.network
+    network.to(memory_format=layout)
     model.load_teacher(model.fit_teacher(data.train_features))
     stored, info = data.features("train"), model.backbone_info
     pixels = ImageDataset(data.splits.train, view_transform(info.image_size, info.mean, info.std))
@@ -86,7 +91,7 @@ def bare_finetuning(data: FashionSample, with_head: bool) -> float:
             start = time.perf_counter()
         if number == FINETUNE_BATCHES + 1:
             break
-        feature, feature_map = model.backbone_features(batch["image"])
+        feature, feature_map = network(batch["image"].contiguous(memory_format=layout))
         if with_head:
             u = torch.tanh(model.encoder.logits(feature, feature_map))
             rows = batch["index"].numpy()
@@ -195,7 +200,9 @@ def main() -> None:
     backbone = build_backbone(data.backbone, None).eval()
     tuned = FashionSample(val_queries=0, finetune=True, batch_size=FINETUNE_SIZE)
     tuned.prepare_data()
-    names = ("Lightning", "bare loop", "backbone", "tuned", "tuned bare", "tuned backbone")
+    names = (
+        "Lightning", "bare loop", "backbone", "tuned", "tuned bare", "tuned backbone", "planes"
+    )  # fmt: skip
     ways: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(arguments.rounds):
         ways["Lightning"] += lightning_epochs(data, arguments.epochs + 1)
@@ -204,6 +211,7 @@ def main() -> None:
         ways["tuned"] += lightning_finetuning(tuned)
         ways["tuned bare"].append(bare_finetuning(tuned, with_head=True))
         ways["tuned backbone"].append(bare_finetuning(tuned, with_head=False))
+        ways["planes"].append(bare_finetuning(tuned, False, torch.contiguous_format))
     same = [map_of(data, arguments.seeds), map_of(without_store(), arguments.seeds)]
     middle = {name: statistics.median(values) for name, values in ways.items()}
     spread = {name: f"{min(values):.2f}-{max(values):.2f}" for name, values in ways.items()}
@@ -241,6 +249,7 @@ from the backbone's own float32 output.
 | UDMSH through Lightning, `--model.finetune true` | {rates["tuned"]} |
 | the same network and loss in a bare PyTorch loop | {rates["tuned bare"]} |
 | the backbone alone, forward and backward | {rates["tuned backbone"]} |
+| the same, laid out colour by colour | {rates["planes"]} |
 """
     print(text)
     write_text(arguments.out, text)

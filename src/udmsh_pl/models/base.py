@@ -8,19 +8,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from udmsh_pl.backbones import (
-    OFFLINE_BACKBONE,
-    Backbone,
-    BackboneFeatures,
-    backbone_info,
-    build_backbone,
-)
+from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, BackboneFeatures, backbone_info
 from udmsh_pl.constructors import check_constructor
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import HasTrainFeatures, TrainFeatures
 from udmsh_pl.models.encoder import DualBranchEncoder
-from udmsh_pl.models.finetuning import freeze_unused, of_all_processes, refuse_sync_batchnorm
+from udmsh_pl.models.finetuning import (
+    channels_last,
+    freeze_unused,
+    of_all_processes,
+    refuse_sync_batchnorm,
+)
 from udmsh_pl.models.optimiser import adamw, schedule, total_steps
 from udmsh_pl.models.options import Branches, Pooling
 from udmsh_pl.models.renamed import RENAMED, WITHOUT_EFFECT, with_new_names
@@ -107,7 +106,7 @@ class HashingModule(ObjectiveModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.backbone_info = backbone_info(backbone, weights)
         self.encoder = self.build_encoder()
-        self.network: Backbone | None = build_backbone(backbone, weights) if finetune else None
+        self.network: Backbone | None = channels_last(backbone, weights) if finetune else None
         # in a list, so that it is neither trained nor saved
         self._frozen_backbone: list[Backbone] = []
 
@@ -166,6 +165,7 @@ class HashingModule(ObjectiveModule):
 
     def backbone_features(self, image: Tensor) -> BackboneFeatures:
         """What the backbone says of images ``[B, 3, H, W]``; no gradient when it is frozen."""
+        image = image.contiguous(memory_format=torch.channels_last)
         if self.network is not None:
             if self.gradient_checkpointing and self.training:
                 recomputed = torch.utils.checkpoint.checkpoint(
@@ -175,7 +175,7 @@ class HashingModule(ObjectiveModule):
             return cast(BackboneFeatures, self.network(image))
         if not self._frozen_backbone:
             self._frozen_backbone.append(
-                build_backbone(self.backbone, self.weights).requires_grad_(False).to(self.device)
+                channels_last(self.backbone, self.weights).requires_grad_(False).to(self.device)
             )
         with torch.no_grad():
             return cast(BackboneFeatures, self._frozen_backbone[0](image))

@@ -42,6 +42,21 @@ def stepped(model: HashingModule) -> set[str]:
     return {name for name, one in trained.items() if one.grad is None}
 
 
+def test_a_trained_backbone_is_laid_out_for_speed_and_says_the_same() -> None:
+    options = {**TINY, "backbone": "mobilenetv3_small_050"}
+    model = UDMSH(**options).eval()
+    assert model.network is not None
+    plain = build_backbone("mobilenetv3_small_050", "random")
+    pairs = zip(plain.parameters(), model.network.parameters(), strict=True)
+    for mine, laid_out in pairs:
+        assert torch.equal(mine, laid_out)
+        if laid_out.dim() == 4:
+            assert laid_out.is_contiguous(memory_format=torch.channels_last)
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for mine, theirs in zip(model.backbone_features(image), plain(image), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 @pytest.mark.parametrize("pooling", get_args(Pooling))
 @pytest.mark.parametrize("branches", get_args(Branches))
 def test_no_parameter_is_left_without_a_gradient(branches: Branches, pooling: Pooling) -> None:
