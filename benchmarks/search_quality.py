@@ -3,10 +3,11 @@
     python benchmarks/search_quality.py [--cifar IMAGES LISTS] [--miml IMAGES LISTS]
         [--drawings FOLDER] [--views 0] [--seeds 3] [--out FILE]
 
-Each collection is learned from as ``udmsh index --views`` does it, without labels; its query
-pictures are never learned from. IMAGES is a folder of pictures, LISTS one of list files, FOLDER
-what ``scripts/drawings.py`` made: pictures of no benchmark, on which the lengths of shortlist and
-re-rank feature and the share of the codes are chosen.
+Each collection is learned from as ``udmsh index`` does it, without labels, and with ``--views``
+from cached random views too; its query pictures are never learned from. IMAGES is a folder of
+pictures, LISTS one of list files, FOLDER what ``scripts/drawings.py`` made: pictures of no
+benchmark, on which the lengths of shortlist and re-rank feature and the share of the codes are
+chosen.
 """
 
 import argparse

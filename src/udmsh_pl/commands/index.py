@@ -27,10 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bits", type=int, default=64, help="code length where one is learned")
     parser.add_argument(
-        "--views", type=int, default=0, help="random views of each picture, at most 4, that a hash "
-        "is learned from too: better codes, and as many times the work (default: none)",
-    )  # fmt: skip
-    parser.add_argument(
         "--recall", type=float, help="share of the nearest codes that a search finds among a "
         "million pictures and more (default: 0.99; 1: all, by looking at every code)",
     )  # fmt: skip
@@ -58,14 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
         if arguments.ray:
             raise InputError("--ray is for a new index; an update is encoded here, leave it out")
-        if arguments.views:
-            raise InputError("--views is for a new hash; give --retrain to learn anew, or leave it")
         report = known.update(pictures, arguments.moved, recall)
     else:
         parts = None if arguments.ray is None else _on_ray(arguments.ray)
-        report = build_index(
-            out, pictures, encoder, arguments.bits, recall or RECALL, parts, arguments.views
-        )
+        report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL, parts)
     _tell(report, ImageIndex.open(out), time.perf_counter() - start)
     return 0
 

@@ -20,7 +20,6 @@ from udmsh_pl.search.segment import FILES, Rows, Segment, blocks, write_segment
 from udmsh_pl.search.spec import EncoderSpec
 
 CHUNK = 8192  # pictures a segment
-MOST_VIEWS = 4  # of a picture; 10,000 pictures and theirs take 2.6 GB
 PARTS = 64  # at least, of a collection that several machines encode
 
 Broken = list[tuple[str, str]]  # name and reason
@@ -55,7 +54,6 @@ def build_index(
     bits: int = 64,
     recall: float = store.RECALL,
     elsewhere: Elsewhere | None = None,
-    views: int = 0,
 ) -> Report:
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
@@ -68,16 +66,10 @@ def build_index(
             more, which it finds through inverted lists; 1 to look at all codes, as among fewer
         elsewhere: encodes parts on other machines; None encodes here. What is learned from is
             encoded here in any case
-        views: random views of each picture that are learned from too, 0 to 4; each costs as much as
-            encoding the pictures
 
     Raises:
         InputError: no readable pictures, or ``path`` is something else or being written.
     """
-    if not 0 <= views <= MOST_VIEWS:
-        raise InputError(f"--views is {views}: give a number from 0 to {MOST_VIEWS}")
-    if views and encoder is not None:
-        raise InputError("--views is for a hash that is learned here; leave it or --model out")
     report = Report()
     root = folder.resolve()
     names = list(find_pictures(root))
@@ -88,7 +80,7 @@ def build_index(
         here = path / f"encoder-{version:06d}"
         maker = _Segments(path / store.SEGMENTS, version)
         if encoder is None:
-            rest, spec = _learn(root, names, here, maker, report, bits, views)
+            rest, spec = _learn(root, names, here, maker, report, bits)
             encoder = HashEncoder(here)
         else:
             encoder.save(here)
@@ -162,19 +154,12 @@ def _no_rows(spec: EncoderSpec) -> Rows:
 
 
 def _learn(
-    root: Path,
-    names: list[str],
-    here: Path,
-    maker: _Segments,
-    report: Report,
-    bits: int,
-    views: int,
+    root: Path, names: list[str], here: Path, maker: _Segments, report: Report, bits: int
 ) -> tuple[list[str], EncoderSpec]:
     """Learn from the chosen pictures, whose features give the codes too; gives the other names."""
     from udmsh_pl.search import train
 
     picked = train.chosen(names)
-    views = views if len(picked) >= train.LEAST else 0  # nothing learns from them
     kept: list[Read] = []
 
     def pixels() -> Iterator[NDArray[np.uint8]]:
@@ -186,12 +171,10 @@ def _learn(
             # the features are what is needed from here on
             kept.append(replace(read, picture=replace(read.picture, pixels=prepared[:, :0])))
             yield prepared
-            yield from train.views_of(prepared, views, read.digest)
 
-    found = train.backbone_features(pixels(), len(picked) * (1 + views))
+    features = train.backbone_features(pixels(), len(picked))
     if not kept:
         raise InputError(f"{root}: none of the pictures can be read, first {report.broken[0][1]}")
-    features = train.with_views(found, views)
     spec, head, told = train.learn(features, here, bits)
     report.lines.append(told)
     maker.add(rows_of(kept, *train.encode_features(head, features)))

@@ -55,7 +55,6 @@ class ImageIndex:
         folder: Path | str,
         encoder: HashEncoder | None = None,
         out: Path | str | None = None,
-        views: int = 0,
     ) -> "ImageIndex":
         """Index the pictures of a folder; without an encoder one is learned from these pictures.
 
@@ -63,7 +62,6 @@ class ImageIndex:
             folder: folder of the pictures
             encoder: a trained encoder
             out: the index's folder; None for a temporary one, which :meth:`save` copies
-            views: of each picture, at random, to learn from too (``udmsh index --views``)
 
         Raises:
             InputError: no pictures, or ``out`` is something else or being written.
@@ -72,7 +70,7 @@ class ImageIndex:
 
         owner = tempfile.TemporaryDirectory(prefix="udmsh-") if out is None else None
         path = Path(owner.name if owner else str(out)).expanduser()
-        build_index(path, Path(folder).expanduser(), encoder, views=views)
+        build_index(path, Path(folder).expanduser(), encoder)
         return cls(path, owner)
 
     def __len__(self) -> int:
@@ -100,7 +98,8 @@ class ImageIndex:
 
     def similar(self, row: int, k: int = 20, rerank: int = SHORTLIST) -> list[Match]:
         """The k pictures most like a picture of the index, itself first."""
-        part, name = slice(row, row + 1), [self.rows.names[row]]
+        part = slice(row, row + 1)
+        name = [self.rows.names[row]]
         return self.search_codes(
             Codes(name, self.rows.codes[part], self.rows.features[part]), k, rerank
         )

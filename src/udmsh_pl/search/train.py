@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from udmsh_pl.backbones import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
 from udmsh_pl.features.forward import Runner, forward_of
-from udmsh_pl.images.transforms import view_transform
 from udmsh_pl.losses import best_rotation
 from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.search.learned import fit_udmsh_plus, spec_of
@@ -76,28 +75,6 @@ def backbone_features(pixels: Iterator[NDArray[np.uint8]], total: int) -> Featur
     return {name: np.concatenate([one[place] for one in found]) for place, name in enumerate(_PAIR)}
 
 
-def views_of(pixels: NDArray[np.uint8], count: int, digest: bytes) -> Iterator[NDArray[np.uint8]]:
-    """So many random views of a prepared picture, which its content decides."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(digest[:6], "little"))
-        transform, picture = view_transform(pixels.shape[-1]), torch.from_numpy(pixels)
-        found = [transform(picture).numpy() for _ in range(count)]
-    yield from found
-
-
-def with_views(features: Features, count: int) -> Features:
-    """Features of pictures, each with ``count`` views behind it, become those of the pictures and,
-    as ``views [N, count, D]`` and ``view_maps``, of the views.
-    """
-    found: Features = {}
-    for name, of_views in zip(_PAIR, ("views", "view_maps"), strict=True):
-        rows = features[name].reshape(-1, 1 + count, *features[name].shape[1:])
-        found[name] = np.ascontiguousarray(rows[:, 0])
-        if count:
-            found[of_views] = rows[:, 1:]
-    return found
-
-
 def steps_for(count: int) -> int:
     """Optimiser steps for so many pictures."""
     return int(np.clip(300 * (count / 2000) ** 0.5, 200, 600))
@@ -107,11 +84,6 @@ def learn(features: Features, folder: Path, bits: int = BITS) -> tuple[EncoderSp
     """Make an encoder from the features of a collection and write it to ``folder``.
 
     Below 400 pictures nothing is trained: the codes are ITQ of the fused features.
-
-    Args:
-        features: of the pictures, and of views where there are some (:func:`with_views`)
-        folder: of the encoder
-        bits: code length K
 
     Returns:
         The specification, the head that turns such features into codes, and a line that says what
@@ -127,11 +99,7 @@ def learn(features: Features, folder: Path, bits: int = BITS) -> tuple[EncoderSp
     else:
         steps = steps_for(count)
         encoder = fit_udmsh_plus(features, bits, steps)
-        shown = f" and {features['views'].shape[1]} views of each" if "views" in features else ""
-        told = (
-            f"udmsh-plus, {bits} bits, learned from {count:,} of your pictures{shown} in {steps} "
-            "steps"
-        )
+        told = f"udmsh-plus, {bits} bits, learned from {count:,} of your pictures in {steps} steps"
     head = HashHead(encoder, None, RERANK_DIMS).eval()
     backbone = build_backbone(OFFLINE_BACKBONE)
     network = PixelEncoder(backbone, GRID, head).eval()
