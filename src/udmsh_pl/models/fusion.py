@@ -1,5 +1,6 @@
 """One vector of a backbone's two features, and the head that turns it into relaxed codes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -142,26 +143,11 @@ class FusedEncoder(nn.Module):
         nn.init.zeros_(self.direct.weight)
 
     def start_from_itq(self, fused: Tensor) -> None:
-        """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``,
-        whose axes are principal ones, and the head small; a path that was learned stays.
-        """
-        if self.direct.weight.any():
-            return
-        rows = torch.from_numpy(sample_rows(len(fused), FIT_ROWS))
-        leading = fused[rows, : len(self.direct.weight)].float()  # [N, min(dims, K)]
-        count = leading.shape[1]
-        generator = torch.Generator().manual_seed(0)
-        turn = torch.linalg.qr(torch.randn(count, count, generator=generator))[0]
-        turn = turn @ best_rotation(leading @ turn, ITERATIONS)
-        last: Any = self.head[-1]
-        with torch.no_grad():
-            self.direct.weight[:count, :count] = turn.T / leading.std().clamp_min(1e-12)
-            last.weight.mul_(HEAD_START)
-            last.bias.zero_()
+        """Let the codes start as ITQ of fused features ``[N, dims]``; see :func:`itq_start`."""
+        itq_start(self.direct, fused, self.head[-1])
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
-        # what was learned before there was a linear path has none
-        state.setdefault(f"{prefix}direct.weight", torch.zeros_like(self.direct.weight))
+        without_path(self.direct, state, prefix)
         super()._load_from_state_dict(state, prefix, *others)
 
     def fuse(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
@@ -185,6 +171,49 @@ class FusedEncoder(nn.Module):
         """The same of fused features ``[B, dims]`` of any dtype."""
         fused = fused.to(self.direct.weight.dtype)
         return self.head(fused) + self.direct(fused)  # type: ignore[no-any-return]
+
+
+def load_fusion(fusion: FusedFeature, state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Take over what was fitted, ``fusion.*`` of ``state``, in the precision of the fit."""
+    fitted = {
+        name.removeprefix("fusion."): value.clone()
+        for name, value in state.items()
+        if name.startswith("fusion.")
+    }
+    fusion.load_state_dict(fitted, assign=True)
+    fusion.to(device)
+
+
+def without_path(direct: nn.Linear, state: dict[str, Any], prefix: str) -> None:
+    """Give the state of an encoder that was learned before there was a linear path one that is 0,
+    and stays so where training goes on.
+    """
+    if f"{prefix}direct.weight" not in state:
+        state[f"{prefix}direct.weight"] = torch.zeros_like(direct.weight)
+        direct.requires_grad_(False)
+
+
+def itq_start(direct: nn.Linear, fused: Tensor, last: Any) -> None:
+    """Let codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features; a path that was
+    learned stays, and one that is not trained is left out.
+
+    Args:
+        direct: the linear path from the fused feature to the logits
+        fused: ``[N, dims]``, on principal axes
+        last: the linear layer whose output is added to the path's; starts small
+    """
+    if direct.weight.any() or not direct.weight.requires_grad:
+        return
+    rows = torch.from_numpy(sample_rows(len(fused), FIT_ROWS))
+    leading = fused[rows, : len(direct.weight)].float()  # [n, min(dims, K)]
+    count = leading.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(count, count, generator=generator))[0]
+    turn = turn @ best_rotation(leading @ turn, ITERATIONS)
+    with torch.no_grad():
+        direct.weight[:count, :count] = turn.T / leading.std().clamp_min(1e-12)
+        last.weight.mul_(HEAD_START)
+        last.bias.zero_()
 
 
 def side_by_side(global_feature: Tensor, feature_map: Tensor | None) -> Tensor:

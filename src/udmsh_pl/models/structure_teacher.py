@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from udmsh_pl.features.store import Arrays, Batch, sample_rows
+from udmsh_pl.models.linear_path import fit_path
 from udmsh_pl.models.manifold_teacher import NEAR_RANK, ManifoldSettings, fit_manifold_teacher
+from udmsh_pl.models.options import Branches
 from udmsh_pl.structure import SemanticStructure
 
 Teacher = Literal["global", "spatial", "both"]
@@ -27,6 +29,7 @@ class StructureSettings:
     centre: bool
     structure_sample: int | None
     near_share: float
+    path: Branches | None = None
 
 
 def teacher_features(batch: Batch, teacher: Teacher, root: bool) -> Tensor:
@@ -69,7 +72,8 @@ def fit_manifold_structure(stored: Arrays, settings: StructureSettings) -> dict[
 
     The levels are those of UDMSH-plus (:func:`fit_manifold_teacher`): the cosine after a long
     diffusion over the graph of neighbours says who is of the same group, that after a short one and
-    the cosine of the fused features (rooted, centred, on principal axes) who is nearest.
+    the cosine of the fused features (rooted, centred, on principal axes) who is nearest. With a
+    ``path``, also what :func:`udmsh_pl.models.linear_path.fit_path` gives of those branches.
     """
     clean = {name: stored[name] for name in ("global_feature", "feature_map")}
     with_map = settings.teacher == "both"
@@ -81,7 +85,13 @@ def fit_manifold_structure(stored: Arrays, settings: StructureSettings) -> dict[
     sample = torch.from_numpy(sample_rows(len(rows), settings.structure_sample))
     structure = SemanticStructure([ROW], centre=False)
     histogram = structure.fit(levelled(rows[sample], settings.near_share))
-    return {**structure.state_dict(), "histogram": histogram, "rows": rows}
+    fitted = {**structure.state_dict(), "histogram": histogram, "rows": rows}
+    if settings.path is None:
+        return fitted
+    if settings.path == ("dual" if with_map else "global"):  # fused already
+        path = {name: value for name, value in state.items() if name.startswith("fusion.")}
+        return fitted | path | {"inputs": state["inputs"][:, 0].clone()}
+    return fitted | fit_path(clean, settings.path)
 
 
 def levelled(rows: Tensor, near_share: float) -> Tensor:

@@ -1,7 +1,6 @@
 """UDMSH as read from its abstract, every *read* part open to configuration."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,16 +12,18 @@ from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import (
     Isometry,
-    best_rotation,
     bit_balance_loss,
     decorrelation_loss,
     isometric_loss,
     multilevel_pairwise_loss,
     ranking_loss,
 )
-from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.encoder import DualBranchEncoder
+from udmsh_pl.models.fusion import load_fusion
+from udmsh_pl.models.linear_path import LinearPathEncoder
 from udmsh_pl.models.manifold_teacher import ManifoldSettings
 from udmsh_pl.models.options import BranchAndSizeOptions
+from udmsh_pl.models.rotation import RotatedCodes
 from udmsh_pl.models.structure_teacher import (
     ROW,
     Kind,
@@ -35,6 +36,7 @@ from udmsh_pl.models.structure_teacher import (
     teacher_features,
 )
 from udmsh_pl.models.udmsh_plus import kept_near
+from udmsh_pl.precision import at_least_float32
 from udmsh_pl.structure import Levels, SemanticStructure
 
 # the ranking's temperature of codes times sqrt(K): about what chance does to a cosine of K bits, so
@@ -42,7 +44,7 @@ from udmsh_pl.structure import Levels, SemanticStructure
 BLUR = 1.1
 
 
-class UDMSH(HashingModule):
+class UDMSH(RotatedCodes):
     """Unsupervised Deep Multi-Similarity Hashing with semantic structure (Qin et al., IEEE TCSVT
     2021).
 
@@ -51,6 +53,7 @@ class UDMSH(HashingModule):
     *Read*: the form of each. The "correct fine-grained similarity ranking" that it promises is read
     as one more term, which compares whom codes and whom features hold for nearest. The structure is
     read as that of the neighbourhood graph, by default.
+    Beside the branches there is a linear path, which starts as ITQ (*ours*).
     ``structure="cosine", levels="graded", least_weight=None, ranking_weight=0, batch_norm=False``,
     a rate of 1e-3 and no decay are the reading of 0.1.0, of cosine distances alone between two
     thresholds, which orders far images well and near ones badly.
@@ -82,13 +85,13 @@ class UDMSH(HashingModule):
         isometry_weight: lambda
         balance_weight: weight of the bit balance (*ours*, off)
         decorrelation_weight: weight of the bit decorrelation (*ours*, off)
+        linear_path: let the codes start as ITQ of what the branches read, rooted, centred and on
+            principal axes, by a linear path beside them; for the ``manifold`` structure
         batch_norm: normalise hidden layers over the batch
         learning_rate: Adam's, for the encoder
         warmup_steps: steps over which the learning rate rises to its value
         cosine_decay: let the learning rate fall to 0 along half a cosine over the training
     """
-
-    rotation: Tensor
 
     def __init__(
         self,
@@ -109,6 +112,7 @@ class UDMSH(HashingModule):
         isometry_weight: float = 0.1,
         balance_weight: float = 0.0,
         decorrelation_weight: float = 0.0,
+        linear_path: bool = True,
         batch_norm: bool = True,
         learning_rate: float = 3e-3,
         warmup_steps: int = 50,
@@ -131,6 +135,7 @@ class UDMSH(HashingModule):
             **options,
         )
         self.near_share, self.ranking_weight = near_share, ranking_weight
+        self.linear_path = linear_path and structure == "manifold"
         self.kind, self.teacher, self.root, self.least_weight = (
             structure,
             teacher,
@@ -147,10 +152,27 @@ class UDMSH(HashingModule):
         self.structure = SemanticStructure(
             dims, alpha, beta, levels, confidence, centre, structure_sample
         )
-        self._rows = torch.empty(0)  # of the train images, for the manifold; not in checkpoints
+        # of the train images, for the manifold and the path; not in checkpoints
+        self._rows, self._inputs = torch.empty(0), torch.empty(0)
         self.histogram: Tensor | None = None  # of the train set's distances, for the picture
         self.register_buffer("rotation", torch.eye(self.bits))
         self._epoch_u: list[Tensor] = []
+
+    def build_encoder(self) -> DualBranchEncoder:
+        """The dual-branch encoder, with a linear path where there is to be one."""
+        if not (self.hparams["linear_path"] and self.hparams["structure"] == "manifold"):
+            return super().build_encoder()  # type: ignore[no-any-return]
+        return LinearPathEncoder(
+            self.backbone_info.global_dim,
+            self.backbone_info.map_channels,
+            self.bits,
+            self.hidden,
+            self.spatial_hidden,
+            self.branches,
+            self.pooling,
+            self.batch_norm,
+            self.grid,
+        )
 
     @property
     def train_arrays(self) -> tuple[str, ...]:
@@ -163,7 +185,12 @@ class UDMSH(HashingModule):
         """The mean and the two half-Gaussians of the train split."""
         structure = self.structure
         settings = StructureSettings(
-            self.teacher, self.root, structure.centre, structure.sample, self.near_share
+            self.teacher,
+            self.root,
+            structure.centre,
+            structure.sample,
+            self.near_share,
+            self.branches if self.linear_path else None,
         )
         if self.kind == "manifold":
             return features.teacher("udmsh-levels", settings, fit_manifold_structure)
@@ -172,8 +199,12 @@ class UDMSH(HashingModule):
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted structure, in the precision that it was fitted in."""
         self.histogram = state["histogram"]
-        if "rows" in state:
+        if self.kind == "manifold":
             [self._rows] = kept_near(self.device, state["rows"])
+        if isinstance(self.encoder, LinearPathEncoder):
+            load_fusion(self.encoder.fusion, state, self.device)
+            self.encoder.start_from_itq(state["inputs"])
+            [self._inputs] = kept_near(self.device, state["inputs"])
         fitted = {name: state[name].clone() for name in self.structure.state_dict()}
         self.structure.load_state_dict(fitted, assign=True)
         self.structure.to(self.device)
@@ -187,20 +218,9 @@ class UDMSH(HashingModule):
             return levelled(self._rows[rows].to(self.device, torch.float32), self.near_share)
         return teacher_features(batch, self.teacher, self.root)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Relaxed codes u in (-1, 1), ``[B, K]``, turned by the isometric rotation where there is
-        one.
-        """
-        u = super().forward(batch)
-        return (
-            u @ self.rotation.to(u.dtype)
-            if self.isometry == "rotation" and not self.training
-            else u
-        )
-
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Multi-level pairwise loss and isometric mapping over the global batch."""
-        u = self(batch)
+        u = self.relaxed(batch)
         distances = self.structure.distances(self.teacher_features(batch))
         similarity = self.structure.similarity(distances)
         weight = self.structure.weight(distances)
@@ -225,6 +245,17 @@ class UDMSH(HashingModule):
         self.log_similarity(similarity, u)
         return terms
 
+    def relaxed(self, batch: Batch) -> Tensor:
+        """Relaxed codes of a train batch, ``[B, K]``; what the linear path reads of cached features
+        was fused beforehand.
+        """
+        if self.finetune or not self.linear_path:
+            return self(batch)  # type: ignore[no-any-return]
+        fused = self._inputs[batch["index"].to(self._inputs.device)].to(self.device)
+        with self.network_precision():
+            logits = self.encoder.logits(batch["global_feature"], batch.get("feature_map"), fused)
+        return torch.tanh(at_least_float32(logits))
+
     def nearness(self, batch: Batch, distances: Tensor) -> Tensor:
         """Cosines that say who is nearest, ``[B, B]``: of the fused features for the manifold, else
         those of the structure's ``distances``.
@@ -244,24 +275,3 @@ class UDMSH(HashingModule):
         }
         self.log_mean(values)
         self.log_codes(u)
-
-    def on_after_backward(self) -> None:
-        """Solve the rotation anew on the epoch's relaxed codes (isometry ``rotation``), before
-        validation uses it.
-        """
-        if self._epoch_u and self.trainer.is_last_batch:
-            here = [u.to(self.device) for u in self._epoch_u]  # resumed on the CPU
-            rotation = best_rotation(torch.cat(here))
-            # not copied into the buffer, which may be bfloat16
-            self.rotation = self.trainer.strategy.broadcast(rotation).to(self.device)
-            self._epoch_u.clear()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the relaxed codes of an unfinished epoch (isometry ``rotation``)."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["epoch_u"] = self._epoch_u
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the relaxed codes of the unfinished epoch."""
-        super().on_load_checkpoint(checkpoint)
-        self._epoch_u = list(checkpoint.get("epoch_u", ()))

@@ -16,7 +16,7 @@ from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.losses import asymmetric_pairwise_loss, nt_xent_loss, ranking_loss
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.fusion import FusedEncoder
+from udmsh_pl.models.fusion import FusedEncoder, load_fusion
 from udmsh_pl.models.manifold_teacher import COMPANIONS, ManifoldSettings, fit_manifold_teacher
 from udmsh_pl.models.options import BranchOptions
 from udmsh_pl.precision import at_least_float32
@@ -173,13 +173,7 @@ class UDMSHPlus(HashingModule):
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over what :func:`fit_manifold_teacher` gave, in the precision of the fit."""
-        fusion = {
-            name.removeprefix("fusion."): value.clone()
-            for name, value in state.items()
-            if name.startswith("fusion.")
-        }
-        self.encoder.fusion.load_state_dict(fusion, assign=True)
-        self.encoder.fusion.to(self.device)
+        load_fusion(self.encoder.fusion, state, self.device)
         self._inputs, self._targets, self._nearest = kept_near(
             self.device, *(state[name] for name in ("inputs", "targets", "nearest"))
         )

@@ -18,6 +18,7 @@ from udmsh_pl.models import UDMSH, UDMSHPlus
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
 from udmsh_pl.models.fusion import FusedEncoder
+from udmsh_pl.models.linear_path import LinearPathEncoder
 from udmsh_pl.models.optimiser import schedule
 from udmsh_pl.search.network import HashHead, PixelEncoder
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
@@ -83,7 +84,8 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     encoder: Any = module.encoder
     if isinstance(encoder, ShallowEncoder):
         encoder = encoder.as_linear()
-    if type(encoder) not in (FusedEncoder, DualBranchEncoder, LinearEncoder) or (
+    known = FusedEncoder, DualBranchEncoder, LinearPathEncoder, LinearEncoder
+    if type(encoder) not in known or (
         type(module).logits is not HashingModule.logits
         or type(module).forward not in (HashingModule.forward, UDMSH.forward)
         or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
@@ -150,6 +152,8 @@ def _arguments(encoder: Any) -> dict[str, Any]:
         found |= {"map_channels": conv.in_channels, "spatial_hidden": conv.out_channels}
         found["pooling"] = encoder.spatial_branch[-1].kind
     found["batch_norm"] = not isinstance(follows, torch.nn.ReLU)
+    if isinstance(encoder, LinearPathEncoder):
+        found["grid"] = encoder.grid
     return found
 
 

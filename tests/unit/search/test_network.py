@@ -19,6 +19,7 @@ from udmsh_pl.retrieval import pack_codes
 from udmsh_pl.search import HashEncoder, ImageIndex, train
 from udmsh_pl.search.learned import read_checkpoint
 from udmsh_pl.search.network import pack_bits, to_int8
+from udmsh_pl.search.package import write_network
 from udmsh_pl.search.pictures import decode
 from udmsh_pl.search.runners import Runner, runner_of
 
@@ -62,16 +63,27 @@ def codes_of(module: HashingModule, pixels: np.ndarray[Any, Any]) -> np.ndarray[
 
 
 @pytest.mark.parametrize("branches", ["dual", "global", "spatial"])
+@pytest.mark.parametrize("linear_path", [True, False])
 def test_a_checkpoint_of_udmsh_gives_its_codes(
-    tmp_path: Path, pixels: np.ndarray[Any, Any], branches: Any
+    tmp_path: Path, pixels: np.ndarray[Any, Any], branches: Any, linear_path: bool
 ) -> None:
     options = {"bits": 12, "hidden": 16, "spatial_hidden": 8, "branches": branches}
-    module = UDMSH(**options)
+    module = UDMSH(linear_path=linear_path, **options)
+    if linear_path:  # what a training would have put there
+        torch.nn.init.normal_(module.encoder.direct.weight)
+        torch.nn.init.normal_(module.encoder.fusion.axes)
+    options["linear_path"] = linear_path
     network, spec = read_checkpoint(save(module, tmp_path / "x.ckpt", **options))
-    assert (spec.method, spec.bits, spec.dims) == ("DualBranchEncoder", 12, 0)
+    named = "LinearPathEncoder" if linear_path else "DualBranchEncoder"
+    assert (spec.method, spec.bits, spec.dims) == (named, 12, 0)
     with torch.no_grad():
         (codes,) = network(torch.from_numpy(pixels))
     np.testing.assert_array_equal(codes.numpy(), codes_of(module, pixels))
+    write_network(network, spec, tmp_path / "out")
+    for kind in ("torch", "openvino"):  # OpenVINO's graph may differ in the last digit
+        again = HashEncoder.load(tmp_path / "out", kind).encode(list(pixels.transpose(0, 2, 3, 1)))
+        unlike = np.unpackbits(again.codes ^ codes.numpy()).sum()
+        assert unlike <= (0 if kind == "torch" else 1)
 
 
 @pytest.mark.slow
