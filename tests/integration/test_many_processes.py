@@ -119,13 +119,14 @@ def test_every_cell_and_the_table_are_in_the_logger(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     plan = ("reproduce", colours / "config.yaml", "--out", "run", "--bits", 8, "--seeds", 0, 1)
     plan = (*plan, "--methods", "itq", "udmsh", *EPOCHS, "--trainer.logger", logger)
     plan = (*plan, "--trainer.logger.save_dir", tmp_path / "elsewhere")
     if logger == "WandbLogger":  # a run that was left open takes no cell
         other = tmp_path_factory.mktemp("other")
         pytest.importorskip("wandb").init(project="other", dir=other, mode="offline")
-        plan = (*plan, "--trainer.logger.offline", "true")  # W&B reads WANDB_MODE once a process
+        plan = (*plan, "--trainer.logger.offline", "true")
     for _ in range(2):  # what is finished is not logged twice
         assert udmsh(*plan) == 0
     runs = {"udmsh-8-0", "udmsh-8-1", "report"}
