@@ -135,9 +135,7 @@ def test_a_changed_setting_and_a_lost_cell_are_run_again(
         if r.k == "all" and r.ties == "expected"
     }
     shutil.rmtree(run_dir / "cells" / "itq-8-0")
-    learned = run_dir / "cells" / "udmsh-8-0" / "last.ckpt"
-    weights = learned.read_bytes()
-    options = ("--bits", 8, "--seeds", 0, "--methods", "itq", "udmsh", "--trainer.max_epochs", 1)
+    options = ("--bits", 8, "--seeds", 0, "--methods", "itq", "udmsh", "--trainer.max_epochs", 40)
     assert udmsh("reproduce", colours / "config.yaml", "--out", "run", *options) == 0
     after = {
         r.cell: r
@@ -147,9 +145,7 @@ def test_a_changed_setting_and_a_lost_cell_are_run_again(
     assert set(after) == set(before)  # cells that were not asked for keep their rows
     assert after["itq", 8, 0].value == before["itq", 8, 0].value
     assert (run_dir / "cells" / "itq-8-0" / "codes.npz").is_file()
-    assert learned.read_bytes() != weights
-    epochs = yaml.safe_load(learned.with_name("config.yaml").read_text())["trainer"]["max_epochs"]
-    assert epochs == 1
+    assert after["udmsh", 8, 0].value != before["udmsh", 8, 0].value
 
 
 def test_a_damaged_cell_is_run_again(run_dir: Path, colours: Path, udmsh: Run) -> None:
