@@ -19,11 +19,11 @@ import torch
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
 
-from udmsh_pl.files import write_text
 from udmsh_pl.images.folder import find_images
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.pack import pack_images
 from udmsh_pl.images.transforms import eval_transform
+from udmsh_pl.safe.files import write_text
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

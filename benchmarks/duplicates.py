@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from scipy.fft import dct
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.retrieval.codes import code_words, popcounts

@@ -20,15 +20,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
 from udmsh_pl.data.sample import load_sample
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.features.forward import Forward, forward_of
-from udmsh_pl.files import write_text
 from udmsh_pl.images.folder import find_images
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform
 from udmsh_pl.models import backbone_info, build_backbone
+from udmsh_pl.safe.files import write_text
 
 
 class Plain(Dataset[torch.Tensor]):

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from udmsh_pl import manifold
-from udmsh_pl.files import write_text
+from udmsh_pl.safe.files import write_text
+from udmsh_pl.similarity import manifold
 
 DIM, KINDS, GROUPS, QUERIES, BLOCK = 512, 100, 10, 500, 10_000
 WAYS = {"large": 0, "exact": 10**9}  # EXACT_UP_TO

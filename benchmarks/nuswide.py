@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from udmsh_pl.files import write_text
 from udmsh_pl.images.folder import find_images
-from udmsh_pl.results import read_results
+from udmsh_pl.reports.results import read_results
+from udmsh_pl.safe.files import write_text
 
 LINES, WITH_21, WITH_81, CONCEPTS, FREQUENT = 269_648, 195_834, 209_347, 81, 21
 STAGES = {

@@ -25,9 +25,9 @@ from torch import distributed as dist
 
 from udmsh_pl.data import ListFiles
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.files import write_text
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol
+from udmsh_pl.safe.files import write_text
 
 COLLECTIVES = (
     "all_reduce", "all_gather", "all_gather_into_tensor", "broadcast", "reduce", "gather",

@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
-from udmsh_pl.files import write_text
-from udmsh_pl.manifold import diffused_embedding, neighbour_graph
 from udmsh_pl.retrieval import evaluate_codes
-from udmsh_pl.structure import fit_half_gaussians
+from udmsh_pl.safe.files import write_text
+from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph
+from udmsh_pl.similarity.structure import fit_half_gaussians
 
 MB = 1024
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from udmsh_pl.files import write_text
 from udmsh_pl.retrieval.lists import build_lists
+from udmsh_pl.safe.files import write_text
 
 BITS, NEAREST, RECALL = 64, 100, 0.99
 CENTRES, BLOCK = 20_000, 1 << 20

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from udmsh_pl.files import write_text
+from udmsh_pl.safe.files import write_text
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes
 from udmsh_pl.search.searcher import Searcher

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
 from udmsh_pl.data import FashionSample
 from udmsh_pl.features.forward import forward_of
-from udmsh_pl.files import write_text
 from udmsh_pl.images.image_list import ImageDataset
 from udmsh_pl.images.transforms import eval_transform, view_transform
-from udmsh_pl.losses import isometric_loss, multilevel_pairwise_loss
 from udmsh_pl.models import UDMSH, build_backbone
+from udmsh_pl.safe.files import write_text
+from udmsh_pl.similarity.losses import isometric_loss, multilevel_pairwise_loss
 
 IMAGES = 256  # through the backbone; its cost is linear in images
 FINETUNE_BATCHES, FINETUNE_SIZE = 3, 32

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from udmsh_pl.files import write_text
+from udmsh_pl.safe.files import write_text
 
 SEED = 2024
 ROOTS = ("usr/share/openclipart/png", "usr/share/tuxpaint/stamps")

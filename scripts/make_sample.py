@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from udmsh_pl.files import atomic_path
+from udmsh_pl.safe.files import atomic_path
 
 SEED = 2024
 PER_CLASS = {"query": 50, "database": 500}

@@ -52,7 +52,7 @@ def train_and_score(tmp_path: Path) -> Callable[[str, dict[str, Any]], dict[str,
     """Function that runs ``udmsh fit``, then tests, on a data module; gives the metrics."""
 
     def run(data: str, arguments: dict[str, Any]) -> dict[str, float]:
-        from udmsh_pl.lightning_cli import UdmshCLI
+        from udmsh_pl.runs.lightning_cli import UdmshCLI
 
         own = {
             "image_size": 32,

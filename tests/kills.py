@@ -33,7 +33,7 @@ EVERY = 60  # seconds
 
 def _table(place: Path) -> str:
     """Values of ``results.csv`` and bits of every code."""
-    from udmsh_pl.results import read_results
+    from udmsh_pl.reports.results import read_results
 
     rows = read_results(place / "plan/results.csv")
     found = sorted((*r.cell, r.metric, r.k, r.ties, r.value, r.split_sha256) for r in rows)
@@ -151,8 +151,8 @@ def trials(count: int, seed: int, first: int = 0, jobs: int = 1) -> list[str]:
     """Run trials, print counts, and give what went wrong."""
     import udmsh_pl.baselines
     import udmsh_pl.commands.data
-    import udmsh_pl.lightning_cli
-    import udmsh_pl.runners.reproduce  # noqa: F401  # before the forks: they take seconds
+    import udmsh_pl.runs.lightning_cli
+    import udmsh_pl.runs.reproduce  # noqa: F401  # before the forks: they take seconds
 
     prepare()
     kills: Counter[str] = Counter()

@@ -8,9 +8,14 @@ Example:
     [[1, -1, 1]]
 """
 
-from typing import TYPE_CHECKING
-
-from udmsh_pl.lazy import touched
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from udmsh_pl.data import (
@@ -60,6 +65,49 @@ __all__ = [
     "pack_codes",
     "unpack_codes",
 ]
+
+
+def touched(
+    package: str, module_of: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package whose names load when they are used (PEP 562).
+
+    Args:
+        package: its ``__name__``
+        module_of: the module of each such name
+    """
+
+    def get(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(module_of[name]), name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *module_of})
+
+    return get, names
+
+
+class _OldNames(MetaPathFinder, Loader):
+    """Imports modules under the names that they had in 0.1, which other people's code uses."""
+
+    moved: Mapping[str, str] = {
+        "udmsh_pl.checkpoints": "udmsh_pl.runs.checkpoints",
+        "udmsh_pl.losses": "udmsh_pl.similarity.losses",
+        "udmsh_pl.structure": "udmsh_pl.similarity.structure",
+    }
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return importlib.util.spec_from_loader(name, self) if name in self.moved else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return importlib.import_module(self.moved[spec.name])
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: the module was executed under its new name."""
+
+
+sys.meta_path.append(_OldNames())
 
 # a new name is one line here, one above and one in the imports for type checkers
 _MODULE_OF = {

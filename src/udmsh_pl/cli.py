@@ -12,7 +12,7 @@ from pathlib import Path
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
-from udmsh_pl.shipped import plans
+from udmsh_pl.safe.shipped import plans
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PATH = (

@@ -11,7 +11,7 @@ from udmsh_pl.images.broken import read_broken
 from udmsh_pl.images.decode import decode
 from udmsh_pl.images.list_file import read_list
 from udmsh_pl.images.manifest import read_manifest
-from udmsh_pl.results import read_results
+from udmsh_pl.reports.results import read_results
 from udmsh_pl.retrieval.index import BinaryIndex
 from udmsh_pl.retrieval.io.code_files import read_arrays
 from udmsh_pl.retrieval.io.external import external_codes
@@ -52,7 +52,7 @@ def _checkpoint(path: Path) -> str:
     """What ``torch.load`` gives behind the check: without it, a flipped bit is a weight."""
     import torch
 
-    from udmsh_pl.checkpoints import check_checkpoint
+    from udmsh_pl.runs.checkpoints import check_checkpoint
 
     check_checkpoint(path, [], "udmsh_pl.models.UDMSH")
     content = torch.load(path, map_location="cpu", weights_only=True)

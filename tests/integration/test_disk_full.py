@@ -46,7 +46,7 @@ def test_extraction(
 @pytest.mark.parametrize(
     ("call", "number", "file"),
     [
-        ("udmsh_pl.checkpoints.atomic_path", 2, "checkpoints/epoch=1"),
+        ("udmsh_pl.runs.checkpoints.atomic_path", 2, "checkpoints/epoch=1"),
         (
             "udmsh_pl.models.udmsh.multilevel_pairwise_loss",
             4,
@@ -90,9 +90,9 @@ def test_results_and_codes(
     plan = ("reproduce", colours / "config.yaml", "--bits", 8, "--methods", "itq", "--out")
     assert udmsh(*plan, "whole") == 0
     for call, number, file in (
-        ("udmsh_pl.runners.plan_run.write_environment", 1, "broken/environment.json"),
-        ("udmsh_pl.run_directory.write_results", 2, "broken/results.csv"),
-        ("udmsh_pl.run_directory.save_arrays", 1, "broken/cells/itq-8-0/codes.npz"),
+        ("udmsh_pl.runs.plan_run.write_environment", 1, "broken/environment.json"),
+        ("udmsh_pl.reports.run_directory.write_results", 2, "broken/results.csv"),
+        ("udmsh_pl.reports.run_directory.save_arrays", 1, "broken/cells/itq-8-0/codes.npz"),
         ("udmsh_pl.reports.run_report.save_figure", 1, "broken/retrieved.png"),
     ):
         refused(udmsh_process, call, number, file, *plan, "broken")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from udmsh_pl.results import read_results
+from udmsh_pl.reports.results import read_results
 
 from .conftest import Process, Run, assert_same_arrays, recorder
 
@@ -187,10 +187,10 @@ def test_a_plan_and_an_encoding_go_on(
     assert udmsh(*plan, "whole") == 0
     for call, number in (
         (
-            "udmsh_pl.run_directory.write_results",
+            "udmsh_pl.reports.run_directory.write_results",
             2,
         ),  # in the first cell: its codes are there, its results are not
-        ("udmsh_pl.run_directory.RunDirectory.finished", 3),  # between two cells
+        ("udmsh_pl.reports.run_directory.RunDirectory.finished", 3),  # between two cells
         ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5),  # while the third cell trains
         ("udmsh_pl.retrieval.torchmetric.evaluate_codes", 3),  # trained, being scored
         ("udmsh_pl.reports.run_report.render_tables", 1),  # all cells done, the report is not

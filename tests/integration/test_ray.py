@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.runners import on_ray
+from udmsh_pl.runs import on_ray
 
 from .conftest import Run
 from .test_extract import sums

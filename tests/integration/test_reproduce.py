@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from udmsh_pl.cli import main
-from udmsh_pl.results import COLUMNS, read_results
+from udmsh_pl.reports.results import COLUMNS, read_results
 from udmsh_pl.retrieval import evaluate_codes
 
 from .conftest import Run
@@ -67,7 +67,7 @@ def test_a_plan_is_run_reported_and_resumed(
     ran = []
     for runner in ("run_learned", "run_shallow"):
         monkeypatch.setattr(
-            f"udmsh_pl.runners.plan_run.{runner}", lambda *_, name=runner: ran.append(name)
+            f"udmsh_pl.runs.plan_run.{runner}", lambda *_, name=runner: ran.append(name)
         )
     before = (run_dir / "results.csv").read_bytes()
     assert (

@@ -12,7 +12,7 @@ import yaml
 
 from udmsh_pl.cli import COMMANDS, LIGHTNING
 from udmsh_pl.commands.lightning import CONFIG
-from udmsh_pl.shipped import plan_file
+from udmsh_pl.safe.shipped import plan_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -9,7 +9,11 @@ import pytest
 import udmsh_pl
 from udmsh_pl import retrieval
 
-MODULES = ("udmsh_pl.losses", "udmsh_pl.structure", "udmsh_pl.manifold")
+MODULES = (
+    "udmsh_pl.similarity.losses",
+    "udmsh_pl.similarity.structure",
+    "udmsh_pl.similarity.manifold",
+)
 
 # what a function returns: the function's own example shows them
 RESULTS = {"CodeQuality", "HalfGaussians", "PairedDifference"}

@@ -8,9 +8,9 @@ from typing_extensions import Unpack
 from udmsh_pl.baselines.functional import straight_through_sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.similarity.losses import nt_xent_loss
 
 
 def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:

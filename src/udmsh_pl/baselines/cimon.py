@@ -14,11 +14,11 @@ from udmsh_pl.baselines.functional import global_features
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.losses import multilevel_pairwise_loss, nt_xent_loss
-from udmsh_pl.manifold import diffused_embedding, neighbour_graph
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.options import Branches, TrainingOptions
-from udmsh_pl.structure import SemanticStructure
+from udmsh_pl.similarity.losses import multilevel_pairwise_loss, nt_xent_loss
+from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph
+from udmsh_pl.similarity.structure import SemanticStructure
 
 
 @dataclass(frozen=True)

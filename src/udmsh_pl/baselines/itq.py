@@ -7,7 +7,7 @@ import torch
 
 from udmsh_pl.baselines.base import Float32s
 from udmsh_pl.baselines.pcah import PCAH
-from udmsh_pl.losses import best_rotation
+from udmsh_pl.similarity.losses import best_rotation
 
 
 class ITQ(PCAH):

@@ -11,11 +11,11 @@ from typing_extensions import Unpack
 from udmsh_pl.baselines.functional import pair_cosines, sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.losses import nt_xent_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.batch_norm import BatchNorm
 from udmsh_pl.models.options import Branches, TrainingOptions
-from udmsh_pl.precision import at_least_float32
+from udmsh_pl.similarity.losses import nt_xent_loss
+from udmsh_pl.similarity.precision import at_least_float32
 
 
 @lru_cache(maxsize=8)

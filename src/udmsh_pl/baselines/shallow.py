@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
 from udmsh_pl.baselines.base import ShallowHash
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.baselines.lsh import LSH

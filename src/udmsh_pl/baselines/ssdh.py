@@ -10,7 +10,7 @@ from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.options import Branches, TrainingOptions
-from udmsh_pl.structure import SemanticStructure
+from udmsh_pl.similarity.structure import SemanticStructure
 
 
 @dataclass(frozen=True)

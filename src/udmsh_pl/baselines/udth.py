@@ -9,9 +9,9 @@ from udmsh_pl.baselines.functional import global_features
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.losses import isometric_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.similarity.losses import isometric_loss
 
 
 def pseudo_triplets(features: Tensor, near: float, far: float) -> tuple[Tensor, Tensor]:

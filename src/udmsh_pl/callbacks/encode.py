@@ -9,8 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import save_arrays
 from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval
+from udmsh_pl.safe.files import save_arrays
 
 
 class EncodeCodes(Callback):

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple, cast
 from lightning import Callback, LightningModule, Trainer
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.plan import MEASURES
 from udmsh_pl.retrieval.engine import Engine, Evaluation
-from udmsh_pl.retrieval.measures import named_measure
+from udmsh_pl.retrieval.measures import MEASURES, named_measure
 from udmsh_pl.retrieval.report import RetrievalReport
 from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval, Rows
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import write_text
 from udmsh_pl.images.broken import find_broken
 from udmsh_pl.images.check import broken_lines, check_splits
 from udmsh_pl.images.folder import look_through, told_skipped
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import check_names, read_list, write_list
 from udmsh_pl.images.manifest import read_manifest
-from udmsh_pl.shipped import plan_file, plans
-from udmsh_pl.untrusted import exists
+from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.shipped import plan_file, plans
+from udmsh_pl.safe.untrusted import exists
 
 if TYPE_CHECKING:
     from udmsh_pl.data.base import RetrievalDataModule
-    from udmsh_pl.runners.experiment import Experiment
+    from udmsh_pl.runs.experiment import Experiment
 
 TAKES_OVERRIDES = True
 _MOST_LINES = 50  # of one kind that are printed
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     plan = args.source in plans() or path.suffix.lower() in (".yaml", ".yml")
     if args.action == "check" and (path.is_dir() or not plan) and exists(path):
         return run_check_path(path, args.workers, args.root)
-    from udmsh_pl.runners.experiment import Experiment
+    from udmsh_pl.runs.experiment import Experiment
 
     experiment = Experiment.parse(plan_file(args.source), args.overrides)
     datamodule = experiment.datamodule()
@@ -93,7 +93,7 @@ def run_extract_on_ray(
     experiment: "Experiment", data: "RetrievalDataModule", address: str, part: str | None
 ) -> int:
     """Extract by a Ray cluster; gives the exit status 0."""
-    from udmsh_pl.runners import on_ray
+    from udmsh_pl.runs import on_ray
 
     if part is not None:
         raise InputError("--ray makes its own parts; leave out --shard")

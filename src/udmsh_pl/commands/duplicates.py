@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from udmsh_pl.files import write_text
+from udmsh_pl.safe.files import write_text
 from udmsh_pl.search.index import ImageIndex
 from udmsh_pl.search.sheet import Tile, sheet
 

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _on_ray(address: str) -> Elsewhere:
-    from udmsh_pl.runners.index_on_ray import encode_on
+    from udmsh_pl.runs.index_on_ray import encode_on
 
     return partial(encode_on, address)
 

@@ -2,8 +2,8 @@
 
 import logging
 
-from udmsh_pl.lightning_cli import UdmshCLI
-from udmsh_pl.shipped import plan_file
+from udmsh_pl.runs.lightning_cli import UdmshCLI
+from udmsh_pl.safe.shipped import plan_file
 
 CONFIG = ("--config", "-c")
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from udmsh_pl.shipped import plan_file, plans
+from udmsh_pl.safe.shipped import plan_file, plans
 
 TAKES_OVERRIDES = True
 
@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the plan; gives the exit status: 1 where a cell is missing."""
     from udmsh_pl.errors import InputError
-    from udmsh_pl.runners.experiment import Experiment
-    from udmsh_pl.runners.reproduce import Reproduction
+    from udmsh_pl.runs.experiment import Experiment
+    from udmsh_pl.runs.reproduce import Reproduction
 
     if args.jobs < 1:
         raise InputError(f"--jobs is {args.jobs}; give the number of workers, at least 1")

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from udmsh_pl.openvino_core import import_openvino
+from udmsh_pl.backbones.openvino_core import import_openvino
 from udmsh_pl.search.defaults import SHORTLIST
 
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         import tempfile
         import webbrowser
 
-        from udmsh_pl.files import write_text
+        from udmsh_pl.safe.files import write_text
         from udmsh_pl.search.sheet import Tile, sheet
 
         tiles = [

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; gives the exit status 0."""
+    from udmsh_pl.reports.results import read_results
     from udmsh_pl.reports.table import render_tables
-    from udmsh_pl.results import read_results
 
     results = read_results(args.run / "results.csv")
     print(render_tables(results, args.format, args.k, args.bits))

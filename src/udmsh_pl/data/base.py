@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from typing_extensions import Self
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE, backbone_info
-from udmsh_pl.constructors import check_constructor
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info
 from udmsh_pl.data.batches import (
     OF_VIEWS,
     FeatureRows,
@@ -33,6 +32,7 @@ from udmsh_pl.images.broken import drop_broken
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
 from udmsh_pl.images.pack import pack_splits
 from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
+from udmsh_pl.safe.constructors import check_constructor
 
 
 class RetrievalDataModule(LightningDataModule, ABC):

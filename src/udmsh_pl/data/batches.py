@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from udmsh_pl.features.seeds import seed_of
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.images.image_list import ImageDataset
-from udmsh_pl.seeds import seed_of
 
 OF_VIEWS = ("views", "view_maps")  # arrays that hold random views; encoding leaves them alone
 

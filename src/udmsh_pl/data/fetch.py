@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import atomic_path
+from udmsh_pl.safe.files import atomic_path
 
 
 @contextmanager

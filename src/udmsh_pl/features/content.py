@@ -19,9 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import save_arrays
 from udmsh_pl.images.broken import Reasons, find_broken, read_broken, write_broken
 from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.safe.files import save_arrays
 
 DIGEST_BYTES = 16
 _AT_ONCE = 1024  # files that wait for a thread

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 from torch.utils.data import DataLoader
 
-from udmsh_pl.backbones import backbone_info, weights_id
+from udmsh_pl.backbones.networks import backbone_info, weights_id
 from udmsh_pl.features.content import contents_of, images_id
 from udmsh_pl.features.decoding import RowPixels, ahead, decoding_workers
 from udmsh_pl.features.forward import Runner, forward_of, gpu_count

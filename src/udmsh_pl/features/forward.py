@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from udmsh_pl.backbones import Backbone, build_backbone
+from udmsh_pl.backbones.networks import Backbone, build_backbone
+from udmsh_pl.backbones.openvino_core import openvino_core
 from udmsh_pl.errors import InputError
-from udmsh_pl.openvino_core import openvino_core
 
 Runner = Literal["auto", "torch", "openvino"]
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]

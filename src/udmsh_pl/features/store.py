@@ -20,7 +20,7 @@ from torch import Tensor
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
-from udmsh_pl.files import sha256_file, write_text
+from udmsh_pl.safe.files import sha256_file, write_text
 
 Batch = dict[str, Tensor]
 Arrays = dict[str, NDArray[np.float16]]

@@ -24,7 +24,7 @@ from torch import Tensor
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.verified import are_whole, read_stamp
-from udmsh_pl.files import atomic_path, sha256_file, write_text
+from udmsh_pl.safe.files import atomic_path, sha256_file, write_text
 
 FORMAT = 2  # raise it when any fit changes its meaning, so that old teachers are left alone
 State = dict[str, Tensor]

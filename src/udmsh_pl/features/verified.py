@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from udmsh_pl.files import sha256_file, write_text
+from udmsh_pl.safe.files import sha256_file, write_text
 
 
 def are_whole(files: Mapping[Path, str], stamp: Path) -> bool:

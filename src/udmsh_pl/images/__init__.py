@@ -6,7 +6,7 @@ decodes a picture does not wait for torch.
 
 from typing import TYPE_CHECKING
 
-from udmsh_pl.lazy import touched
+from udmsh_pl import touched
 
 if TYPE_CHECKING:
     from udmsh_pl.images.folder import find_images

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import write_text
 from udmsh_pl.images.decode import UnreadablePicture
 from udmsh_pl.images.image_list import ImageList, Splits
-from udmsh_pl.untrusted import read_file
+from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.untrusted import read_file
 
 ABSENT = "no such image"
 Reasons = dict[str, str]  # why a picture cannot be used, by its name

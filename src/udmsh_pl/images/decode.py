@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.untrusted import file_size, limit, over, reason_of
+from udmsh_pl.safe.untrusted import file_size, limit, over, reason_of
 
 # Pillow knows more: EPS starts Ghostscript, others are rare and little tested against strangers.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")

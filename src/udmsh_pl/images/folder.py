@@ -14,7 +14,7 @@ from udmsh_pl.images.decode import no_picture
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol
 from udmsh_pl.images.split import draw
-from udmsh_pl.untrusted import limit
+from udmsh_pl.safe.untrusted import limit
 
 FolderLabels = Literal["folders", "none"]
 SPLITS = ("query", "train", "database")

@@ -16,7 +16,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import UnreadablePicture, decode
 from udmsh_pl.images.names import normal, twice
 from udmsh_pl.images.protocol import Protocol
-from udmsh_pl.untrusted import read_file
+from udmsh_pl.safe.untrusted import read_file
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import atomic_path
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.names import inside, normal
 from udmsh_pl.images.protocol import Protocol
-from udmsh_pl.untrusted import limit, over, read_file
+from udmsh_pl.safe.files import atomic_path
+from udmsh_pl.safe.untrusted import limit, over, read_file
 
 _BLANK = b" \t\r"
 _LABELS_BACKWARDS = re.compile(rb"(?:[01][ \t]+)*")  # forwards, a long line takes its square

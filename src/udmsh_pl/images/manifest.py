@@ -16,8 +16,8 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.folder import check_table
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.names import inside
-from udmsh_pl.isolated import run_isolated
-from udmsh_pl.untrusted import check_file, limit, over
+from udmsh_pl.safe.child import run_isolated
+from udmsh_pl.safe.untrusted import check_file, limit, over
 
 _log = logging.getLogger(__name__)
 _SPLITS = ("query", "train", "database")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
-from udmsh_pl.untrusted import exists
+from udmsh_pl.safe.untrusted import exists
 
 
 def present_rows(images: ImageList) -> NDArray[np.int64]:

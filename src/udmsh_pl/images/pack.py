@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import atomic_path
 from udmsh_pl.images.decode import UnreadablePicture, decode
 from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.safe.files import atomic_path
 
 Format = Literal["jpeg", "png"]
 _MAGIC = b"UDMSHIMG"

@@ -1,4 +1,4 @@
-"""Reads a Parquet manifest; its file runs alone, in a child process (:mod:`udmsh_pl.isolated`).
+"""Reads a Parquet manifest; its file runs alone, in a child process (:mod:`udmsh_pl.safe.child`).
 
 33 kB of Parquet can be gigabytes of rows. What the file says of itself is looked at first, and
 whether that was true while it is read.

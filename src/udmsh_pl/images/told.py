@@ -4,9 +4,9 @@ import csv
 import io
 from pathlib import Path
 
-from udmsh_pl.files import write_text
 from udmsh_pl.images.folder import told_skipped
 from udmsh_pl.images.image_list import Splits
+from udmsh_pl.safe.files import write_text
 
 SKIPPED = "skipped.csv"
 

@@ -1,6 +1,6 @@
 """Backbones, the dual-branch encoder, and UDMSH as a LightningModule."""
 
-from udmsh_pl.backbones import (
+from udmsh_pl.backbones.networks import (
     Backbone,
     BackboneFeatures,
     BackboneInfo,

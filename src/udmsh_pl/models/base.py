@@ -8,8 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, BackboneFeatures, backbone_info
-from udmsh_pl.constructors import check_constructor
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, Backbone, BackboneFeatures, backbone_info
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import HasTrainFeatures, TrainFeatures
@@ -24,8 +23,9 @@ from udmsh_pl.models.optimiser import adamw, schedule, total_steps
 from udmsh_pl.models.options import Branches, Pooling
 from udmsh_pl.models.renamed import RENAMED, WITHOUT_EFFECT, with_new_names
 from udmsh_pl.models.training import ObjectiveModule
-from udmsh_pl.precision import at_least_float32
 from udmsh_pl.retrieval import pack_codes
+from udmsh_pl.safe.constructors import check_constructor
+from udmsh_pl.similarity.precision import at_least_float32
 
 
 class HashingModule(ObjectiveModule):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from udmsh_pl.precision import at_least_float32
+from udmsh_pl.similarity.precision import at_least_float32
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):

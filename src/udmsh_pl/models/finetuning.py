@@ -9,7 +9,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
-from udmsh_pl.backbones import Backbone, TimmBackbone, build_backbone
+from udmsh_pl.backbones.networks import Backbone, TimmBackbone, build_backbone
 from udmsh_pl.errors import InputError
 
 

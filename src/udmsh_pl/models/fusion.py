@@ -9,9 +9,9 @@ from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import sample_rows
-from udmsh_pl.losses import best_rotation
 from udmsh_pl.models.batch_norm import BatchNorm
 from udmsh_pl.models.encoder import MAX_BITS
+from udmsh_pl.similarity.losses import best_rotation
 
 ROWS_AT_ONCE = 1024  # projected
 FIT_ROWS = 20_000  # train rows that ITQ, and the fused feature's axes, are fitted on

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from udmsh_pl.features.store import Arrays, sample_rows
-from udmsh_pl.manifold import (
+from udmsh_pl.models.fusion import FIT_ROWS, ROWS_AT_ONCE, FusedFeature, side_by_side
+from udmsh_pl.similarity.manifold import (
     diffused_levels,
     nearest_neighbours,
     neighbour_graph,
     neighbour_trust,
     unit_rows,
 )
-from udmsh_pl.models.fusion import FIT_ROWS, ROWS_AT_ONCE, FusedFeature, side_by_side
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (experiments/README.md)
 COMPANIONS = 3  # nearest images that a batch may show beside an image
@@ -47,7 +47,8 @@ def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str
     Where there are views, directions in which an image differs from its own views count less in the
     fused feature (``view_discount``), and so in who is nearest. The graph that diffusion runs on is
     of the features as they were, which keeps large groups together, unless its lists of neighbours
-    are not to be trusted (:func:`udmsh_pl.manifold.neighbour_trust`): then of what the views say.
+    are not to be trusted (:func:`udmsh_pl.similarity.manifold.neighbour_trust`): then of what the
+    views say.
 
     Returns:
         ``fusion.*``, buffers of the :class:`FusedFeature`; ``inputs``, float16

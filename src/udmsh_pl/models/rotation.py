@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from udmsh_pl.features.store import Batch
-from udmsh_pl.losses import Isometry, best_rotation
 from udmsh_pl.models.base import HashingModule
+from udmsh_pl.similarity.losses import Isometry, best_rotation
 
 
 class RotatedCodes(HashingModule):

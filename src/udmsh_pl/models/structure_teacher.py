@@ -13,7 +13,7 @@ from udmsh_pl.features.store import Arrays, Batch, sample_rows
 from udmsh_pl.models.linear_path import fit_path
 from udmsh_pl.models.manifold_teacher import NEAR_RANK, ManifoldSettings, fit_manifold_teacher
 from udmsh_pl.models.options import Branches
-from udmsh_pl.structure import SemanticStructure
+from udmsh_pl.similarity.structure import SemanticStructure
 
 Teacher = Literal["global", "spatial", "both"]
 Kind = Literal["cosine", "manifold"]

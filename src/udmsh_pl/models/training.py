@@ -7,8 +7,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from udmsh_pl.features.seeds import seed_of
 from udmsh_pl.features.store import Batch
-from udmsh_pl.seeds import seed_of
 
 
 class ObjectiveModule(LightningModule, ABC):

@@ -6,18 +6,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from udmsh_pl.constructors import check_range
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.losses import (
-    Isometry,
-    bit_balance_loss,
-    decorrelation_loss,
-    isometric_loss,
-    multilevel_pairwise_loss,
-    ranking_loss,
-)
 from udmsh_pl.models.encoder import DualBranchEncoder
 from udmsh_pl.models.fusion import load_fusion
 from udmsh_pl.models.linear_path import LinearPathEncoder
@@ -36,8 +27,17 @@ from udmsh_pl.models.structure_teacher import (
     teacher_features,
 )
 from udmsh_pl.models.udmsh_plus import kept_near
-from udmsh_pl.precision import at_least_float32
-from udmsh_pl.structure import Levels, SemanticStructure
+from udmsh_pl.safe.constructors import check_range
+from udmsh_pl.similarity.losses import (
+    Isometry,
+    bit_balance_loss,
+    decorrelation_loss,
+    isometric_loss,
+    multilevel_pairwise_loss,
+    ranking_loss,
+)
+from udmsh_pl.similarity.precision import at_least_float32
+from udmsh_pl.similarity.structure import Levels, SemanticStructure
 
 # the ranking's temperature of codes times sqrt(K): about what chance does to a cosine of K bits, so
 # that short codes are not asked for differences they cannot have (experiments/README.md)
@@ -76,8 +76,8 @@ class UDMSH(RotatedCodes):
         confidence: weight pairs by CIMON's confidence
         least_weight: a pair weighs this plus the size of its similarity, so that the few near pairs
             count among the many far ones; None for pairs weighed by ``confidence`` alone
-        ranking_weight: weight of :func:`udmsh_pl.losses.ranking_loss` against the teacher's cosine
-            (of the fused features for ``manifold``); more of it orders near images better, less of
+        ranking_weight: weight of :func:`udmsh_pl.similarity.losses.ranking_loss` against the teacher's
+            cosine (of the fused features for ``manifold``); more of it orders near images better, less of
             it far ones
         centre: subtract the train mean from the teacher's features
         structure_sample: rows for the structure's fit on larger train sets; None for all

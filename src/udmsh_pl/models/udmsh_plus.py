@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import Unpack
 
-from udmsh_pl.backbones import BackboneFeatures
-from udmsh_pl.constructors import check_range
+from udmsh_pl.backbones.networks import BackboneFeatures
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.losses import asymmetric_pairwise_loss, nt_xent_loss, ranking_loss
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.fusion import FusedEncoder, load_fusion
 from udmsh_pl.models.manifold_teacher import COMPANIONS, ManifoldSettings, fit_manifold_teacher
 from udmsh_pl.models.options import BranchOptions
-from udmsh_pl.precision import at_least_float32
+from udmsh_pl.safe.constructors import check_range
+from udmsh_pl.similarity.losses import asymmetric_pairwise_loss, nt_xent_loss, ranking_loss
+from udmsh_pl.similarity.precision import at_least_float32
 
 GPU_SHARE = 0.25  # of the free memory, that inputs and targets may take
 
@@ -29,7 +29,8 @@ class UDMSHPlus(HashingModule):
     geometry, in *our* form.
 
     The teacher says two things. What group an image is of: the cosine after a long diffusion over
-    the train images' neighbour graph (:mod:`udmsh_pl.manifold`), which inner products of codes
+    the train images' neighbour graph (:mod:`udmsh_pl.similarity.manifold`), which inner products of
+    codes
     learn by squared errors. And who is nearest: the cosine of the fused features, which codes learn
     as a ranking, since squared errors that are right about groups hardly notice who is nearest. An
     image's random views (``--data.views``) say which directions of the features count when it comes
@@ -54,13 +55,13 @@ class UDMSHPlus(HashingModule):
         edge_power: an edge weighs its cosine to this power
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads; None for
-            :func:`udmsh_pl.manifold.diffused_embedding`'s rule
+            :func:`udmsh_pl.similarity.manifold.diffused_embedding`'s rule
         view_discount: how far directions in which an image differs from its own views count less
             (:meth:`udmsh_pl.models.fusion.FusedFeature.discount_views`); 0 not at all
         near_share: share of two nearer levels in the similarity, half of it each: the cosine after
             a short diffusion and that of the fused features
-        ranking_weight: weight of :func:`udmsh_pl.losses.ranking_loss` against the cosine of the
-            fused features; more of it orders near images better, less of it far ones
+        ranking_weight: weight of :func:`udmsh_pl.similarity.losses.ranking_loss` against the cosine of
+            the fused features; more of it orders near images better, less of it far ones
         companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
             of the fourth; 0 shows it as it was dealt. From 0 to 3; a backbone that is trained sees
             batches as they were dealt

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from udmsh_pl import __version__
-from udmsh_pl.shipped import shipped
+from udmsh_pl.safe.shipped import shipped
 
 
 def citations() -> list[str]:

@@ -13,10 +13,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from udmsh_pl.files import atomic_path
 from udmsh_pl.reports.looks import COLOURS, STYLES, look_of
 from udmsh_pl.retrieval import RetrievalReport
 from udmsh_pl.retrieval.ties import Float64s
+from udmsh_pl.safe.files import atomic_path
 
 
 def precision_recall_figure(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from udmsh_pl import __version__
-from udmsh_pl.files import write_text
+from udmsh_pl.safe.files import write_text
 
 PACKAGES = ("torch", "lightning", "numpy", "faiss-cpu", "numba", "torchvision", "timm")
 

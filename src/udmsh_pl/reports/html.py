@@ -10,15 +10,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from udmsh_pl.files import write_text
-from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports import significance
 from udmsh_pl.reports.citation import citations
 from udmsh_pl.reports.html_charts import measures_against_bits, precision_recall
 from udmsh_pl.reports.html_tables import Field, field, results_table, table
+from udmsh_pl.reports.results import COLUMNS, Cell, Result
+from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import COSTS_NOTE, Pivot, costs
-from udmsh_pl.results import COLUMNS, Result
-from udmsh_pl.run_directory import RunDirectory
+from udmsh_pl.runs.plan import Plan
+from udmsh_pl.safe.files import write_text
 
 PAGE = Path(__file__).parent / "page"
 PICTURES = (

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.charts import Line, Point, chart, legend
+from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import Column, Pivot, column_title
-from udmsh_pl.results import Result
-from udmsh_pl.run_directory import RunDirectory
+from udmsh_pl.runs.plan import Plan
 
 MARKERS_A_LINE = 12
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from udmsh_pl.files import atomic_path
+from udmsh_pl.safe.files import atomic_path
 
 GALLERY_QUERIES = 8
 

@@ -3,17 +3,17 @@
 import shutil
 from collections.abc import Sequence
 
-from udmsh_pl.files import atomic_path, write_text
 from udmsh_pl.images.image_list import Splits
-from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.curves import map_against_bits_figure, precision_recall_figure, save_print
 from udmsh_pl.reports.gallery import gallery_figure
 from udmsh_pl.reports.html import write_html
 from udmsh_pl.reports.pictures import gallery_rows, missed_rows, save_figure
+from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.significance import leads, render_leads
 from udmsh_pl.reports.table import render_costs, render_tables
-from udmsh_pl.results import Result
-from udmsh_pl.run_directory import RunDirectory
+from udmsh_pl.runs.plan import Plan
+from udmsh_pl.safe.files import atomic_path, write_text
 
 PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")
 

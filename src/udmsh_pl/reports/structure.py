@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from udmsh_pl.structure import BINS, BINS_PER_BAR, SemanticStructure
+from udmsh_pl.similarity.structure import BINS, BINS_PER_BAR, SemanticStructure
 
 
 def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str = "") -> Figure:

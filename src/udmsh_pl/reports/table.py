@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.plan import learns_from_labels
-from udmsh_pl.results import Result
+from udmsh_pl.reports.results import Result, learns_from_labels
 
 Format = Literal["markdown", "csv", "latex"]
 WIDEST = 8  # columns of a table in a terminal and in table.md

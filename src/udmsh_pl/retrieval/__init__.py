@@ -5,7 +5,7 @@ Knows no network and no Lightning.
 
 from typing import TYPE_CHECKING
 
-from udmsh_pl.lazy import touched
+from udmsh_pl import touched
 from udmsh_pl.retrieval.codes import pack_codes, unpack_codes
 
 if TYPE_CHECKING:

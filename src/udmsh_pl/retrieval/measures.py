@@ -14,6 +14,9 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import popcounts
 from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
 
+# the rows that every run has
+MEASURES = ("mean_average_precision", "mean_average_precision_by_row")
+
 
 @dataclass(frozen=True)
 class Measure:

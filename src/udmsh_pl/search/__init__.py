@@ -11,7 +11,7 @@ Example:
 
 from typing import TYPE_CHECKING
 
-from udmsh_pl.lazy import touched
+from udmsh_pl import touched
 
 if TYPE_CHECKING:
     from udmsh_pl.search.encoder import Codes, HashEncoder

@@ -229,7 +229,7 @@ def bar(items: Iterator[Any], total: int) -> Iterator[Any]:
 
 def _from_checkpoint(path: Path) -> Path:
     """The folder of a checkpoint in the user's cache, by the checkpoint's content."""
-    from udmsh_pl.files import sha256_file
+    from udmsh_pl.safe.files import sha256_file
     from udmsh_pl.search.learned import read_checkpoint
     from udmsh_pl.search.package import write_network
 

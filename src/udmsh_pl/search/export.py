@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import atomic_path, sha256_file, write_text
+from udmsh_pl.safe.files import atomic_path, sha256_file, write_text
 from udmsh_pl.search.card import card
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.learned import read_checkpoint

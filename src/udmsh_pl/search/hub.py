@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import sha256_file
+from udmsh_pl.safe.files import sha256_file
+from udmsh_pl.safe.untrusted import check_file, reason_of
 from udmsh_pl.search.spec import FILE, cache_folder, read_spec
-from udmsh_pl.untrusted import check_file, reason_of
 
 WEIGHTS = "encoder.safetensors"
 HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")

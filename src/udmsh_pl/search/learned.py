@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE, Backbone, BackboneInfo, build_backbone, weights_id
+from udmsh_pl.backbones.networks import (
+    OFFLINE_BACKBONE,
+    Backbone,
+    BackboneInfo,
+    build_backbone,
+    weights_id,
+)
 from udmsh_pl.baselines.shallow import ShallowEncoder
-from udmsh_pl.constructors import options_of
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.teacher import TrainFeatures
@@ -20,9 +25,10 @@ from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
 from udmsh_pl.models.fusion import FusedEncoder
 from udmsh_pl.models.linear_path import LinearPathEncoder
 from udmsh_pl.models.optimiser import schedule
+from udmsh_pl.safe.constructors import options_of
+from udmsh_pl.safe.untrusted import check_archive
 from udmsh_pl.search.network import HashHead, PixelEncoder
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
-from udmsh_pl.untrusted import check_archive
 
 BATCH = 256
 

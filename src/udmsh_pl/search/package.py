@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from udmsh_pl.backbones import (
+from udmsh_pl.backbones.networks import (
     FC7,
     OFFLINE_BACKBONE,
     Backbone,
@@ -23,10 +23,10 @@ from udmsh_pl.backbones import (
     weights_id,
 )
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import atomic_path, sha256_file
 from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
 from udmsh_pl.models.fusion import FusedEncoder, FusedFeature
 from udmsh_pl.models.linear_path import LinearPathEncoder
+from udmsh_pl.safe.files import atomic_path, sha256_file
 from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
 from udmsh_pl.search.spec import EncoderSpec, check_files, write_spec
 

@@ -20,8 +20,8 @@ from PIL import Image
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import ENDINGS, UnreadablePicture, no_picture
 from udmsh_pl.images.decode import decode as decode_rgb
+from udmsh_pl.safe.untrusted import read_file
 from udmsh_pl.search.segment import DIGEST_BYTES
-from udmsh_pl.untrusted import read_file
 
 THUMBNAIL_SIDE = 192  # pixels of the longer side
 AHEAD = 4  # pictures a thread that may wait, decoded, for the encoder

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from udmsh_pl.backbones.openvino_core import openvino_core
 from udmsh_pl.errors import InputError
-from udmsh_pl.openvino_core import openvino_core
 from udmsh_pl.search.spec import EncoderSpec, cache_folder, check_files
 
 Runner = Literal["auto", "torch", "openvino"]

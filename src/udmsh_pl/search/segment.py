@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import sha256_file
+from udmsh_pl.safe.files import sha256_file
 from udmsh_pl.search.chained import ChainedRows, Names
 
 DIGEST_BYTES = 16  # of a picture file's hash

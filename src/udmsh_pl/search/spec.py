@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import sha256_file, write_text
+from udmsh_pl.safe.files import sha256_file, write_text
 
 FILE = "encoder.json"
 FORMAT = 1

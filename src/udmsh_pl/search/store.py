@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import write_text
+from udmsh_pl.safe.files import write_text
 from udmsh_pl.search.chained import Chained, chained
 from udmsh_pl.search.segment import (
     FILES,

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from udmsh_pl.backbones import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
 from udmsh_pl.features.forward import Runner, forward_of
-from udmsh_pl.losses import best_rotation
 from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.search.learned import fit_udmsh_plus, spec_of
 from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
 from udmsh_pl.search.package import has_openvino, write_network
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
+from udmsh_pl.similarity.losses import best_rotation
 
 LEAST = 400  # pictures; fewer teach worse codes than ITQ makes (*ours*)
 MOST = 10_000  # pictures that are learned from

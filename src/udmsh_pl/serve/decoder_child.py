@@ -15,8 +15,8 @@ from PIL import Image
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import UnreadablePicture, formats
 from udmsh_pl.images.decode import decode as decode_rgb
+from udmsh_pl.safe.untrusted import over, reason_of
 from udmsh_pl.search.pictures import decode
-from udmsh_pl.untrusted import over, reason_of
 
 QUALITY = 90
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from udmsh_pl.safe.untrusted import limit
 from udmsh_pl.search import Match
 from udmsh_pl.serve import answers
 from udmsh_pl.serve.background import Background
@@ -12,7 +13,6 @@ from udmsh_pl.serve.collection import Collection, Snapshot, similar
 from udmsh_pl.serve.decoder import Decoder
 from udmsh_pl.serve.layout import positions
 from udmsh_pl.serve.tiles import COLUMNS, TILE, sheet_of, tiled
-from udmsh_pl.untrusted import limit
 
 UPLOAD_BYTES = 32 << 20
 SHOWN_SIDE = 2048  # pixels of a large view's longer side

@@ -11,7 +11,7 @@ import torch
 from udmsh_pl.baselines import CIMON
 from udmsh_pl.baselines.cimon import ClusterSettings, agreed_similarity, fit_clusters
 from udmsh_pl.errors import InputError
-from udmsh_pl.losses import nt_xent_loss
+from udmsh_pl.similarity.losses import nt_xent_loss
 
 
 def test_only_what_distance_and_clusters_agree_on_has_a_sign() -> None:

@@ -15,8 +15,8 @@ from udmsh_pl.baselines.shallow import (
     fit_shallow,
 )
 from udmsh_pl.errors import InputError
-from udmsh_pl.hints import SHALLOW, with_shallow_models
 from udmsh_pl.retrieval import pack_codes
+from udmsh_pl.runs.hints import SHALLOW, with_shallow_models
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.learned import read_checkpoint
 

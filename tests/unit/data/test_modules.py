@@ -7,8 +7,8 @@ import pytest
 from jsonargparse import ArgumentParser
 
 import udmsh_pl.data
-from udmsh_pl.constructors import options_of
 from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.safe.constructors import options_of
 
 BLOCKS = {
     "FashionSample": {},

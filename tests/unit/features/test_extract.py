@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from udmsh_pl.backbones import backbone_info, build_backbone
+from udmsh_pl.backbones.networks import backbone_info, build_backbone
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.decoding import decoding_workers
 from udmsh_pl.features.extract import FeatureExtractor

@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer
 
 from udmsh_pl import baselines
-from udmsh_pl.backbones import build_backbone
+from udmsh_pl.backbones.networks import build_backbone
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus

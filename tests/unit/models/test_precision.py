@@ -9,8 +9,8 @@ from lightning import Trainer
 from tests.cached import CachedFeatures
 
 from udmsh_pl import baselines
-from udmsh_pl.losses import best_rotation, isometric_loss
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus, udmsh
+from udmsh_pl.similarity.losses import best_rotation, isometric_loss
 
 TINY: dict[str, Any] = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {

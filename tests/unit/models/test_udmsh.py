@@ -10,9 +10,9 @@ from scipy.stats import entropy
 from udmsh_pl.baselines import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.losses import isometric_loss
 from udmsh_pl.models import UDMSH, DualBranchEncoder, UDMSHPlus
 from udmsh_pl.models.structure_teacher import ROW
+from udmsh_pl.similarity.losses import isometric_loss
 
 ROWS, DIM = 48, 512
 

@@ -10,8 +10,8 @@ from scipy.stats import entropy
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.manifold import diffused_embedding, neighbour_graph, unit_rows
 from udmsh_pl.models import UDMSHPlus, manifold_teacher
+from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph, unit_rows
 
 ROWS, DIM, VIEWS = 48, 512, 3
 

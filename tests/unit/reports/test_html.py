@@ -13,12 +13,12 @@ import yaml
 from PIL import Image
 from tests.browser import CHROMIUM, Page, chromium
 
-from udmsh_pl.plan import Cell, Plan
 from udmsh_pl.reports.html import write_html
+from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.significance import leads
-from udmsh_pl.results import Result
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
-from udmsh_pl.run_directory import RunDirectory
+from udmsh_pl.runs.plan import Plan
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;</script><script>alert(2)</script>$title"
 VOID = {"meta", "link", "img", "br"}

@@ -1,7 +1,7 @@
 """A method looks the same in every figure, and as no other one does."""
 
 from udmsh_pl.reports.looks import COLOURS, KNOWN, look_of
-from udmsh_pl.shipped import plans
+from udmsh_pl.safe.shipped import plans
 
 
 def test_what_is_most_often_compared_has_a_colour_of_its_own() -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.plan import Cell, Plan
+from udmsh_pl.reports.results import COLUMNS, Cell, Result, read_results, write_results
+from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.significance import leads, render_leads
 from udmsh_pl.reports.table import render_costs, render_table, render_tables
-from udmsh_pl.results import COLUMNS, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
-from udmsh_pl.run_directory import RunDirectory
+from udmsh_pl.runs.plan import Plan
 
 
 def result(method: str, seed: int, value: float, bits: int = 16, seconds: float = 1.0) -> Result:

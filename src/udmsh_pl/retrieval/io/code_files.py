@@ -3,7 +3,7 @@
 NumPy files are read with ``allow_pickle=False``, PyTorch files with ``weights_only=True``; MATLAB
 files in a child process, since their parser can crash. Where a format has checksums, all of them
 are checked. Whatever a damaged or hostile file makes a parser raise becomes an ``InputError`` that
-names the file. A file may unpack to ``UDMSH_MAX_BYTES`` (:mod:`udmsh_pl.untrusted`).
+names the file. A file may unpack to ``UDMSH_MAX_BYTES`` (:mod:`udmsh_pl.safe.untrusted`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.isolated import run_isolated
-from udmsh_pl.untrusted import check_archive, check_file, limit, over
+from udmsh_pl.safe.child import run_isolated
+from udmsh_pl.safe.untrusted import check_archive, check_file, limit, over
 
 Array = npt.NDArray[Any]
 SINGLE = ""  # the name of a file's only array, where the format has no names

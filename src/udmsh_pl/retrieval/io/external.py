@@ -13,7 +13,7 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import Bools, Bytes, pack_codes
 from udmsh_pl.retrieval.io.code_files import Array, read_arrays
-from udmsh_pl.untrusted import exists, limit, over
+from udmsh_pl.safe.untrusted import exists, limit, over
 
 _ENOUGH = 64  # values of which one would be negative if they had a sign
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import atomic_path
-from udmsh_pl.untrusted import file_size, reason_of
+from udmsh_pl.safe.files import atomic_path
+from udmsh_pl.safe.untrusted import file_size, reason_of
 
 MAGIC = b"udmsh-pl binary index 1\n"
 HEAD_BYTES = 65_536  # no honest head is longer

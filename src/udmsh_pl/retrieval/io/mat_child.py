@@ -1,4 +1,4 @@
-"""Reads a MATLAB file; its file runs alone, in a child process (:mod:`udmsh_pl.isolated`).
+"""Reads a MATLAB file; its file runs alone, in a child process (:mod:`udmsh_pl.safe.child`).
 
 SciPy's parser writes outside its memory on some damaged files, so it shares none with us.
 """

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.files import write_text
 from udmsh_pl.retrieval.codes import Bytes, Words, check_codes, code_words
 from udmsh_pl.retrieval.lists import kernels
+from udmsh_pl.safe.files import write_text
 
 FACTS = "lists.json"
 PARTS = ("centres.npy", "starts.npy", "codes.npy", "rows.npy")

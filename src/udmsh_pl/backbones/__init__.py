@@ -1,0 +1,30 @@
+"""Backbones: weights, networks, and the way from pixels to features."""
+
+from typing import TYPE_CHECKING
+
+from udmsh_pl import touched
+
+if TYPE_CHECKING:
+    from udmsh_pl.backbones.networks import (
+        OFFLINE_BACKBONE,
+        Backbone,
+        BackboneFeatures,
+        BackboneInfo,
+        backbone_info,
+        build_backbone,
+        weights_id,
+    )
+
+__all__ = [
+    "OFFLINE_BACKBONE",
+    "Backbone",
+    "BackboneFeatures",
+    "BackboneInfo",
+    "backbone_info",
+    "build_backbone",
+    "weights_id",
+]
+
+_MODULE_OF = dict.fromkeys(__all__, "udmsh_pl.backbones.networks")
+
+__getattr__, __dir__ = touched(__name__, _MODULE_OF)

@@ -1,0 +1,134 @@
+"""``results.csv``: a value a row, with everything that it depends on."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.safe.files import write_text
+
+
+class Cell(NamedTuple):
+    """One thing to train and score; its fields stand in every row of ``results.csv``.
+
+    Args:
+        method: name in the plan
+        bits: code length K; 0 for real-valued features
+        seed: of everything that the method draws
+    """
+
+    method: str
+    bits: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the cell's folder and of its run in a logger."""
+        return "-".join(str(part) for part in self)
+
+
+LABELS = "(labels)"  # ends the names of methods that learn from the train images' labels
+
+
+def learns_from_labels(method: str) -> bool:
+    """Whether a method is an upper bound by supervision, which no unsupervised one is compared
+    with.
+    """
+    return method.endswith(LABELS)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of ``results.csv``: a value with everything that it depends on.
+
+    ``k`` is ``all`` for the whole database, ``bits`` 0 for real-valued features; ``lower`` and
+    ``upper`` are the worst and the best case over orders of tied items. ``seconds`` is the time of
+    training with its teacher, ``encode_seconds`` that of encoding queries and database, both on
+    cached backbone features; ``peak_gb`` the process's largest memory so far.
+    """
+
+    dataset: str
+    protocol: str
+    split_sha256: str
+    method: str
+    backbone: str
+    bits: int
+    seed: int
+    metric: str
+    k: str
+    ties: str
+    denominator: str
+    value: float
+    lower: float
+    upper: float
+    seconds: float
+    encode_seconds: float
+    peak_gb: float
+    version: str
+
+    @property
+    def cell(self) -> Cell:
+        """What was run: method, bits, seed."""
+        return Cell(self.method, self.bits, self.seed)
+
+
+COLUMNS = tuple(column.name for column in fields(Result))
+_NUMBERS = ("value", "lower", "upper", "seconds", "encode_seconds", "peak_gb")
+_TYPES: dict[str, Any] = {"bits": int, "seed": int} | dict.fromkeys(_NUMBERS, float)
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read ``results.csv``.
+
+    Raises:
+        InputError: the file is absent, is no UTF-8 text, or a line does not have the columns of
+            :class:`Result`, holds a number that is none, or repeats an earlier line's measure.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run `udmsh reproduce` first")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; remove it and run again") from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    results: list[Result] = []
+    seen: dict[tuple[object, ...], int] = {}
+    try:
+        for line in reader:
+            if reader.line_num == 1:
+                if tuple(line) != COLUMNS:
+                    raise ValueError(f"expected the columns {','.join(COLUMNS)}")
+                continue
+            result = _result(line)
+            key = (*result.cell, result.metric, result.k, result.ties)
+            if key in seen:
+                raise ValueError(f"the same measure as on line {seen[key]}")
+            seen[key] = reader.line_num
+            results.append(result)
+    except (ValueError, csv.Error) as error:
+        mend = "remove the line and run again"
+        raise InputError(f"{path}:{max(reader.line_num, 1)}: {error}; {mend}") from error
+    return results
+
+
+def _result(line: list[str]) -> Result:
+    if len(line) != len(COLUMNS):
+        raise ValueError(f"{len(line)} fields where there are {len(COLUMNS)} columns")
+    values = {name: _TYPES.get(name, str)(text) for name, text in zip(COLUMNS, line, strict=True)}
+    for name in _NUMBERS:
+        if not math.isfinite(values[name]):
+            raise ValueError(f"{name} is {values[name]}, not a number")
+    return Result(**values)
+
+
+def write_results(path: Path, results: Iterable[Result]) -> None:
+    """Write ``results.csv``, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(result) for result in results)
+    write_text(path, text.getvalue())

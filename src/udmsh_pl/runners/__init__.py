@@ -1,1 +1,0 @@
-"""Running a plan: what a configuration builds, its cells, and the processes that share them."""

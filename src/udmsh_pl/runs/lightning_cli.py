@@ -1,0 +1,260 @@
+"""Lightning's command line on our base classes: parsing, links from model to data, saved config."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
+
+from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
+from udmsh_pl.callbacks.run_folder import run_folder
+from udmsh_pl.runs.checkpoints import check_checkpoint, check_fits, class_of, newest_checkpoint
+from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.errors import InputError
+from udmsh_pl.safe.files import sweep
+from udmsh_pl.runs.hints import (
+    check_class_names,
+    lacks_module,
+    missing_logger,
+    with_shallow_models,
+)
+from udmsh_pl.images.told import told_lists, write_skipped
+from udmsh_pl.models import HashingModule
+from udmsh_pl.models.renamed import RENAMED, with_new_names
+from udmsh_pl.runs.plan import Plan
+from udmsh_pl.reports.environment import write_environment
+from udmsh_pl.retrieval.engine import Evaluation
+
+# the cache must hold the features of the model's backbone
+SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")
+NO_FILES = ("last", "best", "hpc", "registry")  # words that --ckpt_path knows
+COMMANDS = ("fit", "validate", "test", "predict")
+HELP = (
+    "--config NAME|FILE gives a plan's settings, all options below override it. Options of a model "
+    "or of a data module depend on which one it is: `--model.help UDMSH` and `--data.help CIFAR10` "
+    "list them."
+)
+PLUGINS = [{"class_path": "udmsh_pl.runs.checkpoints.AtomicCheckpoints"}]
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser, but a mistake is one line instead of two screens of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message, cut to the part that names the option."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        raise InputError(f"{one_line(message)}; `--help` lists what there is") from ex
+
+
+def one_line(message: str) -> str:
+    """The part of jsonargparse's message that names the option and says what is wrong."""
+    key = re.search(r'Parser key "([^"]+)"', message)
+    told = re.search(r"Errors:\s*- (.*?)(\n\s*Given|$)", message, re.DOTALL)
+    if not key or not told:
+        return " ".join(message.split())
+    # one problem for each type that the value might have had: what is no class name says more
+    problems = re.split(r"\n\s*- ", told[1])
+    problem = next((one for one in problems if not one.startswith("Expected a ")), problems[0])
+    if problem.endswith(" is abstract"):  # options alone, as of --data.num_workers, or a base class
+        problem = f"no class is chosen; give --{key[1]} NAME (--help lists them)"
+    return " ".join(f"{key[1]}: {problem}".split())
+
+
+class SaveRun(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``environment.json`` into the folder of a run."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both, on one process."""
+        self.folder = run_folder(trainer)  # asks every process
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both; Lightning calls this on one process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.loggers:  # else it is the working directory, where others may write
+            sweep(self.folder.parent)
+        config = self.folder / self.config_filename
+        self.parser.save(self.config, str(config), skip_none=False, overwrite=True, multifile=False)
+        datamodule = getattr(trainer, "datamodule", None)
+        if isinstance(datamodule, RetrievalDataModule):
+            splits, world = datamodule.splits, trainer.world_size
+            write_environment(self.folder, splits.fingerprint(), str(trainer.precision), world)
+            write_skipped(splits, self.folder)
+            print("\n".join(told_lists(splits, self.folder)), flush=True)
+
+
+class UdmshCLI(LightningCLI):
+    """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
+
+    def __init__(self, args: Sequence[str], run: bool = True) -> None:
+        self._raw = with_shallow_models(args)
+        args = [*args, *class_of_checkpoint(args)]
+        super().__init__(
+            HashingModule,
+            RetrievalDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={
+                "plugins": PLUGINS,
+                "devices": 1,  # of eight GPUs, one: more are asked for, with --trainer.devices
+            },
+            parser_class=OneLineParser,
+            auto_configure_optimizers=False,
+            parser_kwargs={command: {"description": HELP} for command in COMMANDS},
+            args=list(args),
+            run=run,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
+        given = cast("list[str]", args)
+        check_class_names(given)
+        self.config = parser.parse_args(with_new_options(with_shallow_models(given)))
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Give the data module the model's backbone, and let a configuration carry a plan."""
+        for name in SHARED_WITH_DATA:
+            parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
+        parser.link_arguments(
+            "model.train_arrays", "data.init_args.train_arrays", apply_on="instantiate"
+        )
+        parser.add_class_arguments(Plan, "reproduce")
+        parser.add_class_arguments(Evaluation, "evaluation")
+        told = "validate, test, predict: take random weights where no checkpoint is given"
+        parser.add_argument("--untrained", type=bool, default=False, help=told)
+
+    def before_instantiate_classes(self) -> None:
+        """Give the trainer our callbacks, which score as the configuration says."""
+        command = self.config.get("subcommand")
+        own = self.config[command] if command else self.config
+        score = EvaluateRetrieval(engine=own.evaluation.engine, device=own.evaluation.device)
+        self.trainer_defaults["callbacks"] = [EncodeCodes(), score, Figures()]
+        if own.trainer.enable_checkpointing is not False and not _has_checkpoint(own.trainer):
+            # Lightning's own saves after validation alone, where not every epoch has one: never,
+            # or not what the last epochs learned
+            saves = ModelCheckpoint(save_on_train_epoch_end=True)
+            self.trainer_defaults["callbacks"].append(saves)
+
+    def instantiate_classes(self) -> None:
+        """Build what was asked for; a logger whose package is absent is told with its extra."""
+        try:
+            super().instantiate_classes()
+        except (ImportError, ValueError) as error:
+            asked = self._get(self.config, "trainer.logger")
+            asked = asked[0] if isinstance(asked, list) else asked
+            if not isinstance(asked, Namespace) or not lacks_module(error):
+                raise
+            raise InputError(missing_logger(asked.class_path)) from error
+
+    def before_fit(self) -> None:
+        """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""
+        if self.config_init.fit.ckpt_path == "last":
+            self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
+
+    def before_validate(self) -> None:
+        """Refuse random weights."""
+        self._find_weights()
+
+    def before_test(self) -> None:
+        """Refuse random weights."""
+        self._find_weights()
+
+    def before_predict(self) -> None:
+        """Refuse random weights."""
+        self._find_weights()
+
+    def _find_weights(self) -> None:
+        """Let ``last`` be a file; without one there is nothing worth scoring, unless asked for."""
+        chosen = self.config_init[self.subcommand]
+        if chosen.ckpt_path == "last":
+            chosen.ckpt_path = newest_checkpoint(self.trainer)
+            if chosen.ckpt_path is not None:
+                check_fits(chosen.ckpt_path, self.model)
+        if chosen.ckpt_path is None and not chosen.untrained:
+            raise InputError(
+                f"udmsh {self.subcommand} has no checkpoint to load: give --ckpt_path FILE, or "
+                "`last` in the folder of a run; --untrained true takes random weights"
+            )
+
+    def _parse_ckpt_path(self) -> None:
+        """Take the settings that a checkpoint was trained with, once the file has been checked."""
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
+        if path not in (None, *NO_FILES):
+            check_checkpoint(Path(path), self._raw, str(self.config[command].model.class_path))
+        super()._parse_ckpt_path()
+
+
+def class_of_checkpoint(args: Sequence[str]) -> list[str]:
+    """``--model`` of the file behind ``--ckpt_path``, where neither it nor a ``--config`` is given.
+
+    Raises:
+        InputError: the file is absent or damaged.
+    """
+    options = [option.partition("=") for option in args]
+    if any(name in ("--config", "-c", "--model") for name, _, _ in options):
+        return []
+    for number, (name, sign, value) in enumerate(options):
+        if name == "--ckpt_path":
+            path = value if sign else "".join(args[number + 1 : number + 2])
+            kind = None if path in ("", *NO_FILES) else class_of(Path(path))
+            return ["--model", kind] if kind else []
+    return []
+
+
+def with_new_options(args: Sequence[str]) -> list[str]:
+    """Options of the command line under their new names; warns of each old one."""
+    found = []
+    for option in args:
+        name, sign, value = option.partition("=")
+        old = name.rpartition(".")[2]
+        if name.startswith("--model.") and old in RENAMED:
+            with_new_names({old: value})
+            name = name.removesuffix(old) + RENAMED[old]
+        found.append(name + sign + value)
+    return found
+
+
+def _has_checkpoint(trainer: Namespace) -> bool:
+    given = trainer.callbacks or []
+    asked = [str(one.class_path) for one in (given if isinstance(given, list) else [given])]
+    return any(name.endswith("Checkpoint") for name in asked)
+
+
+class ParsedCLI(UdmshCLI):
+    """Parses a configuration and builds nothing: whoever runs a plan builds what a cell needs."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(args, run=False)
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def _set_seed(self) -> None:
+        """Each cell sets its own."""
+
+
+def instantiated(parser: LightningArgumentParser, config: Any) -> Any:
+    """Objects of a parsed configuration."""
+    build = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    return build(config)
+
+
+def namespace(**values: Any) -> Namespace:
+    """A configuration made of ``values``."""
+    return Namespace(**values)  # type: ignore[no-untyped-call]

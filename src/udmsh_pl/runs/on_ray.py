@@ -1,0 +1,231 @@
+"""On a Ray cluster (extra ``udmsh-pl[cluster]``): cells of a plan and parts of an extraction.
+
+Each is a task with one GPU, or with a share of the cores where there is none. Nothing travels but
+names: pictures, feature cache, run directory and current folder lie on a disk that all nodes share,
+as with ``--shard``. A task that dies with its worker or its node is done once more elsewhere; what
+is on the disk by then, blocks of features and finished teachers, is not made again.
+"""
+
+import logging
+import os
+import platform
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.decoding import CORES
+from udmsh_pl.features.shards import Shard
+from udmsh_pl.safe.files import write_text
+from udmsh_pl.reports.results import Cell
+from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.runs.experiment import Experiment
+from udmsh_pl.runs.plan_run import PlanRun
+
+RETRIES = 1
+SHARDS = 64  # the same for any cluster, so that another one goes on with what this one leaves
+
+
+class Place(NamedTuple):
+    """Where a task finds what it needs.
+
+    Args:
+        folder: current folder of the command, in which relative paths lie
+        marks: files that every node must see
+        source: the yaml
+        overrides: further arguments for Lightning's parser
+    """
+
+    folder: str
+    marks: tuple[str, ...]
+    source: str
+    overrides: tuple[str, ...]
+
+    def experiment(self) -> Experiment:
+        """The experiment that the command parsed, in this process.
+
+        Raises:
+            InputError: this node does not see what the command sees.
+        """
+        look_at(self.marks)
+        os.chdir(self.folder)
+        if self.folder not in sys.path:
+            sys.path.append(self.folder)
+        return Experiment.parse(Path(self.source), self.overrides)
+
+
+@contextmanager
+def cluster(address: str, experiment: Experiment, folders: Sequence[Path]) -> Iterator[Place]:
+    """Connect to a cluster; see :func:`connected`.
+
+    Args:
+        address: of the cluster
+        experiment: what is run there
+        folders: that every node must see
+    """
+    with connected(address, folders) as marks:
+        yield Place(str(Path.cwd()), marks, str(experiment.source), experiment.overrides)
+
+
+@contextmanager
+def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+    """Connect to a cluster; gives files, one a folder, that tasks :func:`look_at`.
+
+    Args:
+        address: ``auto`` for the cluster of this machine, or ``host:port``
+        folders: that every node must see
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster.
+    """
+    try:
+        import ray
+        from ray._private.services import get_ray_address_from_environment
+    except ImportError as error:
+        raise InputError("--ray needs the extra: pip install 'udmsh-pl[cluster]'") from error
+    try:
+        # a cluster that was killed leaves its address; Ray itself would try it for five minutes
+        found = get_ray_address_from_environment(address, None) if address == "auto" else address
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host, int(port)), 10).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"--ray {address}: no Ray cluster is there; begin one with `ray start --head`, and "
+            "join it from other machines with `ray start --address HOST:6379`"
+        ) from error
+    marks = [folder.expanduser().resolve() / f".ray-{uuid.uuid4().hex}" for folder in folders]
+    try:
+        for mark in marks:
+            write_text(mark, "")
+        yield tuple(str(mark) for mark in marks)
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+        ray.shutdown()
+
+
+def look_at(marks: Sequence[str]) -> None:
+    """In a task: whether its node sees what the command sees.
+
+    Raises:
+        InputError: it does not.
+    """
+    for mark in marks:
+        if not Path(mark).is_file():
+            raise InputError(
+                f"node {platform.node()} does not see {Path(mark).parent}; --out, "
+                "--data.cache_dir and the pictures must lie on a disk that all nodes share"
+            )
+
+
+def extract(place: Place, data: RetrievalDataModule) -> None:
+    """Fill the feature cache, unless it is full.
+
+    Raises:
+        InputError: an image cannot be read, or a part failed twice.
+    """
+    if all(data.feature_extractor.is_stored(images, views) for _, images, views in data.stores()):
+        return
+    parts = [(place, Shard(number, SHARDS)) for number in range(SHARDS)]
+    with tqdm(total=SHARDS, unit="part", desc="features") as bar:
+        for _, _, why in each(_extract, parts):
+            if why is not None:
+                raise InputError(f"a part of the extraction failed; run it again. {why}")
+            bar.update()
+
+
+def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
+    """Run cells; gives each as it ends, with the reason where it could not be finished."""
+    for number, _, why in each(_run, [(place, str(out), cell) for cell in cells]):
+        yield cells[number], why
+
+
+def each(
+    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, Any, str | None]]:
+    """Numbers of tasks as they end, what they give, and why they failed, if they did.
+
+    Args:
+        task: called with its arguments and the number of its cores
+        arguments: of each task
+    """
+    import ray
+
+    gpus, cores = _share(ray.nodes(), len(arguments))
+    remote = ray.remote(task).options(
+        num_gpus=gpus, num_cpus=cores, max_retries=RETRIES, retry_exceptions=True
+    )
+    running = {remote.remote(*own, cores): number for number, own in enumerate(arguments)}
+    while running:
+        [ended], _ = ray.wait(list(running))
+        number, found, why = running.pop(ended), None, None
+        try:
+            found = ray.get(ended)
+        except ray.exceptions.RayError as error:
+            if isinstance(mistake := getattr(error, "cause", None), InputError):
+                raise InputError(str(mistake)) from error
+            why = str(error)
+        yield number, found, why
+
+
+def _share(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
+    """GPUs and cores of a task: one GPU and its node's cores by GPU, or cores alone."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    with_gpu = [have for have in alive if have.get("GPU", 0) >= 1]
+    if with_gpu:
+        return 1, max(1, int(min(have.get("CPU", 1) // have["GPU"] for have in with_gpu)))
+    every = [have["CPU"] for have in alive if have.get("CPU", 0) >= 1] or [1]
+    return 0, max(1, int(min(*every, sum(every) // max(1, tasks))))
+
+
+def _extract(place: Place, shard: Shard, cores: int) -> None:
+    """In a task: its part of every store."""
+    work_with(cores)
+    data, keys = _stores(place)
+    for (_, images, views), key in zip(data.stores(), keys, strict=True):
+        data.feature_extractor.make_shard(images, shard, views, key=key)
+
+
+def _run(place: Place, out: str, cell: Cell, cores: int) -> None:
+    """In a task: one cell, unless another process has it, whose end is waited for."""
+    work_with(cores)
+    run = _plan_run(place, out)
+    while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
+        time.sleep(0.5)
+
+
+def work_with(cores: int) -> None:
+    """In a task: use so many cores."""
+    os.environ[CORES] = str(cores)
+    torch.set_num_threads(cores)
+
+
+# a worker does many tasks; the look at every picture's file that a key needs, and the features'
+# opening, are done once
+@lru_cache(maxsize=1)
+def _stores(place: Place) -> tuple[RetrievalDataModule, list[dict[str, Any]]]:
+    data = place.experiment().datamodule()
+    extractor = data.feature_extractor
+    return data, [extractor.key(images, views, 0) for _, images, views in data.stores()]
+
+
+@lru_cache(maxsize=1)
+def _plan_run(place: Place, out: str) -> PlanRun:
+    from udmsh_pl.runs.progress import log_to
+
+    experiment = place.experiment()
+    log_to(Path(out) / "log.txt")
+    run = PlanRun(experiment, experiment.plan, RunDirectory(Path(out)))
+    run.prepare()
+    return run

@@ -1,0 +1,115 @@
+"""A plan: methods x code lengths x seeds, and the cells that it is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.reports.results import Cell
+from udmsh_pl.retrieval.measures import MEASURES
+
+class _Named(TypedDict):
+    class_path: str
+
+
+class Method(_Named, total=False):
+    """A class and its settings, as a yaml gives them.
+
+    Args:
+        class_path: a subclass of ``ShallowHash`` or ``HashingModule``; a module in the current
+            folder is found too
+        init_args: arguments of its constructor; ``bits`` and ``seed`` come from the cell
+    """
+
+    init_args: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``udmsh reproduce`` runs; the Lightning subcommands ignore it.
+
+    Args:
+        bits: code lengths
+        seeds: seeds; a table shows mean and spread over them
+        ks: cut-offs of mAP; null is the whole database
+        methods: name in the table -> class and settings; null is the configuration's own model
+        measures: functions from a report to measures: names of ``udmsh_pl.retrieval.measures``, or
+            ``my_module.my_measure``
+        quantisers: product quantisers to score beside them, ``pq`` and ``opq``: rows of another
+            kind, with as many bits and real-valued queries
+    """
+
+    bits: list[int] = field(default_factory=lambda: [16, 32, 64])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    ks: list[int | None] = field(default_factory=lambda: [1000, None])
+    methods: dict[str, Method | None] = field(default_factory=lambda: {"udmsh": None})
+    measures: list[str] = field(default_factory=lambda: list(MEASURES))
+    quantisers: list[str] = field(default_factory=list)
+
+    def check(self, source: str) -> None:
+        """Refuse numbers and names that no cell can have.
+
+        Raises:
+            InputError: naming ``source``, the key and the mend.
+        """
+        for key, values in (("bits", self.bits), ("seeds", self.seeds), ("methods", self.methods)):
+            if not values:
+                raise InputError(f"{source}: reproduce.{key} is empty; give at least one")
+        unknown = [name for name in self.quantisers if name not in ("pq", "opq")]
+        if unknown:
+            raise InputError(
+                f"{source}: reproduce.quantisers: {unknown[0]!r} is not known; give pq, opq or both"
+            )
+        for key, values, least in (("bits", self.bits, 1), ("seeds", self.seeds, 0)):
+            wrong = [value for value in values if value < least]
+            if wrong:
+                raise InputError(f"{source}: reproduce.{key} has {wrong[0]}; the least is {least}")
+            if len(set(values)) < len(values):
+                raise InputError(f"{source}: reproduce.{key} names a number twice: {values}")
+        for name in self.methods:
+            if not name or any(mark in name for mark in "/\\\0\n") or name.startswith("."):
+                raise InputError(
+                    f"{source}: method {name!r} is to name a folder too; choose a name without "
+                    "slashes, line breaks and a dot in front"
+                )
+
+    def narrowed(
+        self,
+        source: str,
+        bits: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+        methods: Sequence[str] | None = None,
+    ) -> "Plan":
+        """The plan with other code lengths or seeds, or with some of its methods.
+
+        Raises:
+            InputError: the plan has no such method, or a number is out of range.
+        """
+        unknown = [name for name in methods or () if name not in self.methods]
+        if unknown:
+            raise InputError(
+                f"{source} has no method {unknown[0]!r}; it has {', '.join(self.methods)}"
+            )
+        plan = replace(
+            self,
+            bits=list(self.bits if bits is None else bits),
+            seeds=list(self.seeds if seeds is None else seeds),
+            methods={name: self.methods[name] for name in methods or self.methods},
+        )
+        plan.check(source)
+        return plan
+
+    def quantiser_cells(self) -> list[Cell]:
+        """Rows of product quantisers, which are scored beside the cells."""
+        return [
+            Cell(f"{kind} (asymmetric)", bits, 0) for kind in self.quantisers for bits in self.bits
+        ]
+
+    def cells(self) -> list[Cell]:
+        """All cells, in the order in which they are run."""
+        return [
+            Cell(name, bits, seed)
+            for name in self.methods
+            for bits in self.bits
+            for seed in self.seeds
+        ]

@@ -1,0 +1,46 @@
+"""Files of the project that come with the package: plans of ``experiments/`` and ``CITATION.cff``.
+
+A wheel holds copies of them inside the package; a clone has them at its root, which alone is
+edited.
+"""
+
+import difflib
+from pathlib import Path
+
+from udmsh_pl.errors import InputError
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def shipped(name: str) -> Path:
+    """Path of a file or folder of the project, by its name in the clone; it may be absent."""
+    inside = PACKAGE / name
+    return inside if inside.exists() else PACKAGE.parents[1] / name
+
+
+def plans() -> dict[str, Path]:
+    """The plans that come with the package, by name: ``sample``, ``cifar10``, ..."""
+    return {path.stem: path for path in sorted(shipped("experiments").glob("*.yaml"))}
+
+
+def plan_file(given: str) -> Path:
+    """The yaml that a user means: a path, or the name of a plan that comes with the package.
+
+    Raises:
+        InputError: there is neither (a near name is told), or the file is no UTF-8 text.
+    """
+    path, known = Path(given), plans()
+    if path.is_file():
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8"
+            ) from error
+        return path
+    if given in known:
+        return known[given]
+    near = difflib.get_close_matches(path.stem, known, n=1)
+    names = f"the plans are {', '.join(known)}, or give a path"
+    hint = f"did you mean {near[0]}?" if near else names
+    raise InputError(f"{given} is neither a file nor a plan; {hint}")

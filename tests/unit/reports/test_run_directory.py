@@ -1,0 +1,152 @@
+"""A run directory keeps what it was given, whoever else writes, and believes no stale stamp."""
+
+import json
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.retrieval import RetrievalReport, evaluate_codes
+
+CELL = Cell("itq", 8, 0)
+STAMP = {"settings": {"ks": (10, None)}, "split": "a" * 64}
+
+
+def row(cell: Cell = CELL, split: str = "a" * 64) -> Result:
+    return Result(
+        "toy", "p", split, *cell[:1], "backbone", *cell[1:], "map", "10", "expected", "retrieved",
+        0.5, 0.4, 0.6, 1.0, 0.1, 1.5, "0",
+    )  # fmt: skip
+
+
+def scored() -> tuple[dict[str, np.ndarray], RetrievalReport]:
+    generator = np.random.default_rng(0)
+    codes = [generator.integers(0, 256, (n, 1), dtype=np.uint8) for n in (5, 30)]
+    labels = [generator.integers(0, 2, (n, 3)).astype(bool) for n in (5, 30)]
+    report = evaluate_codes(*codes, *labels, 8, ks=(10, None))
+    return {"query_codes": codes[0], "database_codes": codes[1]}, report
+
+
+def finished(path: Path) -> RunDirectory:
+    run = RunDirectory(path)
+    run.save_scored(CELL, *scored())
+    run.keep(CELL, STAMP, [row()])
+    return run
+
+
+def test_what_is_kept_is_read(tmp_path: Path) -> None:
+    run, (codes, report) = finished(tmp_path), scored()
+    assert run.finished(CELL, STAMP)
+    assert run.results() == [row()]
+    np.testing.assert_array_equal(run.codes(CELL)["query_codes"], codes["query_codes"])
+    scores = run.scores(CELL)
+    for k in (10, None):
+        np.testing.assert_array_equal(scores.average_precision[k], report.average_precision[k])
+    np.testing.assert_array_equal(scores.precision, report.precision_recall_curve()[0])
+
+
+def test_other_settings_and_lost_files_make_it_unfinished(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    assert not run.finished(CELL, STAMP | {"split": "b" * 64})
+    assert not run.finished(Cell("itq", 8, 1), STAMP)
+    for damage in ("", "{", json.dumps({"settings": {}}), "\udcff"):
+        (run.folder(CELL) / "done.json").write_text(damage, errors="surrogateescape")
+        assert not run.finished(CELL, STAMP)
+    run.keep(CELL, STAMP, [row()])
+    for name in ("codes.npz", "scores.npz"):
+        kept = (run.folder(CELL) / name).read_bytes()
+        (run.folder(CELL) / name).unlink()
+        assert not run.finished(CELL, STAMP)
+        (run.folder(CELL) / name).write_bytes(kept[:100] + b"!" + kept[101:])
+        assert not run.finished(CELL, STAMP)
+        (run.folder(CELL) / name).write_bytes(kept)
+    assert run.finished(CELL, STAMP)
+    table = run.results_path.read_text()
+    run.results_path.write_text(table.replace("0.5,", "0.7,"))
+    assert not run.finished(CELL, STAMP)
+    run.results_path.write_text(table)
+    mark = json.loads((run.folder(CELL) / "done.json").read_text())
+    del mark["kept"]  # as versions before this one left it
+    (run.folder(CELL) / "done.json").write_text(json.dumps(mark))
+    assert run.finished(CELL, STAMP)
+    run.results_path.unlink()
+    assert not run.finished(CELL, STAMP)
+
+
+def test_rows_of_another_split_are_left_out(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    other = Cell("lsh", 8, 0)
+    run.keep(other, STAMP, [row(other, "b" * 64)])
+    assert run.drop_stale("a" * 64) == {other}
+    assert run.results() == [row()]
+    assert run.drop_stale("a" * 64) == set()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("itq,", "itQ,"), ("0.5,", "0.7,"), (",8,0,", ",8,1,"), ("expected", "xpected")],
+)
+def test_rows_that_no_mark_tells_of_are_left_out(tmp_path: Path, old: str, new: str) -> None:
+    run, other = finished(tmp_path), Cell("lsh", 8, 0)
+    run.keep(other, STAMP, [row(other)])
+    table = run.results_path.read_text()
+    run.results_path.write_text(table.replace(old, new, 1))
+    [changed] = {result.cell for result in run.results() if result not in (row(), row(other))}
+    assert run.drop_stale("a" * 64) == {changed}
+    assert run.results() == [row(other)]
+    assert run.drop_stale("a" * 64) == set()
+
+
+def test_rows_of_marks_without_checksums_stay(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    (run.folder(CELL) / "done.json").write_text(json.dumps(STAMP))  # as versions before 0.2 did
+    assert run.drop_stale("a" * 64) == set()
+    assert run.results() == [row()]
+
+
+def _keep_many(path: Path, method: str) -> None:
+    run = RunDirectory(path)
+    for seed in range(20):
+        cell = Cell(method, 8, seed)
+        run.keep(cell, STAMP, [replace(row(), method=method, seed=seed)])
+        assert run.drop_stale("a" * 64) == set()  # as another command begins
+
+
+def test_two_processes_lose_no_row(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_keep_many, args=(tmp_path, name)) for name in ("a", "b")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert len({result.cell for result in RunDirectory(tmp_path).results()}) == 40
+
+
+def _claim(path: Path, answer: "multiprocessing.Queue[bool]") -> None:
+    with RunDirectory(path).working(CELL) as mine:
+        answer.put(mine)
+
+
+def test_a_cell_is_claimed_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    answer = context.Queue()
+    with RunDirectory(tmp_path).working(CELL) as mine:
+        assert mine
+        other = context.Process(target=_claim, args=(tmp_path, answer))
+        other.start()
+        other.join(30)
+        assert not answer.get(timeout=10)
+    with RunDirectory(tmp_path).working(CELL) as mine:
+        assert mine
+
+
+def test_damaged_codes_are_named(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    (run.folder(CELL) / "codes.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"itq-8-0/codes.npz cannot be read"):
+        run.codes(CELL)
