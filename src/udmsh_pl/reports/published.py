@@ -92,6 +92,8 @@ def read_published(path: Path | None = None) -> list[PublishedNumber]:
         lines = csv.DictReader(stream)
         for line in lines:
             try:
+                if None in line or None in line.values():
+                    raise ValueError("a line of another length than the first")
                 metric = line.pop("metric")
                 if not metric.startswith(METRIC):
                     raise ValueError(f"metric is {metric!r}, not {METRIC}k")
@@ -103,7 +105,7 @@ def read_published(path: Path | None = None) -> list[PublishedNumber]:
                         **line,
                     )
                 )
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{path}:{lines.line_num}: {error}; give the columns and numbers of "
                     "experiments/published.csv"
