@@ -239,11 +239,11 @@ def report(
 
     same, whole, own = run(True, False), run(True, True), run(False, True)
     everything = f"{len(features) - queries:,} database"
-    commit = git_commit(Path(__file__).parent) or "no repository"
+    commit = git_commit(Path(__file__).parent) or "unknown"
     parts = [
         f"CIFAR-10 ({kind}), GIST 512, {queries:,} queries, {train:,} train images = database, "
         f'mAP@ALL, denominator "retrieved", expected over ties; {seeds} draws.',
-        f"{date.today()}, commit {commit[:12]}, {os.cpu_count()} CPU cores.",
+        f"{date.today()}, commit {commit[:12]}{commit[40:]}, {os.cpu_count()} CPU cores.",
         markdown_table(published_rows(same)),
         "What the choices of the published code do (means over the same draws):",
         choices_table(
