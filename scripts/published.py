@@ -36,6 +36,7 @@ from gist import gist
 BITS = (8, 16, 24, 32, 48, 64, 96, 128)
 QUERIES, TRAIN = 1_000, 5_000
 THEIR_ITERATIONS = 3  # of ITQ; the paper's code has 50
+CHOICE_DRAWS = 2  # of the table of choices, whose database of 59,000 takes long
 
 Float32s = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -232,12 +233,16 @@ def report(
             "give --cifar10 a folder with all 60,000"
         )
 
-    def run(theirs: bool, whole_database: bool) -> list[Result]:
+    draws = min(seeds, CHOICE_DRAWS)
+
+    def run(seeds: int, theirs: bool, whole_database: bool) -> list[Result]:
         return gist_results(
             features, labels, seeds, theirs, whole_database, lengths, queries, train
         )
 
-    same, whole, own = run(True, False), run(True, True), run(False, True)
+    same = run(seeds, True, False)
+    few = [row for row in same if row.seed < draws]
+    whole, own = run(draws, True, True), run(draws, False, True)
     everything = f"{len(features) - queries:,} database"
     commit = git_commit(Path(__file__).parent) or "unknown"
     parts = [
@@ -245,10 +250,8 @@ def report(
         f'mAP@ALL, denominator "retrieved", expected over ties; {seeds} draws.',
         f"{date.today()}, commit {commit[:12]}{commit[40:]}, {os.cpu_count()} CPU cores.",
         markdown_table(published_rows(same)),
-        "What the choices of the published code do (means over the same draws):",
-        choices_table(
-            {"as published": same, everything: whole, f"our defaults, {everything}": own}
-        ),
+        f"What the choices of the published code do (means over {draws} of these draws):",
+        choices_table({"as published": few, everything: whole, f"our defaults, {everything}": own}),
     ]
     return "\n\n".join(parts)
 
