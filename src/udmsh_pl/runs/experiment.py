@@ -3,6 +3,7 @@
 import copy
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from udmsh_pl.baselines import ShallowHash
-from udmsh_pl.safe.constructors import takes
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.runs.lightning_cli import (
@@ -207,8 +207,11 @@ class Experiment:
         own: dict[str, Any] = method.get("init_args") or {}
         if issubclass(self.kinds[name], ShallowHash):
             return own
-        kind, wanted = self.kinds[name], ("backbone", "weights", "grid")
-        shared = {key: base[key] for key in wanted if key in base and takes(kind, key)}
+        taken, wanted = (
+            inspect.signature(self.kinds[name]).parameters,
+            ("backbone", "weights", "grid"),
+        )
+        shared = {key: base[key] for key in wanted if key in base and key in taken}
         return {**shared, **own}
 
     def _build(self, name: str, own: dict[str, Any]) -> Any:
