@@ -44,6 +44,7 @@ def fit_manifold(
     damping: float = 0.99,
     rank: int = 256,
     max_edges: int = 1000,
+    at_once: int = NUMBERS_AT_ONCE,
 ) -> dict[str, Tensor]:
     """Neighbour lists of each row by cosine and by manifold ranking.
 
@@ -61,6 +62,7 @@ def fit_manifold(
         damping: a
         rank: eigenpairs; exact when at least N
         max_edges: neighbours of a row in the graph, where a list is longer
+        at_once: numbers of a block of rows that are alive at once
 
     Returns:
         What :func:`list_members` needs: ``cosine_above``, ``edge_above`` and ``score_above`` float
@@ -89,7 +91,7 @@ def fit_manifold(
     edges = min(near, max_edges)
     cosine_above, edge_above, score_above = torch.empty(3, count)
     columns, weights = np.empty((count, edges), np.int32), np.empty((count, edges), np.float32)
-    for rows in _blocks(count):
+    for rows in _blocks(count, at_once):
         cosine = unit[rows] @ unit.T
         cosine[torch.arange(len(cosine)), torch.arange(rows.start, rows.stop)] = -torch.inf
         best = cosine.topk(near)
@@ -100,7 +102,7 @@ def fit_manifold(
         )
     graph, scale = _graph(columns, weights, damping)
     gains, vectors = _eigenpairs(graph, rank)
-    for rows in _blocks(count):
+    for rows in _blocks(count, at_once):
         score = vectors[rows] * gains @ vectors.T + torch.from_numpy(graph[rows].toarray())
         score[torch.arange(len(score)), torch.arange(rows.start, rows.stop)] += 1
         score[:, scale == 0] = -torch.inf
@@ -168,8 +170,8 @@ def _eigenpairs(graph: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:
     ).float()
 
 
-def _blocks(count: int) -> list[slice]:
-    size = max(NUMBERS_AT_ONCE // count, 1)
+def _blocks(count: int, at_once: int) -> list[slice]:
+    size = max(at_once // count, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 

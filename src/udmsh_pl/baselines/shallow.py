@@ -114,7 +114,7 @@ class Shallow(HashingModule):
         check_bits(bits)
         self.settings = ShallowSettings(method, bits, seed)
         super().__init__(bits=bits, backbone=backbone, weights=weights, grid=grid)
-        own = {"bits": bits, "method": method, "seed": seed, "backbone": backbone}
+        own: dict[str, Any] = {"bits": bits, "method": method, "seed": seed, "backbone": backbone}
         own |= {"weights": weights, "finetune": finetune, "grid": grid}
         self.hparams.clear()  # a checkpoint names options that mean something
         self.save_hyperparameters(own)

@@ -204,7 +204,8 @@ class HashingModule(LightningModule, ABC):
                 logits = self.encoder.logits(feature, feature_map)
             else:
                 logits = self.encoder.logits(batch["global_feature"], batch.get("feature_map"))
-        return logits if logits.dtype == torch.float64 else logits.float()
+        wide: Tensor = logits if logits.dtype == torch.float64 else logits.float()
+        return wide
 
     def network_precision(self) -> AbstractContextManager[Any]:
         """The context of ``--trainer.precision``, in which a network runs inside an objective."""

@@ -318,6 +318,6 @@ class UDMSHPlus(HashingModule):
         if views is not None:
             half = views.shape[1]
             apart = (1 - 2 * similarity[:half, :half]).clamp(0, 1)
-            contrast = nt_xent_loss(*compared, apart=apart)
+            contrast = nt_xent_loss(compared[0], compared[1], apart=apart)
             terms["contrastive"] = self.contrastive_weight * contrast
         return terms

@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from udmsh_pl.baselines import ShallowHash
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
+from udmsh_pl.runs.checkpoints import import_class
 from udmsh_pl.runs.lightning_cli import (
     SHARED_WITH_DATA,
     OneLineParser,
@@ -233,22 +233,3 @@ class Experiment:
             raise InputError(f"{where}: {str(error).removeprefix('method.')}") from error
         except (ArgumentError, TypeError, ValueError) as error:
             raise InputError(f"{where}: {one_line(str(error))}") from error
-
-
-def import_class(path: str, where: str) -> type:
-    """The class that a dotted path names, also of a module in the current folder.
-
-    Raises:
-        InputError: there is no such module or class.
-    """
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{where}: class_path {path!r}: {error}") from error
-    kind = getattr(module, name, None)
-    if not isinstance(kind, type):
-        near = difflib.get_close_matches(name, dir(module), n=1)
-        hint = f"; did you mean {module_name}.{near[0]}?" if near else ""
-        raise InputError(f"{where}: {module_name} has no class {name!r}{hint}")
-    return kind

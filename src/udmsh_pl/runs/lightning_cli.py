@@ -17,7 +17,14 @@ from lightning.pytorch.cli import (
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.run_folder import run_folder
-from udmsh_pl.runs.checkpoints import check_checkpoint, check_fits, class_of, newest_checkpoint
+from udmsh_pl.runs.checkpoints import (
+    check_checkpoint,
+    check_fits,
+    class_of,
+    import_class,
+    newest_checkpoint,
+    settings_of,
+)
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sweep
@@ -191,9 +198,17 @@ class UdmshCLI(LightningCLI):
         """Take the settings that a checkpoint was trained with, once the file has been checked."""
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
-        if path not in (None, *NO_FILES):
-            check_checkpoint(Path(path), self._raw, str(self.config[command].model.class_path))
-        super()._parse_ckpt_path()
+        if path in (None, *NO_FILES):
+            return
+        given = str(self.config[command].model.class_path)
+        check_checkpoint(Path(path), self._raw, given)
+        settings = settings_of(Path(path))
+        kind = settings.pop("_class_path", None)
+        former = import_class(kind or given, f"--ckpt_path {path}").former_options
+        model = {name: value for name, value in settings.items() if name not in former}
+        if kind:
+            model = {"class_path": kind, "dict_kwargs": model}
+        self.config = self.parser.parse_object({command: {"model": model}}, self.config)
 
 
 def class_of_checkpoint(args: Sequence[str]) -> list[str]:
