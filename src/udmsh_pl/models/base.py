@@ -249,13 +249,8 @@ class HashingModule(LightningModule, ABC):
         """Codes for the callbacks; loader 0 is the query split, loader 1 the database."""
         return self.codes(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """As :meth:`validation_step`."""
-        return self.codes(batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """As :meth:`validation_step`."""
-        return self.codes(batch)
+    test_step = validation_step
+    predict_step = validation_step
 
     # Lightning's hooks
 

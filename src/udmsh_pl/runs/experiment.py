@@ -187,7 +187,7 @@ class Experiment:
         """Class of a method, whose settings are checked by building it once."""
         where = f"{self.source}: method {name!r}"
         path = self._class_path(name)
-        kind = import_class(path, where)
+        kind: type = import_class(path, where)
         if not issubclass(kind, ShallowHash | HashingModule):
             raise InputError(f"{where}: {path} is neither a ShallowHash nor a HashingModule")
         self.kinds[name] = kind

@@ -133,7 +133,7 @@ def test_a_checkpoint_with_a_linear_path_is_refused_in_one_line() -> None:
     model = UDMSH(**(kept | {"weights": "random"}))
     model.load_state_dict(state)  # without one it opens
     state["encoder.direct.weight"] = torch.ones(12, 512)
-    with pytest.raises(InputError, match="linear path.*train it anew") as raised:
+    with pytest.raises(InputError, match=r"linear path.*train it anew") as raised:
         model.load_state_dict(state)
     assert "\n" not in str(raised.value)
 
