@@ -284,21 +284,14 @@ class HashingModule(LightningModule, ABC):
         if progress.completed == progress.ready:
             self.trainer.fit_loop.reset_restart_stage()
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Before a train step: the global batch, and what the teacher says of it.
-
-        Where the backbone is frozen, every process has the whole batch. Where it is trained, each
-        has its own images and gathers the rest: what is behind the backbone, all compute for all.
-        """
-        if self._trainer is None or not self.trainer.training:
-            return batch
-        others = {name: self._of_all(value) for name, value in batch.items() if name != "image"}
-        with torch.no_grad():
-            return self.teach(batch | others)
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Let the random numbers of a step (dropout) depend on seed and step alone: a resumed run
-        repeats them, and processes that share a batch draw alike.
+        """Seed the step, and complete its batch: the images of all processes, and what the teacher
+        says of them.
+
+        The random numbers of a step (dropout) depend on seed and step alone: a resumed run repeats
+        them, and processes that share a batch draw alike. Where the backbone is frozen, every
+        process has the whole batch. Where it is trained, each has its own images and gathers the
+        rest: what is behind the backbone, all compute for all.
         """
         seed = seed_of(self.trainer.global_step, 0)
         if self.device.type == "cpu":
@@ -306,6 +299,9 @@ class HashingModule(LightningModule, ABC):
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
+        batch |= {name: self._of_all(value) for name, value in batch.items() if name != "image"}
+        with torch.no_grad():
+            batch |= self.teach(batch)
 
     def log_mean(self, values: dict[str, Tensor]) -> None:
         """Log the mean of scalars over the epoch's batches: once an epoch, since ``self.log`` takes
