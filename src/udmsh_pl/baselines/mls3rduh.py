@@ -247,7 +247,11 @@ class MLS3RDUH(HashingModule):
         """S float ``[B, B]`` of a train batch."""
         unit = normalize(batch["global_feature"].float(), dim=1)
         cosine = unit @ unit.T
-        near, member = list_members(batch, self.gains, cosine)
+        rows = {
+            name: values.float() if values.is_floating_point() else values
+            for name, values in batch.items()
+        }
+        near, member = list_members(rows, self.gains, cosine)
         both, alone = near & member, near & ~member
         similarity = (2 * cosine - 1).clamp(-1, 1)
         return similarity.masked_fill_(alone | alone.T, -1).masked_fill_(both | both.T, 1)
