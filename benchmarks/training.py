@@ -95,10 +95,8 @@ def bare_finetuning(
         if with_head:
             u = torch.tanh(model.encoder.logits(feature, feature_map))
             rows = batch["index"].numpy()
-            teacher = model.teacher_features(
-                {name: torch.from_numpy(array[rows]) for name, array in stored.items()}
-            )
-            similarity = model.structure.similarity(model.structure.distances(teacher))
+            taught = {name: torch.from_numpy(array[rows]) for name, array in stored.items()}
+            similarity = model.teach(taught)["similarity"]
             loss = multilevel_pairwise_loss(u, similarity) + 0.1 * isometric_loss(u)
         else:
             loss = feature.mean()
@@ -124,9 +122,7 @@ def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
                 for name, array in stored.items()
             }
             u = model.encoder(batch["global_feature"], batch["feature_map"])
-            similarity = model.structure.similarity(
-                model.structure.distances(model.teacher_features(batch))
-            )
+            similarity = model.teach(batch)["similarity"]
             loss = multilevel_pairwise_loss(u, similarity) + 0.1 * isometric_loss(u)
             optimizer.zero_grad()
             loss.backward()

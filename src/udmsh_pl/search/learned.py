@@ -1,12 +1,11 @@
 """The only file of search/ that knows how methods are trained and what a checkpoint holds."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning import Trainer
 
 from udmsh_pl.backbones.networks import (
     OFFLINE_BACKBONE,
@@ -16,16 +15,13 @@ from udmsh_pl.backbones.networks import (
     weights_id,
 )
 from udmsh_pl.baselines.shallow import ShallowEncoder
+from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSH, UDMSHPlus
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
-from udmsh_pl.models.fusion import FusedEncoder
-from udmsh_pl.models.linear_path import LinearPathEncoder
-from udmsh_pl.models.optimiser import schedule
-from udmsh_pl.safe.constructors import options_of
+from udmsh_pl.models.heads import DualBranchEncoder, FusedEncoder, LinearEncoder
 from udmsh_pl.safe.untrusted import check_archive
 from udmsh_pl.search.network import HashHead, PixelEncoder
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
@@ -50,28 +46,19 @@ def fit_udmsh_plus(arrays: Arrays, bits: int, steps: int, seed: int = 0) -> Fuse
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grid = arrays["feature_map"].shape[-1]
-        model = UDMSHPlus(bits=bits, grid=grid)
-        model.load_teacher(model.fit_teacher(TrainFeatures(arrays)))
-        optimizer = torch.optim.AdamW(
-            model.parameters(), model.learning_rate, weight_decay=model.weight_decay, fused=True
+        model = UDMSHPlus(bits=bits, grid=grid, warmup_steps=min(50, steps // 4))
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
-        rate = schedule(optimizer, min(model.warmup_steps, steps // 4), True, steps)
-        batches = _batches(len(arrays["global_feature"]))
-        model.train()
-        for _ in range(steps):
-            terms = model.objective({"index": next(batches)})
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            rate.step()
+        trainer.fit(model, datamodule=FeatureData(TrainFeatures(arrays), BATCH))
     encoder: FusedEncoder = model.encoder.eval()
     return encoder
-
-
-def _batches(count: int) -> Iterator[Tensor]:
-    size = min(BATCH, count)
-    while True:
-        yield from torch.split(torch.randperm(count)[: count - count % size], size)
 
 
 def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
@@ -90,7 +77,7 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     encoder: Any = module.encoder
     if isinstance(encoder, ShallowEncoder):
         encoder = encoder.as_linear()
-    known = FusedEncoder, DualBranchEncoder, LinearPathEncoder, LinearEncoder
+    known = FusedEncoder, DualBranchEncoder, LinearEncoder
     if type(encoder) not in known or (
         type(module).logits is not HashingModule.logits
         or type(module).forward not in (HashingModule.forward, UDMSH.forward)
@@ -158,8 +145,6 @@ def _arguments(encoder: Any) -> dict[str, Any]:
         found |= {"map_channels": conv.in_channels, "spatial_hidden": conv.out_channels}
         found["pooling"] = encoder.spatial_branch[-1].kind
     found["batch_norm"] = not isinstance(follows, torch.nn.ReLU)
-    if isinstance(encoder, LinearPathEncoder):
-        found["grid"] = encoder.grid
     return found
 
 
@@ -195,10 +180,11 @@ def _module(path: Path, options: dict[str, Any], state: dict[str, Any]) -> Hashi
     tried = []
     named = str(options.get("_class_path", "")).rpartition(".")[2]
     for method in sorted(_methods(), key=lambda method: method.__name__ != named):
-        if not set(known) <= options_of(method, HashingModule):
+        options = {name: known[name] for name in known if name not in method.former_options}
+        if not set(options) <= set(inspect.signature(method).parameters):
             continue
         try:
-            module = method(**known)
+            module = method(**options)
             module.load_state_dict(state)
         except (RuntimeError, TypeError) as error:
             tried.append(f"{method.__name__}: {' '.join(str(error).split())[:80]}")

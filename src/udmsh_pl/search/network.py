@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, pad
 
-from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.heads import (
+    DualBranchEncoder,
+    FusedEncoder,
+    FusedFeature,
+    LinearEncoder,
+    side_by_side,
+)
 
 ITERATIONS = 50  # of ITQ, as in the paper's code
 

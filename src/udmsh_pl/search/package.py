@@ -23,9 +23,7 @@ from udmsh_pl.backbones.networks import (
     weights_id,
 )
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature
-from udmsh_pl.models.linear_path import LinearPathEncoder
+from udmsh_pl.models.heads import DualBranchEncoder, FusedEncoder, FusedFeature, LinearEncoder
 from udmsh_pl.safe.files import atomic_path, sha256_file
 from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
 from udmsh_pl.search.spec import EncoderSpec, check_files, write_spec
@@ -36,7 +34,6 @@ OUTPUTS = ("codes", "features")
 ENCODERS: Mapping[str, type[Any]] = {
     "FusedEncoder": FusedEncoder,
     "DualBranchEncoder": DualBranchEncoder,
-    "LinearPathEncoder": LinearPathEncoder,
     "LinearEncoder": LinearEncoder,
     "SignEncoder": SignEncoder,
 }

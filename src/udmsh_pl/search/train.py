@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
 from udmsh_pl.features.forward import Runner, forward_of
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.search.learned import fit_udmsh_plus, spec_of
 from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
 from udmsh_pl.search.package import has_openvino, write_network
