@@ -16,10 +16,15 @@ from torchmetrics.utilities import dim_zero_cat
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, check_labels, pack_codes, to_numpy
-from udmsh_pl.retrieval.engine import Evaluation
-from udmsh_pl.retrieval.metrics import check_cutoffs, evaluate_codes
-from udmsh_pl.retrieval.report import Cutoff, RetrievalReport, Ties, ZeroHits
-from udmsh_pl.retrieval.ties import Denominator
+from udmsh_pl.retrieval.evaluation import (
+    Evaluation,
+    RetrievalReport,
+    Ties,
+    ZeroHits,
+    check_cutoffs,
+    evaluate_codes,
+)
+from udmsh_pl.retrieval.ties import Cutoff, Denominator
 
 Kind = Literal["query", "database"]
 KINDS: tuple[Kind, Kind] = ("query", "database")

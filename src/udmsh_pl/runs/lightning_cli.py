@@ -32,7 +32,7 @@ from udmsh_pl.models import HashingModule
 from udmsh_pl.models.renamed import RENAMED, with_new_names
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.reports.environment import write_environment
-from udmsh_pl.retrieval.engine import Evaluation
+from udmsh_pl.retrieval.evaluation import Evaluation
 
 # the cache must hold the features of the model's backbone
 SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")

@@ -8,8 +8,7 @@ import pytest
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import BinaryIndex, pack_codes
-from udmsh_pl.retrieval.index import search_shards
-from udmsh_pl.retrieval.io.index_file import MAGIC, Head, write
+from udmsh_pl.retrieval.index import MAGIC, Head, search_shards, write_index
 
 KINDS = ("flat", "ivf", "hnsw", "multihash")
 
@@ -188,14 +187,14 @@ def test_k_and_radius():
 
 
 def test_a_head_that_lies_under_a_right_checksum(tmp_path):
-    index = BinaryIndex(16)
+    index = faiss.IndexBinaryFlat(16)
     index.add(codes(5, 16))
-    content = faiss.serialize_index_binary(index._index)
+    content = faiss.serialize_index_binary(index)
     for head, ids in (
         (Head(16, 4, "flat", ""), np.arange(4)),
         (Head(32, 5, "flat", ""), np.arange(5)),
     ):
-        write(tmp_path / "a", head, ids, content)
+        write_index(tmp_path / "a", head, ids, content)
         with pytest.raises(InputError, match="does not hold what its head says"):
             BinaryIndex.load(tmp_path / "a")
 

@@ -5,6 +5,8 @@ as many items as it would hold 64-bit words, and every processor has a fast popc
 counting is done by ``pairs.py``.
 """
 
+# mypy: allow-untyped-decorators, allow-untyped-defs
+
 from __future__ import annotations
 
 from typing import Any
@@ -15,9 +17,11 @@ from numba.extending import intrinsic
 
 # items whose bins are computed before they are counted: they stay in the first-level cache
 TILE = 2048
+# planes of codes and of labels that a loop takes at a time: pad to a multiple
+CODE_PLANES, LABEL_PLANES = 8, 4
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def popcount(typing_context: Any, word: Any) -> Any:
     """Number of set bits of an unsigned integer, in its own type, by one instruction."""
 
@@ -27,7 +31,7 @@ def popcount(typing_context: Any, word: Any) -> Any:
     return word(word), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def wide_vectors(typing_context: Any) -> Any:
     """Let LLVM use 512-bit vectors in the calling function, which it avoids by default."""
 
@@ -40,10 +44,11 @@ def wide_vectors(typing_context: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def distances(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
+def distances(query, database, row, start, count, out):
     """Hamming distances of query ``row`` to ``count`` items from ``start`` on, into ``out``."""
     wide_vectors()
     end = start + count
+    out[:count] = 0
     for p in range(0, query.shape[0], 8):
         c0, c1, c2, c3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
         c4, c5, c6, c7 = query[p + 4, row], query[p + 5, row], query[p + 6, row], query[p + 7, row]
@@ -51,57 +56,30 @@ def distances(query, database, row, start, count, out):  # type: ignore[no-untyp
         w2, w3 = database[p + 2, start:end], database[p + 3, start:end]
         w4, w5 = database[p + 4, start:end], database[p + 5, start:end]
         w6, w7 = database[p + 6, start:end], database[p + 7, start:end]
-        if p == 0:
-            for j in range(count):
-                low = (
-                    popcount(w0[j] ^ c0)
-                    + popcount(w1[j] ^ c1)
-                    + popcount(w2[j] ^ c2)
-                    + popcount(w3[j] ^ c3)
-                )
-                high = (
-                    popcount(w4[j] ^ c4)
-                    + popcount(w5[j] ^ c5)
-                    + popcount(w6[j] ^ c6)
-                    + popcount(w7[j] ^ c7)
-                )
-                out[j] = low + high
-        else:
-            for j in range(count):
-                low = (
-                    popcount(w0[j] ^ c0)
-                    + popcount(w1[j] ^ c1)
-                    + popcount(w2[j] ^ c2)
-                    + popcount(w3[j] ^ c3)
-                )
-                high = (
-                    popcount(w4[j] ^ c4)
-                    + popcount(w5[j] ^ c5)
-                    + popcount(w6[j] ^ c6)
-                    + popcount(w7[j] ^ c7)
-                )
-                out[j] += low + high
+        for j in range(count):
+            low = popcount(w0[j] ^ c0) + popcount(w1[j] ^ c1)
+            low += popcount(w2[j] ^ c2) + popcount(w3[j] ^ c3)
+            high = popcount(w4[j] ^ c4) + popcount(w5[j] ^ c5)
+            high += popcount(w6[j] ^ c6) + popcount(w7[j] ^ c7)
+            out[j] += low + high
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def shared_labels(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
+def shared_labels(query, database, row, start, count, out):
     """Not zero, into ``out``, where an item from ``start`` on shares a label with query ``row``."""
     wide_vectors()
     end = start + count
+    out[:count] = 0
     for p in range(0, query.shape[0], 4):
         m0, m1, m2, m3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
         w0, w1 = database[p, start:end], database[p + 1, start:end]
         w2, w3 = database[p + 2, start:end], database[p + 3, start:end]
-        if p == 0:
-            for j in range(count):
-                out[j] = (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
-        else:
-            for j in range(count):
-                out[j] |= (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
+        for j in range(count):
+            out[j] |= (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):  # type: ignore[no-untyped-def]
+def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):
     """``2 * distance + relevant`` of one query, any number of planes, into ``out``.
 
     ``near`` and ``shared`` are scratch.
@@ -114,7 +92,7 @@ def long_bins(query, database, query_labels, database_labels, row, start, count,
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_each(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
+def count_each(query, database, query_labels, database_labels, first, last, counts):
     """Add the bins ``2 * distance + relevant`` to ``counts``, for codes of 256 bits on.
 
     ``counts`` is int64 [Q, 2 (bits + 1)] or wider.
@@ -143,7 +121,7 @@ def count_each(query, database, query_labels, database_labels, first, last, coun
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def stable_ranks(query, database, query_labels, database_labels, row, items, relevant, ranks):  # type: ignore[no-untyped-def]
+def stable_ranks(query, database, query_labels, database_labels, row, items, relevant, ranks):
     """Ranks of the relevant items, from 1 and ascending, into ``ranks``, ties by database row.
 
     ``items`` and ``relevant``, int64 [bits + 1], are how many are nearer than each distance; both
@@ -167,7 +145,7 @@ def stable_ranks(query, database, query_labels, database_labels, row, items, rel
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_levels(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
+def count_levels(query, database, query_labels, database_labels, first, last, counts):
     """Add to ``counts``, int64 [Q, bits + 1, levels], the items by distance and shared labels.
 
     ``levels`` - 1 shared labels or more are one level.
