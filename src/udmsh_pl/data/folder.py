@@ -45,13 +45,9 @@ class ImageFolders(RetrievalDataModule):
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(**options)
-        self.root = root
-        self.manifest = manifest
-        self.query_share = query_share
-        self.split_seed = split_seed
-        self.allow_missing = allow_missing
-        self.labels = labels
-        self.allow_outside = allow_outside
+        self.root, self.manifest, self.labels = root, manifest, labels
+        self.query_share, self.split_seed = query_share, split_seed
+        self.allow_missing, self.allow_outside = allow_missing, allow_outside
 
     def load_splits(self) -> Splits:
         """Look through the folder, or read the manifest and look for its images."""

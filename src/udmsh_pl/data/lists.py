@@ -48,18 +48,10 @@ class ListFiles(RetrievalDataModule):
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(**options)
-        self.root = root
-        self.database = database
-        self.train = train
-        self.query = query
-        self.dataset = dataset
-        self.protocol = protocol
-        self.map_at = map_at
-        self.labels = labels
-        self.allow_missing = allow_missing
-        self.missing = missing or {}
-        self.allow_outside = allow_outside
-        self.upright = upright
+        self.root, self.database, self.train, self.query = root, database, train, query
+        self.dataset, self.protocol, self.map_at, self.labels = dataset, protocol, map_at, labels
+        self.allow_missing, self.missing = allow_missing, missing or {}
+        self.allow_outside, self.upright = allow_outside, upright
 
     def load_splits(self) -> Splits:
         """Read the lists, see :func:`read_list`, and look for the images."""

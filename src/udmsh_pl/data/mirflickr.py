@@ -1,6 +1,4 @@
-"""MIRFLICKR-25K: 25,000 pictures of Flickr, annotated with 24 concepts, 14 of them also in a
-stricter sense.
-"""
+"""MIRFLICKR-25K: 25,000 pictures of Flickr with 24 concepts, 14 also in a stricter sense."""
 
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.fetch import fetch, refuse_failed_download, unpack
+from udmsh_pl.data.official import drawn_splits, fetch, refuse_failed_download, unpack
 from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
@@ -94,7 +92,7 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
         )
     parts = draw(rows, {"query": protocol.queries or 0, "train": protocol.train or 0}, split_seed)
     if protocol.labels == 24:
-        parts["rest"] = np.union1d(parts["train"], parts["rest"])
+        return drawn_splits(protocol, everything, parts)
     query, train, database = (everything.select(parts[name]) for name in ("query", "train", "rest"))
     return Splits(protocol, query, train, database)
 
@@ -165,13 +163,9 @@ class MIRFlickr(RetrievalDataModule):
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.queries = queries
-        self.train = train
-        self.lists = lists
+        self.root, self.lists, self.allow_missing = root, lists, allow_missing
+        self.protocol, self.queries, self.train = protocol, queries, train
         self.split_seed = split_seed
-        self.allow_missing = allow_missing
 
     def download(self) -> None:
         """Fetch and unpack the official archives, unless they are there or ``lists`` gives the

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.data.official import drawn_splits
 from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
@@ -96,13 +97,7 @@ def load_official(root: Path, images: Path, protocol: Protocol, split_seed: int)
         )
     else:
         rows = draw(np.arange(len(labelled)), {"query": queries, "train": train}, split_seed)
-    database = np.union1d(rows["train"], rows["rest"])
-    return Splits(
-        protocol,
-        labelled.select(rows["query"]),
-        labelled.select(rows["train"]),
-        labelled.select(database),
-    )
+    return drawn_splits(protocol, labelled, rows)
 
 
 def _lines(path: Path) -> list[str]:
@@ -190,14 +185,9 @@ class NUSWIDE(RetrievalDataModule):
         **options: Unpack[DataOptions],
     ) -> None:
         super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.queries = queries
-        self.train = train
-        self.images = images
-        self.lists = lists
+        self.root, self.images, self.lists, self.allow_missing = root, images, lists, allow_missing
+        self.protocol, self.queries, self.train = protocol, queries, train
         self.split_seed = split_seed
-        self.allow_missing = allow_missing
 
     def load_splits(self) -> Splits:
         """Read or draw the split, and look for the pictures."""
