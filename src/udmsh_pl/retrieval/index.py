@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -268,23 +267,6 @@ class BinaryIndex:
         index.cp.niter = 10
         index.train(packed)
         return index
-
-
-def search_shards(shards: Sequence[BinaryIndex], codes: Any, k: int) -> Found:
-    """Search indexes that hold parts of one database: the k nearest of all, earlier shards first.
-
-    With flat shards of consecutive rows and their ids, the answer is that of one flat index.
-    """
-    filled = [shard for shard in shards if len(shard)]
-    if not filled:
-        raise InputError("there are no items in any shard: add codes first")
-    parts = [shard.search(codes, k) for shard in filled]
-    distances, ids = (np.concatenate([part[side] for part in parts], axis=1) for side in (0, 1))
-    far = np.where(ids < 0, np.iinfo(np.int32).max, distances)
-    order = np.argsort(far, axis=1, kind="stable")[:, : min(k, sum(map(len, filled)))]
-    return np.take_along_axis(distances, order, 1).astype(np.int32), np.take_along_axis(
-        ids, order, 1
-    ).astype(np.int64)
 
 
 def whole(name: str, value: Any) -> int:

@@ -1,6 +1,4 @@
-"""``HammingRetrieval``: the evaluation as a torchmetrics metric, exact under distributed
-training.
-"""
+"""``HammingRetrieval``: the evaluation as a torchmetrics metric, exact in distributed training."""
 
 from __future__ import annotations
 
@@ -173,19 +171,9 @@ class HammingRetrieval(Metric):
     ) -> RetrievalReport:
         """Score gathered rows, in this process alone; ``evaluation`` says with what."""
         how = evaluation or Evaluation()
-        return evaluate_codes(
-            query.codes,
-            database.codes,
-            query.labels,
-            database.labels,
-            self.bits,
-            self.ks,
-            self.ties,
-            self.denominator,
-            self.zero_hits,
-            device=how.device,
-            engine=how.engine,
-        )
+        rows = query.codes, database.codes, query.labels, database.labels
+        choices: tuple[Any, ...] = self.ks, self.ties, self.denominator, self.zero_hits
+        return evaluate_codes(*rows, self.bits, *choices, device=how.device, engine=how.engine)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -197,12 +185,8 @@ class HammingRetrieval(Metric):
         # torchmetrics skips an empty list when it gathers, and the other processes would wait for
         # ever
         for kind in KINDS:
-            for what, kind_of_number in (
-                ("codes", np.uint8),
-                ("labels", np.uint8),
-                ("ids", np.int64),
-            ):
-                self._append(f"{kind}_{what}", np.empty(0, dtype=kind_of_number))
+            for what, dtype in (("codes", np.uint8), ("labels", np.uint8), ("ids", np.int64)):
+                self._append(f"{kind}_{what}", np.empty(0, dtype=dtype))
 
     def _append(self, state: str, values: Any) -> None:
         parts: list[Tensor] = getattr(self, state)

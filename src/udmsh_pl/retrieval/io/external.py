@@ -33,34 +33,14 @@ _ENOUGH = 64  # values of which one would be negative if they had a sign
 
 # names under which the field's code saves its arrays, lower case, the more specific first
 NAMES = {
-    "query codes": ("query_codes", "q_codes", "qb", "tst_binary", "test_binary", "query"),
-    "database codes": (
-        "database_codes",
-        "db_codes",
-        "rb",
-        "retrieval_b",
-        "trn_binary",
-        "train_binary",
-        "database",
-    ),
-    "query labels": (
-        "query_labels",
-        "q_labels",
-        "ql",
-        "query_l",
-        "queryl",
-        "tst_label",
-        "test_label",
-    ),
-    "database labels": (
-        "database_labels",
-        "db_labels",
-        "rl",
-        "retrieval_l",
-        "retrievall",
-        "trn_label",
+    role: tuple(names.split())
+    for role, names in {
+        "query codes": "query_codes q_codes qb tst_binary test_binary query",
+        "database codes": "database_codes db_codes rb retrieval_b trn_binary train_binary database",
+        "query labels": "query_labels q_labels ql query_l queryl tst_label test_label",
+        "database labels": "database_labels db_labels rl retrieval_l retrievall trn_label "
         "train_label",
-    ),
+    }.items()
 }
 PLAIN_NAMES = {
     "codes": ("codes", "code", "binary", "b", "u"),
@@ -396,11 +376,7 @@ def _rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Array]]:
 _READERS: dict[str, Callable[[Path], dict[str, Array]]] = {
     ".npz": _read_npz,
     ".npy": _read_npy,
-    ".pt": _read_pt,
-    ".pth": _read_pt,
     ".mat": _read_mat,
-    ".txt": _read_text,
-    ".csv": _read_text,
-    ".tsv": _read_text,
-    ".dat": _read_text,
+    **dict.fromkeys((".pt", ".pth"), _read_pt),
+    **dict.fromkeys((".txt", ".csv", ".tsv", ".dat"), _read_text),
 }
