@@ -171,9 +171,19 @@ class HammingRetrieval(Metric):
     ) -> RetrievalReport:
         """Score gathered rows, in this process alone; ``evaluation`` says with what."""
         how = evaluation or Evaluation()
-        rows = query.codes, database.codes, query.labels, database.labels
-        choices: tuple[Any, ...] = self.ks, self.ties, self.denominator, self.zero_hits
-        return evaluate_codes(*rows, self.bits, *choices, device=how.device, engine=how.engine)
+        return evaluate_codes(
+            query.codes,
+            database.codes,
+            query.labels,
+            database.labels,
+            self.bits,
+            self.ks,
+            self.ties,
+            self.denominator,
+            self.zero_hits,
+            device=how.device,
+            engine=how.engine,
+        )
 
     def reset(self) -> None:
         """Forget everything."""

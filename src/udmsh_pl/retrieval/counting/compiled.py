@@ -48,7 +48,6 @@ def distances(query, database, row, start, count, out):
     """Hamming distances of query ``row`` to ``count`` items from ``start`` on, into ``out``."""
     wide_vectors()
     end = start + count
-    out[:count] = 0
     for p in range(0, query.shape[0], 8):
         c0, c1, c2, c3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
         c4, c5, c6, c7 = query[p + 4, row], query[p + 5, row], query[p + 6, row], query[p + 7, row]
@@ -56,12 +55,36 @@ def distances(query, database, row, start, count, out):
         w2, w3 = database[p + 2, start:end], database[p + 3, start:end]
         w4, w5 = database[p + 4, start:end], database[p + 5, start:end]
         w6, w7 = database[p + 6, start:end], database[p + 7, start:end]
-        for j in range(count):
-            low = popcount(w0[j] ^ c0) + popcount(w1[j] ^ c1)
-            low += popcount(w2[j] ^ c2) + popcount(w3[j] ^ c3)
-            high = popcount(w4[j] ^ c4) + popcount(w5[j] ^ c5)
-            high += popcount(w6[j] ^ c6) + popcount(w7[j] ^ c7)
-            out[j] += low + high
+        if p == 0:
+            for j in range(count):
+                low = (
+                    popcount(w0[j] ^ c0)
+                    + popcount(w1[j] ^ c1)
+                    + popcount(w2[j] ^ c2)
+                    + popcount(w3[j] ^ c3)
+                )
+                high = (
+                    popcount(w4[j] ^ c4)
+                    + popcount(w5[j] ^ c5)
+                    + popcount(w6[j] ^ c6)
+                    + popcount(w7[j] ^ c7)
+                )
+                out[j] = low + high
+        else:
+            for j in range(count):
+                low = (
+                    popcount(w0[j] ^ c0)
+                    + popcount(w1[j] ^ c1)
+                    + popcount(w2[j] ^ c2)
+                    + popcount(w3[j] ^ c3)
+                )
+                high = (
+                    popcount(w4[j] ^ c4)
+                    + popcount(w5[j] ^ c5)
+                    + popcount(w6[j] ^ c6)
+                    + popcount(w7[j] ^ c7)
+                )
+                out[j] += low + high
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -69,13 +92,16 @@ def shared_labels(query, database, row, start, count, out):
     """Not zero, into ``out``, where an item from ``start`` on shares a label with query ``row``."""
     wide_vectors()
     end = start + count
-    out[:count] = 0
     for p in range(0, query.shape[0], 4):
         m0, m1, m2, m3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
         w0, w1 = database[p, start:end], database[p + 1, start:end]
         w2, w3 = database[p + 2, start:end], database[p + 3, start:end]
-        for j in range(count):
-            out[j] |= (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
+        if p == 0:
+            for j in range(count):
+                out[j] = (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
+        else:
+            for j in range(count):
+                out[j] |= (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
