@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
-from udmsh_pl.data.sample import load_sample
+from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.features.forward import Forward, forward_of
 from udmsh_pl.images.folder import find_images

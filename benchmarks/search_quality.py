@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
 from udmsh_pl.baselines.references import cosine_map
-from udmsh_pl.data.sample import load_sample
+from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.list_file import read_list

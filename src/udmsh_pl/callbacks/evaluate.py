@@ -7,9 +7,8 @@ from typing import Any, NamedTuple, cast
 from lightning import Callback, LightningModule, Trainer
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.engine import Engine, Evaluation
+from udmsh_pl.retrieval.evaluation import Engine, Evaluation, RetrievalReport
 from udmsh_pl.retrieval.measures import MEASURES, named_measure
-from udmsh_pl.retrieval.report import RetrievalReport
 from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval, Rows
 
 
@@ -36,7 +35,7 @@ class EvaluateRetrieval(Callback):
         ks: cut-offs; None is the whole database
         measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
         engine: ``exact``, or ``faiss``: a binary index ranks the database, and mAP in order of
-            rows is told too; :class:`udmsh_pl.retrieval.engine.Evaluation` compares them
+            rows is told too; :class:`udmsh_pl.retrieval.evaluation.Evaluation` compares them
         device: ``cuda`` scores on a GPU; None on the processor
     """
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.data.official import drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list, read_splits, write_list
@@ -87,16 +88,6 @@ def _slim(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def split_official(everything: ImageList, protocol: Protocol, split_seed: int) -> Splits:
-    """Draw queries and train images from all labelled ones; the database is all but the queries."""
-    counts = {"query": protocol.queries or 0, "train": protocol.train or 0}
-    rows = draw(np.arange(len(everything)), counts, split_seed)
-    database = everything.select(np.union1d(rows["train"], rows["rest"]))
-    return Splits(
-        protocol, everything.select(rows["query"]), everything.select(rows["train"]), database
-    )
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class COCO(RetrievalDataModule):
     """MS-COCO from the official annotations or from lists: pictures with an object of any of the 80
@@ -139,7 +130,9 @@ class COCO(RetrievalDataModule):
         labels = np.concatenate([part.labels for part in parts])
         source = str(self.root / "annotations")
         everything = ImageList(names, labels, self.root, source=source, upright=False)
-        return drop_missing(split_official(everything, wanted, self.split_seed), self.allow_missing)
+        counts = {"query": wanted.queries or 0, "train": wanted.train or 0}
+        rows = draw(np.arange(len(everything)), counts, self.split_seed)
+        return drop_missing(drawn_splits(wanted, everything, rows), self.allow_missing)
 
     def _annotated(self, folder: str) -> ImageList:
         """Labels of one annotation file, kept as a list in the cache: reading the JSON again takes

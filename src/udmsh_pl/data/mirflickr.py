@@ -1,6 +1,4 @@
-"""MIRFLICKR-25K: 25,000 pictures of Flickr, annotated with 24 concepts, 14 of them also in a
-stricter sense.
-"""
+"""MIRFLICKR-25K: 25,000 pictures of Flickr with 24 concepts, 14 also in a stricter sense."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -10,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.fetch import fetch, refuse_failed_download, unpack
+from udmsh_pl.data.official import drawn_splits, fetch, refuse_failed_download, unpack
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_splits
@@ -92,7 +90,7 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
         )
     parts = draw(rows, {"query": protocol.queries or 0, "train": protocol.train or 0}, split_seed)
     if protocol.labels == 24:
-        parts["rest"] = np.union1d(parts["train"], parts["rest"])
+        return drawn_splits(protocol, everything, parts)
     query, train, database = (everything.select(parts[name]) for name in ("query", "train", "rest"))
     return Splits(protocol, query, train, database)
 

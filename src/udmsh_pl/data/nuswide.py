@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.data.base import RetrievalDataModule
+from udmsh_pl.data.official import drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_splits
@@ -94,13 +95,7 @@ def load_official(root: Path, images: Path, protocol: Protocol, split_seed: int)
         )
     else:
         rows = draw(np.arange(len(labelled)), {"query": queries, "train": train}, split_seed)
-    database = np.union1d(rows["train"], rows["rest"])
-    return Splits(
-        protocol,
-        labelled.select(rows["query"]),
-        labelled.select(rows["train"]),
-        labelled.select(database),
-    )
+    return drawn_splits(protocol, labelled, rows)
 
 
 def _lines(path: Path) -> list[str]:

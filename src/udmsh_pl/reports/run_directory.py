@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import Cell, Result, read_results, write_results
-from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
+from udmsh_pl.retrieval.evaluation import RetrievalReport
+from udmsh_pl.retrieval.ties import Cutoff
 from udmsh_pl.safe.files import save_arrays, sha256_file, write_text
 from udmsh_pl.safe.untrusted import check_archive
 

@@ -7,8 +7,7 @@ import numpy as np
 from udmsh_pl.reports.results import Cell, learns_from_labels
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.retrieval.bootstrap import paired_difference
-from udmsh_pl.retrieval.report import Cutoff
-from udmsh_pl.retrieval.ties import Float64s
+from udmsh_pl.retrieval.ties import Cutoff, Float64s
 from udmsh_pl.runs.plan import Plan
 
 HEADER = ("column", "best", "runner-up", "lead", "95 % interval", "p")

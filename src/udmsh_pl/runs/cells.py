@@ -16,7 +16,7 @@ from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
-from udmsh_pl.retrieval.engine import Evaluation
+from udmsh_pl.retrieval.evaluation import Evaluation
 
 Codes = NDArray[np.uint8]
 

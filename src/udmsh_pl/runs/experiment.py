@@ -30,7 +30,7 @@ from udmsh_pl.runs.lightning_cli import (
 from udmsh_pl.models import HashingModule
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.runs.plan import Plan
-from udmsh_pl.retrieval.engine import Evaluation
+from udmsh_pl.retrieval.evaluation import Evaluation
 from udmsh_pl.runs.parallel import visible_gpus
 
 # what changes how a run is shown or how fast it goes, but no result

@@ -38,7 +38,7 @@ from udmsh_pl.images.told import told_lists, write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.reports.environment import write_environment
-from udmsh_pl.retrieval.engine import Evaluation
+from udmsh_pl.retrieval.evaluation import Evaluation
 
 # the cache must hold the features of the model's backbone
 SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")

@@ -12,6 +12,7 @@ from PIL import Image
 from udmsh_pl import baselines
 from udmsh_pl.data import ListFiles
 from udmsh_pl.data.batches import FeatureRows, train_loader
+from udmsh_pl.features.store import Arrays
 from udmsh_pl.models import UDMSH, UDMSHPlus
 
 
@@ -97,9 +98,18 @@ def test_train_features_are_known_by_their_stores(folder: Path) -> None:
     assert keys[0] == keys[1] != keys[2]
     assert keys[2].startswith(keys[0])
     assert len(keys[2].split()) == 2
-    data = module(folder)
-    data._features["train"] = {"global_feature": np.zeros((9, 3), dtype=np.float16)}
-    assert data.train_features.folder is None  # nothing tells such features from others
+
+
+class FromElsewhere(ListFiles):
+    """Data whose features do not come from the store."""
+
+    def features(self, split: str) -> Arrays:
+        return {"global_feature": np.zeros((9, 3), dtype=np.float16)}
+
+
+def test_features_from_elsewhere_have_no_folder_of_teachers(folder: Path) -> None:
+    data = FromElsewhere(root=folder, database=folder / "database.txt")
+    assert data.train_features.folder is None  # no name distinguishes such features from others
 
 
 def test_every_process_has_the_whole_batch_where_the_backbone_is_frozen(folder: Path) -> None:

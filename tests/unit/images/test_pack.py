@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from udmsh_pl.data.sample import load_sample
+from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.broken import find_broken
 from udmsh_pl.images.image_list import ImageList, Splits

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from udmsh_pl.data.fetch import fetch, refuse_failed_download, unpack
+from udmsh_pl.data.official import fetch, refuse_failed_download, unpack
 from udmsh_pl.errors import InputError
 
 

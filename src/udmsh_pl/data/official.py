@@ -1,4 +1,4 @@
-"""Official archives: fetched once, checked, unpacked whole or not at all."""
+"""Official data: download and unpack archives, read test and train images, split by a draw."""
 
 import hashlib
 import shutil
@@ -7,17 +7,21 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList, Splits, one_hot
+from udmsh_pl.images.protocol import Protocol
+from udmsh_pl.images.split import Rows
 from udmsh_pl.safe.files import atomic_path
 
 
 @contextmanager
 def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]:
-    """Turn a failed download into one line that says where the files come from and where to put
-    them.
+    """Turn a failed download into one line: where the files come from and where to put them.
 
     Raises:
         InputError: the block raised OSError (no network, no room, a server's refusal) or
@@ -68,10 +72,9 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip so that folder ``target`` holds its content; the folder appears when all of it
-    is unpacked.
+    """Unpack a zip into folder ``target``, which appears when all of it is unpacked.
 
-    A single folder at the top of the archive becomes ``target`` itself, whatever its name.
+    A single folder at the top of the archive becomes ``target`` itself.
 
     Raises:
         InputError: the file is no whole zip.
@@ -83,9 +86,8 @@ def unpack(archive: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             for member in tqdm(packed.infolist(), unit="file", desc=f"unpack {archive.name}"):
-                packed.extract(
-                    member, partial
-                )  # refuses to leave the folder: it drops ".." and absolute paths
+                # extract drops ".." and absolute paths, so nothing is written elsewhere
+                packed.extract(member, partial)
     except zipfile.BadZipFile as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(
@@ -97,3 +99,36 @@ def unpack(archive: Path, target: Path) -> None:
         partial.rmdir()
     else:
         partial.rename(target)
+
+
+def torchvision_images(kind: Any, root: Path, source: str, missing: str) -> list[ImageList]:
+    """The official test and train images that a torchvision data set reads, in this order.
+
+    Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official files; labels bool [N, 10].
+
+    Args:
+        kind: class of the data set, with arguments ``root`` and ``train``
+        root: folder of its download
+        source: its name in messages
+        missing: the error where its files are missing or have another MD5
+
+    Raises:
+        InputError: torchvision refuses the files.
+    """
+    parts = []
+    for part in ("test", "train"):
+        try:
+            official = kind(str(root), train=part == "train")
+        except RuntimeError as error:
+            raise InputError(missing) from error
+        names = [f"{part}/{row:05d}" for row in range(len(official))]
+        labels, pixels = one_hot(np.asarray(official.targets), 10), np.asarray(official.data)
+        parts.append(ImageList(names, labels, pixels=pixels, source=source))
+    return parts
+
+
+def drawn_splits(protocol: Protocol, everything: ImageList, rows: dict[str, Rows]) -> Splits:
+    """Splits whose database is all images but the queries, from a draw of query and train rows."""
+    database = np.union1d(rows["train"], rows["rest"])
+    select = everything.select
+    return Splits(protocol, select(rows["query"]), select(rows["train"]), select(database))
