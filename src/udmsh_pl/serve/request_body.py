@@ -1,6 +1,7 @@
-"""The body of a request, within limits on bytes and time."""
+"""The body of a request, within limits on bytes and time; of a form, the file in it."""
 
 import asyncio
+from email.message import Message
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -13,13 +14,35 @@ async def body_of(request: Request, most: int, seconds: float) -> bytes:
         HTTPException: 413 for more than ``most`` bytes, 408 for one that takes longer than
             ``seconds``, 400 for a connection that ended early.
     """
-    told = request.headers.get("content-length", "0")
-    if told.isascii() and told.isdecimal() and (len(told) > 15 or int(told) > most):
+    announced = request.headers.get("content-length", "0")
+    if announced.isascii() and announced.isdecimal() and int(announced[:16]) > most:
         raise _too_large(most)
     try:
         return await asyncio.wait_for(_collect(request, most), seconds)
     except (TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
         raise HTTPException(408, "the upload takes too long") from None
+
+
+def file_of_form(body: bytes, content_type: str) -> bytes:
+    """The first file of a form that was sent as ``multipart/form-data``; another body as it is.
+
+    Own code, since a form's parser of a library writes large files to the disk, and nothing that is
+    uploaded shall be kept.
+
+    Raises:
+        HTTPException: 400 for a form without a file.
+    """
+    header = Message()
+    header["content-type"] = content_type
+    if header.get_content_type() != "multipart/form-data":
+        return body
+    boundary = str(header.get_param("boundary", "")).encode("latin-1", "replace")
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary) if boundary else []
+    for part in parts[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if b"filename" in head.lower():
+            return content
+    raise HTTPException(400, "the form holds no file; send it as `curl -F file=@picture.jpg` does")
 
 
 async def _collect(request: Request, most: int) -> bytes:
