@@ -118,7 +118,7 @@ def server_of(
     api = create_api(service, access, upload_seconds)
     return uvicorn.Server(
         uvicorn.Config(
-            AccessMiddleware(api, access, limiter or RateLimiter()),
+            AccessMiddleware(api, access, RateLimiter() if limiter is None else limiter),
             http=connection,
             log_level="warning",
             access_log=False,
