@@ -6,6 +6,7 @@ run; without colour, in a grey print, line and marker still differ.
 
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -137,7 +138,7 @@ class SvgAxes:
         self._ends = (0.0, 1.0)
         if chart.powers:
             self._ends = math.log2(chart.powers[0]) - 0.3, math.log2(chart.powers[-1]) + 0.3
-        xs = chart.powers or [tick / 5 for tick in range(6)]
+        xs: Sequence[float] = chart.powers or [tick / 5 for tick in range(6)]
         self.x_ticks = [(self.x(x), f"{x:g}") for x in xs]
         self.y_ticks = [(self.y(tick * step), f"{tick * step:.4g}") for tick in range(ticks + 1)]
 

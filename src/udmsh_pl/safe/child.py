@@ -72,11 +72,6 @@ class Child:
         )
 
     @property
-    def process_id(self) -> int:
-        """The system's number of the process."""
-        return self._process.pid
-
-    @property
     def alive(self) -> bool:
         """Whether it can be called again."""
         return self._process.poll() is None
@@ -106,12 +101,7 @@ class Child:
                 as little to be trusted as what it reads.
         """
         late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            self._process.kill()
-
-        clock = threading.Timer(seconds, end)
+        clock = threading.Timer(seconds, lambda: (late.set(), self._process.kill()))
         clock.daemon = True
         clock.start()
         head = json.dumps([function, arguments, content is not None]).encode()

@@ -1,6 +1,5 @@
 """A limited child process answers, or its failure is named; it is never waited for without end."""
 
-import os
 import time
 from pathlib import Path
 
@@ -82,8 +81,6 @@ def test_a_child_answers_until_it_is_ended(module: Path) -> None:
     finally:
         child.end()
     assert not child.alive
-    with pytest.raises(ProcessLookupError):
-        os.kill(child.process_id, 0)
     with pytest.raises(ChildFailure):
         child.call("twice", 4, content=b"b", seconds=20)
 

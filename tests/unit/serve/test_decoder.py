@@ -123,7 +123,7 @@ def test_a_worker_that_dies_is_replaced() -> None:
 def test_only_so_many_wait() -> None:
     slow = saved(Image.new("RGB", (6000, 6000)), "PNG")
     outcome: list[object] = []
-    with closing(Decoder(workers=1, waiting=1)) as decoder:
+    with closing(Decoder(workers=1, waiting=1, seconds=100)) as decoder:
 
         def ask() -> None:
             try:
@@ -135,7 +135,7 @@ def test_only_so_many_wait() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(200)
     assert sorted(isinstance(one, Busy) for one in outcome) == [False, False, True, True]
 
 
