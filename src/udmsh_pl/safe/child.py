@@ -101,7 +101,12 @@ class Child:
                 as little to be trusted as what it reads.
         """
         late = threading.Event()
-        clock = threading.Timer(seconds, lambda: (late.set(), self._process.kill()))
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        clock = threading.Timer(seconds, end)
         clock.daemon = True
         clock.start()
         head = json.dumps([function, arguments, content is not None]).encode()
