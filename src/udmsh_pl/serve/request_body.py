@@ -6,6 +6,8 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
+MOST_PARTS = 32  # of a form; the file is looked for in no more
+
 
 async def body_of(request: Request, most: int, seconds: float) -> bytes:
     """The whole body.
@@ -30,14 +32,14 @@ def file_of_form(body: bytes, content_type: str) -> bytes:
     uploaded shall be kept.
 
     Raises:
-        HTTPException: 400 for a form without a file.
+        HTTPException: 400 for a form without a file among its first parts.
     """
     header = Message()
     header["content-type"] = content_type
     if header.get_content_type() != "multipart/form-data":
         return body
     boundary = str(header.get_param("boundary", "")).encode("latin-1", "replace")
-    parts = (b"\r\n" + body).split(b"\r\n--" + boundary) if boundary else []
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary, MOST_PARTS) if boundary else []
     for part in parts[1:-1]:
         head, _, content = part.partition(b"\r\n\r\n")
         if b"filename" in head.lower():

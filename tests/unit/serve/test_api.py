@@ -104,6 +104,10 @@ def test_an_upload_by_form_is_the_file_in_it(client: Client, index: Path) -> Non
     for sent in (body[:200], b"", body.replace(b"filename", b"filing"), b"--\r\n--"):
         answer = client("/search", "POST", sent, content_type=kind)
         assert (answer.status, "curl -F file=@" in answer.json["detail"]) == (400, True)
+    flood = b"--a\r\n\r\n" * 500_000 + body.replace(kind.partition("=")[2].encode(), b"a")
+    start = time.monotonic()
+    answer = client("/search", "POST", flood, content_type="multipart/form-data; boundary=a")
+    assert (answer.status, time.monotonic() - start < 10) == (400, True)
     for odd in (
         "multipart/form-data",
         "multipart/form-data; boundary=",
