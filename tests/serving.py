@@ -111,11 +111,11 @@ class Client:
 
 
 @contextmanager
-def running(service: Any, access: Any, sock: Any, buckets: Any = None) -> Iterator[Client]:
-    """A client of a server that runs in a thread."""
+def running(service: Any, access: Any, sock: Any, **options: Any) -> Iterator[Client]:
+    """A client of a server that runs in a thread; options are those of ``server_of``."""
     from udmsh_pl.serve.server import server_of
 
-    server = server_of(service, access, buckets)
+    server = server_of(service, access, **options)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     while not server.started:

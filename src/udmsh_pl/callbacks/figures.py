@@ -13,10 +13,10 @@ from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
 from udmsh_pl.callbacks.run_folder import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.models.udmsh import UDMSH
-from udmsh_pl.reports.curves import distance_figure, precision_recall_figure
-from udmsh_pl.reports.gallery import gallery_figure
-from udmsh_pl.reports.pictures import gallery_rows, save_figure
-from udmsh_pl.reports.structure import structure_figure
+from udmsh_pl.reports.curves import precision_recall_chart
+from udmsh_pl.reports.drawing import figure_of, save_figure
+from udmsh_pl.reports.gallery import gallery_figure, gallery_rows
+from udmsh_pl.reports.histograms import distance_figure, structure_figure
 
 
 class Figures(Callback):
@@ -60,7 +60,7 @@ class Figures(Callback):
         curve = {f"{report.bits} bits": report.precision_recall_curve()}
         rows = gallery_rows(len(query))
         for name, figure in (
-            ("precision_recall", precision_recall_figure(curve)),
+            ("precision_recall", figure_of(precision_recall_chart(curve))),
             ("distances", distance_figure(report)),
             ("retrieved", gallery_figure(query, database, *codes, report.bits, rows)),
         ):

@@ -238,11 +238,8 @@ def _read_parquet(path: Path) -> Table:
         raise InputError(
             f"{path}: Parquet needs the extra: pip install 'udmsh-pl[app]', or give a .csv"
         )
-    script = Path(__file__).with_name("parquet_child.py")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
-        limits = [limit("ROWS"), over("ROWS"), limit("BYTES"), over("BYTES")]
-        arguments = [str(path.absolute()), folder, json.dumps(sorted(_COLUMNS)), json.dumps(limits)]
-        run_isolated(script, arguments, path, Path(folder))
+        run_isolated("udmsh_pl.images.parquet_child", path, folder, sorted(_COLUMNS))
         answer = Path(folder) / "rows.jsonl"
         check_file(answer, "manifest")
         with answer.open(encoding="utf-8") as stream:

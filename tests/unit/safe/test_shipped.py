@@ -9,7 +9,6 @@ from udmsh_pl.commands.lightning import with_plan_files
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.citation import citations
 from udmsh_pl.runs.experiment import Experiment
-from udmsh_pl.safe import shipped
 from udmsh_pl.safe.shipped import plan_file, plans
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,11 +25,10 @@ def test_every_setting_of_every_plan_is_one_that_its_method_has(name: str) -> No
     assert {cell.method for cell in experiment.plan.cells()} == set(experiment.plan.methods)
 
 
-def test_a_wheel_holds_them_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_holds_them_inside(tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "only.yaml").touch()
-    monkeypatch.setattr(shipped, "PACKAGE", tmp_path)
-    assert plans() == {"only": tmp_path / "experiments" / "only.yaml"}
+    assert plans(tmp_path) == {"only": tmp_path / "experiments" / "only.yaml"}
 
 
 def test_a_plan_is_a_file_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What takes longer than a request may: computed once, by one thread, and kept while it counts."""
+"""Results that take longer than a request may: computed once, by one thread, and the last kept."""
 
 import queue
 import threading
@@ -16,7 +16,7 @@ class Full(Exception):
     """More tasks wait than may."""
 
 
-class Background:
+class Jobs:
     """One thread that computes, and the last results."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Background:
         self._tasks: queue.Queue[tuple[Future[Any], Callable[[], Any]]] = queue.Queue(WAITING)
         self._lock = threading.Lock()
         # as a daemon it does not hold up the end of the server
-        threading.Thread(target=self._work, daemon=True, name="udmsh-background").start()
+        threading.Thread(target=self._work, daemon=True, name="udmsh-jobs").start()
 
     def result(self, key: Hashable, function: Callable[[], Any], wait: float = 0.0) -> Any:
         """What ``function`` gives, or None while it is being computed.

@@ -10,8 +10,7 @@ from tests.serving import Client
 from udmsh_pl.errors import InputError
 from udmsh_pl.serve import access as access_module
 from udmsh_pl.serve.access import Access
-from udmsh_pl.serve.guard import HEADERS
-from udmsh_pl.serve.limits import MOST_CLIENTS, Buckets
+from udmsh_pl.serve.middleware import HEADERS, MOST_CLIENTS, RateLimiter
 
 from .conftest import TOKEN, Serve
 
@@ -36,6 +35,55 @@ from .conftest import TOKEN, Serve
 def test_only_names_of_this_machine(client: Client, host: str | None, status: int) -> None:
     for path in ("/info", "/", "/static/app.js"):
         assert client(path, host=host).status == status
+
+
+def test_a_refusal_names_its_cause_and_the_option_that_mends_it(client: Client) -> None:
+    unknown = client("/info", host="photos.example:8443").json["detail"]
+    assert "'photos.example:8443', the Host of this request" in unknown
+    assert "--name" in unknown
+    foreign = client("/search", "POST", b"x", origin="https://photos.example").json["detail"]
+    assert f"not of the Host '127.0.0.1:{client.port}'" in foreign
+    assert "--name photos.example" in foreign
+
+
+def test_a_proxy_that_sends_its_own_host_is_allowed_by_name(serve: Serve, index: Path) -> None:
+    ask = serve(index, names=["photos.example", "other.example:8443"])
+    for origin, status in (
+        ("https://photos.example", 400),  # an empty upload
+        ("http://photos.example", 400),
+        ("https://other.example:8443", 400),
+        ("https://photos.example:8443", 403),  # another program may be there
+        ("https://other.example", 403),
+        ("https://evil.photos.example", 403),
+    ):
+        assert ask("/search", "POST", b"", origin=origin).status == status
+    for host in ("photos.example", "other.example:8443", "other.example"):
+        assert ask("/info", host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["photos", "/photos/", "//evil.example", "/a b", "/a?b", "/", "/é"]
+)
+def test_a_root_path_is_a_path(path: str) -> None:
+    with pytest.raises(InputError, match="--root-path"):
+        Access("127.0.0.1", 80, root_path=path)
+
+
+def test_below_a_root_path_whether_the_proxy_takes_it_off_or_not(serve: Serve, index: Path) -> None:
+    ask = serve(index, token=TOKEN, root_path="/photos/mine")
+    for path in ("/", "/info", "/static/app.js", "/thumbnail/0", "/api", "/map/tiles"):
+        for root in ("", "/photos/mine"):
+            assert ask(root + path).status in (200, 202), root + path
+        assert ask("/photos" + path).status == 404
+    moved = ask("/photos/mine")
+    assert (moved.status, moved.headers["location"]) == (308, "/photos/mine/")
+    assert ask("/photos/mine/info", authorization=None).status == 401
+    assert ask("/photos/mine/", authorization=None, sec_fetch_site="cross-site",
+               sec_fetch_mode="navigate").status == 200  # fmt: skip
+    assert ask("/openapi.json").json["servers"] == [{"url": "/photos/mine"}]
+    body = b'{"token": "%s"}' % TOKEN.encode()
+    opened = ask("/photos/mine/login", "POST", body, authorization=None)
+    assert "path=/photos/mine;" in opened.headers["set-cookie"].lower()
 
 
 def test_names_of_a_server_for_others() -> None:
@@ -80,7 +128,7 @@ def test_another_page_cannot_load_but_may_link(client: Client, site: str) -> Non
 
 
 def test_the_token_opens_and_nothing_else_does(serve: Serve, index: Path) -> None:
-    ask = serve(index, Buckets(1e9, 1e9), token=TOKEN)
+    ask = serve(index, server={"limiter": RateLimiter(1e9, 1e9)}, token=TOKEN)
     closed = ["/info", "/thumbnail/0", "/picture/0", "/similar/0", "/map", "/openapi.json", "/no"]
     for path in closed[:-1]:
         assert ask(path).status in (200, 202)
@@ -181,7 +229,7 @@ def test_every_answer_has_the_headers(client: Client) -> None:
 
 def test_a_client_has_an_allowance(serve: Serve, index: Path) -> None:
     now = [0.0]
-    ask = serve(index, Buckets(10, 30, lambda: now[0]), token=TOKEN)
+    ask = serve(index, server={"limiter": RateLimiter(10, 30, lambda: now[0])}, token=TOKEN)
     assert [ask("/info").status for _ in range(31)] == [200] * 30 + [429]
     assert ask("/info").headers["retry-after"] == "1"
     now[0] += 1
@@ -193,17 +241,15 @@ def test_a_client_has_an_allowance(serve: Serve, index: Path) -> None:
 
 
 def test_clients_do_not_share_and_are_forgotten() -> None:
-    buckets = Buckets(1, 2, lambda: 0.0)
-    assert [buckets.take("one", 1) for _ in range(3)] == [True, True, False]
-    assert buckets.take("two", 1)
+    limiter = RateLimiter(1, 2, lambda: 0.0)
+    assert [limiter.take("one", 1) for _ in range(3)] == [True, True, False]
+    assert limiter.take("two", 1)
     for number in range(MOST_CLIENTS + 10):
-        buckets.take(str(number), 1)
-    assert len(buckets._left) == MOST_CLIENTS
+        limiter.take(str(number), 1)
+    assert len(limiter) == MOST_CLIENTS
 
 
-def test_uploads_end_where_the_limit_is(
-    client: Client, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uploads_end_where_the_limit_is(client: Client, serve: Serve, index: Path) -> None:
     most = 32 << 20
     assert client("/search", "POST", b"", content_length=str(most + 1)).status == 413
     assert client("/search", "POST", b"", content_length="9" * 40).status in (400, 413)
@@ -228,8 +274,8 @@ def test_uploads_end_where_the_limit_is(
             )
             raw.sendall(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
             assert raw.recv(12).split()[1] in (b"413", b"405")
-    monkeypatch.setattr("udmsh_pl.serve.api.UPLOAD_SECONDS", 0.1)
-    with socket.create_connection(("127.0.0.1", client.port), timeout=20) as raw:
+    hasty = serve(index, server={"upload_seconds": 0.1})
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as raw:
         raw.sendall(head.encode() + b"Content-Length: 100\r\n\r\nslow")
         assert raw.recv(20).startswith(b"HTTP/1.1 408")
     assert client("/info").status == 200

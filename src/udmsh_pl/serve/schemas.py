@@ -1,4 +1,4 @@
-"""What the API answers with; the descriptions are those of its OpenAPI document."""
+"""The API's answers; the descriptions are those of its OpenAPI document."""
 
 from collections.abc import Iterable
 from typing import Literal

@@ -1,9 +1,13 @@
-"""A picture of the semantic structure: pair distances, the two half-Gaussians, the thresholds."""
+"""Histograms for loggers: pair distances of the semantic structure, with the two half-Gaussians and
+the thresholds, and Hamming distances of queries.
+"""
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from udmsh_pl.reports.drawing import COLOURS, STYLES
+from udmsh_pl.retrieval import RetrievalReport
 from udmsh_pl.similarity.structure import BINS, BINS_PER_BAR, SemanticStructure
 
 
@@ -52,4 +56,31 @@ def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str
     axes.set_ylabel("density")
     axes.set_title(title or "Semantic structure of the train set")
     axes.legend(fontsize=8)
+    return figure
+
+
+def distance_figure(report: RetrievalReport) -> Figure:
+    """Histogram of Hamming distances from queries to relevant and to other images, each as a share
+    of its pairs.
+    """
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    relevant, others = report.relevant.sum(0), (report.items - report.relevant).sum(0)
+    for name, counts, colour, style in zip(
+        ("a label in common", "no label in common"),
+        (relevant, others),
+        COLOURS,
+        STYLES,
+        strict=False,
+    ):
+        shares = counts / max(int(counts.sum()), 1)
+        axes.step(
+            range(len(counts)), shares, where="mid", label=name, color=colour, linestyle=style
+        )
+    axes.set_xlim(0, report.bits)
+    axes.set_ylim(0, None)
+    axes.set_xlabel("Hamming distance in bits")
+    axes.set_ylabel("share of the pairs")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     return figure

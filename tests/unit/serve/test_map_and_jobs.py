@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from udmsh_pl.serve import layout
-from udmsh_pl.serve.background import WAITING, Background, Full
+from udmsh_pl.serve.jobs import WAITING, Full, Jobs
+from udmsh_pl.serve.map import positions
 
 
 def clusters(count: int, of: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -27,38 +27,35 @@ def purity(places: np.ndarray, labels: np.ndarray) -> float:
 
 def test_like_lies_beside_like() -> None:
     features, labels = clusters(200)
-    places = layout.positions(features)
+    places = positions(features)
     assert purity(places, labels) > 0.98
     assert places.min() >= 0
     assert places.max() <= 1
     assert np.ptp(places, axis=0).max() > 0.9  # the square is used
-    np.testing.assert_array_equal(places, layout.positions(features))
+    np.testing.assert_array_equal(places, positions(features))
 
 
-def test_pictures_beyond_the_landmarks_are_put_between_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(layout, "LANDMARKS", 100)
+def test_pictures_beyond_the_landmarks_are_put_between_them() -> None:
     features, labels = clusters(700)
-    assert purity(layout.positions(features), labels) > 0.95
+    assert purity(positions(features, most=100), labels) > 0.95
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
 def test_few_pictures(count: int) -> None:
-    places = layout.positions(clusters(count)[0])
+    places = positions(clusters(count)[0])
     assert places.shape == (count, 2)
     assert np.isfinite(places).all()
 
 
 @pytest.mark.parametrize("value", [0, 5])
 def test_equal_pictures(value: int) -> None:
-    places = layout.positions(np.full((40, 16), value, np.int8))
+    places = positions(np.full((40, 16), value, np.int8))
     assert np.isfinite(places).all()
     assert len(np.unique(places, axis=0)) == 40
 
 
 def test_a_result_is_computed_once_for_all_who_ask() -> None:
-    background, calls, found = Background(), [], []
+    jobs, calls, found = Jobs(), [], []
 
     def work() -> str:
         calls.append(1)
@@ -66,8 +63,7 @@ def test_a_result_is_computed_once_for_all_who_ask() -> None:
         return "done"
 
     threads = [
-        threading.Thread(target=lambda: found.append(background.result("key", work, 5)))
-        for _ in range(8)
+        threading.Thread(target=lambda: found.append(jobs.result("key", work, 5))) for _ in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -77,19 +73,19 @@ def test_a_result_is_computed_once_for_all_who_ask() -> None:
 
 
 def test_a_failure_is_told_and_tried_again() -> None:
-    background = Background()
+    jobs = Jobs()
     with pytest.raises(ZeroDivisionError):
-        background.result("key", lambda: 1 // 0, 5)
-    assert background.result("key", lambda: 5, 5) == 5
+        jobs.result("key", lambda: 1 // 0, 5)
+    assert jobs.result("key", lambda: 5, 5) == 5
 
 
 def test_a_full_queue_is_told() -> None:
-    background, go = Background(), threading.Event()
-    assert background.result(0, go.wait) is None
+    jobs, go = Jobs(), threading.Event()
+    assert jobs.result(0, go.wait) is None
     time.sleep(0.05)
     for key in range(1, WAITING + 1):
-        assert background.result(key, go.wait) is None
+        assert jobs.result(key, go.wait) is None
     with pytest.raises(Full):
-        background.result("one more", go.wait)
+        jobs.result("one more", go.wait)
     go.set()
-    assert background.result(WAITING, go.wait, 5)
+    assert jobs.result(WAITING, go.wait, 5)
