@@ -14,10 +14,9 @@ from udmsh_pl.reports import significance
 from udmsh_pl.reports.citation import citations
 from udmsh_pl.reports.html_charts import measures_against_bits, precision_recall
 from udmsh_pl.reports.html_tables import Field, field, results_table, table
-from udmsh_pl.reports.results import COLUMNS, Cell, Result
+from udmsh_pl.reports.results import COLUMNS, Cell, Grid, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import COSTS_NOTE, Pivot, costs
-from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import write_text
 
 PAGE = Path(__file__).parent / "page"
@@ -30,7 +29,7 @@ PICTURES = (
 
 def write_html(
     run: RunDirectory,
-    plan: Plan,
+    plan: Grid,
     results: Sequence[Result],
     leads: Sequence[tuple[str, ...]],
     missing: Sequence[Cell] = (),
@@ -49,7 +48,7 @@ def write_html(
 
 def page(
     run: RunDirectory,
-    plan: Plan,
+    plan: Grid,
     results: Sequence[Result],
     leads: Sequence[tuple[str, ...]],
     missing: Sequence[Cell] = (),

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from udmsh_pl.reports.charts import Line, Point, chart, legend
-from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.results import Cell, Grid, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import Column, Pivot, column_title
-from udmsh_pl.runs.plan import Plan
 
 MARKERS_A_LINE = 12
 
 
-def precision_recall(run: RunDirectory, plan: Plan) -> str:
+def precision_recall(run: RunDirectory, plan: Grid) -> str:
     """A chart a code length: mean precision against mean recall over Hamming radii 0..bits."""
     figures: list[str] = []
     methods: dict[str, None] = {}

@@ -8,11 +8,10 @@ from udmsh_pl.reports.curves import map_against_bits_figure, precision_recall_fi
 from udmsh_pl.reports.gallery import gallery_figure
 from udmsh_pl.reports.html import write_html
 from udmsh_pl.reports.pictures import gallery_rows, missed_rows, save_figure
-from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.results import Cell, Grid, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.significance import leads, render_leads
 from udmsh_pl.reports.table import render_costs, render_tables
-from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import atomic_path, write_text
 
 PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")
@@ -22,7 +21,7 @@ def write_report(
     run: RunDirectory,
     results: Sequence[Result],
     splits: Splits,
-    plan: Plan,
+    plan: Grid,
     missing: Sequence[Cell] = (),
 ) -> str:
     """Write ``table.md``, :data:`PICTURES` and ``report.html``; gives the table's text.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from udmsh_pl.runs.hints import SHALLOW, with_shallow_models
 
 from udmsh_pl.baselines.shallow import (
     METHODS,
@@ -16,7 +17,6 @@ from udmsh_pl.baselines.shallow import (
 )
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import pack_codes
-from udmsh_pl.runs.hints import SHALLOW, with_shallow_models
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.learned import read_checkpoint
 

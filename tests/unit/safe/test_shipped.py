@@ -8,7 +8,7 @@ from udmsh_pl import cli
 from udmsh_pl.commands.lightning import with_plan_files
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.citation import citations
-from udmsh_pl.runs.experiment import Experiment
+from udmsh_pl.runs.cells import Configuration
 from udmsh_pl.safe import shipped
 from udmsh_pl.safe.shipped import plan_file, plans
 
@@ -22,7 +22,7 @@ def test_every_yaml_of_the_clone_is_a_plan() -> None:
 
 @pytest.mark.parametrize("name", sorted(plans()))
 def test_every_setting_of_every_plan_is_one_that_its_method_has(name: str) -> None:
-    experiment = Experiment.parse(plan_file(name), [])
+    experiment = Configuration.parse(plan_file(name), [])
     assert {cell.method for cell in experiment.plan.cells()} == set(experiment.plan.methods)
 
 
