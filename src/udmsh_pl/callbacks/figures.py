@@ -52,8 +52,8 @@ def log_retrieval(
         return
     splits = data.splits.by_name()
     names = ("train", "train") if stage == "val" else ("query", "database")
-    pairs = zip(names, (query, database), strict=True)
-    images = [splits[name].select(rows.ids) for name, rows in pairs]
+    pair = splits[names[0]].select(query.ids), splits[names[1]].select(database.ids)
+    codes = query.codes, database.codes
     curve = {f"{report.bits} bits": report.precision_recall_curve()}
     shown = gallery_rows(len(query.ids))
     for name, figure in (
@@ -61,7 +61,7 @@ def log_retrieval(
         ("distances", distance_figure(report)),
         (
             "retrieved",
-            gallery_figure(images[0], images[1], query.codes, database.codes, report.bits, shown),
+            gallery_figure(*pair, *codes, report.bits, shown),
         ),
     ):
         log_figure(trainer.loggers, f"{stage}/{name}", figure, trainer.global_step)

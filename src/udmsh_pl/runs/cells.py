@@ -254,8 +254,8 @@ class Configuration:
         if issubclass(self.kinds[name], ShallowHash):
             return own
         _, options = self._method_parser(name)
-        shared = {k: base[k] for k in ("backbone", "weights", "grid") if k in base and k in options}
-        return {**shared, **own}
+        shared = [k for k in ("backbone", "weights", "grid") if k in base and k in options]
+        return {**{key: base[key] for key in shared}, **own}
 
     @cached_property
     def _parsers(self) -> dict[type, tuple[OneLineParser, list[str]]]:

@@ -15,7 +15,8 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.safe.files import sha256_file, write_text
+from udmsh_pl.reports.results import Cell
+from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.runs.lightning_cli import (
     OneLineParser,
     instantiated,
@@ -23,8 +24,7 @@ from udmsh_pl.runs.lightning_cli import (
     missing_logger,
     namespace,
 )
-from udmsh_pl.reports.results import Cell
-from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.safe.files import sha256_file, write_text
 
 CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning", "py.warnings")
 REPORT = "report"  # name of the run that shows the table

@@ -26,11 +26,11 @@ from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.decoding import CORES
 from udmsh_pl.features.shards import Shard
-from udmsh_pl.safe.files import write_text
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.runs.cells import Configuration, Runner
 from udmsh_pl.runs.loggers import log_to
+from udmsh_pl.safe.files import write_text
 
 RETRIES = 1
 SHARDS = 64  # the same for any cluster, so that another one goes on with what this one leaves
