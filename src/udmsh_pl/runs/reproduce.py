@@ -2,6 +2,7 @@
 share the cells, by ranks that train them together, or on a Ray cluster.
 """
 
+import hashlib
 import os
 import statistics
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
@@ -159,7 +161,7 @@ def _report(run: Runner, options: Options) -> int:
     there = {result.cell for result in written}
     missing = [cell for cell in plan.cells() if cell not in there]
     results = [result for result in written if result.cell in wanted]
-    table = write_report(run.directory, results, run.data.splits, plan, missing)
+    table = _report_text(run, results, missing)
     pictures = [path for name in PICTURES if (path := out / name).is_file()]
     log_report(run.configuration.trainer_config.logger, run.directory, table, pictures)
     files = "report.html, results.csv, table.md (also leads and costs), figures, log.txt, cells/"
@@ -169,6 +171,24 @@ def _report(run: Runner, options: Options) -> int:
     for cell in missing:
         print(f"missing: {cell.name}; {mend}", file=sys.stderr)
     return 1 if missing else 0
+
+
+def _report_text(run: Runner, results: Sequence[Result], missing: Sequence[Cell]) -> str:
+    """Text of ``table.md``; tables and figures are made anew only if what they show changed."""
+    out, plan = run.directory.path, run.plan
+    grid = list(plan.methods), plan.bits, plan.seeds, plan.ks
+    shown = repr((__version__, grid, results, missing, run.configuration.resolved))
+    digest, note = hashlib.sha256(shown.encode()).hexdigest(), out / ".reported"
+    try:
+        known, *names = note.read_text(encoding="utf-8").splitlines()
+        if known == digest and all((out / name).is_file() for name in names):
+            return (out / "table.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        pass  # no report yet, or a damaged note
+    text = write_report(run.directory, results, run.data.splits, plan, missing)
+    names = [name for name in ("table.md", "report.html", *PICTURES) if (out / name).is_file()]
+    write_text(note, "\n".join([digest, *names]))
+    return text
 
 
 def _tries(directory: RunDirectory, cell: Cell, launch: str) -> int:
