@@ -22,7 +22,7 @@ from udmsh_pl.safe.untrusted import exists
 
 if TYPE_CHECKING:
     from udmsh_pl.data.base import RetrievalDataModule
-    from udmsh_pl.runs.experiment import Experiment
+    from udmsh_pl.runs.cells import Configuration
 
 TAKES_OVERRIDES = True
 _MOST_LINES = 50  # of one kind that are printed
@@ -54,15 +54,15 @@ def run(args: argparse.Namespace) -> int:
     plan = args.source in plans() or path.suffix.lower() in (".yaml", ".yml")
     if args.action == "check" and (path.is_dir() or not plan) and exists(path):
         return run_check_path(path, args.workers, args.root)
-    from udmsh_pl.runs.experiment import Experiment
+    from udmsh_pl.runs.cells import Configuration
 
-    experiment = Experiment.parse(plan_file(args.source), args.overrides)
-    datamodule = experiment.datamodule()
+    configuration = Configuration.parse(plan_file(args.source), args.overrides)
+    datamodule = configuration.datamodule()
     datamodule.download()
     if args.action == "check":
         return run_check(datamodule.splits, args.workers)
     if args.action == "extract" and args.ray:
-        return run_extract_on_ray(experiment, datamodule, args.ray, args.shard)
+        return run_extract_on_ray(configuration, datamodule, args.ray, args.shard)
     if args.action == "extract":
         return run_extract(datamodule, args.shard or "1/1")
     if args.write is None:
@@ -90,14 +90,14 @@ def run_extract(data: "RetrievalDataModule", part: str) -> int:
 
 
 def run_extract_on_ray(
-    experiment: "Experiment", data: "RetrievalDataModule", address: str, part: str | None
+    configuration: "Configuration", data: "RetrievalDataModule", address: str, part: str | None
 ) -> int:
     """Extract by a Ray cluster; gives the exit status 0."""
     from udmsh_pl.runs import on_ray
 
     if part is not None:
         raise InputError("--ray makes its own parts; leave out --shard")
-    with on_ray.cluster(address, experiment, [data.cache_dir]) as place:
+    with on_ray.cluster(address, configuration, [data.cache_dir]) as place:
         on_ray.extract(place, data)
     print(f"all features are in {data.cache_dir}")
     return 0

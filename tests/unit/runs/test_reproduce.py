@@ -2,9 +2,8 @@
 
 import pytest
 
-from udmsh_pl.reports.results import Cell
-from udmsh_pl.reports.results import Result
-from udmsh_pl.runs.progress import Progress
+from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.runs.reproduce import Progress
 
 
 def rows(cell: Cell, value: float, ties: str = "expected") -> list[Result]:

@@ -1,6 +1,7 @@
-"""Processes beside this one: workers that share the cells of a plan, or ranks that train together.
+"""Processes of a plan: workers that share its cells, or ranks that train a cell together.
 
-Both run the same command line again; a variable of the environment says what they are.
+Both run the same command line again; a variable of the environment says what they are. What one
+rank decides all know; without ranks all is decided here.
 """
 
 import os
@@ -10,12 +11,17 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+
+import torch
+import torch.distributed as dist
 
 from udmsh_pl.features.decoding import CORES
 
 WORKER = "UDMSH_WORKER"  # of one launch of workers: cells that killed two of them are given up
 RANKS = "UDMSH_RANKS"
+PATIENCE = timedelta(days=2)  # others wait while the first rank fits a teacher or extracts
 # what torchrun and SLURM set: a worker trains alone, whatever started it
 LAUNCHERS: tuple[str, ...] = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR",
@@ -24,7 +30,7 @@ LAUNCHERS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def workers(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.Popen[bytes]"]:
+def start(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.Popen[bytes]"]:
     """Start ``jobs`` processes of ``udmsh ARGUMENTS``, each with a GPU or a share of the cores.
 
     Args:
@@ -130,9 +136,44 @@ def visible_gpus() -> list[str]:
     """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    import torch
-
     return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def is_first() -> bool:
+    """Whether this process decides and writes."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def agreed(value: bool) -> bool:
+    """The first rank's ``value``, in every process."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def wait_for_all() -> None:
+    """Go on when every rank is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def join_ranks() -> None:
+    """Make this process a rank of :func:`run_ranks`, if it is one."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if RANKS not in os.environ or world < 2 or dist.is_initialized():
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    rank = int(os.environ["RANK"])
+    dist.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
 
 
 def _start(arguments: Sequence[str], own: dict[str, str], log: object) -> "subprocess.Popen[bytes]":
