@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--name", action="append", default=[],
-        help="a further name under which the page is reached, such as that of a proxy, with its port "
-        "where that is neither 80 nor 443; repeatable",
+        help="a further name under which the page is reached, such as that of a proxy, with its "
+        "port where that is neither 80 nor 443; repeatable",
     )  # fmt: skip
     parser.add_argument(
         "--root-path", default="",

@@ -404,7 +404,6 @@ class Runner:
         score = EvaluateRetrieval(self.plan.ks, self.plan.measures, how.engine, how.device)
         trainer = self.configuration.trainer(folder, loggers, [score, Figures()], self.verbose)
         model = self.configuration.learned(cell)
-        data = data.with_train_arrays(model.train_arrays)
         try:
             start = time.perf_counter()
             trainer.fit(model, datamodule=data)
