@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
+from udmsh_pl.images.pack import pack_images
 
 from udmsh_pl.images.folder import find_images
 from udmsh_pl.images.image_list import ImageList
-from udmsh_pl.images.pack import pack_images
 from udmsh_pl.images.transforms import eval_transform
 from udmsh_pl.safe.files import write_text
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import Self
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info
+from udmsh_pl.backbones.pixels import Runner
 from udmsh_pl.data.batches import (
     OF_VIEWS,
     FeatureRows,
@@ -25,13 +26,11 @@ from udmsh_pl.data.batches import (
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.content import broken_of
 from udmsh_pl.features.extract import FeatureExtractor
-from udmsh_pl.features.forward import Runner
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.images.broken import drop_broken
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
-from udmsh_pl.images.pack import pack_splits
 from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
+from udmsh_pl.images.usable import drop_broken
 from udmsh_pl.safe.constructors import check_constructor
 
 
@@ -54,9 +53,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
             choice. 0 for no validation
         image_size: side of the square input in pixels; None for the backbone's own
         cache_dir: folder of the feature cache
-        pack_size: copy the images into one file of the cache first, their shorter side made this
-            many pixels where it is larger: for slow disks and network drives. None reads them where
-            they lie
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
         strict: refuse pictures that cannot be decoded, which are else left out and told
@@ -81,7 +77,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
         val_queries: int = 500,
         image_size: int | None = None,
         cache_dir: Path = Path("~/.cache/udmsh-pl"),
-        pack_size: int | None = None,
         grid: int = 2,
         views: int = 0,
         strict: bool = False,
@@ -102,7 +97,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
             )
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_queries, self.views, self.train_arrays = val_queries, views, train_arrays
-        self.image_size, self.pack_size, self.cache_dir = image_size, pack_size, cache_dir
+        self.image_size, self.cache_dir = image_size, cache_dir
         self.backbone, self.weights, self.finetune = backbone, weights, finetune
         self.extractor, self.grid, self.strict = extractor, grid, strict
         self._splits: Splits | None = None
@@ -120,10 +115,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
     def splits(self) -> Splits:
         """The splits, read once a process; without broken pictures once features are open."""
         if self._splits is None:
-            splits = self.load_splits()
-            if self.pack_size is not None:
-                splits = pack_splits(splits, self.cache_dir, self.pack_size, self.num_workers)
-            self._splits = splits
+            self._splits = self.load_splits()
         return self._splits
 
     @property

@@ -6,7 +6,7 @@ Defaults and explanations are :class:`udmsh_pl.data.base.RetrievalDataModule`'s.
 from pathlib import Path
 from typing import TypedDict
 
-from udmsh_pl.features.forward import Runner
+from udmsh_pl.backbones.pixels import Runner
 
 
 class DataOptions(TypedDict, total=False):
@@ -17,7 +17,6 @@ class DataOptions(TypedDict, total=False):
     val_queries: int
     image_size: int | None
     cache_dir: Path
-    pack_size: int | None
     grid: int
     views: int
     strict: bool

@@ -27,7 +27,8 @@ from udmsh_pl.runs.hints import (
     missing_logger,
     with_shallow_models,
 )
-from udmsh_pl.images.told import told_lists, write_skipped
+from udmsh_pl.images.check import split_lines
+from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.models.renamed import RENAMED, with_new_names
 from udmsh_pl.runs.plan import Plan
@@ -92,8 +93,8 @@ class SaveRun(SaveConfigCallback):
         if isinstance(datamodule, RetrievalDataModule):
             splits, world = datamodule.splits, trainer.world_size
             write_environment(self.folder, splits.fingerprint(), str(trainer.precision), world)
-            write_skipped(splits, self.folder)
-            print("\n".join(told_lists(splits, self.folder)), flush=True)
+            write_skipped(splits.skipped, self.folder)
+            print("\n".join(split_lines(splits, self.folder)), flush=True)
 
 
 class UdmshCLI(LightningCLI):

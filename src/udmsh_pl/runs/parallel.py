@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from udmsh_pl.features.decoding import CORES
+from udmsh_pl.features.batches import CORES
 
 WORKER = "UDMSH_WORKER"  # of one launch of workers: cells that killed two of them are given up
 RANKS = "UDMSH_RANKS"

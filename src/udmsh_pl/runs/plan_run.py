@@ -15,7 +15,8 @@ from udmsh_pl.baselines.quantisers import Quantiser, quantiser_map
 from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.safe.files import sweep, write_text
-from udmsh_pl.images.told import told_lists, write_skipped
+from udmsh_pl.images.check import split_lines
+from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.reports.environment import write_environment
@@ -66,8 +67,8 @@ class PlanRun:
             precision = self.experiment.trainer_config.precision
             split = self.data.splits.fingerprint()
             write_environment(self.directory.path, split, precision, world_size())
-            write_skipped(self.data.splits, self.directory.path)
-            print("\n".join(told_lists(self.data.splits, self.directory.path)), flush=True)
+            write_skipped(self.data.splits.skipped, self.directory.path)
+            print("\n".join(split_lines(self.data.splits, self.directory.path)), flush=True)
             dropped = self.directory.drop_stale(split)
             if dropped:
                 print(f"{len(dropped)} cells are of another split or altered: not in results.csv")

@@ -1,12 +1,10 @@
-"""The only file of search/ that knows how methods are trained and what a checkpoint holds."""
+"""Checkpoints of the methods of this package, seen from a search: the network in a file."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from udmsh_pl.backbones.networks import (
     OFFLINE_BACKBONE,
@@ -17,61 +15,15 @@ from udmsh_pl.backbones.networks import (
 )
 from udmsh_pl.baselines.shallow import ShallowEncoder
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.store import Arrays
-from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models import UDMSH, UDMSHPlus
+from udmsh_pl.models import UDMSH
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
 from udmsh_pl.models.fusion import FusedEncoder
 from udmsh_pl.models.linear_path import LinearPathEncoder
-from udmsh_pl.models.optimiser import schedule
 from udmsh_pl.safe.constructors import options_of
 from udmsh_pl.safe.untrusted import check_archive
-from udmsh_pl.search.network import HashHead, PixelEncoder
+from udmsh_pl.search.graph import HashHead, PixelEncoder
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
-
-BATCH = 256
-
-
-def fit_udmsh_plus(arrays: Arrays, bits: int, steps: int, seed: int = 0) -> FusedEncoder:
-    """Train ``udmsh-plus`` on frozen features, as ``udmsh fit`` does, but without a data module,
-    logs or checkpoints.
-
-    Args:
-        arrays: float ``global_feature [N, D]`` and ``feature_map [N, C, g, g]`` of the default
-            backbone
-        bits: code length K
-        steps: optimiser steps of at most 256 pictures
-        seed: decides initial weights, batches and dropout
-
-    Returns:
-        The encoder in eval mode.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        grid = arrays["feature_map"].shape[-1]
-        model = UDMSHPlus(bits=bits, grid=grid)
-        model.load_teacher(model.fit_teacher(TrainFeatures(arrays)))
-        optimizer = torch.optim.AdamW(
-            model.parameters(), model.learning_rate, weight_decay=model.weight_decay, fused=True
-        )
-        rate = schedule(optimizer, min(model.warmup_steps, steps // 4), True, steps)
-        batches = _batches(len(arrays["global_feature"]))
-        model.train()
-        for _ in range(steps):
-            terms = model.objective({"index": next(batches)})
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            rate.step()
-    encoder: FusedEncoder = model.encoder.eval()
-    return encoder
-
-
-def _batches(count: int) -> Iterator[Tensor]:
-    size = min(BATCH, count)
-    while True:
-        yield from torch.split(torch.randperm(count)[: count - count % size], size)
 
 
 def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
