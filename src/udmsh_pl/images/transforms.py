@@ -1,6 +1,7 @@
 """From an image to a backbone's float tensor: whole for codes, random views for training."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from PIL import Image
@@ -31,12 +32,8 @@ def eval_transform(
         InputError: a size below 1.
     """
     _check_size(image_size)
-    steps = v2.Compose(_to_floats(mean, std))
-
-    def transform(image: Image.Image) -> torch.Tensor:
-        pixels: torch.Tensor = steps(tv_tensors.Image(square(image, image_size)))
-        return pixels
-
+    steps = [partial(_square, side=image_size), *_to_floats(mean, std)]
+    transform: Transform = v2.Compose(steps)
     return transform
 
 
@@ -78,6 +75,10 @@ def view_transform(
         ]
     )
     return transform
+
+
+def _square(image: Image.Image, side: int) -> torch.Tensor:
+    return tv_tensors.Image(square(image, side))
 
 
 def _to_floats(

@@ -42,16 +42,6 @@ def test_fingerprint_of_splits_knows_roles_and_missing_counts() -> None:
     assert plain.fingerprint() != Splits(FACTS, database, query, query).fingerprint()
 
 
-@pytest.mark.parametrize(
-    ("mode", "ending"),
-    [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("P", "gif")],
-)
-def test_tensors_hold_the_same_values_as_pil_images(tmp_path: Path, mode: str, ending: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (13, 21, 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(tmp_path / f"x.{ending}")
-    one = images([f"x.{ending}"], root=tmp_path)
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
 @pytest.mark.filterwarnings("error")
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
