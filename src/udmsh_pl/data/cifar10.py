@@ -2,16 +2,14 @@
 use.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torchvision import datasets
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.fetch import refuse_failed_download
-from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits, one_hot
 from udmsh_pl.images.protocol import Protocol, named
@@ -96,6 +94,7 @@ def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
     )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CIFAR10(RetrievalDataModule):
     """CIFAR-10, downloaded through torchvision.
 
@@ -111,18 +110,9 @@ class CIFAR10(RetrievalDataModule):
         split_seed: decides what the last two draw
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets"),
-        protocol: str = "10k-50k",
-        split_seed: int = 0,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.split_seed = split_seed
+    root: Path = Path("datasets")
+    protocol: str = "10k-50k"
+    split_seed: int = 0
 
     def download(self) -> None:
         """Fetch what is not there yet, through torchvision."""

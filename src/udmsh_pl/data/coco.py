@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list, read_splits, write_list
@@ -99,6 +97,7 @@ def split_official(everything: ImageList, protocol: Protocol, split_seed: int) -
     )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class COCO(RetrievalDataModule):
     """MS-COCO from the official annotations or from lists: pictures with an object of any of the 80
     categories.
@@ -121,26 +120,13 @@ class COCO(RetrievalDataModule):
             fingerprint
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets/coco"),
-        protocol: str = "2014",
-        queries: int | None = None,
-        train: int | None = None,
-        lists: Path | None = None,
-        split_seed: int = 0,
-        allow_missing: bool = False,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.queries = queries
-        self.train = train
-        self.lists = lists
-        self.split_seed = split_seed
-        self.allow_missing = allow_missing
+    root: Path = Path("datasets/coco")
+    protocol: str = "2014"
+    queries: int | None = None
+    train: int | None = None
+    lists: Path | None = None
+    split_seed: int = 0
+    allow_missing: bool = False
 
     def load_splits(self) -> Splits:
         """Read or draw the split, and look for the pictures."""

@@ -2,14 +2,13 @@
 database.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision import datasets
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.fetch import refuse_failed_download
-from udmsh_pl.data.options import DataOptions
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits, one_hot
 from udmsh_pl.images.protocol import Protocol
@@ -54,6 +53,7 @@ def load_fashion_mnist(root: Path) -> Splits:
     return Splits(PROTOCOL, query=parts["test"], train=parts["train"], database=parts["train"])
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FashionMNIST(RetrievalDataModule):
     """All of Fashion-MNIST: 10,000 queries against 60,000 database images, which are also the train
     set; 10 classes.
@@ -63,14 +63,7 @@ class FashionMNIST(RetrievalDataModule):
             are used
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets"),
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
+    root: Path = Path("datasets")
 
     def download(self) -> None:
         """Fetch what is not there yet, through torchvision."""

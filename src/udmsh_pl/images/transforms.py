@@ -78,7 +78,8 @@ def view_transform(
 
 
 def _square(image: Image.Image, side: int) -> torch.Tensor:
-    return tv_tensors.Image(square(image, side))
+    pixels: torch.Tensor = tv_tensors.Image(square(image, side))
+    return pixels
 
 
 def _to_floats(

@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +16,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from udmsh_pl.baselines import ShallowHash
-from udmsh_pl.safe.constructors import takes
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
+from udmsh_pl.runs.checkpoints import import_class
 from udmsh_pl.runs.lightning_cli import (
     SHARED_WITH_DATA,
     OneLineParser,
@@ -187,7 +187,7 @@ class Experiment:
         """Class of a method, whose settings are checked by building it once."""
         where = f"{self.source}: method {name!r}"
         path = self._class_path(name)
-        kind = import_class(path, where)
+        kind: type = import_class(path, where)
         if not issubclass(kind, ShallowHash | HashingModule):
             raise InputError(f"{where}: {path} is neither a ShallowHash nor a HashingModule")
         self.kinds[name] = kind
@@ -207,8 +207,11 @@ class Experiment:
         own: dict[str, Any] = method.get("init_args") or {}
         if issubclass(self.kinds[name], ShallowHash):
             return own
-        kind, wanted = self.kinds[name], ("backbone", "weights", "grid")
-        shared = {key: base[key] for key in wanted if key in base and takes(kind, key)}
+        taken, wanted = (
+            inspect.signature(self.kinds[name]).parameters,
+            ("backbone", "weights", "grid"),
+        )
+        shared = {key: base[key] for key in wanted if key in base and key in taken}
         return {**shared, **own}
 
     def _build(self, name: str, own: dict[str, Any]) -> Any:
@@ -230,22 +233,3 @@ class Experiment:
             raise InputError(f"{where}: {str(error).removeprefix('method.')}") from error
         except (ArgumentError, TypeError, ValueError) as error:
             raise InputError(f"{where}: {one_line(str(error))}") from error
-
-
-def import_class(path: str, where: str) -> type:
-    """The class that a dotted path names, also of a module in the current folder.
-
-    Raises:
-        InputError: there is no such module or class.
-    """
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{where}: class_path {path!r}: {error}") from error
-    kind = getattr(module, name, None)
-    if not isinstance(kind, type):
-        near = difflib.get_close_matches(name, dir(module), n=1)
-        hint = f"; did you mean {module_name}.{near[0]}?" if near else ""
-        raise InputError(f"{where}: {module_name} has no class {name!r}{hint}")
-    return kind

@@ -17,7 +17,14 @@ from lightning.pytorch.cli import (
 
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.run_folder import run_folder
-from udmsh_pl.runs.checkpoints import check_checkpoint, check_fits, class_of, newest_checkpoint
+from udmsh_pl.runs.checkpoints import (
+    check_checkpoint,
+    check_fits,
+    class_of,
+    import_class,
+    newest_checkpoint,
+    settings_of,
+)
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sweep
@@ -30,7 +37,6 @@ from udmsh_pl.runs.hints import (
 from udmsh_pl.images.check import split_lines
 from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
-from udmsh_pl.models.renamed import RENAMED, with_new_names
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.retrieval.engine import Evaluation
@@ -125,15 +131,12 @@ class UdmshCLI(LightningCLI):
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
         given = cast("list[str]", args)
         check_class_names(given)
-        self.config = parser.parse_args(with_new_options(with_shallow_models(given)))
+        self.config = parser.parse_args(with_shallow_models(given))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's backbone, and let a configuration carry a plan."""
         for name in SHARED_WITH_DATA:
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
-        parser.link_arguments(
-            "model.train_arrays", "data.init_args.train_arrays", apply_on="instantiate"
-        )
         parser.add_class_arguments(Plan, "reproduce")
         parser.add_class_arguments(Evaluation, "evaluation")
         told = "validate, test, predict: take random weights where no checkpoint is given"
@@ -196,9 +199,17 @@ class UdmshCLI(LightningCLI):
         """Take the settings that a checkpoint was trained with, once the file has been checked."""
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
-        if path not in (None, *NO_FILES):
-            check_checkpoint(Path(path), self._raw, str(self.config[command].model.class_path))
-        super()._parse_ckpt_path()
+        if path in (None, *NO_FILES):
+            return
+        given = str(self.config[command].model.class_path)
+        check_checkpoint(Path(path), self._raw, given)
+        settings = settings_of(Path(path))
+        kind = settings.pop("_class_path", None)
+        former = import_class(kind or given, f"--ckpt_path {path}").former_options
+        model = {name: value for name, value in settings.items() if name not in former}
+        if kind:
+            model = {"class_path": kind, "dict_kwargs": model}
+        self.config = self.parser.parse_object({command: {"model": model}}, self.config)
 
 
 def class_of_checkpoint(args: Sequence[str]) -> list[str]:
@@ -216,19 +227,6 @@ def class_of_checkpoint(args: Sequence[str]) -> list[str]:
             kind = None if path in ("", *NO_FILES) else class_of(Path(path))
             return ["--model", kind] if kind else []
     return []
-
-
-def with_new_options(args: Sequence[str]) -> list[str]:
-    """Options of the command line under their new names; warns of each old one."""
-    found = []
-    for option in args:
-        name, sign, value = option.partition("=")
-        old = name.rpartition(".")[2]
-        if name.startswith("--model.") and old in RENAMED:
-            with_new_names({old: value})
-            name = name.removesuffix(old) + RENAMED[old]
-        found.append(name + sign + value)
-    return found
 
 
 def _has_checkpoint(trainer: Namespace) -> bool:

@@ -10,8 +10,7 @@ from typing import Any, Literal, cast
 from lightning import seed_everything
 
 from udmsh_pl import __version__
-from udmsh_pl.baselines.cosine import cosine_map
-from udmsh_pl.baselines.quantisers import Quantiser, quantiser_map
+from udmsh_pl.baselines.references import Quantiser, cosine_map, quantiser_map
 from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.safe.files import sweep, write_text
@@ -135,7 +134,6 @@ class PlanRun:
         callbacks = [score, Figures()]
         trainer = self.experiment.trainer(folder, loggers, callbacks, self.verbose)
         model = self.experiment.learned(cell)
-        data = data.with_train_arrays(model.train_arrays)
         try:
             return run_learned(model, data, trainer, folder / "last.ckpt")
         finally:

@@ -17,10 +17,7 @@ from udmsh_pl.baselines.shallow import ShallowEncoder
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import UDMSH
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
-from udmsh_pl.models.fusion import FusedEncoder
-from udmsh_pl.models.linear_path import LinearPathEncoder
-from udmsh_pl.safe.constructors import options_of
+from udmsh_pl.models.heads import DualBranchEncoder, FusedEncoder, LinearEncoder
 from udmsh_pl.safe.untrusted import check_archive
 from udmsh_pl.search.graph import HashHead, PixelEncoder
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
@@ -42,7 +39,7 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     encoder: Any = module.encoder
     if isinstance(encoder, ShallowEncoder):
         encoder = encoder.as_linear()
-    known = FusedEncoder, DualBranchEncoder, LinearPathEncoder, LinearEncoder
+    known = FusedEncoder, DualBranchEncoder, LinearEncoder
     if type(encoder) not in known or (
         type(module).logits is not HashingModule.logits
         or type(module).forward not in (HashingModule.forward, UDMSH.forward)
@@ -110,8 +107,6 @@ def _arguments(encoder: Any) -> dict[str, Any]:
         found |= {"map_channels": conv.in_channels, "spatial_hidden": conv.out_channels}
         found["pooling"] = encoder.spatial_branch[-1].kind
     found["batch_norm"] = not isinstance(follows, torch.nn.ReLU)
-    if isinstance(encoder, LinearPathEncoder):
-        found["grid"] = encoder.grid
     return found
 
 
@@ -147,10 +142,11 @@ def _module(path: Path, options: dict[str, Any], state: dict[str, Any]) -> Hashi
     tried = []
     named = str(options.get("_class_path", "")).rpartition(".")[2]
     for method in sorted(_methods(), key=lambda method: method.__name__ != named):
-        if not set(known) <= options_of(method, HashingModule):
+        options = {name: known[name] for name in known if name not in method.former_options}
+        if not set(options) <= set(inspect.signature(method).parameters):
             continue
         try:
-            module = method(**known)
+            module = method(**options)
             module.load_state_dict(state)
         except (RuntimeError, TypeError) as error:
             tried.append(f"{method.__name__}: {' '.join(str(error).split())[:80]}")

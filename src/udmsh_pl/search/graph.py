@@ -25,9 +25,13 @@ from udmsh_pl.backbones.networks import (
 from udmsh_pl.backbones.openvino import convert, has_openvino
 from udmsh_pl.backbones.pixels import PixelFeatures
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.encoder import DualBranchEncoder, LinearEncoder
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
-from udmsh_pl.models.linear_path import LinearPathEncoder
+from udmsh_pl.models.heads import (
+    DualBranchEncoder,
+    FusedEncoder,
+    FusedFeature,
+    LinearEncoder,
+    side_by_side,
+)
 from udmsh_pl.safe.files import atomic_path, sha256_file
 from udmsh_pl.search.spec import GRAPH, WEIGHTS, EncoderSpec, check_files, write_spec
 
@@ -103,7 +107,6 @@ class PixelEncoder(PixelFeatures):
 ENCODERS: Mapping[str, type[Any]] = {
     "FusedEncoder": FusedEncoder,
     "DualBranchEncoder": DualBranchEncoder,
-    "LinearPathEncoder": LinearPathEncoder,
     "LinearEncoder": LinearEncoder,
     "SignEncoder": SignEncoder,
 }

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule, Trainer
+from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
 from udmsh_pl.backbones.pixels import Forward, best_runner, forward_of
-from udmsh_pl.data.batches import FeatureRows, Shuffle, TrainLoader, whole_batch
+from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.features.batches import passes
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.images.ahead import batched
 from udmsh_pl.models import UDMSHPlus
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.search.checkpoint import spec_of
 from udmsh_pl.search.graph import HashHead, PixelEncoder, SignEncoder, write_network
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
@@ -131,8 +131,9 @@ def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEnco
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on loaders and loggers
             torch.manual_seed(seed)
-            model = UDMSHPlus(bits=bits, grid=features["feature_map"].shape[-1])
-            model.warmup_steps = min(model.warmup_steps, steps // 4)
+            model = UDMSHPlus(
+                bits=bits, grid=features["feature_map"].shape[-1], warmup_steps=min(50, steps // 4)
+            )
             trainer = Trainer(
                 max_steps=steps,
                 max_epochs=-1,
@@ -144,28 +145,11 @@ def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEnco
                 use_distributed_sampler=False,
                 plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
             )
-            trainer.fit(model, datamodule=_InMemory(features))
+            trainer.fit(model, datamodule=FeatureData(TrainFeatures(features), TRAIN_BATCH))
     finally:
         log.setLevel(level)
     encoder: FusedEncoder = model.encoder.cpu().eval()
     return encoder
-
-
-class _InMemory(LightningDataModule):
-    """Features of a collection, and shuffled batches of their rows."""
-
-    def __init__(self, features: Features) -> None:
-        super().__init__()
-        self.train_features = TrainFeatures(features)
-        self.rows = FeatureRows(np.zeros((len(features["global_feature"]), 0), np.bool_), {})
-
-    def train_dataloader(self) -> TrainLoader:
-        count = len(self.rows)
-        size = min(TRAIN_BATCH, count)
-        order = Shuffle(self.rows, 1, 0, count - count % size)
-        return TrainLoader(
-            self.rows, batch_size=size, sampler=order, drop_last=True, collate_fn=whole_batch
-        )
 
 
 def encode_features(

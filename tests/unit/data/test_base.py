@@ -2,14 +2,17 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from udmsh_pl import baselines
 from udmsh_pl.data import ListFiles
-from udmsh_pl.data.base import FeatureRows
+from udmsh_pl.data.batches import FeatureRows, train_loader
+from udmsh_pl.models import UDMSH, UDMSHPlus
 
 
 @pytest.fixture
@@ -54,19 +57,21 @@ def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:
     )
 
 
-def test_train_arrays_are_what_a_batch_holds_and_a_copy_shares_what_is_open(folder: Path) -> None:
+def test_a_train_batch_holds_what_the_method_learns_from(folder: Path) -> None:
     data = module(folder, views=2)
     data.prepare_data()
-    some = data.with_train_arrays(("global_feature", "nothing"))
-    assert type(some) is ListFiles
-    assert some.splits is data.splits
-    assert some.features("train") is data.features("train")
-    batch = next(iter(some.train_dataloader()))
-    assert set(batch) == {"global_feature", "labels", "index"}
-    assert set(next(iter(some.with_train_arrays(()).train_dataloader()))) == {"labels", "index"}
     whole = {"global_feature", "feature_map", "views", "view_maps", "labels", "index"}
-    for every in (data, some.with_train_arrays(None)):
-        assert set(next(iter(every.train_dataloader()))) == whole
+    assert set(next(iter(data.train_dataloader()))) == whole
+    tiny: dict[str, Any] = {"backbone": data.backbone, "weights": data.weights, "hidden": 8}
+    for method, held in (
+        (UDMSH(**tiny), {"global_feature", "feature_map"}),
+        (UDMSH(branches="global", teacher="global", **tiny), {"global_feature"}),
+        (baselines.CIBHash(**tiny), {"views"}),
+        (baselines.WCH(**tiny), {"views", "view_maps"}),
+        (UDMSHPlus(dims=8, **tiny), {"clean", "shown", "compared", "targets"}),
+    ):
+        loader = train_loader(data.train_features, method, 8)
+        assert set(next(iter(loader))) == held | {"labels", "index"}
 
 
 def test_train_features_are_known_by_their_stores(folder: Path) -> None:

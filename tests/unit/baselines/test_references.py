@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from udmsh_pl.baselines.quantisers import quantiser_map, reconstructions
+from udmsh_pl.baselines.references import quantiser_map, reconstructions
 from udmsh_pl.errors import InputError
 
 BITS = 16

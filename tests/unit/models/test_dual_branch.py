@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.encoder import DualBranchEncoder, SpatialPool
+from udmsh_pl.models.heads import DualBranchEncoder, SpatialPool
 
 
 @pytest.mark.parametrize("bits", [1, 12, 64, 1024])
