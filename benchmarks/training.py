@@ -18,9 +18,9 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
+from udmsh_pl.backbones.pixels import forward_of
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
 from udmsh_pl.data import FashionSample
-from udmsh_pl.features.forward import forward_of
 from udmsh_pl.images.image_list import ImageDataset
 from udmsh_pl.images.transforms import eval_transform, view_transform
 from udmsh_pl.models import UDMSH, build_backbone
@@ -135,7 +135,7 @@ def backbone_epoch(data: FashionSample, backbone: torch.nn.Module, size: int) ->
     """Seconds of the backbone alone for all train images, from those for ``IMAGES`` of them."""
     images = data.splits.train
     transform = eval_transform(size, (0.5,) * 3, (0.5,) * 3)
-    pixels = torch.stack([transform(images.load_tensor(row)) for row in range(IMAGES)])
+    pixels = torch.stack([transform(images.load(row)) for row in range(IMAGES)])
     start = time.perf_counter()
     with torch.inference_mode():
         for part in pixels.split(64):
@@ -169,7 +169,7 @@ def without_store() -> FashionSample:
     for split in ("train", "query"):
         images = data.splits.by_name()[split]
         parts = [
-            forward(torch.stack([transform(images.load_tensor(row)) for row in rows.tolist()]))
+            forward(torch.stack([transform(images.load(row)) for row in rows.tolist()]))
             for rows in torch.arange(len(images)).split(64)
         ]
         names = ("global_feature", "feature_map")

@@ -18,7 +18,7 @@ from PIL import Image
 from udmsh_pl.search import HashEncoder, ImageIndex
 from udmsh_pl.search import encoder as encoder_module
 from udmsh_pl.search.build import build_index
-from udmsh_pl.search.runners import Encoded
+from udmsh_pl.search.encoder import Encoded
 from udmsh_pl.search.spec import EncoderSpec, write_spec
 
 SIDE, BITS, DIMS = 32, 16, 48

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.broken import find_broken
 from udmsh_pl.images.check import broken_lines, check_splits
-from udmsh_pl.images.folder import look_through, told_skipped
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import check_names, read_list, write_list
 from udmsh_pl.images.manifest import read_manifest
+from udmsh_pl.images.usable import find_broken
+from udmsh_pl.images.walk import skipped_line, walk
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.shipped import plan_file, plans
 from udmsh_pl.safe.untrusted import exists
@@ -141,9 +141,9 @@ def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
     """
     skipped: Mapping[str, str] = {}
     if path.is_dir():
-        found = look_through(path)
+        found = walk(path)
         skipped = found.skipped
-        images = ImageList(found.names, np.zeros((len(found.names), 0), np.bool_), path)
+        images = ImageList(list(found.files), np.zeros((len(found.files), 0), np.bool_), path)
     elif path.suffix.lower() in (".csv", ".parquet", ".pq"):
         parts = read_manifest(path, root or path.parent).values()
         names = list(dict.fromkeys(name for part in parts for name in part.names))
@@ -152,7 +152,7 @@ def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
         images = read_list(path, root or path.parent, labels="any")
     if not len(images):
         raise InputError(
-            f"{path}: no images here ({told_skipped(skipped)}); give the folder of your images"
+            f"{path}: no images here ({skipped_line(skipped)}); give the folder of your images"
         )
     broken = find_broken(images, workers)
     _print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")

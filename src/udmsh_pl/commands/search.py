@@ -6,7 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-from udmsh_pl.backbones.openvino_core import import_openvino
 from udmsh_pl.search.defaults import SHORTLIST
 
 
@@ -30,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Search and print, most alike first."""
     # NumPy's second thread would spin for some 50 ms on the core that loads the network
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from udmsh_pl.backbones.openvino import import_openvino
+
     import_openvino()
     from udmsh_pl.search.encoder import HashEncoder
 

@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info
+from udmsh_pl.backbones.pixels import Runner
 from udmsh_pl.data.batches import OF_VIEWS, FeatureRows, TrainLoader, train_loader, whole_batch
 from udmsh_pl.errors import InputError, check_class_options
 from udmsh_pl.features.content import broken_of
 from udmsh_pl.features.extract import FeatureExtractor
-from udmsh_pl.features.forward import Runner
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.images.broken import drop_broken
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
-from udmsh_pl.images.pack import pack_splits
 from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
+from udmsh_pl.images.usable import drop_broken
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -46,9 +45,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
             choice. 0 for no validation
         image_size: side of the square input in pixels; None for the backbone's own
         cache_dir: folder of the feature cache
-        pack_size: copy the images into one file of the cache first, their shorter side made this
-            many pixels where it is larger: for slow disks and network drives. None reads them where
-            they lie
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
         strict: refuse pictures that cannot be decoded, which are else left out and told
@@ -64,7 +60,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
     val_queries: int = 500
     image_size: int | None = None
     cache_dir: Path = Path("~/.cache/udmsh-pl")
-    pack_size: int | None = None
     grid: int = 2
     views: int = 0
     strict: bool = False
@@ -100,10 +95,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
     def splits(self) -> Splits:
         """The splits, read once a process; without broken pictures once features are open."""
         if self._splits is None:
-            splits = self.load_splits()
-            if self.pack_size is not None:
-                splits = pack_splits(splits, self.cache_dir, self.pack_size, self.num_workers)
-            self._splits = splits
+            self._splits = self.load_splits()
         return self._splits
 
     @property

@@ -9,8 +9,8 @@ from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.images.folder import FolderLabels, folder_protocol, load_tree
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.manifest import read_manifest
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.split import draw
+from udmsh_pl.images.usable import drop_missing
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

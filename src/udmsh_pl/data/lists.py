@@ -6,8 +6,8 @@ from pathlib import Path
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol
+from udmsh_pl.images.usable import drop_missing
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,9 +12,9 @@ from udmsh_pl.data.official import drawn_splits, fetch, refuse_failed_download, 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_splits
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol, named, resized
 from udmsh_pl.images.split import draw
+from udmsh_pl.images.usable import drop_missing
 
 HOME = "https://press.liacs.nl/mirflickr/mirdownload.html"
 _FILES = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"

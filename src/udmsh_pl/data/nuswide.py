@@ -13,9 +13,9 @@ from udmsh_pl.data.official import drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_splits
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol, named, resized
 from udmsh_pl.images.split import draw, draw_per_label
+from udmsh_pl.images.usable import drop_missing
 
 HOME = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 _21 = Protocol(

@@ -27,7 +27,8 @@ from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.evaluate import evaluate_model
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.told import told_lists, write_skipped
+from udmsh_pl.images.check import split_lines
+from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.reports.results import Cell, Result
@@ -322,8 +323,8 @@ class Runner:
             precision = self.configuration.trainer_config.precision
             split = self.data.splits.fingerprint()
             write_environment(self.directory.path, split, precision, world_size())
-            write_skipped(self.data.splits, self.directory.path)
-            print("\n".join(told_lists(self.data.splits, self.directory.path)), flush=True)
+            write_skipped(self.data.splits.skipped, self.directory.path)
+            print("\n".join(split_lines(self.data.splits, self.directory.path)), flush=True)
             self.directory.take_over()
             if left := self.directory.left_out():
                 print(f"{len(left)} cells are of another split or altered: not in results.csv")

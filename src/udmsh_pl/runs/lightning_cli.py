@@ -22,7 +22,8 @@ from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.figures import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.told import told_lists, write_skipped
+from udmsh_pl.images.check import split_lines
+from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.retrieval.evaluation import Evaluation
@@ -100,8 +101,8 @@ class SaveRun(SaveConfigCallback):
         if isinstance(datamodule, RetrievalDataModule):
             splits, world = datamodule.splits, trainer.world_size
             write_environment(self.folder, splits.fingerprint(), str(trainer.precision), world)
-            write_skipped(splits, self.folder)
-            print("\n".join(told_lists(splits, self.folder)), flush=True)
+            write_skipped(splits.skipped, self.folder)
+            print("\n".join(split_lines(splits, self.folder)), flush=True)
 
 
 class UdmshCLI(LightningCLI):

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.decoding import CORES
+from udmsh_pl.features.batches import CORES
 from udmsh_pl.features.shards import Shard
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory

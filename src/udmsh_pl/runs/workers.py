@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from udmsh_pl.features.decoding import CORES
+from udmsh_pl.features.batches import CORES
 
 WORKER = "UDMSH_WORKER"  # of one launch of workers: cells that killed two of them are given up
 RANKS = "UDMSH_RANKS"

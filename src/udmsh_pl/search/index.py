@@ -16,8 +16,14 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.search import store
 from udmsh_pl.search.defaults import SHORTLIST
 from udmsh_pl.search.encoder import Codes, HashEncoder
-from udmsh_pl.search.pictures import FileFacts, facts_of, find_pictures
-from udmsh_pl.search.reading import Report, encoded, read_files
+from udmsh_pl.search.pictures import (
+    FileFacts,
+    Report,
+    encoded,
+    facts_of,
+    find_pictures,
+    read_files,
+)
 from udmsh_pl.search.searcher import Match, Searcher, with_lists
 from udmsh_pl.search.segment import Rows, write_segment
 
@@ -145,12 +151,17 @@ class ImageIndex:
         with store.writing(self.path):
             self._reload()
             root = self._root(folder, moved)
-            found = find_pictures(root)
+            walked = find_pictures(root)
+            found = {
+                name: FileFacts(facts.st_size, facts.st_mtime_ns)
+                for name, facts in walked.files.items()
+            }
             known = {name: row for row, name in enumerate(self.rows.names)}
             own = {name: row for name, row in known.items() if not Path(name).is_absolute()}
             gone = [row for name, row in own.items() if name not in found]
             fresh = [name for name in found if not self._same(known.get(name), found[name])]
             report = Report(deleted=len(gone), unchanged=len(found) - len(fresh))
+            report.skipped = walked.skipped
             self._write(root, fresh, gone, report, recall)
         return report
 

@@ -17,8 +17,8 @@ from udmsh_pl.baselines.shallow import (
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import pack_codes
 from udmsh_pl.runs.lightning_cli import SHALLOW, long_form
+from udmsh_pl.search.checkpoint import read_checkpoint
 from udmsh_pl.search.encoder import HashEncoder
-from udmsh_pl.search.learned import read_checkpoint
 
 FEATURES = np.random.default_rng(0).standard_normal((200, 24)).astype(np.float32)
 ARRAYS = {"global_feature": FEATURES.astype(np.float16)}

@@ -29,25 +29,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def module(folder: Path, views: int = 0, pack_size: int | None = None) -> ListFiles:
+def module(folder: Path, views: int = 0) -> ListFiles:
     return ListFiles(
         root=folder, query=folder / "query.txt", database=folder / "database.txt",
         cache_dir=folder / "cache", image_size=32, extractor="torch", batch_size=4, num_workers=0,
-        views=views, pack_size=pack_size,
+        views=views,
     )  # fmt: skip
-
-
-def test_packed_images_give_the_same_features_from_one_file(folder: Path) -> None:
-    apart, packed = module(folder), module(folder, pack_size=64)
-    packed.prepare_data()
-    assert len(list((folder / "cache").glob("*.pack"))) == 2
-    for image in folder.glob("*.png"):
-        image.rename(image.with_suffix(".away"))
-    again = packed.features("database")["global_feature"]
-    for image in folder.glob("*.away"):
-        image.rename(image.with_suffix(".png"))
-    np.testing.assert_array_equal(again, apart.features("database")["global_feature"])
-    assert packed.splits.fingerprint() == apart.splits.fingerprint()
 
 
 def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.search import ImageIndex, reading
+from udmsh_pl.search import ImageIndex, pictures
 from udmsh_pl.search.store import MANIFEST
 
 from .conftest import draw
@@ -34,13 +34,13 @@ def snapshot(index: ImageIndex) -> dict[str, tuple[bytes, bytes, bytes]]:
 def encoded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that are decoded from here on."""
     seen: list[str] = []
-    original = reading.decode
+    original = pictures.decode
 
-    def recording(content: bytes, name: str, side: int) -> reading.Picture:
+    def recording(content: bytes, name: str, side: int) -> pictures.Picture:
         seen.append(Path(name).name)
         return original(content, name, side)
 
-    monkeypatch.setattr(reading, "decode", recording)
+    monkeypatch.setattr(pictures, "decode", recording)
     return seen
 
 

@@ -1,21 +1,50 @@
-"""A frozen backbone's forward pass from bytes to two features, by torch or OpenVINO."""
+"""From pixels to a backbone's two features: on GPUs, by torch on a CPU, or by OpenVINO."""
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from udmsh_pl.backbones.networks import Backbone, build_backbone
-from udmsh_pl.backbones.openvino_core import openvino_core
+from udmsh_pl.backbones.openvino import CHUNK, Graph, convert, has_openvino
 from udmsh_pl.errors import InputError
 
 Runner = Literal["auto", "torch", "openvino"]
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
-CHUNK = 8  # images at a time stay in a CPU's caches: 1.6 times faster than 64
+
+
+class PixelFeatures(nn.Module):
+    """``uint8 [B, 3, S, S] -> (global feature [B, D], pooled feature map [B, C, g, g])``.
+
+    Pixels are normalised and the map is averaged where the backbone runs: a quarter of the bytes go
+    in, a tenth come out.
+
+    Args:
+        backbone: in eval mode
+        grid: g
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, grid: int) -> None:
+        super().__init__()
+        self.backbone, self.grid = backbone, grid
+        self.register_buffer("mean", torch.tensor(backbone.info.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(backbone.info.std)[:, None, None])
+
+    def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class; a plain tuple, which exporters trace."""
+        found = self.backbone((pixels.float() / 255 - self.mean) / self.std)
+        return found.global_feature, adaptive_avg_pool2d(found.feature_map, self.grid)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        return self.features(pixels)
 
 
 # the splits of a data set come one after the other, and conversion takes seconds
@@ -34,24 +63,43 @@ def forward_of(
         runner: ``torch`` or ``openvino``
         size: side of the input in pixels
         grid: the feature map is averaged to grid x grid positions
+
+    Raises:
+        InputError: OpenVINO is not installed.
     """
     built = build_backbone(backbone, weights)
     built.settle(size)
-    network = _FromPixels(built, grid).eval()
+    network = PixelFeatures(built, grid).eval()
     if runner == "openvino":
-        return _openvino_forward(network, size)
+        try:
+            graph = Graph(convert(network, size), streams=torch.get_num_threads())
+        except ImportError as error:
+            raise InputError(
+                "--data.extractor openvino needs the extra: pip install 'udmsh-pl[extract]'"
+            ) from error
+
+        def by_openvino(pixels: Tensor) -> tuple[Tensor, Tensor]:
+            feature, pooled = (torch.from_numpy(part) for part in graph(pixels.numpy()))
+            return feature, pooled
+
+        return by_openvino
     gpus = [torch.device("cuda", number) for number in range(gpu_count())]
     if gpus:
         return replicated(network, gpus)
     network = network.to(memory_format=torch.channels_last)
 
-    def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def by_torch(pixels: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
             blocks = torch.split(pixels, CHUNK)
             parts = [network(block.to(memory_format=torch.channels_last)) for block in blocks]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
-    return forward
+    return by_torch
+
+
+def best_runner() -> Runner:
+    """OpenVINO where it is installed and there is no GPU, else torch."""
+    return "openvino" if has_openvino() and not gpu_count() else "torch"
 
 
 def gpu_count() -> int:
@@ -89,65 +137,5 @@ def replicated(network: torch.nn.Module, devices: Sequence[torch.device]) -> For
             found = run(pixels, half=True)
             whole = all(bool(torch.isfinite(part).all()) for part in found)
             return found if whole else run(pixels, half=False)
-
-    return forward
-
-
-class _FromPixels(torch.nn.Module):
-    """Normalises, runs the backbone and pools its map where the backbone runs: a quarter of the
-    bytes go in, a tenth come out.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, backbone: Backbone, grid: int) -> None:
-        super().__init__()
-        self.network, self.grid = backbone, grid
-        self.register_buffer("mean", torch.tensor(backbone.info.mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(backbone.info.std)[:, None, None])
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network((pixels.float() / 255 - self.mean) / self.std)
-        pooled = torch.nn.functional.adaptive_avg_pool2d(features.feature_map, self.grid)
-        return features.global_feature, pooled  # a plain tuple, since OpenVINO traces this
-
-
-def _openvino_forward(backbone: torch.nn.Module, size: int) -> Forward:
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError(
-            "--data.extractor openvino needs the extra: pip install 'udmsh-pl[extract]'"
-        ) from error
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # tracing warns of shape checks, which one backbone always passes alike
-        model = openvino.convert_model(
-            backbone, example_input=torch.zeros(1, 3, size, size, dtype=torch.uint8)
-        )
-    model.reshape([-1, 3, size, size])
-    # one stream a core, each with its own few images: all cores in one small layer would wait for
-    # each other
-    options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": str(torch.get_num_threads())}
-    compiled = openvino_core().compile_model(model, "CPU", options)
-    streams = openvino.AsyncInferQueue(compiled)
-
-    def forward(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        answers: dict[int, tuple[Tensor, Tensor]] = {}
-
-        def keep(request: Any, part: int) -> None:
-            feature, pooled = (
-                torch.from_numpy(request.get_output_tensor(place).data.copy()) for place in (0, 1)
-            )
-            answers[part] = feature, pooled
-
-        streams.set_callback(keep)
-        for part, block in enumerate(torch.split(pixels, CHUNK)):
-            streams.start_async({0: block.numpy()}, part)
-        streams.wait_all()
-        features, pooled = zip(*(answers[part] for part in sorted(answers)), strict=True)
-        return torch.cat(features), torch.cat(pooled)
 
     return forward

@@ -1,11 +1,10 @@
-"""The only file of search/ that knows how methods are trained and what a checkpoint holds."""
+"""Checkpoints of the methods of this package, seen from a search: the network in a file."""
 
 import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
 
 from udmsh_pl.backbones.networks import (
     OFFLINE_BACKBONE,
@@ -15,50 +14,13 @@ from udmsh_pl.backbones.networks import (
     weights_id,
 )
 from udmsh_pl.baselines.shallow import ShallowEncoder
-from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.store import Arrays
-from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models import UDMSH, UDMSHPlus
+from udmsh_pl.models import UDMSH
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.heads import DualBranchEncoder, FusedEncoder, LinearEncoder
 from udmsh_pl.safe.untrusted import check_archive
-from udmsh_pl.search.network import HashHead, PixelEncoder
+from udmsh_pl.search.graph import HashHead, PixelEncoder
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
-
-BATCH = 256
-
-
-def fit_udmsh_plus(arrays: Arrays, bits: int, steps: int, seed: int = 0) -> FusedEncoder:
-    """Train ``udmsh-plus`` on frozen features, as ``udmsh fit`` does, but without a data module,
-    logs or checkpoints.
-
-    Args:
-        arrays: float ``global_feature [N, D]`` and ``feature_map [N, C, g, g]`` of the default
-            backbone
-        bits: code length K
-        steps: optimiser steps of at most 256 pictures
-        seed: decides initial weights, batches and dropout
-
-    Returns:
-        The encoder in eval mode.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        grid = arrays["feature_map"].shape[-1]
-        model = UDMSHPlus(bits=bits, grid=grid, warmup_steps=min(50, steps // 4))
-        trainer = Trainer(
-            accelerator="cpu",
-            max_steps=steps,
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(model, datamodule=FeatureData(TrainFeatures(arrays), BATCH))
-    encoder: FusedEncoder = model.encoder.eval()
-    return encoder
 
 
 def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:

