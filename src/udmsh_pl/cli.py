@@ -41,6 +41,10 @@ def main(args: Sequence[str] | None = None) -> None:
     # Lightning and jsonargparse against newer versions of each other; nothing a user can mend
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names on a disk may be no UTF-8, and streams too
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
     try:
         if any("\0" in argument for argument in arguments):
             raise InputError("an argument holds a NUL, which no name of a file can")

@@ -15,7 +15,7 @@ from udmsh_pl.search import store
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.pictures import find_pictures
 from udmsh_pl.search.reading import Read, Report, encoded, read_files, rows_of
-from udmsh_pl.search.searcher import with_lists
+from udmsh_pl.search.searching import with_lists
 from udmsh_pl.search.segment import FILES, Rows, Segment, blocks, write_segment
 from udmsh_pl.search.spec import EncoderSpec
 

@@ -21,26 +21,13 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import ENDINGS, UnreadablePicture, no_picture
 from udmsh_pl.images.decode import decode as decode_rgb
 from udmsh_pl.safe.untrusted import read_file
-from udmsh_pl.search.segment import DIGEST_BYTES
+from udmsh_pl.search.segment import DIGEST_BYTES, FileFacts
 
 THUMBNAIL_SIDE = 192  # pixels of the longer side
 AHEAD = 4  # pictures a thread that may wait, decoded, for the encoder
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """What tells, without reading it, that a file is the one that was indexed.
-
-    Args:
-        size: bytes
-        mtime_ns: time of the last change, nanoseconds
-    """
-
-    size: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -82,9 +69,8 @@ def find_pictures(folder: Path) -> dict[str, FileFacts]:
 
 
 def facts_of(path: Path) -> FileFacts:
-    """Size and time of change of a file."""
-    facts = path.stat()
-    return FileFacts(facts.st_size, facts.st_mtime_ns)
+    """What shows that a file has changed."""
+    return FileFacts.of(path.stat())
 
 
 def digest_of(content: bytes) -> bytes:
