@@ -29,8 +29,8 @@ from udmsh_pl.models.fusion import FusedEncoder, side_by_side
 from udmsh_pl.retrieval import evaluate_codes
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.search.learned import fit_udmsh_plus
-from udmsh_pl.search.searching import CODE_SHARE, SHORTLIST, reranked, shortlist
 from udmsh_pl.search.network import pack_bits, to_int8
+from udmsh_pl.search.searching import CODE_SHARE, SHORTLIST, reranked, shortlist
 from udmsh_pl.search.train import BITS, steps_for
 
 KS = (1, 10, 100)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.transforms import eval_transform
-from udmsh_pl.search.searching import cosines, likeness, shortlist
 from udmsh_pl.search.pictures import decode, find_pictures, in_order, square
+from udmsh_pl.search.searching import cosines, likeness, shortlist
 
 from .conftest import draw
 
