@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import SIDE as SQUARE
 from udmsh_pl.search.overlap import Details, Relation, details_of, open_thumbnail, overlap
 from udmsh_pl.search.pictures import digest_of, read_bytes
-from udmsh_pl.search.segment import Rows
+from udmsh_pl.search.segment import FileFacts, Rows
 from udmsh_pl.search.verification import SIDE, largest_difference
 
 RADIUS = 24  # bits of 64 that copies may differ in; 22 were the most of 400 copies
@@ -188,6 +189,20 @@ def rotation_candidates(signatures: Floats) -> list[tuple[int, int]]:
     )
 
 
+class _File(NamedTuple):
+    """Where a row's file is now.
+
+    Args:
+        is_link: a symbolic link
+        key: device and inode; None if it cannot be reached
+        unchanged: it seems to be what was indexed
+    """
+
+    is_link: bool
+    key: tuple[int, int] | None
+    unchanged: bool
+
+
 class _Pictures:
     """The different contents among rows, each by the file that is best kept, and comparisons."""
 
@@ -200,30 +215,30 @@ class _Pictures:
         contents: dict[int, list[int]] = {}
         for row, content in enumerate(which.ravel().tolist()):
             contents.setdefault(content, []).append(row)
-        families = [sorted(family, key=self.rank) for family in contents.values()]
+        families = [
+            sorted(family, key=self.rank) if len(family) > 1 else family
+            for family in contents.values()
+        ]
         self.same = {family[0]: family[1:] for family in families}  # files with one content
         self.chosen = np.array(sorted(self.same), dtype=np.int64)
         self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
         self.heads = {row: row for row in self.same}  # of the sets of copies
         self.similar: list[tuple[int, int]] = []
 
-    def _file(self, row: int) -> tuple[bool, tuple[int, int] | None]:
-        """Whether a row's file is a link, and its device and inode; none if it cannot be
-        reached.
-        """
+    def _file(self, row: int) -> "_File":
         path = self.path_of(row)
         try:
             facts = path.stat()
-            return path.is_symlink(), (facts.st_dev, facts.st_ino)
+            unchanged = FileFacts.of(facts).fits(self.files[row])
+            return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), unchanged)
         except (OSError, ValueError):
-            return False, None
+            return _File(False, None, False)
 
     def rank(self, row: int) -> tuple[bool, bool, int, int, str]:
         """Sorts the file that is best kept first."""
-        is_link, key = self.file(row)
-        facts = self.files[row]
+        file, facts = self.file(row), self.files[row]
         pixels = int(facts["width"]) * int(facts["height"])
-        return key is None, is_link, -pixels, -int(facts["size"]), self.rows.names[row]
+        return file.key is None, file.is_link, -pixels, -int(facts["size"]), self.rows.names[row]
 
     def _image(self, row: int) -> Image.Image | None:
         """The picture of a row, not much larger than it is compared at; None if its file cannot be
@@ -290,27 +305,35 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
         rest = sorted(members, key=pictures.rank)
         while rest:
             first, *others = rest
-            kept = [Copy(pictures.path_of(first), first, "first", 1.0)]
-            kept += [Copy(pictures.path_of(row), row, "exact", 1.0) for row in pictures.same[first]]
+            kept = [*_of_content(pictures, Copy(pictures.path_of(first), first, "first", 1.0))]
             rest = []
             for row in others:
                 found = pictures.relation(first, row)
                 if found is None or not found.is_copy:
                     rest.append(row)
-                    continue
-                kept.append(found)
-                same = pictures.same[row]
-                kept += [replace(found, path=pictures.path_of(one), row=one) for one in same]
+                else:
+                    kept += _of_content(pictures, found)
             kept = [*_with_links(pictures, kept)]
-            if len(kept) > 1 and not pictures.file(first)[0]:
+            if len(kept) > 1 and not pictures.file(first).is_link:
                 yield kept
+
+
+def _of_content(pictures: _Pictures, copy: Copy) -> Iterator[Copy]:
+    """A picture and the files with its very bytes."""
+    yield copy
+    first = copy.relation == "first"
+    for row in pictures.same[copy.row]:
+        same = [pictures.file(one).unchanged for one in (copy.row, row)]
+        verified = copy.verified and all(same)
+        relation = "exact" if first else copy.relation
+        yield Copy(pictures.path_of(row), row, relation, copy.agreement, verified)
 
 
 def _with_links(pictures: _Pictures, group: Iterable[Copy]) -> Iterator[Copy]:
     """The group; what is a link, or another name of a file that was there before, says so."""
     seen: set[tuple[int, int]] = set()
     for copy in group:
-        is_link, key = pictures.file(copy.row)
+        is_link, key, _ = pictures.file(copy.row)
         named = copy.relation != "first" and (is_link or key in seen)
         yield replace(copy, relation="link") if named else copy
         if key is not None:
@@ -327,10 +350,10 @@ def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[li
     for pair in pictures.similar:
         first, row = sorted(pair, key=lambda one: (one not in of_first, pictures.rank(one)))
         elsewhere = row in of_first or (row in listed and first not in of_first)
-        if elsewhere or pictures.file(row)[0]:
+        if elsewhere or pictures.file(row).is_link:
             continue
         if first not in of_first:
-            if first in listed or pictures.file(first)[0]:
+            if first in listed or pictures.file(first).is_link:
                 continue
             of_first[first] = [Copy(pictures.path_of(first), first, "first", 1.0)]
             more.append(of_first[first])

@@ -259,8 +259,13 @@ def test_a_file_that_is_gone_is_unverified(place: Path, album: Path) -> None:
     detailed(6).save(album / "b.jpg", quality=80)
     index = ImageIndex.open(place / "index")
     index.update()
+    shutil.copy2(album / "07.png", album / "twin.png")
+    index.update()
     (album / "b.jpg").write_bytes(b"another")
-    (group,) = index.duplicates()
+    (album / "07.png").write_bytes(b"another")
+    (exact,) = [group for group in index.duplicates() if group[1].relation == "exact"]
+    assert [one.verified for one in exact] == [True, False]
+    (group,) = [group for group in index.duplicates() if group[1].relation != "exact"]
     assert [(one.relation, one.verified) for one in group] == [
         ("first", True),
         ("recompressed", False),
