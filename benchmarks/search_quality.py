@@ -28,9 +28,8 @@ from udmsh_pl.images.list_file import read_list
 from udmsh_pl.models.heads import FusedEncoder, side_by_side
 from udmsh_pl.retrieval import evaluate_codes
 from udmsh_pl.safe.files import write_text
-from udmsh_pl.search.defaults import SHORTLIST
 from udmsh_pl.search.graph import pack_bits, to_int8
-from udmsh_pl.search.nearest import CODE_SHARE, reranked, shortlist
+from udmsh_pl.search.searching import CODE_SHARE, SHORTLIST, reranked, shortlist
 from udmsh_pl.search.train import BITS, steps_for, train
 
 KS = (1, 10, 100)

@@ -9,7 +9,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.walk import SKIPPED, skipped_line, write_skipped
 from udmsh_pl.search.build import Elsewhere, build_index
 from udmsh_pl.search.encoder import HashEncoder
-from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.index import ImageIndex, check_root
 from udmsh_pl.search.pictures import Report
 from udmsh_pl.search.store import MANIFEST, RECALL
 
@@ -41,6 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--moved", action="store_true", help="the pictures of the index lie in this folder now"
     )
+    parser.add_argument(
+        "--replace", action="store_true", help="index this folder instead of the index's former one"
+    )
+    parser.add_argument(
+        "--allow-deletions", action="store_true", help="drop pictures that are gone, even if they "
+        "are most of the index or lay outside of the folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every file again, also those that seem unchanged",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,11 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
     recall = arguments.recall
     if recall is not None and not 0 < recall <= 1:
         raise InputError(f"--recall is {recall}: give a number above 0, at most 1")
-    known = ImageIndex.open(out) if (out / MANIFEST).is_file() and not arguments.retrain else None
+    exists = (out / MANIFEST).is_file()
+    if exists and not (arguments.moved or arguments.replace):
+        check_root(out, pictures)
+    anew = arguments.retrain or arguments.replace or not exists
+    known = None if anew else ImageIndex.open(out)
     if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
         if arguments.ray:
             raise InputError("--ray is for a new index; an update is encoded here, leave it out")
-        report = known.update(pictures, arguments.moved, recall)
+        report = known.update(
+            pictures, arguments.moved, recall, arguments.allow_deletions, arguments.verify
+        )
     else:
         parts = None if arguments.ray is None else _on_ray(arguments.ray)
         report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL, parts)

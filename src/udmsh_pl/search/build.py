@@ -27,7 +27,7 @@ from udmsh_pl.search.pictures import (
     read_files,
     rows_of,
 )
-from udmsh_pl.search.searcher import with_lists
+from udmsh_pl.search.searching import with_lists
 from udmsh_pl.search.segment import Rows, Segment, blocks, write_segment
 from udmsh_pl.search.spec import FILE
 from udmsh_pl.search.unfinished import SIZE, Unfinished

@@ -21,22 +21,9 @@ from udmsh_pl.images.decode import decode as decode_rgb
 from udmsh_pl.images.walk import Found, walk
 from udmsh_pl.safe.untrusted import read_file
 from udmsh_pl.search.encoder import BATCH, HashEncoder
-from udmsh_pl.search.segment import DIGEST_BYTES, FILES, Rows
+from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows
 
 THUMBNAIL_SIDE = 192  # pixels of the longer side
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """What shows, without reading it, that a file is the one that was indexed.
-
-    Args:
-        size: bytes
-        mtime_ns: time of the last change, nanoseconds
-    """
-
-    size: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -62,8 +49,8 @@ class Read:
 
     Args:
         name: in the index
-        facts: its size and time before it was read
-        digest: of its bytes
+        facts: its size, times and inode before it was read
+        digest: of its bytes; empty where the file cannot be opened
         picture: decoded, or None where the content is known or cannot be decoded
         problem: why it cannot be read
     """
@@ -83,6 +70,7 @@ class Report:
         added: pictures that were not there
         changed: pictures whose content changed
         deleted: pictures whose file is gone
+        unreachable: pictures that are kept, though their file cannot be seen or opened now
         unchanged: pictures that were left as they are
         reused: of those added or changed, how many have a content that was encoded before (a file
             that was moved, copied or only touched)
@@ -94,6 +82,7 @@ class Report:
     added: int = 0
     changed: int = 0
     deleted: int = 0
+    unreachable: int = 0
     unchanged: int = 0
     reused: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
@@ -103,6 +92,7 @@ class Report:
     def __str__(self) -> str:
         parts = [f"{self.added:,} added", f"{self.changed:,} changed", f"{self.deleted:,} deleted"]
         parts += [f"{self.unchanged:,} unchanged"]
+        parts += [f"{self.unreachable:,} unreachable, kept"] if self.unreachable else []
         parts += [f"{self.reused:,} of them known by content"] if self.reused else []
         parts += [f"{len(self.broken):,} unreadable, left out"] if self.broken else []
         return ", ".join(parts)
@@ -120,9 +110,8 @@ def find_pictures(folder: Path) -> Found:
 
 
 def facts_of(path: Path) -> FileFacts:
-    """Size and time of change of a file."""
-    facts = path.stat()
-    return FileFacts(facts.st_size, facts.st_mtime_ns)
+    """What shows that a file has changed."""
+    return FileFacts.of(path.stat())
 
 
 def digest_of(content: bytes) -> bytes:
@@ -164,12 +153,14 @@ def read_files(
     def read(name: str) -> Read:
         path = root / name
         try:
-            facts = facts_of(path)
-            content = read_bytes(path)
-            digest = digest_of(content)
-            picture = None if digest in known else decode(content, str(path), side)
+            facts, content = facts_of(path), read_bytes(path)
         except (InputError, OSError) as error:
-            return Read(name, FileFacts(0, 0), b"", None, str(error))
+            return Read(name, FileFacts(), b"", None, str(error))
+        digest = digest_of(content)
+        try:
+            picture = None if digest in known else decode(content, str(path), side)
+        except InputError as error:
+            return Read(name, facts, digest, None, str(error))
         return Read(name, facts, digest, picture)
 
     return in_order(read, names)
@@ -181,8 +172,7 @@ def rows_of(reads: Sequence[Read], codes: NDArray[np.uint8], features: NDArray[n
     files = np.zeros(len(reads), FILES)
     for row, (read, picture) in enumerate(zip(reads, pictures, strict=True)):
         files[row] = (
-            read.facts.size,
-            read.facts.mtime_ns,
+            *read.facts,
             picture.width,
             picture.height,
             zlib.crc32(picture.thumbnail),
@@ -198,8 +188,8 @@ def copies_of(reads: Sequence[Read], rows: Rows, known: Mapping[bytes, int]) -> 
     """
     source = np.array([known[read.digest] for read in reads], dtype=np.int64)
     files = rows.files[source].copy()
-    files["size"] = [read.facts.size for read in reads]
-    files["mtime_ns"] = [read.facts.mtime_ns for read in reads]
+    for name in FileFacts._fields:
+        files[name] = [getattr(read.facts, name) for read in reads]
     thumbnails = [rows.thumbnails[row] for row in source.tolist()]
     return Rows(
         [read.name for read in reads], files, rows.codes[source], rows.features[source], thumbnails

@@ -13,10 +13,9 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search import Codes, ImageIndex, Match
-from udmsh_pl.search.defaults import SHORTLIST
-from udmsh_pl.search.nearest import likeness
 from udmsh_pl.search.overlap import Details, overlap
 from udmsh_pl.search.pictures import Picture, digest_of, read_bytes
+from udmsh_pl.search.searching import SHORTLIST, likeness
 from udmsh_pl.search.store import MANIFEST
 
 CHECK_SECONDS = 1.0

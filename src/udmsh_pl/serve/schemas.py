@@ -54,8 +54,8 @@ class CopyOf(Picture):
     """A picture of a group of copies."""
 
     relation: str = Field(
-        description="to the group's first, which has the most pixels: exact, recompressed, "
-        "resized, cropped, mirrored, rotated, similar"
+        description="to the group's first, which is kept: exact, recompressed, resized, cropped, "
+        "mirrored, rotated; link: the same file, frees no space; similar: no copy"
     )
     agreement: float = Field(description="of the details of both, 0 to 1")
 

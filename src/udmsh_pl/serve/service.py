@@ -112,7 +112,7 @@ class Service:
         self._check_count(snapshot, "copies are looked for by `udmsh duplicates` among more than")
         key = snapshot.version, "duplicates", radius
         groups = self._computed(key, lambda: snapshot.index.duplicates(radius))
-        copies = [copy for group in groups for copy in group[1:]]
+        copies = [copy for group in groups for copy in group if copy.is_copy]
         files = snapshot.index.rows.files
         return schemas.Duplicates(
             version=snapshot.version,

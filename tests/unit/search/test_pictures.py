@@ -13,8 +13,8 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.ahead import ahead, batched, in_order
 from udmsh_pl.images.decode import square
 from udmsh_pl.images.transforms import eval_transform
-from udmsh_pl.search.nearest import cosines, likeness, shortlist
 from udmsh_pl.search.pictures import decode, find_pictures
+from udmsh_pl.search.searching import cosines, likeness, shortlist
 
 from .conftest import draw
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from udmsh_pl.data.fashion_mnist import load_sample
 
+from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.retrieval import evaluate_codes
 from udmsh_pl.search import HashEncoder, ImageIndex
 

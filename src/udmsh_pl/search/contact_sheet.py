@@ -30,7 +30,7 @@ class Tile:
     note: str
 
 
-def sheet(title: str, groups: Sequence[tuple[str, Sequence[Tile]]]) -> str:
+def contact_sheet(title: str, groups: Sequence[tuple[str, Sequence[Tile]]]) -> str:
     """HTML with a section a group, each with a heading where it has one."""
     body = [f"<h1>{_text(title)}</h1>"]
     for heading, tiles in groups:

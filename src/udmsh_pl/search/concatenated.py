@@ -13,7 +13,7 @@ from udmsh_pl.errors import InputError
 Int64s = NDArray[np.int64]
 
 
-class Chained(Sequence[Any]):
+class Concatenated(Sequence[Any]):
     """Several sequences as one."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
@@ -34,7 +34,7 @@ class Chained(Sequence[Any]):
             yield from part
 
 
-class ChainedRows:
+class ConcatenatedArray:
     """Arrays of several segments as one: what is asked for is copied, the rest stays on the disk.
 
     Args:
@@ -76,18 +76,18 @@ class ChainedRows:
         return found if np.ndim(item) else found[0]
 
 
-def chained(parts: Sequence[Any]) -> Any:
-    """One array of arrays and of chained ones."""
+def concatenated(parts: Sequence[Any]) -> Any:
+    """One array of arrays and of concatenated ones."""
     flat = [
         pair
         for part in parts
         for pair in (
             zip(part.parts, part.kept, strict=True)
-            if isinstance(part, ChainedRows)
+            if isinstance(part, ConcatenatedArray)
             else [(part, None)]
         )
     ]
-    return ChainedRows([array for array, _ in flat], [kept for _, kept in flat])
+    return ConcatenatedArray([array for array, _ in flat], [kept for _, kept in flat])
 
 
 class Names(Sequence[str]):
@@ -112,7 +112,9 @@ class Names(Sequence[str]):
         zeros = np.flatnonzero(self._content == 0).astype(np.int64)
         ends = np.append(zeros, np.int64(len(self._content)))
         if len(ends) != max(self.total, 1):
-            raise InputError(f"{self.path} is damaged (another number of names); index anew")
+            raise InputError(
+                f"{self.path} is damaged (another number of names); build the index anew"
+            )
         return ends
 
     def __getitem__(self, item: Any) -> Any:
