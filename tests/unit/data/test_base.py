@@ -104,7 +104,7 @@ def test_every_process_has_the_whole_batch_where_the_backbone_is_frozen(folder: 
     for rank in range(2):
         data = module(folder)
         data.batch_size = 4
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, lightning_module=None)
         found.append([batch["index"].tolist() for batch in data.train_dataloader()])
     assert found[0] == found[1]
     assert [len(batch) for batch in found[0]] == [4, 4]
@@ -119,7 +119,9 @@ def test_the_batch_size_is_that_of_all_processes_together(folder: Path, batch_si
             data = module(folder)
             data.finetune = True
             data.batch_size = batch_size
-            data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+            data.trainer = SimpleNamespace(
+                world_size=world, global_rank=rank, lightning_module=None
+            )
             parts.append([set(batch["index"].tolist()) for batch in data.train_dataloader()])
         assert len({len(part) for part in parts}) == 1  # no process waits for another
         found[world] = [set.union(*batches) for batches in zip(*parts, strict=True)]
