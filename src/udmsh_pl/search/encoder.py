@@ -203,6 +203,8 @@ class HashEncoder:
             return square(decode(picture, at_least=2 * side), side)
         except UnreadablePicture as error:
             raise InputError(f"{name}: not a readable picture ({error.reason})") from error
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
 
 
 def _name(picture: Any, row: int) -> str:
