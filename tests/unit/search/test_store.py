@@ -1,5 +1,6 @@
 """The index on disk: damage is noticed, one writer at a time, nothing is left behind."""
 
+import errno
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from udmsh_pl.search.spec import digest_of
 from udmsh_pl.search.store import (
     LOCK,
     MANIFEST,
+    OWNER,
     SEGMENTS,
     Manifest,
     open_rows,
@@ -164,7 +166,7 @@ def test_a_version_that_a_reader_holds_stays_readable(place: Path) -> None:
     held = ImageIndex.open(place / "index")
     for path in sorted((place / "pictures").glob("*.png"))[:8]:
         path.unlink()
-    ImageIndex.open(place / "index").update()
+    ImageIndex.open(place / "index").update(allow_deletions=True)
     assert len(held) == 12
     assert all(held.thumbnail(row).startswith(b"\xff\xd8") for row in range(12))
 
@@ -208,7 +210,10 @@ def test_a_kill_leaves_the_old_index_or_the_new_one(place: Path, name: str, numb
 def test_kills_at_random_moments(place: Path) -> None:
     generator = random.Random(0)
     index, pictures = place / "index", place / "pictures"
-    code = f"from udmsh_pl.search import ImageIndex; ImageIndex.open({str(index)!r}).update()"
+    code = (
+        "from udmsh_pl.search import ImageIndex; "
+        f"ImageIndex.open({str(index)!r}).update(allow_deletions=True)"
+    )
     killed = 0
     for number in range(30):
         before = sorted(ImageIndex.open(index).rows.names)
@@ -224,5 +229,37 @@ def test_kills_at_random_moments(place: Path) -> None:
         assert found in (before, there)
     assert killed
     opened = ImageIndex.open(index)
-    opened.update()
+    opened.update(allow_deletions=True)
     assert sorted(opened.rows.names) == there
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_share_without_locks_has_one_writer_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    index = place / "index"
+    with writing(index):
+        owner = json.loads((index / OWNER).read_text())
+        assert owner["process"] == os.getpid()
+        with pytest.raises(InputError, match=f"process {os.getpid()}.*delete .*{OWNER}"), \
+                writing(index):  # fmt: skip
+            pass
+    assert not (index / OWNER).exists()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (index / OWNER).write_text(json.dumps(owner | {"process": ended.pid}))
+    with writing(index):  # whoever wrote that has ended
+        pass
+    (index / OWNER).write_text("{")
+    with pytest.raises(InputError, match="owner unknown"), writing(index):
+        pass
+
+
+def test_an_index_is_known_by_its_manifest(place: Path) -> None:
+    (place / "index" / LOCK).unlink()
+    ImageIndex.open(place / "index").update()
+    assert len(ImageIndex.open(place / "index")) == 12
