@@ -65,7 +65,7 @@ class RandomFeatures(RetrievalDataModule):
         centres: dict[str, Any] = {}
         for images in (self.splits.query, self.splits.train):
             key, shapes = extractor.key(images, 0, 0), extractor._shapes(0)
-            writer = FeatureWriter(extractor._directory(key), key, len(images), shapes)
+            writer = FeatureWriter(extractor.directory(key), key, len(images), shapes)
             for at in range(0, len(images), 1000):
                 which = generator.integers(100, size=min(1000, len(images) - at))
                 block = {}

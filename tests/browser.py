@@ -76,7 +76,9 @@ class Page:
     def complaints(self) -> list[str]:
         """Errors that the page has caused, and what its policy refused."""
         kinds = ("Runtime.exceptionThrown", "Log.entryAdded")
-        return [json.dumps(one["params"]) for one in self.events if one.get("method") in kinds]
+        found = [one["params"] for one in self.events if one.get("method") in kinds]
+        notes = ("info", "verbose")  # of the browser on its own work
+        return [json.dumps(one) for one in found if one.get("entry", {}).get("level") not in notes]
 
     def requests(self) -> list[str]:
         """All that the page has asked for."""

@@ -136,10 +136,10 @@ def node(alive: bool = True, **resources: float) -> dict[str, Any]:
 
 
 def test_a_task_has_a_gpu_or_a_share_of_the_cores() -> None:
-    assert on_ray._share([node(CPU=64, GPU=8), node(CPU=16, GPU=4), node(CPU=4)], 9) == (1, 4)
-    assert on_ray._share([node(CPU=16), node(CPU=8), node(False, CPU=1), node()], 6) == (0, 4)
-    assert on_ray._share([node(CPU=16), node(CPU=2)], 3) == (0, 2)  # no more than a node has
-    assert on_ray._share([node(CPU=2)], 45) == (0, 1)
+    assert on_ray.share_of([node(CPU=64, GPU=8), node(CPU=16, GPU=4), node(CPU=4)], 9) == (1, 4)
+    assert on_ray.share_of([node(CPU=16), node(CPU=8), node(False, CPU=1), node()], 6) == (0, 4)
+    assert on_ray.share_of([node(CPU=16), node(CPU=2)], 3) == (0, 2)  # no more than a node has
+    assert on_ray.share_of([node(CPU=2)], 45) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,14 @@ PATCHES = ("setattr", "delattr", "patch", "patch.object")
 # a test file and a name that it may use although it is private or a constant, with the reason
 ALLOWED = {
     ("unit/test_public_face.py", "_MODULE_OF"): "compares the loader's list with __all__",
+    # sizes at which a collection counts as large: no test can make a million pictures
+    ("unit/search/test_large.py", "EXACT_BELOW"): "a million pictures",
+    ("unit/search/test_large.py", "IN_MEMORY"): "an index of 256 MB",
+    ("unit/serve/test_api.py", "IN_MEMORY"): "an index of 256 MB",
+    ("unit/search/test_index.py", "MOST_SEGMENTS"): "sixteen updates",
+    # steps between two safe points: a test kills between two
+    ("unit/features/test_extract.py", "BLOCK"): "512 images",
+    ("unit/features/test_shards.py", "JOINED_AT_ONCE"): "4,096 rows",
 }
 
 

@@ -183,13 +183,14 @@ class FeatureExtractor:
         own = self._runner()
         others = ("torch", "openvino") if own == "torch" else ("openvino", "torch")
         for facts in (key, *({**key, "runner": runner} for runner in others)):
-            directory = self._directory(facts)
+            directory = self.directory(facts)
             found = open_features(directory)
             if found is not None:
                 return directory, found
-        return self._directory(key), None
+        return self.directory(key), None
 
-    def _directory(self, key: dict[str, Any]) -> Path:
+    def directory(self, key: dict[str, Any]) -> Path:
+        """Folder of the store whose :meth:`key` is ``key``."""
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir.expanduser() / f"{self._prefix(key)}{digest}"
 
@@ -225,7 +226,7 @@ class FeatureExtractor:
         if fresh:  # a store of their own, until they are in this one: a kill loses nothing
             part = images.select(fresh)
             own = self.key(part, key["views"], key["seed"], [contents[row] for row in fresh])
-            made = [self._directory(own)]
+            made = [self.directory(own)]
             with _locked(made[0]):
                 if open_features(made[0]) is None:
                     rows = [contents[row] for row in fresh]

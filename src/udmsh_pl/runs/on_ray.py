@@ -162,7 +162,7 @@ def each(
     """
     import ray
 
-    gpus, cores = _share(ray.nodes(), len(arguments))
+    gpus, cores = share_of(ray.nodes(), len(arguments))
     remote = ray.remote(task).options(
         num_gpus=gpus, num_cpus=cores, max_retries=RETRIES, retry_exceptions=True
     )
@@ -179,7 +179,7 @@ def each(
         yield number, found, why
 
 
-def _share(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
+def share_of(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
     """GPUs and cores of a task: one GPU and its node's cores by GPU, or cores alone."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [have for have in alive if have.get("GPU", 0) >= 1]

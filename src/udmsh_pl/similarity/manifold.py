@@ -45,12 +45,13 @@ def unit_rows(values: NDArray[np.floating[Any]]) -> Float32s:
     return np.asarray(values / norms.clip(1e-12), dtype=np.float32)
 
 
-def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int64]]:
+def nearest_neighbours(
+    unit: Float32s, k: int, exact_up_to: int = EXACT_UP_TO
+) -> tuple[Float32s, NDArray[np.int64]]:
     """Cosines and rows of the k nearest other rows of each row of ``unit [N, D]``; both ``[N, k]``.
 
-    Exact up to 100,000 rows; beyond, :func:`udmsh_pl.similarity.neighbours.neighbours_by_cell`. -1
-    stands
-    where no row was found.
+    Exact up to ``exact_up_to`` rows; beyond,
+    :func:`udmsh_pl.similarity.neighbours.neighbours_by_cell`. -1 stands where no row was found.
 
     Example:
         >>> unit = unit_rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]))
@@ -60,7 +61,7 @@ def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int
     """
     count, dim = unit.shape
     unit = np.ascontiguousarray(unit)
-    if count > EXACT_UP_TO:
+    if count > exact_up_to:
         return neighbours_by_cell(unit, k)
     index = faiss.IndexFlatIP(dim)
     index.add(unit)
@@ -71,7 +72,9 @@ def nearest_neighbours(unit: Float32s, k: int) -> tuple[Float32s, NDArray[np.int
     return cosines[other].reshape(count, k), rows[other].reshape(count, k)
 
 
-def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> sparse.csr_matrix:
+def neighbour_graph(
+    features: Float32s, k: int = 30, power: float = 3.0, exact_up_to: int = EXACT_UP_TO
+) -> sparse.csr_matrix:
     """Normalised graph ``D^-1/2 W D^-1/2`` over the rows of ``features [N, D]``.
 
     Float64 [N, N] with about 1.5 N k entries.
@@ -83,6 +86,7 @@ def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> spar
         features: float [N, D], centred
         k: neighbours of a row; at most a quarter of the rows
         power: how fast an edge weakens with distance
+        exact_up_to: rows; see :func:`nearest_neighbours`
 
     Example:
         >>> features = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
@@ -90,7 +94,7 @@ def neighbour_graph(features: Float32s, k: int = 30, power: float = 3.0) -> spar
         [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]]
     """
     unit = unit_rows(features)
-    cosines, rows = nearest_neighbours(unit, max(1, min(k, len(unit) // 4)))  # [N, k]
+    cosines, rows = nearest_neighbours(unit, max(1, min(k, len(unit) // 4)), exact_up_to)  # [N, k]
     del unit  # as large as the features
     return graph_of_neighbours(cosines, rows, power)
 
@@ -144,7 +148,10 @@ def neighbour_trust(unit: Float32s, k: int = 30) -> float:
 
 
 def diffused_embedding(
-    graph: sparse.csr_matrix, rank: int = 128, time: float | None = None
+    graph: sparse.csr_matrix,
+    rank: int = 128,
+    time: float | None = None,
+    exact_up_to: int = EXACT_UP_TO,
 ) -> Float32s:
     """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed.
 
@@ -163,6 +170,7 @@ def diffused_embedding(
         rank: eigenvectors kept; at most a quarter of the rows
         time: how far the heat flows; more blurs small groups into larger ones; None for the rule
             above
+        exact_up_to: rows; beyond, eigenvectors are approximate
 
     Example:
         Two half circles of 20 images each, in planes of their own. The ends of one of them are
@@ -175,11 +183,14 @@ def diffused_embedding(
         >>> bool(unit[0] @ unit[19] > 0 > unit[0] @ unit[20])
         True
     """
-    return diffused_levels(graph, [(rank, time)])[0]
+    return diffused_levels(graph, [(rank, time)], exact_up_to=exact_up_to)[0]
 
 
 def diffused_levels(
-    graph: sparse.csr_matrix, levels: Sequence[tuple[int, float | None]], trust: float = 1.0
+    graph: sparse.csr_matrix,
+    levels: Sequence[tuple[int, float | None]],
+    trust: float = 1.0,
+    exact_up_to: int = EXACT_UP_TO,
 ) -> list[Float32s]:
     """:func:`diffused_embedding` for several pairs of rank and time, from one set of eigenvectors.
 
@@ -196,9 +207,11 @@ def diffused_levels(
         ((40, 4), (40, 8), 1.0)
     """
     most = max(1, graph.shape[0] // 4)
-    if graph.shape[0] > EXACT_UP_TO:
+    if graph.shape[0] > exact_up_to:
         most = min(most, LARGE_RANK)
-    values, vectors = _leading(graph, min(max(rank for rank, _ in levels), most))  # [R], [N, R]
+    values, vectors = _leading(
+        graph, min(max(rank for rank, _ in levels), most), exact_up_to
+    )  # [R], [N, R]
     found = []
     for wanted, time in levels:
         rank = max(1, min(wanted, len(values)))
@@ -209,7 +222,9 @@ def diffused_levels(
     return found
 
 
-def _leading(graph: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], Floats]:
+def _leading(
+    graph: sparse.csr_matrix, rank: int, exact_up_to: int
+) -> tuple[NDArray[np.float64], Floats]:
     """The ``rank`` largest eigenvalues, falling, and their vectors ``[N, rank]``.
 
     The one that only knows density is left out.
@@ -218,7 +233,7 @@ def _leading(graph: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], 
     vector cannot find; so each piece is solved for itself, and the vectors of those eigenvalues are
     any orthonormal ones that are level on each piece.
     """
-    if graph.shape[0] > max(EXACT_UP_TO, rank + SPARE):
+    if graph.shape[0] > max(exact_up_to, rank + SPARE):
         # what knows density alone is the root of the degrees, which the edges to oneself tell
         return leading_eigenpairs(graph, rank, (ISOLATED / graph.diagonal()) ** 0.5)
     edges = graph.copy()

@@ -41,7 +41,8 @@ def test_from_a_folder_to_pictures_alike(
     assert udmsh("search", index, pictures / "3.png", "-k", 2, "--json") == 0
     found = json.loads(capsys.readouterr().out)["results"]
     assert len(found) == 2
-    assert found[0] == {"path": str(pictures / "3.png"), "distance": 0, "similarity": 1.0}
+    best = {"path": str(pictures / "3.png"), "distance": 0, "similarity": 1.0, "exists": True}
+    assert found[0] == best
     assert udmsh("search", index, pictures / "3.png") == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
 
@@ -96,7 +97,8 @@ def test_duplicates_writes_a_page_that_needs_nothing(
     report = tmp_path / "copies.html"
     assert udmsh("duplicates", own, "--report", report) == 0
     out = capsys.readouterr().out
-    assert "1 groups, 1 pictures beside the first of each; nothing is deleted" in out
+    assert "1 groups, 1 copies of the first of each, " in out
+    assert "nothing is deleted" in out
     page = Links()
     page.feed(report.read_text())
     assert "script" not in page.tags
@@ -110,7 +112,7 @@ def test_duplicates_writes_a_page_that_needs_nothing(
     ("arguments", "told"),
     [
         (("search", "none", "x.jpg"), "none is no index"),
-        (("search", "{index}", "x.jpg"), "x.jpg: cannot read this picture (No such file"),
+        (("search", "{index}", "x.jpg"), "x.jpg: not a readable picture (No such file"),
         (("search", "{index}", "{index}/index.json"), "not a readable"),
         (("search", "{index}", "{pictures}/0.png", "-k", "0"), "k is 0"),
         (("index", "none", "--out", "o"), "none: no such folder"),

@@ -84,13 +84,13 @@ def assert_close_as_stored(one: np.ndarray, two: np.ndarray) -> None:
 def test_a_store_that_named_its_runner_is_found(tmp_path: Path, images: ImageList) -> None:
     now = extractor(tmp_path)
     key = now.key(images, 0, 0)
-    old = now._directory(key | {"runner": "openvino"})  # as 0.1.0 named it
+    old = now.directory(key | {"runner": "openvino"})  # as 0.1.0 named it
     made = now.clean(images)["global_feature"].copy()
-    now._directory(key).rename(old)
+    now.directory(key).rename(old)
     again = now.stored(images)
     assert again.name == old.name
     np.testing.assert_array_equal(again.arrays["global_feature"], made)
-    assert not now._directory(key).exists()
+    assert not now.directory(key).exists()
 
 
 def test_replicas_in_half_precision_give_what_one_network_gives() -> None:
@@ -191,18 +191,18 @@ def test_extraction_goes_on_where_it_was_stopped(
     whole = extractor(tmp_path / "whole").clean(images)
     original, calls = ImageList.load, []
 
-    def failing(self: ImageList, row: int) -> Image.Image:
+    def failing(self: ImageList, row: int, at_least: int | None = None) -> Image.Image:
         if row == 9:
             raise KeyboardInterrupt
-        return original(self, row)
+        return original(self, row, at_least)
 
     monkeypatch.setattr(ImageList, "load", failing)
     with pytest.raises(KeyboardInterrupt):
         extractor(tmp_path).clean(images)
 
-    def counting(self: ImageList, row: int) -> Image.Image:
+    def counting(self: ImageList, row: int, at_least: int | None = None) -> Image.Image:
         calls.append(row)
-        return original(self, row)
+        return original(self, row, at_least)
 
     monkeypatch.setattr(ImageList, "load", counting)
     resumed = extractor(tmp_path).clean(images)

@@ -259,11 +259,9 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, wrong: float) ->
         decode(tmp_path / "a.tif")
 
 
-def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    from udmsh_pl.images import decode as module
-
-    monkeypatch.setattr(module, "_STRIP", 3 * 40 + 1)
-    rgba = np.dstack([PIXELS, PIXELS[:, :, 0]])
+def test_strips_give_what_the_whole_gives() -> None:
+    large = np.tile(PIXELS, (60, 50, 1))  # over two million pixels: more than a strip
+    rgba = np.dstack([large, large[:, :, 0]])
     image = Image.fromarray(rgba)
     white = Image.new("RGBA", image.size, "white")
     expected = Image.alpha_composite(white, image).convert("RGB")

@@ -6,7 +6,6 @@ import scipy.sparse as sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from udmsh_pl.similarity import manifold
 from udmsh_pl.similarity.manifold import (
     diffused_embedding,
     nearest_neighbours,
@@ -91,12 +90,12 @@ def test_eigenpairs_are_those_of_a_dense_solver(pieces: int, rank: int, seed: in
 
 
 @pytest.mark.parametrize("noise", [0.3, 1.2])  # a graph in pieces, and one in one piece
-def test_the_large_teacher_is_the_exact_one(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_large_teacher_is_the_exact_one(noise: float) -> None:
     features = grouped(2000, 30, noise=noise)
     features -= features.mean(0)
     exact = diffused_embedding(neighbour_graph(features, 15), rank=40)
-    monkeypatch.setattr(manifold, "EXACT_UP_TO", 100)
-    large = diffused_embedding(neighbour_graph(features, 15), rank=40)
+    graph = neighbour_graph(features, 15, exact_up_to=100)
+    large = diffused_embedding(graph, rank=40, exact_up_to=100)
     assert large.dtype == np.float32
     pairs = np.random.default_rng(1).integers(0, 2000, (2, 5000))
     cosines = [(one[pairs[0]] * one[pairs[1]]).sum(1) for one in (exact, large)]

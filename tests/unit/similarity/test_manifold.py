@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh, expm
 
-from udmsh_pl.similarity import manifold
 from udmsh_pl.similarity.manifold import (
     diffused_embedding,
     diffused_levels,
@@ -46,14 +45,13 @@ def test_a_row_is_never_its_own_neighbour_even_among_copies(features: np.ndarray
     assert rows.shape == (60, 4)
 
 
-def test_many_rows_are_searched_approximately(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_searched_approximately() -> None:
     unit = unit_rows(np.random.default_rng(1).standard_normal((3000, 8)).astype(np.float32))
     _, exact = nearest_neighbours(unit, 10)
-    monkeypatch.setattr(manifold, "EXACT_UP_TO", 2000)
-    _, found = nearest_neighbours(unit, 10)
+    _, found = nearest_neighbours(unit, 10, exact_up_to=2000)
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)])
     assert 0.8 < recall <= 1
-    assert (nearest_neighbours(unit, 10)[1] == found).all()
+    assert (nearest_neighbours(unit, 10, exact_up_to=2000)[1] == found).all()
 
 
 @pytest.mark.parametrize(("k", "power"), [(5, 3.0), (8, 1.0)])
