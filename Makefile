@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install reproduce test test-all test-minimum check lint docs bench clean
+.PHONY: help install reproduce test test-all test-minimum check lint docs results bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ $(VENV)/docs: $(VENV)/installed
 
 docs: $(VENV)/docs ## the site -> build/site/index.html, strictly and without network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+results: install ## write the tables of the pages anew from results/*.csv (scripts/collect_results.py fills them)
+	$(BIN)/python -m scripts.render_results $(ARGS)
 
 bench: install ## time and memory beside others, minutes a script -> benchmarks/results/; other scripts: pictures or hours
 	for name in encoding evaluation processes scaling training; do $(BIN)/python benchmarks/$$name.py || exit 1; done
