@@ -153,7 +153,7 @@ def _cell(values: Sequence[float], bold: bool) -> str:
         return ""
     text = f"{statistics.fmean(values):.3f}"
     if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.3f}"
+        text += f"±{statistics.stdev(values):.3f}"
     text = text.replace("0.", ".")
     return f"**{text}**" if bold else text
 
