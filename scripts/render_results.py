@@ -7,9 +7,9 @@ A page says between which lines a table stands:
     <!-- results end -->
 
 ``table NAME`` is a table a code length, ``leads NAME`` the paired bootstrap and ``overview
-NAME,NAME`` compares methods over data sets; ``bits=``, ``k=`` and ``methods=`` narrow them. Methods
-stand in the order of ``experiments/compare.yaml``. ``--check`` writes nothing and fails where a
-page differs from the data.
+NAME,NAME`` compares methods over data sets. ``bits=``, ``k=`` and ``methods=`` narrow them; the last
+keeps real-valued rankings too. Methods stand in the order of ``experiments/compare.yaml``.
+``--check`` writes nothing and fails where a page differs from the data.
 """
 
 import argparse
@@ -66,7 +66,10 @@ def render_block(request: str, results: Path) -> str:
         if path.is_file()
     }
     if methods is not None:
-        rows = {name: [row for row in own if row.method in methods] for name, own in rows.items()}
+        rows = {
+            name: [row for row in own if row.method in methods or row.ties == "none"]
+            for name, own in rows.items()
+        }
     if kind == "table":
         text = render_tables([_result(row) for row in rows[names]], "markdown", ks, bits)
         return f"{text}\n{_origin(names, rows[names])}"
