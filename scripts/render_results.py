@@ -7,9 +7,10 @@ A page says between which lines a table stands:
     <!-- results end -->
 
 ``table NAME`` is a table a code length, ``leads NAME`` the paired bootstrap and ``overview
-NAME,NAME`` compares methods over data sets. ``bits=``, ``k=`` and ``methods=`` narrow them; the last
-keeps real-valued rankings too. Methods stand in the order of ``experiments/compare.yaml``.
-``--check`` writes nothing and fails where a page differs from the data.
+NAME,NAME`` compares methods over data sets. ``bits=``, ``k=`` and ``methods=`` narrow them;
+``methods=`` keeps real-valued rankings too. Methods stand in the order of
+``experiments/compare.yaml``. ``--check`` writes nothing and fails where a page differs from the
+data.
 """
 
 import argparse
