@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
-from udmsh_pl.data.sample import load_sample
+from udmsh_pl.backbones.pixels import Forward, forward_of
+from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.features.extract import FeatureExtractor
-from udmsh_pl.features.forward import Forward, forward_of
-from udmsh_pl.images.folder import find_images
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform
+from udmsh_pl.images.walk import walk
 from udmsh_pl.models import backbone_info, build_backbone
 from udmsh_pl.safe.files import write_text
 
@@ -62,7 +62,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.folder:
-        names = find_images(arguments.folder)[: arguments.images]
+        names = list(walk(arguments.folder).files)[: arguments.images]
         images = ImageList(names, np.zeros((len(names), 0), dtype=bool), arguments.folder)
     else:
         images = load_sample().database.select(range(arguments.images))
@@ -72,7 +72,7 @@ def main() -> None:
         images.select(range(min(len(images), 384)))
     )  # it is slow, and its rate does not depend on the number
     transform = eval_transform(info.image_size)
-    pixels = torch.stack([transform(images.load_tensor(row)) for row in range(len(images))])
+    pixels = torch.stack([transform(images.load(row)) for row in range(len(images))])
     floats = torch.stack([plain[row] for row in range(min(len(plain), 192))])
     ways = {
         "plain loop": lambda: loop(plain, backbone),

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from udmsh_pl.images.folder import find_images
+from udmsh_pl.images.walk import walk
 from udmsh_pl.reports.results import read_results
 from udmsh_pl.safe.files import write_text
 
@@ -50,7 +50,7 @@ def make_tree(pictures: Path, labels: Path, tree: Path) -> None:
     generator = np.random.default_rng(0)
     real = [line.split()[1:] for line in labels.read_text(encoding="utf-8").splitlines()]
     rows = np.array(real, dtype=np.uint8)
-    distinct = sorted(find_images(pictures))
+    distinct = list(walk(pictures).files)
     own = rows[generator.choice(len(rows), len(distinct), replace=False)]
     table = np.zeros((LINES, CONCEPTS), dtype=np.uint8)
     which = np.arange(LINES) % len(distinct)
@@ -194,7 +194,7 @@ def main() -> None:
     runs = [stage for stage in ("one", "jobs", "ray") if stage in seen]
     found = [values(args.tree / stage) for stage in runs]
     same = None if len(runs) < 2 else all(one == found[0] for one in found)
-    pictures = len(find_images(args.pictures))
+    pictures = len(walk(args.pictures).files)
     text = report(seen, same, pictures, args.image_size, args.tree / runs[0] if runs else None)
     print(text)
     write_text(args.out, text)

@@ -244,7 +244,7 @@ class Sample(RetrievalDataModule):
 
     def load_splits(self) -> Splits:
         """The queries are a hundred others."""
-        from udmsh_pl.data.sample import load_sample
+        from udmsh_pl.data.fashion_mnist import load_sample
 
         whole = load_sample()
         train = whole.train.select(np.arange(self.images))

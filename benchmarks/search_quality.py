@@ -20,19 +20,17 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
-from udmsh_pl.baselines.cosine import cosine_map
-from udmsh_pl.data.sample import load_sample
+from udmsh_pl.baselines.references import cosine_map
+from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.list_file import read_list
-from udmsh_pl.models.fusion import FusedEncoder, side_by_side
+from udmsh_pl.models.heads import FusedEncoder, side_by_side
 from udmsh_pl.retrieval import evaluate_codes
 from udmsh_pl.safe.files import write_text
-from udmsh_pl.search.defaults import SHORTLIST
-from udmsh_pl.search.learned import fit_udmsh_plus
-from udmsh_pl.search.nearest import CODE_SHARE, reranked, shortlist
-from udmsh_pl.search.network import pack_bits, to_int8
-from udmsh_pl.search.train import BITS, steps_for
+from udmsh_pl.search.graph import pack_bits, to_int8
+from udmsh_pl.search.searching import CODE_SHARE, SHORTLIST, reranked, shortlist
+from udmsh_pl.search.train import BITS, steps_for, train
 
 KS = (1, 10, 100)
 DIMS = (128, 240, 512)
@@ -85,7 +83,7 @@ def measured(
 ) -> Scores:
     """All ways on one collection; ``arrays`` and ``labels`` are of queries and database."""
     count = len(arrays[1]["global_feature"])
-    encoder: FusedEncoder = fit_udmsh_plus(arrays[1], BITS, steps_for(count), seed)
+    encoder: FusedEncoder = train(arrays[1], BITS, steps_for(count), seed)
     parts = [
         side_by_side(*(torch.from_numpy(one[name]) for name in ("global_feature", "feature_map")))
         for one in arrays

@@ -22,7 +22,7 @@ import numpy as np
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes
-from udmsh_pl.search.searcher import Searcher
+from udmsh_pl.search.searching import Searcher
 from udmsh_pl.search.segment import FILES, Rows, write_segment
 
 SEGMENT, BITS, DIMS = 8192, 64, 128

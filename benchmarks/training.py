@@ -18,9 +18,9 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
+from udmsh_pl.backbones.pixels import forward_of
 from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
 from udmsh_pl.data import FashionSample
-from udmsh_pl.features.forward import forward_of
 from udmsh_pl.images.image_list import ImageDataset
 from udmsh_pl.images.transforms import eval_transform, view_transform
 from udmsh_pl.models import UDMSH, build_backbone
@@ -95,10 +95,8 @@ def bare_finetuning(
         if with_head:
             u = torch.tanh(model.encoder.logits(feature, feature_map))
             rows = batch["index"].numpy()
-            teacher = model.teacher_features(
-                {name: torch.from_numpy(array[rows]) for name, array in stored.items()}
-            )
-            similarity = model.structure.similarity(model.structure.distances(teacher))
+            taught = {name: torch.from_numpy(array[rows]) for name, array in stored.items()}
+            similarity = model.teach(taught)["similarity"]
             loss = multilevel_pairwise_loss(u, similarity) + 0.1 * isometric_loss(u)
         else:
             loss = feature.mean()
@@ -124,9 +122,7 @@ def bare_epochs(data: FashionSample, epochs: int) -> list[float]:
                 for name, array in stored.items()
             }
             u = model.encoder(batch["global_feature"], batch["feature_map"])
-            similarity = model.structure.similarity(
-                model.structure.distances(model.teacher_features(batch))
-            )
+            similarity = model.teach(batch)["similarity"]
             loss = multilevel_pairwise_loss(u, similarity) + 0.1 * isometric_loss(u)
             optimizer.zero_grad()
             loss.backward()
@@ -139,7 +135,7 @@ def backbone_epoch(data: FashionSample, backbone: torch.nn.Module, size: int) ->
     """Seconds of the backbone alone for all train images, from those for ``IMAGES`` of them."""
     images = data.splits.train
     transform = eval_transform(size, (0.5,) * 3, (0.5,) * 3)
-    pixels = torch.stack([transform(images.load_tensor(row)) for row in range(IMAGES)])
+    pixels = torch.stack([transform(images.load(row)) for row in range(IMAGES)])
     start = time.perf_counter()
     with torch.inference_mode():
         for part in pixels.split(64):
@@ -161,8 +157,7 @@ def map_of(data: FashionSample, seeds: int) -> str:
         model = UDMSH(bits=64)
         trainer.fit(model, data)
         trainer.test(model, data, verbose=False)
-        assert score.report is not None
-        values.append(score.report.map[None])
+        values.append(trainer.callback_metrics["test/map@all"].item())
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
@@ -174,7 +169,7 @@ def without_store() -> FashionSample:
     for split in ("train", "query"):
         images = data.splits.by_name()[split]
         parts = [
-            forward(torch.stack([transform(images.load_tensor(row)) for row in rows.tolist()]))
+            forward(torch.stack([transform(images.load(row)) for row in rows.tolist()]))
             for rows in torch.arange(len(images)).split(64)
         ]
         names = ("global_feature", "feature_map")

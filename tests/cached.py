@@ -1,14 +1,17 @@
 """A data module of random cached features, for models that train without pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
 
-from udmsh_pl.data.batches import FeatureRows, whole_batch
+from udmsh_pl.data.batches import FeatureRows, TrainLoader, train_loader
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.models import HashingModule
 
 DIM = 512  # resnet10t's
 
@@ -39,6 +42,21 @@ class CachedFeatures(LightningDataModule):
         self.train_features = TrainFeatures(half, teachers, "key")
         self.rows, self.batch = rows, batch
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        rows = FeatureRows(np.zeros((self.rows, 1), dtype=bool), self.train_features.arrays)
-        return DataLoader(rows, batch_size=self.batch, collate_fn=whole_batch)
+    def train_dataloader(self) -> TrainLoader:
+        trainer: Any = self.trainer
+        return train_loader(self.train_features, trainer.lightning_module, self.batch)
+
+
+def taught(
+    model: HashingModule,
+    features: TrainFeatures,
+    rows: Sequence[int],
+    epoch: int = 0,
+    labels: NDArray[np.bool_] | None = None,
+) -> Batch:
+    """The train batch of some rows, with the teacher's part, after the teacher was loaded."""
+    arrays = model.train_rows(features)
+    known = np.zeros((len(features.arrays["global_feature"]), 1), dtype=bool)
+    dataset = FeatureRows(known if labels is None else labels, arrays)
+    dataset.set_epoch(epoch)
+    return model.teach(dataset.__getitems__(list(rows)))

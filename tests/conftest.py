@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: tiny images, generated here, so that nothing large is committed."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,47 @@ settings.register_profile("no deadline", settings.default, deadline=None)
 settings.load_profile("no deadline")
 
 PlaceImages = Callable[[Path, Iterable[str]], None]
+SKIPS = Path(__file__).with_name("skips.txt")
+
+
+class NoSkips:
+    """Fails a session in which a test skipped for a reason that ``skips.txt`` does not list."""
+
+    def __init__(self) -> None:
+        lines = SKIPS.read_text(encoding="utf-8").splitlines()
+        self.allowed = [one.partition("\t")[0] for one in lines if one[:1] != "#"]
+        self.refused: list[str] = []
+
+    def note(self, report: Any) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            reason = str(report.longrepr[2])
+            if not any(re.search(pattern, reason) for pattern in self.allowed):
+                self.refused.append(f"{report.nodeid}: {reason}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.note(report)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.refused:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.refused:
+            terminalreporter.section("skips that tests/skips.txt does not list")
+            for line in self.refused:
+                terminalreporter.line(line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="fail on skips not in tests/skips.txt")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--no-skips") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(NoSkips())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ from PIL import Image
 from udmsh_pl.search import HashEncoder, ImageIndex
 from udmsh_pl.search import encoder as encoder_module
 from udmsh_pl.search.build import build_index
-from udmsh_pl.search.runners import Encoded
+from udmsh_pl.search.encoder import Encoded
 from udmsh_pl.search.spec import EncoderSpec, write_spec
 
 SIDE, BITS, DIMS = 32, 16, 48
@@ -111,11 +111,11 @@ class Client:
 
 
 @contextmanager
-def running(service: Any, access: Any, sock: Any, buckets: Any = None) -> Iterator[Client]:
-    """A client of a server that runs in a thread."""
+def running(service: Any, access: Any, sock: Any, **options: Any) -> Iterator[Client]:
+    """A client of a server that runs in a thread; options are those of ``server_of``."""
     from udmsh_pl.serve.server import server_of
 
-    server = server_of(service, access, buckets)
+    server = server_of(service, access, **options)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     while not server.started:

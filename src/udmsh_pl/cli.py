@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -41,6 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # Lightning and jsonargparse against newer versions of each other; nothing a user can mend
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")
+    _escape_output()
     try:
         if any("\0" in argument for argument in arguments):
             raise InputError("an argument holds a NUL, which no name of a file can")
@@ -51,6 +53,12 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         # a data worker's error arrives with its traceback
         status = _tell(str(cause).rsplit("InputError: ", 1)[-1].strip())
+    except KeyboardInterrupt:
+        status = _interrupted()
+    except SystemExit as stop:  # Lightning turns an interrupted training into status 1
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        status = _interrupted()
     except BrokenPipeError:  # `udmsh table runs/x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
@@ -67,6 +75,21 @@ def main(args: Sequence[str] | None = None) -> None:
     if args is None and arguments[:1] == ["search"]:
         _leave(status)
     sys.exit(status)
+
+
+def _escape_output() -> None:
+    """Print what a terminal's encoding lacks as escapes, and names on a disk that are no UTF-8 as
+    their bytes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _interrupted() -> int:
+    print("udmsh: interrupted", file=sys.stderr)
+    return 130
 
 
 def user_mistake(error: BaseException | None) -> InputError | None:

@@ -1,5 +1,8 @@
 """The one exception that means: the input is wrong, and here is the mend."""
 
+from dataclasses import MISSING, fields
+from typing import Any
+
 
 class InputError(ValueError):
     """Something the user gave is wrong.
@@ -7,3 +10,22 @@ class InputError(ValueError):
     The message is one line that says what is wrong, where (file, line, argument) and what mends it.
     The command line prints it without a stack trace and exits with status 2.
     """
+
+
+def check_class_options(settings: Any) -> None:
+    """Refuse a class attribute in the place of a dataclass's option, where it would have no effect.
+
+    Args:
+        settings: an instance of a dataclass whose fields are options
+
+    Raises:
+        InputError: a subclass sets the option without an annotation or without ``@dataclass``.
+    """
+    kind = type(settings)
+    for one in fields(settings):
+        if one.default is not MISSING and getattr(kind, one.name) is not one.default:
+            raise InputError(
+                f"{kind.__module__}.{kind.__qualname__}: the class attribute {one.name!r} has no "
+                "effect; pass it to the constructor, or annotate it and decorate the class with "
+                "@dataclass(kw_only=True, eq=False, repr=False)"
+            )

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from tests.fuzz.commands import COMMANDS
-from udmsh_pl.images.broken import read_broken
 from udmsh_pl.images.decode import decode
 from udmsh_pl.images.list_file import read_list
 from udmsh_pl.images.manifest import read_manifest
+from udmsh_pl.images.usable import read_broken
 from udmsh_pl.reports.results import read_results
 from udmsh_pl.retrieval.index import BinaryIndex
-from udmsh_pl.retrieval.io.code_files import read_arrays
-from udmsh_pl.retrieval.io.external import external_codes
+from udmsh_pl.retrieval.io.external import external_codes, read_arrays
 
 Reader = Callable[[Path], str]
 PICTURES = (".jpg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".mpo", ".jp2", ".avif")

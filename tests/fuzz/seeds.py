@@ -133,7 +133,7 @@ def _stores() -> Seeds:
     """An index file and a table of results."""
     from udmsh_pl.reports.results import COLUMNS
     from udmsh_pl.retrieval import BinaryIndex, pack_codes
-    from udmsh_pl.retrieval.io.index_file import MAGIC
+    from udmsh_pl.retrieval.index import MAGIC
 
     index = BinaryIndex(16)
     index.add(pack_codes(CODES))

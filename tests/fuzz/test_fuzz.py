@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fuzz import readers, worker
+from tests.fuzz import readers
 from tests.fuzz.__main__ import run
 from tests.fuzz.mutate import mutated
+from tests.fuzz.worker import problem_of
 from udmsh_pl.errors import InputError
 
 
@@ -50,21 +51,15 @@ def hungry(path: Path) -> str:
         (lambda path: "whole", ""),
     ],
 )
-def test_each_kind_of_failure_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: readers.Reader, problem: str
-) -> None:
-    monkeypatch.setitem(worker.READERS, ".npz", reader)
-    monkeypatch.setattr(worker, "MOST_SECONDS", 0.1)
-    monkeypatch.setattr(worker, "MOST_GROWTH", 100_000)
-    if reader is not hungry:  # the first touch of a large array is slow by itself
-        monkeypatch.setattr(worker, "MOST_GROWTH", 10**9)
-    if reader is hungry:
-        monkeypatch.setattr(worker, "MOST_SECONDS", 60)
+def test_each_kind_of_failure_is_one(tmp_path: Path, reader: readers.Reader, problem: str) -> None:
+    # the first touch of a large array is slow by itself
+    most_seconds, most_growth = (60, 100_000) if reader is hungry else (0.1, 10**9)
     path = tmp_path / "a.npz"
     path.write_bytes(b"damaged")
-    told = worker._problem(".npz", path, b"sound", b"damaged", {b"sound": "whole"}, Counter())
-    assert told.startswith(problem)
-    assert bool(told) == bool(problem)
+    case = path, b"sound", b"damaged", {b"sound": "whole"}, Counter()
+    found = problem_of(".npz", reader, *case, most_seconds, most_growth)
+    assert found.startswith(problem)
+    assert bool(found) == bool(problem)
 
 
 @pytest.mark.slow

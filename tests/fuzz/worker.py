@@ -19,7 +19,7 @@ import numpy as np
 from tests.fuzz.commands import COMMANDS
 from tests.fuzz.mutate import mutated
 from tests.fuzz.place import prepare
-from tests.fuzz.readers import CHECKED, READERS
+from tests.fuzz.readers import CHECKED, READERS, Reader
 from tests.fuzz.seeds import Seeds, all_seeds, whole_archive
 from udmsh_pl.errors import InputError
 
@@ -68,7 +68,8 @@ class Cases:
             whole, damaged = case(self.seeds, kind, self.seed, number)
             self._path(kind).write_bytes(damaged)
             _tell(out, {"begins": number})
-            problem = _problem(kind, self._path(kind), whole, damaged, self.expected[kind], counts)
+            path, reader = self._path(kind), READERS[kind]
+            problem = problem_of(kind, reader, path, whole, damaged, self.expected[kind], counts)
             if self.trace.exists():
                 problem = "code was run"
                 self.trace.rmdir()
@@ -88,18 +89,22 @@ class Cases:
             return "refused"
 
 
-def _problem(
+def problem_of(
     kind: str,
+    reader: Reader,
     path: Path,
     whole: bytes,
     damaged: bytes,
     expected: dict[bytes, str],
     counts: Counter[str],
+    most_seconds: float = MOST_SECONDS,
+    most_growth: int = MOST_GROWTH,
 ) -> str:
+    """What is wrong about how the reader takes a damaged file; empty if nothing is."""
     before, start = _peak(), time.process_time()
     answer, problem = "", ""
     try:
-        answer = READERS[kind](path)
+        answer = reader(path)
         counts["read"] += 1
     except InputError as error:
         counts["refused"] += 1
@@ -109,9 +114,9 @@ def _problem(
             problem = f"an error of {len(str(error))} characters"
     except BaseException as error:
         problem = f"{type(error).__name__}: {str(error)[:200]}"
-    if time.process_time() - start > MOST_SECONDS:
+    if time.process_time() - start > most_seconds:
         problem = f"took {time.process_time() - start:.1f} s"
-    if _peak() - before > MOST_GROWTH:
+    if _peak() - before > most_growth:
         problem = f"grew by {(_peak() - before) / 1e6:.1f} GB"
         gc.collect()
     checked = kind in CHECKED or (kind == ".pt" and whole_archive(whole))

@@ -38,7 +38,7 @@ from tests.serving import use_quick_encoder
 from udmsh_pl.serve.decoder import Decoder
 from udmsh_pl.serve.access import Access
 from udmsh_pl.serve.collection import Collection
-from udmsh_pl.serve.limits import Buckets
+from udmsh_pl.serve.middleware import RateLimiter
 from udmsh_pl.serve.server import listening, server_of
 from udmsh_pl.serve.service import Service
 
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     access = Access("127.0.0.1", sock.getsockname()[1], sys.argv[2])
     service = Service(Collection(Path(sys.argv[1])), Decoder(seconds=5.0))
     print(access.port, flush=True)
-    server_of(service, access, Buckets(1e12, 1e12)).run(sockets=[sock])
+    server_of(service, access, RateLimiter(1e12, 1e12)).run(sockets=[sock])
 """
 
 

@@ -139,7 +139,7 @@ def test_fine_tuning_trains_the_backbone(
         assert codes["database_codes"].shape == (61, 2)
 
 
-def test_a_checkpoint_and_an_option_of_0_1_0_work_under_their_old_names(
+def test_a_checkpoint_of_0_1_0_works_under_its_old_names(
     colours: Path, udmsh: Run, tmp_path: Path
 ) -> None:
     method = (
@@ -151,8 +151,7 @@ def test_a_checkpoint_and_an_option_of_0_1_0_work_under_their_old_names(
         "true",
     )
     fit = ("fit", "--config", colours / "config.yaml", *method, "--trainer.max_epochs", 1)
-    with pytest.warns(FutureWarning, match="backbone_learning_rate"):
-        assert udmsh(*fit, "--model.trunk_learning_rate", "1e-3", *CSV, "fit") == 0
+    assert udmsh(*fit, "--model.backbone_learning_rate", "1e-3", *CSV, "fit") == 0
     new = checkpoint(tmp_path / "fit")
     written = torch.load(new, weights_only=True)
     settings, state = written["hyper_parameters"], written["state_dict"]

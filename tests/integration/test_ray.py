@@ -173,7 +173,7 @@ def test_a_node_that_sees_other_folders_is_told(colours: Path, tmp_path: Path) -
     source = str(colours / "config.yaml")
     place = on_ray.Place(str(tmp_path), (str(tmp_path / ".ray-1"),), source, ())
     with pytest.raises(InputError, match=f"does not see {tmp_path}"):
-        place.experiment()
+        place.configuration()
 
 
 @pytest.mark.slow

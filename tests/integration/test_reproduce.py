@@ -1,7 +1,10 @@
 """udmsh reproduce: every cell once, resumable, honest columns, pictures."""
 
 import csv
+import hashlib
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import yaml
 from PIL import Image
 
 from udmsh_pl.cli import main
-from udmsh_pl.reports.results import COLUMNS, read_results
+from udmsh_pl.reports.results import COLUMNS, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes
 
 from .conftest import Run
@@ -41,7 +44,6 @@ def test_a_plan_is_run_reported_and_resumed(
     colours: Path,
     udmsh: Run,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     results = read_results(run_dir / "results.csv")
     assert tuple(next(csv.reader((run_dir / "results.csv").open()))) == COLUMNS
@@ -64,17 +66,80 @@ def test_a_plan_is_run_reported_and_resumed(
         assert udmsh("table", "run", "--format", form) == 0
         assert "udmsh" in capsys.readouterr().out
 
-    ran = []
-    for runner in ("run_learned", "run_shallow"):
-        monkeypatch.setattr(
-            f"udmsh_pl.runs.plan_run.{runner}", lambda *_, name=runner: ran.append(name)
-        )
-    before = (run_dir / "results.csv").read_bytes()
-    assert (
-        udmsh("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2) == 0
-    )
-    assert not ran
+    before, kept = (run_dir / "results.csv").read_bytes(), written(run_dir)
+    (run_dir / "results.csv").unlink()  # derived from the cells' rows
+    plan = ("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2)
+    assert udmsh(*plan) == 0
+    assert written(run_dir) == kept  # no cell ran
     assert (run_dir / "results.csv").read_bytes() == before
+    assert len(before.splitlines()) == 1 + sum(
+        len(path.read_bytes().splitlines()) - 1 for path in run_dir.glob("cells/*/rows.csv")
+    )
+
+
+def test_a_run_of_0_2_is_taken_over_and_not_trained_again(
+    run_dir: Path, colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run_dir / "results.csv").read_bytes()
+    as_by_0_2(run_dir)
+    assert udmsh("table", "run") == 0
+    assert "| udmsh |" in capsys.readouterr().out
+    kept = {path: path.stat().st_mtime_ns for path in run_dir.glob("cells/*/codes.npz")}
+    plan = ("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2)
+    assert udmsh(*plan) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (run_dir / "results.csv").read_bytes() == before
+    assert len(list(run_dir.glob("cells/*/rows.csv"))) == len(kept) + 1  # the features' own
+
+
+def test_a_row_of_0_2_that_was_altered_is_run_again(
+    run_dir: Path, colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_results(run_dir / "results.csv")
+    as_by_0_2(run_dir)
+    altered = [
+        replace(row, value=0.999, upper=1.0) if row.cell == ("itq", 8, 1) else row for row in before
+    ]
+    write_results(run_dir / "results.csv", altered)
+    plan = ("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2)
+    assert udmsh(*plan) == 0
+    assert "1 cells are of another split or altered" in capsys.readouterr().out
+    after = read_results(run_dir / "results.csv")
+    assert [(*r.cell, r.k, r.ties, r.value) for r in after] == [
+        (*r.cell, r.k, r.ties, r.value) for r in before
+    ]
+
+
+def test_a_plan_that_was_killed_has_a_table(
+    run_dir: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_dir / "results.csv").unlink()
+    shutil.rmtree(run_dir / "cells/itq-8-0")
+    (run_dir / "cells/lsh-8-0/rows.csv").write_text("altered")
+    assert udmsh("table", "run", "--format", "csv") == 0
+    found = capsys.readouterr().out
+    assert all(name in found for name in METHODS)
+
+
+def written(run: Path) -> dict[Path, int]:
+    """When the marks of the finished cells were written."""
+    return {path: path.stat().st_mtime_ns for path in run.glob("cells/*/done.json")}
+
+
+def as_by_0_2(run: Path) -> None:
+    """Make a run directory what 0.2 left: rows in results.csv alone, their digests in the marks."""
+    by_cell: dict[str, list[Result]] = {}
+    for row in read_results(run / "results.csv"):
+        by_cell.setdefault(row.cell.name, []).append(row)
+    for folder in (run / "cells").iterdir():
+        (folder / "rows.csv").unlink()
+        (folder / ".whole.json").unlink()
+        mark = json.loads((folder / "done.json").read_text())
+        digest = hashlib.sha256(repr(by_cell[folder.name]).encode()).hexdigest()
+        mark["kept"] = {"rows": digest} | {
+            name: value for name, value in mark["kept"].items() if name != "rows.csv"
+        }
+        (folder / "done.json").write_text(json.dumps(mark))
 
 
 def test_stored_codes_and_weights_give_the_stored_value(

@@ -31,7 +31,7 @@ def test_a_wheel_runs_the_sample_outside_of_the_clone(tmp_path: Path) -> None:
     [wheel] = (tmp_path / "dist").glob("udmsh_pl-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    inside = ("experiments/sample.yaml", "CITATION.cff", "reports/page/report.html.in", "py.typed")
+    inside = ("experiments/sample.yaml", "CITATION.cff", "reports/page/report.html.j2", "py.typed")
     assert {f"udmsh_pl/{name}" for name in inside} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 

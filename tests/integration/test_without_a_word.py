@@ -8,7 +8,7 @@
 - a broken picture: ``test_bad_input``, ``images/test_broken``, ``images/test_check``
 - codes of other images and W&B's files: ``test_first_steps``
 - one picture more: ``features/test_reuse``
-- colours of methods: ``reports/test_looks``
+- colours of methods: ``reports/test_curves``
 """
 
 from pathlib import Path

@@ -12,8 +12,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from udmsh_pl.backbones.published_weights import fetching
-from udmsh_pl.backbones.weight_files import existing, installed_file, read_weights, without_counters
+from udmsh_pl.backbones.weights import (
+    existing,
+    fetching,
+    installed_file,
+    read_weights,
+    without_counters,
+)
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file
 

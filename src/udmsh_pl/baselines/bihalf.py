@@ -1,12 +1,12 @@
 """Bi-half Net: each bit is +1 on exactly half of the batch (Li & van Gemert, AAAI 2021)."""
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.matching import CosineMatching, MatchingOptions
+from udmsh_pl.baselines.matching import CosineMatching
 from udmsh_pl.features.store import Batch
 
 
@@ -38,6 +38,7 @@ def bi_half(h: Tensor, gamma: float = 6.0) -> Tensor:
     return cast(Tensor, BiHalfLayer.apply(h, gamma))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BiHalf(CosineMatching):
     """Bi-half Net: ``mean (cos(b_i, b_j) - cos(f_i, f_j))^2`` on codes that carry the most
     information a bit can.
@@ -52,9 +53,7 @@ class BiHalf(CosineMatching):
         gamma: weight of the transport in the gradient
     """
 
-    def __init__(self, *, gamma: float = 6.0, **options: Unpack[MatchingOptions]) -> None:
-        super().__init__(**options)
-        self.gamma = gamma
+    gamma: float = 6.0
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Cosine matching over the global batch, which is also what the bits are balanced over."""

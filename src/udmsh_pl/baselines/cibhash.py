@@ -1,15 +1,17 @@
 """CIBHash: contrastive codes under an information bottleneck (Qiu et al., IJCAI 2021)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import straight_through_sign
+from udmsh_pl.baselines.matching import straight_through_sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.features.teacher import Rows, TrainFeatures
+from udmsh_pl.models.base import HashingModule, view
+from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.losses import nt_xent_loss
 
 
@@ -27,6 +29,7 @@ def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
     return (on + off).sum(1).mean()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CIBHash(HashingModule):
     """Two random views of an image get the same code; needs ``data.views`` of at least 2.
 
@@ -46,31 +49,25 @@ class CIBHash(HashingModule):
         sample: draw z from Bernoulli(p), as the paper's equations do, instead of thresholding
     """
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        temperature: float = 0.3,
-        bottleneck_weight: float = 0.001,
-        sample: bool = False,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        if options.get("finetune"):
+    branches: Branches = "global"
+    temperature: float = 0.3
+    bottleneck_weight: float = 0.001
+    sample: bool = False
+
+    def __post_init__(self) -> None:
+        if self.finetune:
             raise InputError(
                 "CIBHash trains on views of a frozen backbone; give --model.finetune false"
             )
-        super().__init__(branches=branches, **options)
-        self.temperature, self.sample = temperature, sample
-        self.bottleneck_weight = bottleneck_weight
+        super().__post_init__()
 
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
+    def train_rows(self, features: TrainFeatures) -> Rows:
         """The views alone."""
-        return ("views",) if self.branches == "global" else ("views", "view_maps")
+        return self.view_rows(features)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """NT-Xent and bottleneck over the global batch of both views."""
-        first, second = (self.logits(self.view(batch, number)) for number in (0, 1))
+        first, second = (self.logits(view(batch, number)) for number in (0, 1))
         divergence = (bernoulli_kl(first, second) + bernoulli_kl(second, first)) / 2
         return {
             "contrastive": nt_xent_loss(

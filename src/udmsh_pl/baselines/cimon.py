@@ -8,14 +8,13 @@ import faiss
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import global_features
+from udmsh_pl.baselines.matching import global_features
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
-from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.features.teacher import Rows, TrainFeatures
+from udmsh_pl.models.base import HashingModule, view
+from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.losses import multilevel_pairwise_loss, nt_xent_loss
 from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph
 from udmsh_pl.similarity.structure import SemanticStructure
@@ -58,6 +57,7 @@ def agreed_similarity(distances: Tensor, cluster: Tensor, mode: float) -> Tensor
     return (near & same).to(distances.dtype) - (~near & ~same).to(distances.dtype)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CIMON(HashingModule):
     """Comprehensive similarity mining and consistency learning; needs ``data.views`` of at least 2.
 
@@ -79,54 +79,48 @@ class CIMON(HashingModule):
         temperature: tau of NT-Xent
     """
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        clusters: int = 70,
-        neighbours: int = 30,
-        contrastive_weight: float = 0.3,
-        temperature: float = 0.5,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        if clusters < 2:
-            raise InputError(f"{clusters} clusters; give --model.clusters a number of at least 2")
-        if options.get("finetune"):
+    branches: Branches = "global"
+    clusters: int = 70
+    neighbours: int = 30
+    contrastive_weight: float = 0.3
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.clusters < 2:
+            raise InputError(
+                f"{self.clusters} clusters; give --model.clusters a number of at least 2"
+            )
+        if self.finetune:
             raise InputError(
                 "CIMON trains on views of a frozen backbone; give --model.finetune false"
             )
-        super().__init__(branches=branches, **options)
-        self.settings = ClusterSettings(clusters, neighbours)
-        self.contrastive_weight, self.temperature = contrastive_weight, temperature
+        super().__post_init__()
         self.structure = SemanticStructure(
             [self.backbone_info.global_dim], confidence=True, centre=False
         )
-        self.cluster = torch.empty(0, dtype=torch.long)  # of the train images
 
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
-        """The views alone."""
-        return ("views",) if self.branches == "global" else ("views", "view_maps")
+    def train_rows(self, features: TrainFeatures) -> Rows:
+        """The views and each image's cluster."""
+        return self.view_rows(features) | {"cluster": self.fit_teacher(features)["cluster"].numpy()}
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Clusters and half-Gaussians of the train images."""
-        return features.teacher("cimon", self.settings, fit_clusters)
+        settings = ClusterSettings(self.clusters, self.neighbours)
+        return features.teacher("cimon", settings, fit_clusters)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take them over."""
-        rest = {name: value for name, value in state.items() if name != "cluster"}
-        self.structure.load_state_dict(rest)
-        self.cluster = state["cluster"].to(self.device)
+        """Take over the half-Gaussians."""
+        self.structure.load_fitted(state)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Semantic consistency across the views, and contrast, over the global batch."""
-        cluster = self.cluster[batch["index"].to(self.cluster.device)].to(self.device)
         codes, similarities, weights = [], [], []
         for number in (0, 1):
-            view = self.view(batch, number)
-            codes.append(self(view))
-            distances = self.structure.distances(view["global_feature"])
-            similarities.append(agreed_similarity(distances, cluster, self.mode))
+            seen = view(batch, number)
+            codes.append(self(seen))
+            distances = self.structure.distances(seen["global_feature"])
+            mode = self.structure.half_gaussians.mode  # where confidence is 0
+            similarities.append(agreed_similarity(distances, batch["cluster"], mode))
             weights.append(self.structure.weight(distances) * similarities[-1].abs())
         weight = weights[0] * weights[1]
         semantic = [
@@ -138,8 +132,3 @@ class CIMON(HashingModule):
             "semantic": (semantic[0] + semantic[1]) / 2,
             "contrastive": self.contrastive_weight * contrast,
         }
-
-    @property
-    def mode(self) -> float:
-        """The most frequent distance, where confidence is 0."""
-        return self.structure.half_gaussians.mode

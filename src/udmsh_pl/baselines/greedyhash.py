@@ -1,13 +1,14 @@
 """GreedyHash, unsupervised: sign with a straight-through gradient (Su et al., NeurIPS 2018)."""
 
-from torch import Tensor
-from typing_extensions import Unpack
+from dataclasses import dataclass
 
-from udmsh_pl.baselines.functional import straight_through_sign
-from udmsh_pl.baselines.matching import CosineMatching, MatchingOptions
+from torch import Tensor
+
+from udmsh_pl.baselines.matching import CosineMatching, straight_through_sign
 from udmsh_pl.features.store import Batch
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GreedyHash(CosineMatching):
     """Codes ``b = sign(h)`` themselves enter the loss; the backward pass takes sign for the
     identity.
@@ -27,9 +28,7 @@ class GreedyHash(CosineMatching):
         alpha: weight of the penalty
     """
 
-    def __init__(self, *, alpha: float = 0.1, **options: Unpack[MatchingOptions]) -> None:
-        super().__init__(**options)
-        self.alpha = alpha
+    alpha: float = 0.1
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Cosine matching and penalty over the global batch."""

@@ -1,25 +1,69 @@
-"""What GreedyHash and Bi-half Net share: codes whose cosines match those of the frozen backbone's
-features.
+"""Signs with a gradient, cosines of a batch's pairs, and codes whose cosines match the features'
+(GreedyHash, Bi-half Net).
 """
 
+from dataclasses import dataclass, field
+
+import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
+from torch.nn.functional import normalize
 
-from udmsh_pl.baselines.functional import cosine_matching_loss, global_features
-from udmsh_pl.features.store import Batch
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.models.heads import Branches
 
 
-class MatchingOptions(TrainingOptions, total=False):
-    """All options of :class:`CosineMatching`."""
-
-    branches: Branches
-    centre: bool
+def sign(values: Tensor) -> Tensor:
+    """Signs of the same shape and dtype, with sign(0) = +1 as in a code; no gradient."""
+    return torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
 
 
+def straight_through_sign(values: Tensor) -> Tensor:
+    """:func:`sign` in the forward pass, the identity in the backward pass (Bengio et al., 2013;
+    GreedyHash's layer).
+    """
+    return sign(values) + (values - values.detach())
+
+
+def pair_cosines(values: Tensor) -> Tensor:
+    """Cosines of all pairs of rows i < j, float ``[B (B - 1) / 2]``, of float ``[B, D]``.
+
+    Raises:
+        InputError: there is no pair.
+    """
+    if len(values) < 2:
+        raise InputError(
+            "a batch of one image has no pairs to compare; give --data.batch_size a number of at "
+            "least 2"
+        )
+    unit = normalize(values, dim=1)
+    first, second = torch.triu_indices(len(values), len(values), offset=1, device=values.device)
+    return (unit @ unit.T)[first, second]
+
+
+def cosine_matching_loss(codes: Tensor, features: Tensor) -> Tensor:
+    """``mean_(i<j) (cos(b_i, b_j) - cos(f_i, f_j))^2``, as in GreedyHash (NeurIPS 2018) and Bi-half
+    Net (AAAI 2021).
+
+    Both official codes pair the first half of a batch with the second; all pairs have the same
+    expectation and less variance (*ours*).
+
+    Args:
+        codes: float [B, K]
+        features: float [B, D], of the frozen backbone
+    """
+    return (pair_cosines(codes) - pair_cosines(features.to(codes.dtype))).square().mean()
+
+
+def global_features(stored: Arrays) -> Tensor:
+    """The frozen backbone's global features, float16 ``[N, D]``, in memory."""
+    return torch.from_numpy(np.array(stored["global_feature"]))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class CosineMatching(HashingModule):
     """:func:`cosine_matching_loss` between codes and features; subclasses say how outputs become
     codes.
@@ -30,17 +74,12 @@ class CosineMatching(HashingModule):
             uncentred features are much alike, codes that are nearly constant match them best
     """
 
-    mean: Tensor
+    branches: Branches = "global"
+    centre: bool = False
+    mean: Tensor = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        centre: bool = False,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        super().__init__(branches=branches, **options)
-        self.centre = centre
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.register_buffer("mean", torch.zeros(self.backbone_info.global_dim))
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:

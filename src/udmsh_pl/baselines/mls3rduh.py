@@ -3,17 +3,27 @@
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 from torch.nn.functional import normalize
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import global_features
-from udmsh_pl.baselines.manifold_ranking import fit_manifold, list_members
+from udmsh_pl.baselines.matching import global_features
+from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
-from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.models.heads import Branches
+
+NUMBERS_AT_ONCE = 20_000_000  # of a block of rows that are alive at once
+ROUNDING = 1e-5  # thresholds are lowered by this share, since a batch's products round differently
+# cosines below are no edges, as in the official code; scores below this share of the mean are zero
+WEAKEST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,144 @@ class ListSettings:
     damping: float
     rank: int
     max_edges: int
+
+
+def fit_manifold(
+    features: Tensor,
+    cosine_share: float = 0.06,
+    manifold_share: float = 0.09,
+    damping: float = 0.99,
+    rank: int = 256,
+    max_edges: int = 1000,
+    at_once: int = NUMBERS_AT_ONCE,
+) -> dict[str, Tensor]:
+    """Neighbour lists of each row by cosine and by manifold ranking.
+
+    Manifold ranking (Zhou et al., NIPS 2003) orders by
+    ``(I - a A)^-1 = I + a A + sum_k (a l_k)^2 / (1 - a l_k) v_k v_k'`` with l, v the eigenpairs of
+    ``A = D^-1/2 W D^-1/2``; W holds the cosines of mutual cosine neighbours. With fewer eigenpairs
+    than rows the leading ones are taken (cf. Iscen et al., CVPR 2018): the square makes what is
+    left out small.
+
+    Args:
+        features: float [N, D]
+        cosine_share: the cosine list of a row holds its ``int(N * cosine_share)`` nearest others
+        manifold_share: the manifold list holds the ``int(N * manifold_share)`` best, the row itself
+            included
+        damping: a
+        rank: eigenpairs; exact when at least N
+        max_edges: neighbours of a row in the graph, where a list is longer
+        at_once: numbers of a block of rows that are alive at once
+
+    Returns:
+        What :func:`list_members` needs: ``cosine_above``, ``edge_above`` and ``score_above`` float
+        [N], the least value in a row's lists; ``scale`` float [N], ``sqrt(a / degree)``, 0 without
+        a mutual neighbour; ``vectors`` float [N, rank] and ``gains`` float [rank].
+
+    Raises:
+        InputError: the lists would be empty, or longer than the train set.
+    """
+    count = len(features)
+    near, reach = int(count * cosine_share), int(count * manifold_share)
+    if not (
+        1 <= near < count
+        and 1 <= reach <= count
+        and 0 < damping < 1
+        and rank >= 1
+        and max_edges >= 1
+    ):
+        raise InputError(
+            f"{count} train images with cosine_share {cosine_share}, manifold_share "
+            f"{manifold_share}, damping {damping}, rank "
+            f"{rank}, max_edges {max_edges} give no lists; shares and damping lie in (0, 1), a "
+            "list holds at least one image"
+        )
+    unit = normalize(features.float(), dim=1)
+    edges = min(near, max_edges)
+    cosine_above, edge_above, score_above = torch.empty(3, count)
+    columns, weights = np.empty((count, edges), np.int32), np.empty((count, edges), np.float32)
+    for rows in _blocks(count, at_once):
+        cosine = unit[rows] @ unit.T
+        cosine[torch.arange(len(cosine)), torch.arange(rows.start, rows.stop)] = -torch.inf
+        best = cosine.topk(near)
+        cosine_above[rows], edge_above[rows] = best.values[:, -1], best.values[:, edges - 1]
+        columns[rows], weights[rows] = (
+            best.indices[:, :edges].numpy(),
+            best.values[:, :edges].numpy(),
+        )
+    graph, scale = _graph(columns, weights, damping)
+    gains, vectors = _eigenpairs(graph, rank)
+    for rows in _blocks(count, at_once):
+        score = vectors[rows] * gains @ vectors.T + torch.from_numpy(graph[rows].toarray())
+        score[torch.arange(len(score)), torch.arange(rows.start, rows.stop)] += 1
+        score[:, scale == 0] = -torch.inf
+        score_above[rows] = score.topk(reach).values[:, -1]
+    least = WEAKEST / (1 - damping) / count
+    return {
+        "cosine_above": cosine_above - ROUNDING * cosine_above.abs(),
+        "edge_above": (edge_above * (1 - ROUNDING)).clamp_min(WEAKEST),
+        "score_above": score_above.clamp_min(least) * (1 - ROUNDING),
+        "scale": scale,
+        "vectors": vectors,
+        "gains": gains,
+    }
+
+
+def list_members(rows: Batch, gains: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """Which images of a batch are in an image's cosine list, and in its manifold list: two bool
+    ``[B, B]``, the lists' owners as rows.
+
+    Args:
+        rows: ``index`` long [B], rows of the train set, and rows of what :func:`fit_manifold` gave
+        gains: float [rank], from there too
+        cosine: float [B, B], of their features
+    """
+    others = rows["index"] != rows["index"][:, None]
+    edge = others & (cosine >= rows["edge_above"][:, None])
+    graph = (edge & edge.T) * cosine * rows["scale"] * rows["scale"][:, None]
+    score = rows["vectors"] * gains @ rows["vectors"].T + graph
+    linked = rows["scale"] > 0  # images with a mutual neighbour
+    near = others & (cosine >= rows["cosine_above"][:, None]) & linked & linked[:, None]
+    return near, others & (score >= rows["score_above"][:, None])
+
+
+def _graph(
+    columns: NDArray[Any], weights: NDArray[Any], damping: float
+) -> tuple[csr_matrix, Tensor]:
+    """``a A`` of the mutual neighbours, sparse ``[N, N]``, and ``sqrt(a / degree)``, float
+    ``[N]``.
+    """
+    count, edges = columns.shape
+    kept = np.where(weights > WEAKEST, weights, 0)
+    directed = csr_matrix(
+        (kept.ravel(), columns.ravel(), np.arange(0, count * edges + 1, edges)),
+        shape=(count, count),
+    )
+    mutual = directed.minimum(directed.T)
+    degree = np.asarray(mutual.sum(1)).ravel()
+    scale = np.sqrt(np.divide(damping, degree, out=np.zeros_like(degree), where=degree > 0))
+    return csr_matrix(diags(scale) @ mutual @ diags(scale)), torch.from_numpy(scale).float()
+
+
+def _eigenpairs(graph: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:
+    """``l^2 / (1 - l)`` ``[rank]`` and eigenvectors ``[N, rank]`` of the largest eigenvalues l of
+    ``a A``.
+    """
+    count = graph.shape[0]
+    if rank >= count:
+        values, vectors = np.linalg.eigh(graph.toarray().astype(np.float64))
+    else:
+        values, vectors = eigsh(
+            graph, k=rank, which="LA", v0=np.random.default_rng(0).random(count)
+        )
+    return torch.from_numpy(values**2 / (1 - values)).float(), torch.from_numpy(
+        vectors.copy()
+    ).float()
+
+
+def _blocks(count: int, at_once: int) -> list[slice]:
+    size = max(at_once // count, 1)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def fit_lists(stored: Arrays, settings: ListSettings) -> dict[str, Tensor]:
@@ -39,6 +187,7 @@ def log_cosh_loss(u: Tensor, similarity: Tensor) -> Tensor:
     return (u @ u.T / u.shape[1] - similarity.to(u.dtype)).cosh().log().mean()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MLS3RDUH(HashingModule):
     """Deep unsupervised hashing via manifold based local semantic similarity structure
     reconstructing.
@@ -67,43 +216,46 @@ class MLS3RDUH(HashingModule):
         max_edges: edges an image has at most in the graph
     """
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        cosine_share: float = 0.06,
-        manifold_share: float = 0.09,
-        damping: float = 0.99,
-        rank: int = 256,
-        max_edges: int = 1000,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        super().__init__(branches=branches, **options)
-        self.lists = ListSettings(cosine_share, manifold_share, damping, rank, max_edges)
-        self.manifold: dict[str, Tensor] = {}  # of the train set
+    branches: Branches = "global"
+    cosine_share: float = 0.06
+    manifold_share: float = 0.09
+    damping: float = 0.99
+    rank: int = 256
+    max_edges: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.gains = torch.empty(0)  # of the eigenvectors; encoding does not need them
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Both lists of each train image."""
-        return features.teacher("mls3rduh", self.lists, fit_lists)
+        settings = ListSettings(
+            self.cosine_share, self.manifold_share, self.damping, self.rank, self.max_edges
+        )
+        return features.teacher("mls3rduh", settings, fit_lists)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over the lists; a checkpoint does not hold them, since encoding does not need
-        them.
-        """
-        self.manifold = {name: values.to(self.device) for name, values in state.items()}
+        """Take over the gains of the eigenvectors."""
+        self.gains = state["gains"].to(self.device)
 
-    def similarity(self, index: Tensor, features: Tensor) -> Tensor:
-        """S float ``[B, B]`` of train rows ``index`` long [B] with backbone features float
-        ``[B, D]``.
-        """
-        unit = normalize(features.float(), dim=1)
+    def train_rows(self, features: TrainFeatures) -> Rows:
+        """The features, and each image's thresholds and entries of the eigenvectors."""
+        lists = {k: v.numpy() for k, v in self.fit_teacher(features).items() if k != "gains"}
+        return super().train_rows(features) | lists
+
+    def similarity(self, batch: Batch) -> Tensor:
+        """S float ``[B, B]`` of a train batch."""
+        unit = normalize(batch["global_feature"].float(), dim=1)
         cosine = unit @ unit.T
-        near, member = list_members(self.manifold, index, cosine)
+        rows = {
+            name: values.float() if values.is_floating_point() else values
+            for name, values in batch.items()
+        }
+        near, member = list_members(rows, self.gains, cosine)
         both, alone = near & member, near & ~member
         similarity = (2 * cosine - 1).clamp(-1, 1)
         return similarity.masked_fill_(alone | alone.T, -1).masked_fill_(both | both.T, 1)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """:func:`log_cosh_loss` over the global batch."""
-        similarity = self.similarity(batch["index"], batch["global_feature"])
-        return {"pairwise": log_cosh_loss(self(batch), similarity)}
+        return {"pairwise": log_cosh_loss(self(batch), self.similarity(batch))}

@@ -1,15 +1,18 @@
 """NSH: codes sort latents, and learn from what the sorted list says (Yu et al., IJCAI 2022)."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import straight_through_sign
+from udmsh_pl.baselines.matching import straight_through_sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.features.teacher import Rows, TrainFeatures
+from udmsh_pl.models.base import HashingModule, view
+from udmsh_pl.models.heads import Branches
 
 
 def soft_sort(values: Tensor, temperature: float) -> Tensor:
@@ -40,6 +43,7 @@ def sorted_nce_loss(scores: Tensor, positives: int) -> Tensor:
     return (torch.logaddexp(head, rest) - head).mean()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NSH(HashingModule):
     """Naturally-sorted hashing; needs ``data.views`` of at least 2.
 
@@ -63,40 +67,41 @@ class NSH(HashingModule):
         sort_temperature: of SoftSort, in units of s
     """
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        latent: int = 64,
-        positives: int = 4,
-        temperature: float = 0.3,
-        sort_temperature: float = 0.05,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        if options.get("finetune"):
+    branches: Branches = "global"
+    latent: int = 64
+    positives: int = 4
+    temperature: float = 0.3
+    sort_temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.finetune:
             raise InputError(
                 "NSH trains on views of a frozen backbone; give --model.finetune false"
             )
-        super().__init__(branches=branches, **options)
-        self.positives, self.temperature = positives, temperature
-        self.sort_temperature = sort_temperature
+        super().__post_init__()
         dim = self.backbone_info.global_dim
-        self.latent = nn.Sequential(
-            nn.Linear(dim, self.hidden), nn.ReLU(), nn.Linear(self.hidden, latent)
+        self.latent_head = nn.Sequential(
+            nn.Linear(dim, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.latent)
         )
 
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The latent head was ``latent`` until 0.2."""
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith("latent.")]:
+            state[name.replace("latent", "latent_head", 1)] = state.pop(name)
+
+    def train_rows(self, features: TrainFeatures) -> Rows:
         """The views alone."""
-        return ("views",) if self.branches == "global" else ("views", "view_maps")
+        return self.view_rows(features)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """SortedNCE over the global batch."""
         codes, latents = [], []
         for number in (0, 1):
-            view = self.view(batch, number)
-            codes.append(straight_through_sign(self.logits(view)))
-            latents.append(normalize(self.latent(view["global_feature"].float())))
+            seen = view(batch, number)
+            codes.append(straight_through_sign(self.logits(seen)))
+            latents.append(normalize(self.latent_head(seen["global_feature"].float())))
         alike = (1 + codes[0] @ codes[1].T / self.bits) / 2  # [B, B]
         order = soft_sort(alike, self.sort_temperature)  # [B, B, B]
         cosines = latents[0] @ latents[1].T / self.temperature

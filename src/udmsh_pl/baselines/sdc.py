@@ -1,21 +1,20 @@
 """SDC: the codes' similarities are spread like a Beta distribution (Ng et al., BMVC 2023)."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from scipy.special import betaincinv
 from torch import Tensor
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import pair_cosines, sign
+from udmsh_pl.baselines.matching import pair_cosines, sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.batch_norm import BatchNorm
-from udmsh_pl.models.options import Branches, TrainingOptions
-from udmsh_pl.similarity.losses import nt_xent_loss
-from udmsh_pl.similarity.precision import at_least_float32
+from udmsh_pl.features.teacher import Rows, TrainFeatures
+from udmsh_pl.models.base import HashingModule, view
+from udmsh_pl.models.heads import BatchNorm, Branches
+from udmsh_pl.similarity.losses import at_least_float32, nt_xent_loss
 
 
 @lru_cache(maxsize=8)
@@ -45,6 +44,7 @@ def calibration_loss(
     return (pair_cosines(outputs)[order] - (targets.relu() if orthogonal else targets)).abs().mean()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SDC(HashingModule):
     """Similarity distribution calibration: :func:`calibration_loss` + mean (1 - cos(v, sign(v))) [+
     NT-Xent of two views].
@@ -67,30 +67,24 @@ class SDC(HashingModule):
         temperature: tau of NT-Xent
     """
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        beta: float = 5.0,
-        orthogonal: bool = True,
-        quantisation_weight: float = 1.0,
-        contrastive_weight: float = 0.0,
-        temperature: float = 0.3,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        if beta <= 0:
+    branches: Branches = "global"
+    beta: float = 5.0
+    orthogonal: bool = True
+    quantisation_weight: float = 1.0
+    contrastive_weight: float = 0.0
+    temperature: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
             raise InputError(
-                f"the Beta distribution's shape is {beta}; give --model.beta a number above 0"
+                f"the Beta distribution's shape is {self.beta}; give --model.beta a number above 0"
             )
-        if options.get("finetune") and contrastive_weight:
+        if self.finetune and self.contrastive_weight:
             raise InputError(
                 "SDC with views needs a frozen backbone; give --model.finetune false or "
                 "contrastive_weight 0"
             )
-        super().__init__(branches=branches, **options)
-        self.beta, self.orthogonal, self.temperature = beta, orthogonal, temperature
-        self.quantisation_weight = quantisation_weight
-        self.contrastive_weight = contrastive_weight
+        super().__post_init__()
         self.output_norm = BatchNorm(self.bits)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -98,13 +92,10 @@ class SDC(HashingModule):
         outputs = super().logits(batch)
         return at_least_float32(self.output_norm(outputs.to(self.output_norm.weight.dtype)))
 
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
+    def train_rows(self, features: TrainFeatures) -> Rows:
         """The images themselves and, for the contrastive term, their views."""
-        own = super().train_arrays
-        if not self.contrastive_weight:
-            return own
-        return (*own, "views") if self.branches == "global" else (*own, "views", "view_maps")
+        rows = super().train_rows(features)
+        return rows | self.view_rows(features) if self.contrastive_weight else rows
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Calibration, quantisation and, where it has a weight, NT-Xent over the global batch."""
@@ -116,7 +107,7 @@ class SDC(HashingModule):
             "quantisation": self.quantisation_weight * error.mean(),
         }
         if self.contrastive_weight:
-            first, second = (self.logits(self.view(batch, number)) for number in (0, 1))
+            first, second = (self.logits(view(batch, number)) for number in (0, 1))
             terms["contrastive"] = self.contrastive_weight * nt_xent_loss(
                 first, second, self.temperature
             )

@@ -23,7 +23,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import MAX_BITS, LinearEncoder
+from udmsh_pl.models.heads import LinearEncoder, check_bits
 
 Name = Literal["ITQ", "LSH", "PCAH", "SGH", "SH", "SpH"]
 METHODS: Mapping[str, type[ShallowHash]] = {
@@ -111,28 +111,17 @@ class Shallow(HashingModule):
     ) -> None:
         if finetune:
             raise InputError(f"{method} learns no backbone; leave --model.finetune out")
-        if not 1 <= bits <= MAX_BITS:
-            raise InputError(f"code length is {bits} bits; give --model.bits 1 to {MAX_BITS}")
+        check_bits(bits)
+        self.settings = ShallowSettings(method, bits, seed)
         super().__init__(bits=bits, backbone=backbone, weights=weights, grid=grid)
-        own = {"bits", "method", "seed", "backbone", "weights", "finetune", "grid"}
-        for name in set(self.hparams) - own:  # a checkpoint names options that mean something
-            if not name.startswith("_"):  # those are Lightning's
-                del self.hparams[name]
-
-    @property
-    def settings(self) -> ShallowSettings:
-        """Which method it is."""
-        own: Any = self.hparams
-        return ShallowSettings(own.method, own.bits, own.seed)
+        own: dict[str, Any] = {"bits": bits, "method": method, "seed": seed, "backbone": backbone}
+        own |= {"weights": weights, "finetune": finetune, "grid": grid}
+        self.hparams.clear()  # a checkpoint names options that mean something
+        self.save_hyperparameters(own)
 
     def build_encoder(self) -> ShallowEncoder:
         """The method, not fitted yet."""
         return ShallowEncoder(self.settings)
-
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
-        """The global feature alone."""
-        return ("global_feature",)
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Fit the method; what it learned is all there is to learn."""

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import global_features
+from udmsh_pl.baselines.matching import global_features
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.structure import SemanticStructure
 
 
@@ -44,6 +43,7 @@ def ssdh_loss(u: Tensor, similarity: Tensor) -> Tensor:
     return (similarity.abs() * (u @ u.T / u.shape[1] - similarity).square()).mean()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SSDH(HashingModule):
     """Semantic structure-based unsupervised deep hashing.
 
@@ -62,36 +62,31 @@ class SSDH(HashingModule):
         structure_sample: rows for the structure's fit on larger train sets; None for all
     """
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        alpha: float = 2.0,
-        beta: float = 2.0,
-        centre: bool = False,
-        structure_sample: int | None = 20_000,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        super().__init__(branches=branches, **options)
+    branches: Branches = "global"
+    alpha: float = 2.0
+    beta: float = 2.0
+    centre: bool = False
+    structure_sample: int | None = 20_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.structure = SemanticStructure(
-            dims=[self.backbone_info.global_dim],
-            alpha=alpha,
-            beta=beta,
+            [self.backbone_info.global_dim],
+            self.alpha,
+            self.beta,
             levels="hard",
-            centre=centre,
-            sample=structure_sample,
+            centre=self.centre,
+            sample=self.structure_sample,
         )
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """The two half-Gaussians of the train split."""
-        settings = HalfGaussianSettings(self.structure.centre, self.structure.sample)
+        settings = HalfGaussianSettings(self.centre, self.structure_sample)
         return features.teacher("ssdh", settings, fit_half_gaussian_structure)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted structure, in the precision that it was fitted in."""
-        fitted = {name: value.clone() for name, value in state.items()}
-        self.structure.load_state_dict(fitted, assign=True)
-        self.structure.to(self.device)
+        self.structure.load_fitted(state)
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """:func:`ssdh_loss` over the global batch."""

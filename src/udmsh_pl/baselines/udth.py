@@ -1,16 +1,17 @@
 """UDTH: triplets from neighbourhoods, an autoencoder and quantisation, read from an abstract."""
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import global_features
+from udmsh_pl.baselines.matching import global_features
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.losses import isometric_loss
 
 
@@ -55,6 +56,7 @@ def triplet_loss(u: Tensor, near: Tensor, far: Tensor, margin: float) -> Tensor:
     return (margin - positive[:, :, None] + negative[:, None, :]).relu().mean()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class UDTH(HashingModule):
     """Unsupervised deep triplet hashing, from the abstract of Gu et al., "Unsupervised deep triplet
     hashing with pseudo triplets for scalable image retrieval" (Multimedia Tools and Applications,
@@ -77,37 +79,25 @@ class UDTH(HashingModule):
         quantisation_weight: weight of the quantisation
     """
 
-    mean: Tensor
+    branches: Branches = "global"
+    near: float = 0.05
+    far: float = 0.5
+    margin: float = 0.5
+    decoding_weight: float = 1.0
+    quantisation_weight: float = 0.1
+    mean: Tensor = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "global",
-        near: float = 0.05,
-        far: float = 0.5,
-        margin: float = 0.5,
-        decoding_weight: float = 1.0,
-        quantisation_weight: float = 0.1,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        if near <= 0 or far <= 0 or near + far >= 1:
+    def __post_init__(self) -> None:
+        if self.near <= 0 or self.far <= 0 or self.near + self.far >= 1:
             raise InputError(
-                f"near is {near} and far is {far}; give --model.near and --model.far shares above "
-                "0, of less than 1 together"
+                f"near is {self.near} and far is {self.far}; give --model.near and --model.far "
+                "shares above 0, of less than 1 together"
             )
-        super().__init__(branches=branches, **options)
-        self.near, self.far, self.margin = near, far, margin
-        self.decoding_weight = decoding_weight
-        self.quantisation_weight = quantisation_weight
+        super().__post_init__()
         self.decoder = nn.Linear(self.bits, self.backbone_info.global_dim)
         for parameter in self.decoder.parameters():  # one that starts wrong would outweigh triplets
             nn.init.zeros_(parameter)
         self.register_buffer("mean", torch.zeros(self.backbone_info.global_dim))
-
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
-        """The global feature in any case: triplets are made of it."""
-        return ("global_feature",) if self.branches == "global" else super().train_arrays
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Find the train mean."""

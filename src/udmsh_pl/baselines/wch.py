@@ -1,18 +1,18 @@
 """WCH: contrast weighted by the likeness of patches (Yu et al., ACCV 2022)."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from typing_extensions import Unpack
 
-from udmsh_pl.baselines.functional import straight_through_sign
+from udmsh_pl.baselines.matching import straight_through_sign
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.fusion import ROWS_AT_ONCE
-from udmsh_pl.models.options import Branches, TrainingOptions
+from udmsh_pl.features.teacher import Rows, TrainFeatures
+from udmsh_pl.models.base import HashingModule, view
+from udmsh_pl.models.heads import ROWS_AT_ONCE, Branches
 
 
 def mutual_attention(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,6 +50,7 @@ def weighted_contrastive_loss(
     return -(weights * logits.log_softmax(1)).sum(1).mean()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class WCH(HashingModule):
     """Weighted contrastive hashing; needs ``data.views`` of at least 2 and a feature map.
 
@@ -70,32 +71,25 @@ class WCH(HashingModule):
         weight_temperature: of the weights' softmax
     """
 
-    mean: Tensor
+    branches: Branches = "spatial"
+    centre: bool = True
+    temperature: float = 0.3
+    weight_temperature: float = 0.2
+    mean: Tensor = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        branches: Branches = "spatial",
-        centre: bool = True,
-        temperature: float = 0.3,
-        weight_temperature: float = 0.2,
-        **options: Unpack[TrainingOptions],
-    ) -> None:
-        if options.get("finetune"):
+    def __post_init__(self) -> None:
+        if self.finetune:
             raise InputError(
                 "WCH trains on views of a frozen backbone; give --model.finetune false"
             )
-        if branches == "global":
+        if self.branches == "global":
             raise InputError("WCH's codes come of patches; give --model.branches spatial or dual")
-        super().__init__(branches=branches, **options)
-        self.centre = centre
-        self.temperature, self.weight_temperature = temperature, weight_temperature
+        super().__post_init__()
         self.register_buffer("mean", torch.zeros(self.backbone_info.map_channels))
 
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
+    def train_rows(self, features: TrainFeatures) -> Rows:
         """The views alone."""
-        return ("views", "view_maps")
+        return self.view_rows(features)
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Find the mean of the train patches."""
@@ -113,15 +107,15 @@ class WCH(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted contrast and balance over the global batch."""
-        views = [self.view(batch, number) for number in (0, 1)]
+        views = [view(batch, number) for number in (0, 1)]
         patches = [
-            view["feature_map"].float().flatten(2).transpose(1, 2) - self.mean for view in views
+            one["feature_map"].float().flatten(2).transpose(1, 2) - self.mean for one in views
         ]
         attended = mutual_attention(*patches)  # [B, n, C] each
         codes = []
-        for view, seen in zip(views, attended, strict=True):
-            folded = (seen + self.mean).transpose(1, 2).reshape(view["feature_map"].shape)
-            logits = self.logits({**view, "feature_map": folded})
+        for one, seen in zip(views, attended, strict=True):
+            folded = (seen + self.mean).transpose(1, 2).reshape(one["feature_map"].shape)
+            logits = self.logits({**one, "feature_map": folded})
             codes.append(straight_through_sign(torch.tanh(logits)))
         first, second = attended
         weights = patch_weights(first, second, self.weight_temperature)

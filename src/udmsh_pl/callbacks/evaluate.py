@@ -4,16 +4,19 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
+from udmsh_pl.callbacks.figures import log_retrieval
+from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.engine import Engine, Evaluation
-from udmsh_pl.retrieval.measures import MEASURES, named_measure
-from udmsh_pl.retrieval.report import RetrievalReport
+from udmsh_pl.models import HashingModule
+from udmsh_pl.retrieval.evaluation import Engine, Evaluation, RetrievalReport
+from udmsh_pl.retrieval.measures import MEASURES, MeasureFunction, named_measure
 from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval, Rows
 
 
-class Scored(NamedTuple):
+class Retrieval(NamedTuple):
     """What one pass over query and database found.
 
     Args:
@@ -29,6 +32,82 @@ class Scored(NamedTuple):
     encode_seconds: float
 
 
+def score_rows(
+    trainer: Trainer, stage: str, metric: HammingRetrieval, evaluation: Evaluation, started: float
+) -> Retrieval | None:
+    """Gather the codes of all processes, and score and draw them in the first.
+
+    Args:
+        trainer: whose processes have called ``metric.update``; all of them must call this
+        stage: ``val`` or ``test``
+        metric: what was encoded
+        evaluation: how codes are scored
+        started: ``time.perf_counter()`` before the first batch
+
+    Returns:
+        What was found; None in all processes but the first.
+
+    Raises:
+        InputError: there are no queries or no database.
+    """
+    seconds = time.perf_counter() - started
+    found = metric.gather()
+    if len(found) != len(KINDS):
+        raise InputError(f"{stage} needs two loaders, of queries and of the database")
+    if not trainer.is_global_zero:
+        return None
+    query, database = found["query"], found["database"]
+    report = metric.evaluate(query, database, evaluation)
+    log_retrieval(trainer, stage, report, query, database)
+    return Retrieval(report, query, database, seconds)
+
+
+def evaluate_model(
+    trainer: Trainer,
+    model: HashingModule,
+    data: RetrievalDataModule,
+    ks: Sequence[int | None],
+    measures: Sequence[str],
+    evaluation: Evaluation,
+) -> Retrieval | None:
+    """Encode query and database, score them, and log the measures as ``test/...``.
+
+    Args:
+        trainer: of all processes that hold the model
+        model: what encodes
+        data: with labelled queries
+        ks: cut-offs; None is the whole database
+        measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
+        evaluation: how codes are scored
+
+    Returns:
+        What was found; None in all processes but the first.
+    """
+    metric = HammingRetrieval(model.bits, ks).to(trainer.strategy.root_device)
+    started = time.perf_counter()
+    loaders = cast(Any, trainer.predict(model, datamodule=data))
+    for kind, batches in zip(KINDS, loaders, strict=True):
+        labels = torch.from_numpy(data.splits.by_name()[kind].labels)
+        for batch in batches:
+            rows = batch["index"].cpu()
+            metric.update(batch["codes"], labels[rows], rows, kind)
+    found = score_rows(trainer, "test", metric, evaluation, started)
+    if found is not None:
+        values = values_of("test", found.report, [named_measure(name) for name in measures])
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+            logger.save()
+    return found
+
+
+def values_of(
+    stage: str, report: RetrievalReport, measures: Sequence[MeasureFunction]
+) -> dict[str, float]:
+    """Values of measures by the names that loggers show."""
+    found = (measure for function in measures for measure in function(report))
+    return {f"{stage}/{measure.key}": measure.value for measure in found}
+
+
 class EvaluateRetrieval(Callback):
     """Measures in validation and test, to any logger: ``val/map@1000``, ``test/map@all``, ...
 
@@ -36,7 +115,7 @@ class EvaluateRetrieval(Callback):
         ks: cut-offs; None is the whole database
         measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
         engine: ``exact``, or ``faiss``: a binary index ranks the database, and mAP in order of
-            rows is told too; :class:`udmsh_pl.retrieval.engine.Evaluation` compares them
+            rows is shown too; :class:`udmsh_pl.retrieval.evaluation.Evaluation` compares them
         device: ``cuda`` scores on a GPU; None on the processor
     """
 
@@ -51,7 +130,6 @@ class EvaluateRetrieval(Callback):
         self.evaluation = Evaluation(engine, device)
         by_row = [MEASURES[1]] if engine == "faiss" and MEASURES[1] not in measures else []
         self.measures = [named_measure(name) for name in (*measures, *by_row)]
-        self.scored: Scored | None = None  # of the newest pass, on the first process
         self._metric: HammingRetrieval | None = None
         self._started = 0.0
 
@@ -114,16 +192,8 @@ class EvaluateRetrieval(Callback):
     def _score(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._metric is None:
             return
-        seconds = time.perf_counter() - self._started
-        found = self._metric.gather()
-        if len(found) != len(KINDS):
-            raise InputError(f"{stage} needs two loaders, of queries and of the database")
-        values: dict[str, float] = {}
-        if trainer.is_global_zero:
-            report = self._metric.evaluate(found["query"], found["database"], self.evaluation)
-            self.scored = Scored(report, found["query"], found["database"], seconds)
-            told = (measure for function in self.measures for measure in function(report))
-            values = {f"{stage}/{measure.key}": measure.value for measure in told}
+        found = score_rows(trainer, stage, self._metric, self.evaluation, self._started)
         self._metric = None
+        values = {} if found is None else values_of(stage, found.report, self.measures)
         for name, value in trainer.strategy.broadcast(values).items():
             pl_module.log(name, value, prog_bar=name.endswith("/map@all"), rank_zero_only=False)

@@ -1,26 +1,27 @@
 """Pictures during training, for loggers that take them: the structure, and what is found."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from udmsh_pl.callbacks.evaluate import EvaluateRetrieval
-from udmsh_pl.callbacks.run_folder import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.models.udmsh import UDMSH
-from udmsh_pl.reports.curves import distance_figure, precision_recall_figure
-from udmsh_pl.reports.gallery import gallery_figure
-from udmsh_pl.reports.pictures import gallery_rows, save_figure
-from udmsh_pl.reports.structure import structure_figure
+from udmsh_pl.reports.curves import precision_recall_chart
+from udmsh_pl.reports.drawing import figure_of, save_figure
+from udmsh_pl.reports.gallery import gallery_figure, gallery_rows
+from udmsh_pl.reports.histograms import distance_figure, structure_figure
+from udmsh_pl.retrieval.evaluation import RetrievalReport
+from udmsh_pl.retrieval.torchmetric import Rows
 
 
 class Figures(Callback):
-    """Writes ``structure.png`` beside the logs; W&B and TensorBoard get all pictures."""
+    """Writes ``structure.png`` beside the logs; W&B and TensorBoard get it too."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the structure that was just fitted."""
@@ -33,38 +34,51 @@ class Figures(Callback):
             save_figure(figure, folder / "structure.png")
             log_figure(trainer.loggers, "structure", figure, trainer.global_step)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what :class:`EvaluateRetrieval`, which comes before, found among train images."""
-        if not trainer.sanity_checking:
-            self._draw("val", trainer)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what :class:`EvaluateRetrieval` found for the queries."""
-        self._draw("test", trainer)
+def log_retrieval(
+    trainer: Trainer, stage: str, report: RetrievalReport, query: Rows, database: Rows
+) -> None:
+    """Draw what a pass over query and database found, for loggers that take images.
 
-    def _draw(self, stage: str, trainer: Trainer) -> None:
-        data = getattr(trainer, "datamodule", None)
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        scored = next((one.scored for one in callbacks if isinstance(one, EvaluateRetrieval)), None)
-        if (
-            scored is None
-            or not isinstance(data, RetrievalDataModule)
-            or not shows(trainer.loggers)
-        ):
-            return
-        splits = data.splits.by_name()
-        names = ("train", "train") if stage == "val" else ("query", "database")
-        query = splits[names[0]].select(scored.query.ids)
-        database = splits[names[1]].select(scored.database.ids)
-        report, codes = scored.report, (scored.query.codes, scored.database.codes)
-        curve = {f"{report.bits} bits": report.precision_recall_curve()}
-        rows = gallery_rows(len(query))
-        for name, figure in (
-            ("precision_recall", precision_recall_figure(curve)),
-            ("distances", distance_figure(report)),
-            ("retrieved", gallery_figure(query, database, *codes, report.bits, rows)),
-        ):
-            log_figure(trainer.loggers, f"{stage}/{name}", figure, trainer.global_step)
+    Args:
+        trainer: whose loggers and data module are taken
+        stage: ``val`` for rows of the train split, ``test`` for query and database
+        report: their scores
+        query: ids and codes of the queries
+        database: likewise
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, RetrievalDataModule) or not shows(trainer.loggers):
+        return
+    splits = data.splits.by_name()
+    names = ("train", "train") if stage == "val" else ("query", "database")
+    pair = splits[names[0]].select(query.ids), splits[names[1]].select(database.ids)
+    codes = query.codes, database.codes
+    curve = {f"{report.bits} bits": report.precision_recall_curve()}
+    shown = gallery_rows(len(query.ids))
+    for name, figure in (
+        ("precision_recall", figure_of(precision_recall_chart(curve))),
+        ("distances", distance_figure(report)),
+        (
+            "retrieved",
+            gallery_figure(*pair, *codes, report.bits, shown),
+        ),
+    ):
+        log_figure(trainer.loggers, f"{stage}/{name}", figure, trainer.global_step)
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Where a run's files go: no other run writes there. All processes must ask.
+
+    Lightning's ``trainer.log_dir`` is the run's own with CSV and TensorBoard, but for W&B and
+    others it is the folder of all runs; theirs is where Lightning puts the run's checkpoints.
+    """
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if logger is None or isinstance(logger, CSVLogger | TensorBoardLogger):
+        return Path(trainer.log_dir or trainer.default_root_dir)
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    path = Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+    return Path(trainer.strategy.broadcast(str(path)))  # W&B's name of the run is the first's alone
 
 
 def shows(loggers: Sequence[Logger]) -> bool:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.broken import find_broken
 from udmsh_pl.images.check import broken_lines, check_splits
-from udmsh_pl.images.folder import look_through, told_skipped
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import check_names, read_list, write_list
 from udmsh_pl.images.manifest import read_manifest
+from udmsh_pl.images.usable import find_broken
+from udmsh_pl.images.walk import skipped_line, walk
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.shipped import plan_file, plans
 from udmsh_pl.safe.untrusted import exists
 
 if TYPE_CHECKING:
     from udmsh_pl.data.base import RetrievalDataModule
-    from udmsh_pl.runs.experiment import Experiment
+    from udmsh_pl.runs.cells import Configuration
 
 TAKES_OVERRIDES = True
 _MOST_LINES = 50  # of one kind that are printed
@@ -54,15 +54,15 @@ def run(args: argparse.Namespace) -> int:
     plan = args.source in plans() or path.suffix.lower() in (".yaml", ".yml")
     if args.action == "check" and (path.is_dir() or not plan) and exists(path):
         return run_check_path(path, args.workers, args.root)
-    from udmsh_pl.runs.experiment import Experiment
+    from udmsh_pl.runs.cells import Configuration
 
-    experiment = Experiment.parse(plan_file(args.source), args.overrides)
-    datamodule = experiment.datamodule()
+    configuration = Configuration.parse(plan_file(args.source), args.overrides)
+    datamodule = configuration.datamodule()
     datamodule.download()
     if args.action == "check":
         return run_check(datamodule.splits, args.workers)
     if args.action == "extract" and args.ray:
-        return run_extract_on_ray(experiment, datamodule, args.ray, args.shard)
+        return run_extract_on_ray(configuration, datamodule, args.ray, args.shard)
     if args.action == "extract":
         return run_extract(datamodule, args.shard or "1/1")
     if args.write is None:
@@ -90,14 +90,14 @@ def run_extract(data: "RetrievalDataModule", part: str) -> int:
 
 
 def run_extract_on_ray(
-    experiment: "Experiment", data: "RetrievalDataModule", address: str, part: str | None
+    configuration: "Configuration", data: "RetrievalDataModule", address: str, part: str | None
 ) -> int:
     """Extract by a Ray cluster; gives the exit status 0."""
     from udmsh_pl.runs import on_ray
 
     if part is not None:
         raise InputError("--ray makes its own parts; leave out --shard")
-    with on_ray.cluster(address, experiment, [data.cache_dir]) as place:
+    with on_ray.cluster(address, configuration, [data.cache_dir]) as place:
         on_ray.extract(place, data)
     print(f"all features are in {data.cache_dir}")
     return 0
@@ -141,9 +141,9 @@ def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
     """
     skipped: Mapping[str, str] = {}
     if path.is_dir():
-        found = look_through(path)
+        found = walk(path)
         skipped = found.skipped
-        images = ImageList(found.names, np.zeros((len(found.names), 0), np.bool_), path)
+        images = ImageList(list(found.files), np.zeros((len(found.files), 0), np.bool_), path)
     elif path.suffix.lower() in (".csv", ".parquet", ".pq"):
         parts = read_manifest(path, root or path.parent).values()
         names = list(dict.fromkeys(name for part in parts for name in part.names))
@@ -152,7 +152,7 @@ def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
         images = read_list(path, root or path.parent, labels="any")
     if not len(images):
         raise InputError(
-            f"{path}: no images here ({told_skipped(skipped)}); give the folder of your images"
+            f"{path}: no images here ({skipped_line(skipped)}); give the folder of your images"
         )
     broken = find_broken(images, workers)
     _print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")

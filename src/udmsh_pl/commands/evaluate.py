@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import get_args
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.engine import Engine
-from udmsh_pl.retrieval.io.code_files import Array
-from udmsh_pl.retrieval.io.external import ExternalFile, external_codes, external_labels
+from udmsh_pl.retrieval.evaluation import Engine, RetrievalReport, evaluate_codes
+from udmsh_pl.retrieval.io.external import Array, ExternalFile, external_codes, external_labels
 from udmsh_pl.retrieval.measures import named_measure
-from udmsh_pl.retrieval.metrics import Cutoff, RetrievalReport, evaluate_codes
-from udmsh_pl.retrieval.ties import Denominator
+from udmsh_pl.retrieval.ties import Cutoff, Denominator
 from udmsh_pl.safe.files import write_text
 
 Row = tuple[str, float, float | None, float | None, float | None]

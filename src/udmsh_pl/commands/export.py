@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the folder; tells its size and, with ``--check``, how the graph agrees with torch."""
+    """Write the folder; prints its size and, with ``--check``, how the graph agrees with torch."""
     from udmsh_pl.search.export import GRAPHS, export
 
     out = arguments.out.expanduser()
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     size = sum((out / name).stat().st_size for name in spec.files)
     print(f"{graph}: {spec.bits} bits, re-rank feature of {spec.dims}; {size / 1e6:.1f} MB in all")
     if arguments.check is not None:
-        from udmsh_pl.search.compare import differing_bits
+        from udmsh_pl.search.export import differing_bits
 
         bits, all_bits, features, pictures = differing_bits(
             out, spec, arguments.format, arguments.check

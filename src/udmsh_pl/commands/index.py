@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.walk import SKIPPED, skipped_line, write_skipped
 from udmsh_pl.search.build import Elsewhere, build_index
 from udmsh_pl.search.encoder import HashEncoder
-from udmsh_pl.search.index import ImageIndex
-from udmsh_pl.search.reading import Report
+from udmsh_pl.search.index import ImageIndex, check_root
+from udmsh_pl.search.pictures import Report
 from udmsh_pl.search.store import MANIFEST, RECALL
 
 
@@ -40,25 +41,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--moved", action="store_true", help="the pictures of the index lie in this folder now"
     )
+    parser.add_argument(
+        "--replace", action="store_true", help="index this folder instead of the index's former one"
+    )
+    parser.add_argument(
+        "--allow-deletions", action="store_true", help="drop pictures that are gone, even if they "
+        "are most of the index or lay outside of the folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every file again, also those that seem unchanged",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build or update; prints what was done and each picture that cannot be read."""
+    """Build or update; prints what was done and what was left out, all of which ``skipped.csv`` in
+    the index's folder lists.
+    """
     start = time.perf_counter()
     out, pictures = arguments.out.expanduser(), arguments.pictures.expanduser()
     encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
     recall = arguments.recall
     if recall is not None and not 0 < recall <= 1:
         raise InputError(f"--recall is {recall}: give a number above 0, at most 1")
-    known = ImageIndex.open(out) if (out / MANIFEST).is_file() and not arguments.retrain else None
+    exists = (out / MANIFEST).is_file()
+    if exists and not (arguments.moved or arguments.replace):
+        check_root(out, pictures)
+    anew = arguments.retrain or arguments.replace or not exists
+    known = None if anew else ImageIndex.open(out)
     if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
         if arguments.ray:
             raise InputError("--ray is for a new index; an update is encoded here, leave it out")
-        report = known.update(pictures, arguments.moved, recall)
+        report = known.update(
+            pictures, arguments.moved, recall, arguments.allow_deletions, arguments.verify
+        )
     else:
         parts = None if arguments.ray is None else _on_ray(arguments.ray)
         report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL, parts)
-    _tell(report, ImageIndex.open(out), time.perf_counter() - start)
+    write_skipped(report.skipped | dict(report.broken), out)
+    _print_report(report, ImageIndex.open(out), time.perf_counter() - start)
     return 0
 
 
@@ -68,11 +90,14 @@ def _on_ray(address: str) -> Elsewhere:
     return partial(encode_on, address)
 
 
-def _tell(report: Report, index: ImageIndex, seconds: float) -> None:
+def _print_report(report: Report, index: ImageIndex, seconds: float) -> None:
     for name, reason in report.broken[:10]:
-        print(f"left out: {name}: {reason}")
+        _print(f"left out: {name}: {reason}")
     if len(report.broken) > 10:
         print(f"left out: and {len(report.broken) - 10:,} more")
+    if report.skipped or report.broken:
+        left_out = f"{skipped_line(report.skipped | dict(report.broken))}"
+        _print(f"{left_out}; all are in {index.path / SKIPPED}")
     for line in report.lines:
         print(line)
     print(f"{report}; {seconds:.1f} s")
@@ -81,3 +106,7 @@ def _tell(report: Report, index: ImageIndex, seconds: float) -> None:
         f"{index.path}: {len(index):,} pictures, {code} bytes of code and {feature} of re-rank "
         f"feature each; a search looks through {index.method}"
     )
+
+
+def _print(line: str) -> None:
+    print(line.encode(errors="backslashreplace").decode())  # names need not be UTF-8

@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
     parser.add_argument("--methods", nargs="+", help="only these methods of the plan")
     parser.add_argument("--jobs", type=int, default=1, help="workers that share the cells")
-    told = "cells as tasks of a Ray cluster: auto for the one of this machine, or HOST:PORT"
-    parser.add_argument("--ray", metavar="ADDRESS", help=told)
+    where = "cells as tasks of a Ray cluster: auto for the one of this machine, or HOST:PORT"
+    parser.add_argument("--ray", metavar="ADDRESS", help=where)
     parser.add_argument("--verbose", action="store_true", help="show what Lightning says, too")
     parser.add_argument("--out", type=Path, help="run directory (default: runs/<name of the yaml>)")
 
@@ -25,20 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the plan; gives the exit status: 1 where a cell is missing."""
     from udmsh_pl.errors import InputError
-    from udmsh_pl.runs.experiment import Experiment
-    from udmsh_pl.runs.reproduce import Reproduction
+    from udmsh_pl.runs.cells import Configuration
+    from udmsh_pl.runs.reproduce import Options, reproduce
 
     if args.jobs < 1:
         raise InputError(f"--jobs is {args.jobs}; give the number of workers, at least 1")
     if args.ray and args.jobs > 1:
         raise InputError("--jobs and --ray are two ways to share the cells; give one of them")
     source = plan_file(args.plan)
-    experiment = Experiment.parse(source, args.overrides)
-    plan = experiment.plan.narrowed(str(source), args.bits, args.seeds, args.methods)
+    configuration = Configuration.parse(source, args.overrides)
+    plan = configuration.plan.narrowed(str(source), args.bits, args.seeds, args.methods)
     out = args.out or Path("runs") / source.stem
     command = ["reproduce", *args.arguments]
-    if args.ray and experiment.ranks() > 1:
+    if args.ray and configuration.ranks() > 1:
         raise InputError("--ray trains each cell on one device; leave out --trainer.devices")
-    return Reproduction(
-        experiment, plan, out, command, args.jobs, args.ray, verbose=args.verbose
-    ).run()
+    options = Options(out, command, args.jobs, args.ray, verbose=args.verbose)
+    return reproduce(configuration, plan, options)

@@ -6,9 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-from udmsh_pl.backbones.openvino_core import import_openvino
-from udmsh_pl.search.defaults import SHORTLIST
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh search``."""
@@ -16,12 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", type=Path, help="what to look for")
     parser.add_argument("-k", type=int, default=20, help="how many (default: 20)")
     parser.add_argument(
-        "--rerank", type=int, default=SHORTLIST,
-        help=f"so many nearest codes are ordered by their features (default: {SHORTLIST}; 0: by "
-        "code alone)",
+        "--rerank", type=int,
+        help="so many nearest codes are ordered by their features (default: 1000; 0: by code "
+        "alone)",
     )  # fmt: skip
     parser.add_argument(
-        "--json", action="store_true", help="print {results: [{path, distance, similarity}]}"
+        "--json",
+        action="store_true",
+        help="print {results: [{path, distance, similarity, exists}]}",
     )
     parser.add_argument("--open", action="store_true", help="show the pictures in the browser")
 
@@ -30,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Search and print, most alike first."""
     # NumPy's second thread would spin for some 50 ms on the core that loads the network
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from udmsh_pl.backbones.openvino import import_openvino
+
     import_openvino()
     from udmsh_pl.search.encoder import HashEncoder
 
@@ -39,30 +40,41 @@ def run(arguments: argparse.Namespace) -> int:
 
     index = ImageIndex.open(arguments.index, encoder)
     matches = index.search(arguments.picture, arguments.k, arguments.rerank)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names on a disk may be no UTF-8
+    there = [one.path.exists() for one in matches]
+    if not index.root.is_dir():
+        print(
+            f"{index.root} is not there; if its pictures have moved: "
+            f"udmsh index NEW_FOLDER --out {index.path} --moved",
+            file=sys.stderr,
+        )
     if arguments.json:
         results = [
-            {"path": str(one.path), "distance": one.distance, "similarity": one.similarity}
-            for one in matches
+            {
+                "path": str(one.path),
+                "distance": one.distance,
+                "similarity": one.similarity,
+                "exists": exists,
+            }
+            for one, exists in zip(matches, there, strict=True)
         ]
         print(json.dumps({"results": results}, indent=1))
     else:
-        for one in matches:
-            print(f"{one.similarity:6.3f}  {one.distance:3d}  {one.path}")
+        for one, exists in zip(matches, there, strict=True):
+            mark = "" if exists else "  (gone)"
+            print(f"{one.similarity:6.3f}  {one.distance:3d}  {one.path}{mark}")
     if arguments.open:
         import tempfile
         import webbrowser
 
         from udmsh_pl.safe.files import write_text
-        from udmsh_pl.search.sheet import Tile, sheet
+        from udmsh_pl.search.contact_sheet import Tile, contact_sheet
 
         tiles = [
             Tile(one.path, index.thumbnail(one.row), f"{one.similarity:.3f}, {one.distance} bits")
             for one in matches
         ]
         page = Path(tempfile.mkdtemp(prefix="udmsh-")) / "search.html"
-        write_text(page, sheet(f"Like {arguments.picture.name}", [("", tiles)]))
+        write_text(page, contact_sheet(f"Like {arguments.picture.name}", [("", tiles)]))
         print(page, file=sys.stderr)
         webbrowser.open(page.as_uri())
     return 0

@@ -8,8 +8,10 @@ import argparse
 import os
 import secrets
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.search.store import read_manifest
@@ -31,12 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--token", nargs="?", const="",
-        help="what one must know to look; without a value one is made and printed. Others of this "
+        help="secret that opens the page; without a value one is made and printed. Others of this "
         f"machine can read a value in the list of processes: the variable {VARIABLE} hides it",
     )  # fmt: skip
     parser.add_argument(
         "--name", action="append", default=[],
-        help="a further name under which the page is reached, such as that of a proxy; repeatable",
+        help="a further name under which the page is reached, such as that of a proxy, with its "
+        "port where that is neither 80 nor 443; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--root-path", default="",
+        help="path under which a proxy shows the page, such as /photos; the proxy may pass it on "
+        "or take it off",
     )  # fmt: skip
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
@@ -49,21 +57,25 @@ def run(arguments: argparse.Namespace) -> int:
     from udmsh_pl.serve.server import listening, serve
 
     path = arguments.index.expanduser()
-    read_manifest(path)  # a mistake is told before anything listens
+    read_manifest(path)  # a mistake is reported before anything listens
     if not 0 <= arguments.port <= 65535:
         raise InputError(f"--port {arguments.port} is none; give a number from 0 to 65535")
     token = _token(arguments.token)
-    Access(arguments.host, arguments.port, token)
+    root_path = arguments.root_path.rstrip("/")
+    access = Access(arguments.host, arguments.port, token, arguments.name, root_path)
     sock = listening(arguments.host, arguments.port)
-    access = Access(arguments.host, sock.getsockname()[1], token, arguments.name)
+    access = replace(access, port=sock.getsockname()[1])
     address = _address(arguments.host, access.port)
 
     def ready() -> None:
-        url = address + (f"#token={token}" if token else "")
+        url = address + (f"#token={quote(token)}" if token else "")
         print(f"{path} is at {url}  (Ctrl-C ends it)", flush=True)
         if not is_loopback(arguments.host):
-            told = "the token and the pictures cross the network unencrypted; put a proxy with TLS"
-            print(f"note: {told} in front, or come through ssh -L", file=sys.stderr)
+            print(
+                "note: the token and the pictures cross the network unencrypted; put a proxy with "
+                "TLS in front, or come through ssh -L",
+                file=sys.stderr,
+            )
         if arguments.open:
             import webbrowser
 

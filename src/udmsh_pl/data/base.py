@@ -1,40 +1,31 @@
 """What every benchmark's data module shares: splits, loaders, and the cache of frozen features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from copy import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
-from typing_extensions import Self
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info
-from udmsh_pl.data.batches import (
-    OF_VIEWS,
-    FeatureRows,
-    ImagesWithFeatures,
-    Shuffle,
-    TrainLoader,
-    whole_batch,
-)
-from udmsh_pl.errors import InputError
+from udmsh_pl.backbones.pixels import Runner
+from udmsh_pl.data.batches import OF_VIEWS, FeatureRows, TrainLoader, train_loader, whole_batch
+from udmsh_pl.errors import InputError, check_class_options
 from udmsh_pl.features.content import broken_of
 from udmsh_pl.features.extract import FeatureExtractor
-from udmsh_pl.features.forward import Runner
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.images.broken import drop_broken
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
-from udmsh_pl.images.pack import pack_splits
 from udmsh_pl.images.transforms import Transform, eval_transform, view_transform
-from udmsh_pl.safe.constructors import check_constructor
+from udmsh_pl.images.usable import drop_broken
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RetrievalDataModule(LightningDataModule, ABC):
     """Query, train and database images of one protocol, as batches of images or of cached backbone
     features.
@@ -54,9 +45,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
             choice. 0 for no validation
         image_size: side of the square input in pixels; None for the backbone's own
         cache_dir: folder of the feature cache
-        pack_size: copy the images into one file of the cache first, their shorter side made this
-            many pixels where it is larger: for slow disks and network drives. None reads them where
-            they lie
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
         strict: refuse pictures that cannot be decoded, which are else left out and told
@@ -65,46 +53,33 @@ class RetrievalDataModule(LightningDataModule, ABC):
         backbone: backbone; set by the model
         weights: the backbone's weights; set by the model
         finetune: train the backbone too, on images; set by the model
-        train_arrays: names of the cached arrays that a train batch holds, null for all; set by the
-            model
     """
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        check_constructor(cls, RetrievalDataModule)
+    batch_size: int = 128
+    num_workers: int = 2
+    val_queries: int = 500
+    image_size: int | None = None
+    cache_dir: Path = Path("~/.cache/udmsh-pl")
+    grid: int = 2
+    views: int = 0
+    strict: bool = False
+    extractor: Runner = "auto"
+    backbone: str = OFFLINE_BACKBONE
+    weights: str | None = None
+    finetune: bool = False
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 128,
-        num_workers: int = 2,
-        val_queries: int = 500,
-        image_size: int | None = None,
-        cache_dir: Path = Path("~/.cache/udmsh-pl"),
-        pack_size: int | None = None,
-        grid: int = 2,
-        views: int = 0,
-        strict: bool = False,
-        extractor: Runner = "auto",
-        backbone: str = OFFLINE_BACKBONE,
-        weights: str | None = None,
-        finetune: bool = False,
-        train_arrays: tuple[str, ...] | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
+        check_class_options(self)
         super().__init__()
-        if batch_size < 1:
+        if self.batch_size < 1:
             raise InputError(
-                f"batch size is {batch_size}; give --data.batch_size a number of at least 1"
+                f"batch size is {self.batch_size}; give --data.batch_size a number of at least 1"
             )
-        if views == 1 or views < 0:
+        if self.views == 1 or self.views < 0:
             raise InputError(
-                f"--data.views is {views}; views are compared in pairs, so give 0 or at least 2"
+                f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least "
+                "2"
             )
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.val_queries, self.views, self.train_arrays = val_queries, views, train_arrays
-        self.image_size, self.pack_size, self.cache_dir = image_size, pack_size, cache_dir
-        self.backbone, self.weights, self.finetune = backbone, weights, finetune
-        self.extractor, self.grid, self.strict = extractor, grid, strict
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
         self._stores: dict[str, str] = {}  # names that tell the features of a split from others
@@ -120,10 +95,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
     def splits(self) -> Splits:
         """The splits, read once a process; without broken pictures once features are open."""
         if self._splits is None:
-            splits = self.load_splits()
-            if self.pack_size is not None:
-                splits = pack_splits(splits, self.cache_dir, self.pack_size, self.num_workers)
-            self._splits = splits
+            self._splits = self.load_splits()
         return self._splits
 
     @property
@@ -158,13 +130,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
         folder = self.cache_dir.expanduser() / "teachers"
         return TrainFeatures(arrays, folder, self._stores["train"])
 
-    def with_train_arrays(self, names: Iterable[str] | None) -> Self:
-        """The same data with other arrays in its train batches; both share what is open."""
-        other = copy(self)
-        other.train_arrays = None if names is None else tuple(names)
-        other.trainer = None
-        return other
-
     def feature_keys(self) -> dict[str, str]:
         """What tells the cached features of each split from others; fine-tuning: of train alone."""
         self._open_features()
@@ -179,32 +144,24 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return np.sort(order[:count]), np.sort(order[count:])
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled train batches of equal size; rows that do not fill the last batch wait for
-        another epoch.
-
-        Order and random views depend on the seed and the epoch alone (:class:`Shuffle`).
+        """Shuffled train batches of equal size (:func:`udmsh_pl.data.batches.train_loader`), which
+        hold what the trainer's method learns from; without a trainer all cached features.
         """
-        images = self.splits.train
-        stored, world, rank = self.features("train"), 1, 0
-        if self.train_arrays is not None:
-            stored = {name: stored[name] for name in self.train_arrays if name in stored}
-        if self.finetune and self.trainer is not None:  # else every process computes the whole head
-            world, rank = self.trainer.world_size, self.trainer.global_rank
-        whole = min(self.batch_size, len(images))  # of all processes together
-        share, steps = max(1, whole // world), len(images) // whole
-        if world > 1 and whole % world:
-            rank_zero_warn(f"{world} processes cannot share a batch of {whole}: {share} each")
-        cached = FeatureRows(images.labels, stored)
-        rows: FeatureRows | ImagesWithFeatures = cached
-        if self.finetune:
-            rows = ImagesWithFeatures(self._pixels(images, view_transform), cached)
-        return TrainLoader(
-            rows,
-            batch_size=share,
-            sampler=Shuffle(rows, world, rank, steps * share),
-            drop_last=True,
-            num_workers=self.num_workers if self.finetune else 0,  # copying rows needs none
-            collate_fn=None if self.finetune else whole_batch,
+        images, trainer = self.splits.train, self.trainer
+        pixels = self._pixels(images, view_transform) if self.finetune else None
+        world, rank = 1, 0
+        if self.finetune and trainer is not None:  # else every process computes the whole head
+            world, rank = trainer.world_size, trainer.global_rank
+        learner: Any = None if trainer is None else trainer.lightning_module
+        return train_loader(
+            self.train_features,
+            learner,
+            self.batch_size,
+            images.labels,
+            pixels,
+            self.num_workers,
+            world,
+            rank,
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:

@@ -1,19 +1,14 @@
-"""CIFAR-10: 60,000 images of 32 x 32 pixels in 10 classes, under the two splits that hashing papers
-use.
-"""
+"""CIFAR-10: 60,000 images of 32 x 32 pixels in 10 classes, under the splits of hashing papers."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torchvision import datasets
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.fetch import refuse_failed_download
-from udmsh_pl.data.options import DataOptions
-from udmsh_pl.errors import InputError
-from udmsh_pl.images.image_list import ImageList, Splits, one_hot
+from udmsh_pl.data.official import drawn_splits, refuse_failed_download, torchvision_images
+from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol, named
 from udmsh_pl.images.split import draw_per_label
 
@@ -59,43 +54,27 @@ def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
     Raises:
         InputError: the files are not there, or not the official ones by their MD5.
     """
-    parts: list[ImageList] = []
-    for part in ("test", "train"):
-        try:
-            official = datasets.CIFAR10(str(root), train=part == "train")
-        except RuntimeError as error:
-            raise InputError(
-                f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the "
-                "official ones; "
-                f"let the machine download them, or unpack cifar-10-python.tar.gz of {HOME} in "
-                f"{root}"
-            ) from error
-        parts.append(
-            ImageList(
-                names=[f"{part}/{row:05d}" for row in range(len(official))],
-                labels=one_hot(np.asarray(official.targets), 10),
-                pixels=official.data,
-                source="CIFAR-10",
-            )
-        )
-    test, train = parts
+    test, train = torchvision_images(
+        datasets.CIFAR10,
+        root,
+        "CIFAR-10",
+        f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the official "
+        "ones; let the machine download them, or unpack cifar-10-python.tar.gz of "
+        f"{HOME} in {root}",
+    )
     if protocol.name == "10k-50k":
         return Splits(protocol, query=test, train=train, database=train)
     if protocol.name == "10k-50k-5k":
         rows = draw_per_label(train.labels, {"train": 500}, split_seed)
         return Splits(protocol, query=test, train=train.select(rows["train"]), database=train)
-    labels, pixels = (
-        np.concatenate([test.labels, train.labels]),
-        np.concatenate([test.pixels, train.pixels]),
-    )
+    labels = np.concatenate([test.labels, train.labels])
+    pixels = np.concatenate([test.pixels, train.pixels])
     both = ImageList([*test.names, *train.names], labels, pixels=pixels, source="CIFAR-10")
     rows = draw_per_label(labels, {"query": 100, "train": 500}, split_seed)
-    database = np.union1d(rows["train"], rows["rest"])
-    return Splits(
-        protocol, both.select(rows["query"]), both.select(rows["train"]), both.select(database)
-    )
+    return drawn_splits(protocol, both, rows)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CIFAR10(RetrievalDataModule):
     """CIFAR-10, downloaded through torchvision.
 
@@ -111,18 +90,9 @@ class CIFAR10(RetrievalDataModule):
         split_seed: decides what the last two draw
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets"),
-        protocol: str = "10k-50k",
-        split_seed: int = 0,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.split_seed = split_seed
+    root: Path = Path("datasets")
+    protocol: str = "10k-50k"
+    split_seed: int = 0
 
     def download(self) -> None:
         """Fetch what is not there yet, through torchvision."""

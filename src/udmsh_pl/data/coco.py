@@ -2,21 +2,20 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.options import DataOptions
+from udmsh_pl.data.official import drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list, read_splits, write_list
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol, named, resized
 from udmsh_pl.images.split import draw
+from udmsh_pl.images.usable import drop_missing
 
 HOME = "https://cocodataset.org/#download"
 _2014 = Protocol(
@@ -89,16 +88,7 @@ def _slim(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def split_official(everything: ImageList, protocol: Protocol, split_seed: int) -> Splits:
-    """Draw queries and train images from all labelled ones; the database is all but the queries."""
-    counts = {"query": protocol.queries or 0, "train": protocol.train or 0}
-    rows = draw(np.arange(len(everything)), counts, split_seed)
-    database = everything.select(np.union1d(rows["train"], rows["rest"]))
-    return Splits(
-        protocol, everything.select(rows["query"]), everything.select(rows["train"]), database
-    )
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class COCO(RetrievalDataModule):
     """MS-COCO from the official annotations or from lists: pictures with an object of any of the 80
     categories.
@@ -121,26 +111,13 @@ class COCO(RetrievalDataModule):
             fingerprint
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets/coco"),
-        protocol: str = "2014",
-        queries: int | None = None,
-        train: int | None = None,
-        lists: Path | None = None,
-        split_seed: int = 0,
-        allow_missing: bool = False,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.queries = queries
-        self.train = train
-        self.lists = lists
-        self.split_seed = split_seed
-        self.allow_missing = allow_missing
+    root: Path = Path("datasets/coco")
+    protocol: str = "2014"
+    queries: int | None = None
+    train: int | None = None
+    lists: Path | None = None
+    split_seed: int = 0
+    allow_missing: bool = False
 
     def load_splits(self) -> Splits:
         """Read or draw the split, and look for the pictures."""
@@ -153,7 +130,9 @@ class COCO(RetrievalDataModule):
         labels = np.concatenate([part.labels for part in parts])
         source = str(self.root / "annotations")
         everything = ImageList(names, labels, self.root, source=source, upright=False)
-        return drop_missing(split_official(everything, wanted, self.split_seed), self.allow_missing)
+        counts = {"query": wanted.queries or 0, "train": wanted.train or 0}
+        rows = draw(np.arange(len(everything)), counts, self.split_seed)
+        return drop_missing(drawn_splits(wanted, everything, rows), self.allow_missing)
 
     def _annotated(self, folder: str) -> ImageList:
         """Labels of one annotation file, kept as a list in the cache: reading the JSON again takes

@@ -1,18 +1,22 @@
-"""Fashion-MNIST in full: 10,000 official test images as queries, 60,000 training images as
-database.
-"""
+"""Fashion-MNIST, in full by download, and a sample of 5,500 images that comes with the package."""
 
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 from torchvision import datasets
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.fetch import refuse_failed_download
-from udmsh_pl.data.options import DataOptions
+from udmsh_pl.data.official import refuse_failed_download, torchvision_images
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits, one_hot
 from udmsh_pl.images.protocol import Protocol
+
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
 PROTOCOL = Protocol(
     dataset="fashion-mnist",
@@ -26,6 +30,15 @@ PROTOCOL = Protocol(
     home="https://github.com/zalandoresearch/fashion-mnist",
     paper="ours; images of Xiao, Rasul & Vollgraf, arXiv:1708.07747",
 )
+SAMPLE = replace(
+    PROTOCOL,
+    dataset="fashion-sample",
+    name="500-5k",
+    queries=500,
+    train=5000,
+    database=5000,
+    paper="ours; images of Xiao, Rasul & Vollgraf, Fashion-MNIST, arXiv:1708.07747",
+)
 
 
 def load_fashion_mnist(root: Path) -> Splits:
@@ -35,25 +48,17 @@ def load_fashion_mnist(root: Path) -> Splits:
     Raises:
         InputError: the files are not there.
     """
-    parts: dict[str, ImageList] = {}
-    for part in ("test", "train"):
-        try:
-            official = datasets.FashionMNIST(root, train=part == "train")
-        except RuntimeError as error:
-            raise InputError(
-                f"{root}/FashionMNIST/raw: the files of Fashion-MNIST are not there; let the "
-                "machine download them, "
-                f"or put the four *-ubyte files of {PROTOCOL.home} in that folder, unpacked"
-            ) from error
-        parts[part] = ImageList(
-            names=[f"{part}/{row:05d}" for row in range(len(official))],
-            labels=one_hot(official.targets.numpy(), 10),
-            pixels=official.data.numpy(),
-            source="Fashion-MNIST",
-        )
-    return Splits(PROTOCOL, query=parts["test"], train=parts["train"], database=parts["train"])
+    test, train = torchvision_images(
+        datasets.FashionMNIST,
+        root,
+        "Fashion-MNIST",
+        f"{root}/FashionMNIST/raw: the files of Fashion-MNIST are not there; let the machine "
+        f"download them, or put the four *-ubyte files of {PROTOCOL.home} in that folder, unpacked",
+    )
+    return Splits(PROTOCOL, query=test, train=train, database=train)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FashionMNIST(RetrievalDataModule):
     """All of Fashion-MNIST: 10,000 queries against 60,000 database images, which are also the train
     set; 10 classes.
@@ -63,14 +68,7 @@ class FashionMNIST(RetrievalDataModule):
             are used
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets"),
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
+    root: Path = Path("datasets")
 
     def download(self) -> None:
         """Fetch what is not there yet, through torchvision."""
@@ -83,3 +81,44 @@ class FashionMNIST(RetrievalDataModule):
     def load_splits(self) -> Splits:
         """Read the official files, see :func:`load_fashion_mnist`."""
         return load_fashion_mnist(self.root)
+
+
+def load_sample() -> Splits:
+    """Read the sample: 500 queries (50 a class, official test images), 5,000 database = train
+    images (500 a class).
+
+    Grey images of 28 x 28 pixels in a fixed shuffled order; names are ``test/NNNNN`` and
+    ``train/NNNNN``, the rows of the official files. ``scripts/make_sample.py`` made the file.
+
+    Raises:
+        InputError: the file is not in the installed package.
+    """
+    resource = files("udmsh_pl.data") / "files" / "fashion_sample.npz"
+    try:
+        with as_file(resource) as path, np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{resource}: the embedded sample is not there; install udmsh-pl again"
+        ) from error
+    query, database = (
+        ImageList(
+            names=[f"{official}/{row:05d}" for row in arrays[f"{split}_rows"].tolist()],
+            labels=one_hot(arrays[f"{split}_labels"], len(CLASSES)),
+            pixels=arrays[f"{split}_images"],
+            source="embedded Fashion-MNIST sample",
+        )
+        for split, official in (("query", "test"), ("database", "train"))
+    )
+    return Splits(SAMPLE, query=query, train=database, database=database)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FashionSample(RetrievalDataModule):
+    """The embedded sample: 500 queries against 5,000 database images, which are also the train set;
+    10 classes.
+    """
+
+    def load_splits(self) -> Splits:
+        """Read the file in the package, see :func:`load_sample`."""
+        return load_sample()

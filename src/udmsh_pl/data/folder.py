@@ -1,19 +1,19 @@
 """The user's own pictures: class folders, a manifest, or nothing but a directory of images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.options import DataOptions
 from udmsh_pl.images.folder import FolderLabels, folder_protocol, load_tree
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.manifest import read_manifest
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.split import draw
+from udmsh_pl.images.usable import drop_missing
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageFolders(RetrievalDataModule):
     """Your own images: class folders, a manifest, or a directory of unlabelled images (then to
     train and index only).
@@ -32,26 +32,13 @@ class ImageFolders(RetrievalDataModule):
         allow_outside: follow paths of the manifest that lead out of ``root``
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path,
-        manifest: Path | None = None,
-        query_share: float = 0.1,
-        split_seed: int = 0,
-        allow_missing: bool = False,
-        labels: FolderLabels = "folders",
-        allow_outside: bool = False,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.manifest = manifest
-        self.query_share = query_share
-        self.split_seed = split_seed
-        self.allow_missing = allow_missing
-        self.labels = labels
-        self.allow_outside = allow_outside
+    root: Path
+    manifest: Path | None = None
+    query_share: float = 0.1
+    split_seed: int = 0
+    allow_missing: bool = False
+    labels: FolderLabels = "folders"
+    allow_outside: bool = False
 
     def load_splits(self) -> Splits:
         """Look through the folder, or read the manifest and look for its images."""

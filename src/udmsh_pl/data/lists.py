@@ -1,17 +1,16 @@
 """Images that list files name, as a data module."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from typing_extensions import Unpack
-
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.options import DataOptions
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol
+from udmsh_pl.images.usable import drop_missing
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ListFiles(RetrievalDataModule):
     """Images that list files name: the general case, and the way to repeat somebody else's split.
 
@@ -30,36 +29,18 @@ class ListFiles(RetrievalDataModule):
         upright: turn pictures as their EXIF orientation says; off to repeat published numbers
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path,
-        database: Path,
-        train: Path | None = None,
-        query: Path | None = None,
-        dataset: str = "lists",
-        protocol: str = "lists",
-        map_at: int | None = None,
-        labels: int | None = None,
-        allow_missing: bool = False,
-        missing: dict[str, int] | None = None,
-        allow_outside: bool = False,
-        upright: bool = True,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.database = database
-        self.train = train
-        self.query = query
-        self.dataset = dataset
-        self.protocol = protocol
-        self.map_at = map_at
-        self.labels = labels
-        self.allow_missing = allow_missing
-        self.missing = missing or {}
-        self.allow_outside = allow_outside
-        self.upright = upright
+    root: Path
+    database: Path
+    train: Path | None = None
+    query: Path | None = None
+    dataset: str = "lists"
+    protocol: str = "lists"
+    map_at: int | None = None
+    labels: int | None = None
+    allow_missing: bool = False
+    missing: dict[str, int] | None = None
+    allow_outside: bool = False
+    upright: bool = True
 
     def load_splits(self) -> Splits:
         """Read the lists, see :func:`read_list`, and look for the images."""
@@ -79,7 +60,8 @@ class ListFiles(RetrievalDataModule):
             home="",
             paper="",
         )
-        return drop_missing(Splits(facts, query, train, database, self.missing), self.allow_missing)
+        splits = Splits(facts, query, train, database, self.missing or {})
+        return drop_missing(splits, self.allow_missing)
 
     def _read(self, path: Path) -> ImageList:
         return read_list(path, self.root, self.labels, self.allow_outside, self.upright)

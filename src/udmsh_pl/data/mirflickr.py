@@ -1,24 +1,20 @@
-"""MIRFLICKR-25K: 25,000 pictures of Flickr, annotated with 24 concepts, 14 of them also in a
-stricter sense.
-"""
+"""MIRFLICKR-25K: 25,000 pictures of Flickr with 24 concepts, 14 also in a stricter sense."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.fetch import fetch, refuse_failed_download, unpack
-from udmsh_pl.data.options import DataOptions
+from udmsh_pl.data.official import drawn_splits, fetch, refuse_failed_download, unpack
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_splits
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol, named, resized
 from udmsh_pl.images.split import draw
+from udmsh_pl.images.usable import drop_missing
 
 HOME = "https://press.liacs.nl/mirflickr/mirdownload.html"
 _FILES = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
@@ -94,7 +90,7 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
         )
     parts = draw(rows, {"query": protocol.queries or 0, "train": protocol.train or 0}, split_seed)
     if protocol.labels == 24:
-        parts["rest"] = np.union1d(parts["train"], parts["rest"])
+        return drawn_splits(protocol, everything, parts)
     query, train, database = (everything.select(parts[name]) for name in ("query", "train", "rest"))
     return Splits(protocol, query, train, database)
 
@@ -132,6 +128,7 @@ def _has_common_tag(folder: Path) -> NDArray[np.bool_]:
     )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MIRFlickr(RetrievalDataModule):
     """MIRFLICKR-25K: downloaded from its home (3.1 GB), or read from lists and a folder of images.
 
@@ -152,26 +149,13 @@ class MIRFlickr(RetrievalDataModule):
         allow_missing: go on without the images that are absent; their numbers enter the fingerprint
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets/mirflickr25k"),
-        protocol: str = "24-labels",
-        queries: int | None = None,
-        train: int | None = None,
-        lists: Path | None = None,
-        split_seed: int = 0,
-        allow_missing: bool = False,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.queries = queries
-        self.train = train
-        self.lists = lists
-        self.split_seed = split_seed
-        self.allow_missing = allow_missing
+    root: Path = Path("datasets/mirflickr25k")
+    protocol: str = "24-labels"
+    queries: int | None = None
+    train: int | None = None
+    lists: Path | None = None
+    split_seed: int = 0
+    allow_missing: bool = False
 
     def download(self) -> None:
         """Fetch and unpack the official archives, unless they are there or ``lists`` gives the

@@ -2,21 +2,20 @@
 lists.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Unpack
 
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.options import DataOptions
+from udmsh_pl.data.official import drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_splits
-from udmsh_pl.images.missing import drop_missing
 from udmsh_pl.images.protocol import Protocol, named, resized
 from udmsh_pl.images.split import draw, draw_per_label
+from udmsh_pl.images.usable import drop_missing
 
 HOME = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 _21 = Protocol(
@@ -96,13 +95,7 @@ def load_official(root: Path, images: Path, protocol: Protocol, split_seed: int)
         )
     else:
         rows = draw(np.arange(len(labelled)), {"query": queries, "train": train}, split_seed)
-    database = np.union1d(rows["train"], rows["rest"])
-    return Splits(
-        protocol,
-        labelled.select(rows["query"]),
-        labelled.select(rows["train"]),
-        labelled.select(database),
-    )
+    return drawn_splits(protocol, labelled, rows)
 
 
 def _lines(path: Path) -> list[str]:
@@ -152,6 +145,7 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
     )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NUSWIDE(RetrievalDataModule):
     """NUS-WIDE, from the official text files or from list files; the pictures are links, many of
     them dead.
@@ -176,28 +170,14 @@ class NUSWIDE(RetrievalDataModule):
             fingerprint
     """
 
-    def __init__(
-        self,
-        *,
-        root: Path = Path("datasets/nuswide"),
-        protocol: str = "21-concepts",
-        queries: int | None = None,
-        train: int | None = None,
-        images: Path | None = None,
-        lists: Path | None = None,
-        split_seed: int = 0,
-        allow_missing: bool = False,
-        **options: Unpack[DataOptions],
-    ) -> None:
-        super().__init__(**options)
-        self.root = root
-        self.protocol = protocol
-        self.queries = queries
-        self.train = train
-        self.images = images
-        self.lists = lists
-        self.split_seed = split_seed
-        self.allow_missing = allow_missing
+    root: Path = Path("datasets/nuswide")
+    protocol: str = "21-concepts"
+    queries: int | None = None
+    train: int | None = None
+    images: Path | None = None
+    lists: Path | None = None
+    split_seed: int = 0
+    allow_missing: bool = False
 
     def load_splits(self) -> Splits:
         """Read or draw the split, and look for the pictures."""

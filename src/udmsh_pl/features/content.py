@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.broken import Reasons, find_broken, read_broken, write_broken
 from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.images.usable import Reasons, find_broken, read_broken, write_broken
 from udmsh_pl.safe.files import save_arrays
 
 DIGEST_BYTES = 16
@@ -91,15 +91,15 @@ def _state(images: ImageList, row: int) -> bytes:
         images.load(row)  # raises the error that names the list line and the mend
         raise
     numbers = facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
-    told = f"{images.names[row]}\0{numbers}".encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(told, digest_size=DIGEST_BYTES).digest()
+    state = f"{images.names[row]}\0{numbers}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(state, digest_size=DIGEST_BYTES).digest()
 
 
 def _read(images: ImageList, rows: list[int]) -> Iterator[tuple[int, bytes]]:
     def digest(row: int) -> bytes:
         try:
             return hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).digest()
-        except InputError:  # a pipe, or too large: decoding tells
+        except InputError:  # a pipe, or too large: decoding finds out
             return hashlib.blake2b(b"unread" + _state(images, row), digest_size=16).digest()
 
     threads = os.cpu_count() or 1

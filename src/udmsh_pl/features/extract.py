@@ -2,33 +2,39 @@
 
 import hashlib
 import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from filelock import FileLock
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from udmsh_pl.backbones.networks import backbone_info, weights_id
+from udmsh_pl.backbones.pixels import Runner, best_runner, forward_of, gpu_count
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.batches import RowPixels, decoding_workers, passes, row_batches
 from udmsh_pl.features.content import contents_of, images_id
-from udmsh_pl.features.decoding import RowPixels, ahead, decoding_workers
-from udmsh_pl.features.forward import Runner, forward_of, gpu_count
 from udmsh_pl.features.reuse import Known
 from udmsh_pl.features.shards import Shard, drop, join, shards_with_rows
 from udmsh_pl.features.store import (
+    DTYPE,
     Arrays,
     FeatureWriter,
     open_features,
     store_facts,
 )
-from udmsh_pl.features.writing import fill
-from udmsh_pl.images.broken import Reasons
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform, view_transform
+from udmsh_pl.images.usable import Reasons
 
-# raise it when the meaning of stored features changes, so that old stores are left alone
-FORMAT = 1
+# raise it when the meaning of stored features changes, so that old stores are left alone; 2: Pillow
+# resizes, profiles are converted
+FORMAT = 2
+BLOCK = 8  # batches between two safe points
 
 
 class StoredFeatures(NamedTuple):
@@ -246,11 +252,11 @@ class FeatureExtractor:
             directory, key, len(rows), shapes, self._runner(), None if "shard" in key else contents
         )
         transform = view_transform(size) if views else eval_transform(size)
-        dataset = RowPixels(images, transform, rows[writer.done :], views, seed, contents)
+        at_least = None if views else 2 * size
+        dataset = RowPixels(images, transform, rows[writer.done :], views, seed, contents, at_least)
         gpus = gpu_count() if self._runner() == "torch" else 0
         batch = self._batch(views) * max(1, gpus)
         workers = decoding_workers(self.workers, gpus) if len(dataset) > 8 * batch else 0
-        loader = DataLoader(dataset, batch, num_workers=workers, pin_memory=gpus > 0)
         forward = forward_of(
             self.backbone,
             self.weights,
@@ -259,16 +265,84 @@ class FeatureExtractor:
             size,
             self.grid,
         )
-        told = f"{views} views" if views else "features"
-        fill(writer, ahead(loader), forward, images.names, rows, told)
+        batches = row_batches(dataset, batch, workers, gpus > 0)
+        what = f"{views} views" if views else "features"
+        _fill(writer, passes(batches, forward), images.names, rows, what)
         return writer.finish()
 
-    def _runner(self) -> str:
-        if self.runner != "auto":
-            return self.runner
-        return "torch" if gpu_count() or find_spec("openvino") is None else "openvino"
+    def _runner(self) -> Runner:
+        return best_runner() if self.runner == "auto" else self.runner
 
 
 def _locked(directory: Path) -> FileLock:
     directory.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(directory.with_name(directory.name + ".lock"))
+
+
+def _fill(
+    writer: FeatureWriter,
+    found: Iterator[tuple[list[NDArray[Any]], list[str]]],
+    names: Sequence[str],
+    rows: range,
+    what: str,
+) -> None:
+    """Append the features of ``rows`` from where the store was left, with a bar on stderr.
+
+    Args:
+        writer: the store
+        found: both features of batches, and for each picture why it cannot be decoded, or ``""``
+        names: of all images of the list
+        rows: of the list, that the store shall hold
+        what: for the bar
+
+    Raises:
+        InputError: a feature cannot be stored, or the disk is full.
+    """
+    every = 0.5 if sys.stderr.isatty() else 10  # seconds between lines: a log file stays short
+    pending: list[dict[str, NDArray[Any]]] = []
+    broken: dict[int, str] = {}
+    row = rows.start + writer.done
+    with tqdm(
+        total=len(rows),
+        initial=writer.done,
+        unit="img",
+        desc=f"{what}, {writer.bytes_needed / 1e6:.0f} MB",
+        mininterval=every,
+    ) as bar:
+        for number, (parts, reasons) in enumerate(found, 1):
+            good = [at for at, reason in enumerate(reasons) if not reason]
+            block = {
+                name: part.reshape(-1, *shape)[good]
+                for (name, shape), part in zip(writer.shapes.items(), parts, strict=True)
+            }
+            _check_storable(block, [names[row + at] for at in good])
+            pending.append(block)
+            broken |= {row + at: reason for at, reason in enumerate(reasons) if reason}
+            row += len(reasons)
+            bar.update(len(reasons))
+            if number % BLOCK == 0 or row == rows.stop:
+                joined = {
+                    name: np.concatenate([one[name] for one in pending]) for name in writer.shapes
+                }
+                writer.append(joined, broken)
+                pending.clear()
+                broken.clear()
+
+
+def _check_storable(block: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> None:
+    """Refuse features that a store cannot tell from others.
+
+    Args:
+        block: arrays ``[n, ...]``
+        names: of the n images
+
+    Raises:
+        InputError: a value is not finite, or beyond what float16 can hold.
+    """
+    for name, values in block.items():
+        largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), initial=0)
+        for row in np.flatnonzero(~(largest <= np.finfo(DTYPE).max)).tolist():
+            raise InputError(
+                f"{names[row]}: the backbone's {name} is {largest[row]:.3g}, beyond what can be "
+                "stored (65504); are its weights damaged, or its input of another scale?"
+            )

@@ -11,12 +11,13 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,8 +27,9 @@ from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.verified import are_whole, read_stamp
 from udmsh_pl.safe.files import atomic_path, sha256_file, write_text
 
-FORMAT = 2  # raise it when any fit changes its meaning, so that old teachers are left alone
+FORMAT = 3  # raise it when any fit changes its meaning, so that old teachers are left alone
 State = dict[str, Tensor]
+Rows = dict[str, NDArray[Any]]  # arrays [N, ...] of train images, by name
 Settings = TypeVar("Settings")
 
 
@@ -39,18 +41,19 @@ class TrainFeatures:
         arrays: as :class:`udmsh_pl.features.extract.FeatureExtractor` gives them: float16
             ``global_feature [N, D]``, ``feature_map [N, C, g, g]`` and, where there are views,
             ``views [N, V, D]`` and ``view_maps [N, V, C, g, g]``
-        folder: where teachers are kept; None keeps nothing
+        folder: where teachers are kept; None keeps them in memory
         key: identifies the stores that the arrays come from
     """
 
     arrays: Arrays
     folder: Path | None = None
     key: str = ""
+    _fitted: dict[tuple[str, str], State] = field(default_factory=dict, repr=False)
 
     def teacher(
         self, name: str, settings: Settings, fit: Callable[[Arrays, Settings], State]
     ) -> State:
-        """What ``fit(arrays, settings)`` gives, or gave before.
+        """What ``fit(arrays, settings)`` gives, or gave before: in this process, or as a file.
 
         Args:
             name: first part of the file's name
@@ -61,10 +64,12 @@ class TrainFeatures:
         Raises:
             InputError: the teacher cannot be written or read.
         """
-        if self.folder is None:
-            return fit(self.arrays, settings)
         facts = {"key": self.key, "settings": asdict(settings), "format": FORMAT}  # type: ignore[call-overload]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        if self.folder is None:
+            if (name, digest) not in self._fitted:
+                self._fitted[name, digest] = fit(self.arrays, settings)
+            return self._fitted[name, digest]
         path = self.folder / f"{name}-{digest}.safetensors"
         found = _open(path)
         if found is None:

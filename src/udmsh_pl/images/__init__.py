@@ -1,4 +1,4 @@
-"""Pictures on a disk: lists, splits, protocols, packing and decoding.
+"""Pictures on a disk: walking, decoding, lists, splits and protocols.
 
 Knows no network and no Lightning. The names below are loaded when they are touched: who only
 decodes a picture does not wait for torch.
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from udmsh_pl import touched
 
 if TYPE_CHECKING:
-    from udmsh_pl.images.folder import find_images
     from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
     from udmsh_pl.images.list_file import read_list, write_list
     from udmsh_pl.images.protocol import Protocol
+    from udmsh_pl.images.walk import walk
 
 __all__ = [
     "ImageDataset",
     "ImageList",
     "Protocol",
     "Splits",
-    "find_images",
     "read_list",
+    "walk",
     "write_list",
 ]
 
@@ -29,8 +29,8 @@ _MODULE_OF = {
     "ImageList": "udmsh_pl.images.image_list",
     "Protocol": "udmsh_pl.images.protocol",
     "Splits": "udmsh_pl.images.image_list",
-    "find_images": "udmsh_pl.images.folder",
     "read_list": "udmsh_pl.images.list_file",
+    "walk": "udmsh_pl.images.walk",
     "write_list": "udmsh_pl.images.list_file",
 }
 

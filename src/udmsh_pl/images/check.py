@@ -1,11 +1,13 @@
 """Look at every image of a benchmark once, before a long run does."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from udmsh_pl.images.broken import ABSENT, Reasons, find_broken_in
 from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.images.usable import ABSENT, Reasons, find_broken_in
+from udmsh_pl.images.walk import SKIPPED, skipped_line
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,21 @@ def broken_lines(broken: Reasons, images: ImageList, root: str = "--data.root") 
     lines = []
     for name, reason in broken.items():
         path = name if images.root is None else images.root / name
-        told, mend = f"not a readable image ({reason})", "fetch that file again or remove it"
+        problem, mend = f"not a readable image ({reason})", "fetch that file again or remove it"
         if reason == ABSENT:
-            told, mend = reason, f"set {root} to the folder that holds it"
-        lines.append(f"{path}: {told}; {mend}")
+            problem, mend = reason, f"set {root} to the folder that holds it"
+        lines.append(f"{path}: {problem}; {mend}")
+    return lines
+
+
+def split_lines(splits: Splits, folder: Path) -> list[str]:
+    """A line on the sizes of the splits, and one on what was left out, which
+    :func:`udmsh_pl.images.walk.write_skipped` lists in ``folder``.
+    """
+    sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.by_name().items())
+    lines = [f"{splits.protocol.dataset}, protocol {splits.protocol_name}: {sizes} images"]
+    if splits.skipped:
+        lines.append(f"{skipped_line(splits.skipped)}; all are in {folder / SKIPPED}")
     return lines
 
 

@@ -1,6 +1,12 @@
-"""Images with labels, by name on a disk or as pixels in memory, and a protocol's three splits."""
+"""Images with labels, by name on a disk or as pixels in memory, and a protocol's three splits.
+
+A name is an image's identity: each file has one spelling, and none leads outside.
+"""
 
 import hashlib
+import os
+import posixpath
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +20,10 @@ from torch.utils.data import Dataset
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import UnreadablePicture, decode
-from udmsh_pl.images.names import normal, twice
 from udmsh_pl.images.protocol import Protocol
 from udmsh_pl.safe.untrusted import read_file
+
+_ODD = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # a part that is empty, . or ..
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +36,11 @@ class ImageList:
         root: folder that the names are relative to; None for the working directory.
         pixels: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB) when the images are held in memory
             instead of on a disk.
-        source: where the names come from (a list file, an archive), told in errors.
-        upright: turn pictures as their EXIF orientation says. Off for published benchmarks
-            (NUS-WIDE, MIRFLICKR, COCO), since the code behind their numbers ignores it. Decides
-            features, so it belongs in their key.
+        source: where the names come from (a list file, an archive), for errors.
+        upright: show pictures as viewers do, by their EXIF orientation and colour profile, see
+            :func:`udmsh_pl.images.decode.decode`. Off for published benchmarks (NUS-WIDE,
+            MIRFLICKR, COCO), since the code behind their numbers ignores both. Decides features, so
+            it belongs in their key.
 
     Raises:
         InputError: the number of names, of label rows and of pixel rows differ, or a dtype is
@@ -77,8 +85,10 @@ class ImageList:
             return bytes(self.pixels[row].tobytes())
         return read_file(self.path(row), "picture")
 
-    def load(self, row: int) -> Image.Image:
+    def load(self, row: int, at_least: int | None = None) -> Image.Image:
         """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`.
+
+        ``at_least`` counts where pictures are ``upright`` alone: benchmarks decode them whole.
 
         Raises:
             UnreadablePicture: the file is absent or cannot be decoded; the message names it and the
@@ -88,28 +98,16 @@ class ImageList:
             return Image.fromarray(self.pixels[row]).convert("RGB")
         path = self.path(row)
         try:
-            return decode(path, self.upright)
+            return decode(path, self.upright, at_least if self.upright else None)
         except UnreadablePicture as error:
-            told = f"{path}: not a readable image ({error.reason}){self._asked_by(row)}; "
-            told += "fetch that file again or remove it; `udmsh data check` lists all such files"
+            message = f"{path}: not a readable image ({error.reason}){self._asked_by(row)}; "
+            message += "fetch that file again or remove it; `udmsh data check` lists all such files"
             if error.absent:
-                told = f"{path}: no such image{self._asked_by(row)}; "
-                told += "set --data.root to the folder that holds it, or see all that are missing "
-                told += "with `udmsh data check`"
-            error.args = (told,)
+                message = f"{path}: no such image{self._asked_by(row)}; "
+                message += "set --data.root to the folder that holds it, or see all that are "
+                message += "missing with `udmsh data check`"
+            error.args = (message,)
             raise
-
-    def load_tensor(self, row: int) -> torch.Tensor:
-        """Decode one image to uint8 [3, H, W], with the values of :meth:`load`.
-
-        Transforms are fastest on tensors. Pillow decodes: torchvision.io gives the same values
-        sooner, but is deprecated since torchvision 0.29, and resizing on tensors brings more than
-        half of the difference (``benchmarks/decoding.py``).
-
-        Raises:
-            InputError: as :meth:`load`.
-        """
-        return torch.from_numpy(np.array(self.load(row))).permute(2, 0, 1)
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "ImageList":
         """The images of the given rows, in the given order."""
@@ -168,7 +166,7 @@ class Splits:
         missing: images that the protocol names and the disk lacks, by split (``query``, ``train``,
             ``database``).
         skipped: files that were found and left out, by name, and why (no picture, hidden,
-            unreadable): to be told, not part of the fingerprint.
+            unreadable): not part of the fingerprint.
 
     Raises:
         InputError: numbers of labels differ, a split is empty or names an image twice, or a query
@@ -242,6 +240,54 @@ class Splits:
             )
 
 
+def normal(name: str) -> str:
+    """The one spelling of a name: ``./a//b/../c.jpg`` is ``a/c.jpg``."""
+    if not _ODD.search(name):
+        return name
+    return posixpath.normpath("/" + name.lstrip("/") if name.startswith("/") else name)
+
+
+def inside(name: str, root: Path | None, allow_outside: bool) -> str:
+    """The normal spelling of a name from a list or manifest, relative to ``root`` if it lies there.
+
+    Links are followed as any program follows them; who can make links in ``root`` can read there.
+
+    Args:
+        name: a path with forward slashes.
+        root: folder that names are relative to; None for the working directory.
+        allow_outside: let absolute paths and those that begin with ``..`` pass.
+
+    Raises:
+        ValueError: no name of a file, or it leads outside; the message says what mends it.
+    """
+    spelled = normal(name)
+    if "\0" in name or spelled in ("", ".", "..", "/"):
+        raise ValueError(f"{name!r} is no name of a file; give a path")
+    absolute = spelled.startswith("/") or (os.name == "nt" and Path(spelled).is_absolute())
+    if absolute:
+        base = Path(root or ".").absolute().as_posix()
+        base = normal(base).rstrip("/") + "/"
+        if spelled.startswith(base):
+            return spelled.removeprefix(base)
+    if (absolute or spelled.startswith("../")) and not allow_outside:
+        raise ValueError(
+            f"{name!r} leads out of {root or 'the working directory'}; give paths below "
+            "--data.root, or let such paths pass with --data.allow_outside true"
+        )
+    return spelled
+
+
+def twice(names: Sequence[str]) -> str | None:
+    """The first name whose file an earlier name stands for already, or None."""
+    seen: set[str] = set()
+    for name in names:
+        spelled = normal(name)
+        if spelled in seen:
+            return name
+        seen.add(spelled)
+    return None
+
+
 class ImageDataset(Dataset[dict[str, Any]]):
     """Torch dataset over an :class:`ImageList`.
 
@@ -251,12 +297,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     Args:
         images: the images of one split.
-        transform: function from a uint8 tensor [3, H, W] to a float tensor [3, H', W'].
+        transform: function from an RGB image to a float tensor [3, H', W'].
     """
 
-    def __init__(
-        self, images: ImageList, transform: Callable[[torch.Tensor], torch.Tensor]
-    ) -> None:
+    def __init__(self, images: ImageList, transform: Callable[[Image.Image], torch.Tensor]) -> None:
         self.images = images
         self.transform = transform
 
@@ -265,7 +309,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """Load, transform and label the image of a row; errors as of :meth:`ImageList.load`."""
-        image = self.transform(self.images.load_tensor(row))
+        image = self.transform(self.images.load(row))
         return {
             "image": image,
             "labels": torch.from_numpy(self.images.labels[row].copy()),

@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.image_list import ImageList, Splits
-from udmsh_pl.images.names import inside, normal
+from udmsh_pl.images.image_list import ImageList, Splits, inside, normal
 from udmsh_pl.images.protocol import Protocol
 from udmsh_pl.safe.files import atomic_path
 from udmsh_pl.safe.untrusted import limit, over, read_file

@@ -14,8 +14,7 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.folder import check_table
-from udmsh_pl.images.image_list import ImageList
-from udmsh_pl.images.names import inside
+from udmsh_pl.images.image_list import ImageList, inside
 from udmsh_pl.safe.child import run_isolated
 from udmsh_pl.safe.untrusted import check_file, limit, over
 
@@ -134,7 +133,7 @@ def _labels(cell: str | list[str]) -> set[str]:
     return {part.strip() for part in parts if part.strip()}
 
 
-def _told(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     """Names of columns on one line, whatever is in them."""
     return ", ".join(map(repr, names))[:200]
 
@@ -149,22 +148,23 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
             others.append(title.strip())
         elif column in places:
             raise InputError(
-                f"{path}:1: a column name stands twice in the header ({_told(header)})"
+                f"{path}:1: a column name stands twice in the header ({_listed(header)})"
             )
         else:
             places[column] = place
     if "path" not in places:
         raise InputError(
-            f"{path}: no column `path` among {_told(header)}; name the column of the image files so"
+            f"{path}: no column `path` among {_listed(header)}; give the column of the image "
+            "files that name"
         )
     like = [title for title in others if _LIKE_LABELS.fullmatch(title.lower())]
     if like and "labels" not in places:
         raise InputError(
-            f"{path}: no column `labels`, but {_told(like)}; name the column "
+            f"{path}: no column `labels`, but {_listed(like)}; name the column "
             "of the labels `labels`, or remove it"
         )
     if others:
-        _log.warning("%s: columns that are not read: %s", path, _told(others))
+        _log.warning("%s: columns that are not read: %s", path, _listed(others))
     return places
 
 
@@ -178,7 +178,7 @@ def _read_csv(path: Path) -> Table:
                 return Table(set(), rows)
             if len(set(header)) < len(header):
                 raise InputError(
-                    f"{path}:1: a column name stands twice in the header ({_told(header)})"
+                    f"{path}:1: a column name stands twice in the header ({_listed(header)})"
                 )
             places = _places(path, header)
             for fields in reader:
@@ -238,11 +238,8 @@ def _read_parquet(path: Path) -> Table:
         raise InputError(
             f"{path}: Parquet needs the extra: pip install 'udmsh-pl[app]', or give a .csv"
         )
-    script = Path(__file__).with_name("parquet_child.py")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
-        limits = [limit("ROWS"), over("ROWS"), limit("BYTES"), over("BYTES")]
-        arguments = [str(path.absolute()), folder, json.dumps(sorted(_COLUMNS)), json.dumps(limits)]
-        run_isolated(script, arguments, path, Path(folder))
+        run_isolated("udmsh_pl.images.parquet_child", path, folder, sorted(_COLUMNS))
         answer = Path(folder) / "rows.jsonl"
         check_file(answer, "manifest")
         with answer.open(encoding="utf-8") as stream:

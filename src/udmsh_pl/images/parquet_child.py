@@ -1,7 +1,7 @@
-"""Reads a Parquet manifest; its file runs alone, in a child process (:mod:`udmsh_pl.safe.child`).
+"""Reads a Parquet manifest, in a child process alone (:mod:`udmsh_pl.safe.child`).
 
-33 kB of Parquet can be gigabytes of rows. What the file says of itself is looked at first, and
-whether that was true while it is read.
+33 kB of Parquet can be gigabytes of rows. What the file says of itself is checked first, and again
+while it is read.
 """
 
 import json
@@ -10,50 +10,50 @@ from typing import Any
 
 from pyarrow import parquet, types
 
+from udmsh_pl.errors import InputError
+from udmsh_pl.safe.untrusted import limit, over
+
 _ROWS = 256  # at a time
 _MOST_CELL = 65_536  # bytes of a text, and values of a list; no name and no set of labels has more
 
 
-class Refused(Exception):
-    """The file can be read, but shall not be."""
-
-
-def work(source: str, folder: str, columns: str, limits: str) -> None:
+def read(source: str, folder: str, columns: list[str]) -> None:
     """Write the rows of ``source`` to ``rows.jsonl`` in ``folder``, as lists in the order of the
     columns; the names of all columns stand in its first line.
 
     Args:
-        source: the ``.parquet`` file.
-        folder: folder for ``rows.jsonl``.
-        columns: names of the columns to read, lower case, as JSON.
-        limits: most rows, and what an error says of more; then the same of bytes; as JSON.
+        source: the ``.parquet`` file
+        folder: for ``rows.jsonl``
+        columns: names of the columns to read, lower case
+
+    Raises:
+        InputError: more rows or bytes than the limits allow, or a cell is too long.
     """
-    most, over_rows, most_bytes, over_bytes = json.loads(limits)
+    most, most_bytes = limit("ROWS"), limit("BYTES")
     file = parquet.ParquetFile(source, page_checksum_verification=True)
     if file.metadata.num_rows > most:
-        raise Refused(over_rows)
+        raise InputError(over("ROWS"))
     names = list(file.schema_arrow.names)
-    wanted = json.loads(columns)
-    kept = [name for name in names if name.strip().lower() in wanted]
-    _look_ahead(file.metadata, kept, most_bytes, over_bytes)
+    kept = [name for name in names if name.strip().lower() in columns]
+    _check_metadata(file.metadata, kept)
     rows = size = 0
     with (Path(folder) / "rows.jsonl").open("w", encoding="utf-8") as stream:
         stream.write(json.dumps(names) + "\n")
         for batch in file.iter_batches(batch_size=_ROWS, columns=kept, use_threads=False):
             rows += batch.num_rows
             if rows > most:
-                raise Refused(over_rows)
+                raise InputError(over("ROWS"))
             values = [_cells(batch.column(name), name) for name in kept]
             for row in zip(*values, strict=True):
                 size += stream.write(json.dumps([_plain(one) for one in row]) + "\n")
                 if size > most_bytes:  # a dictionary writes a long text once for all rows
-                    raise Refused(over_bytes)
+                    raise InputError(over("BYTES"))
             if not kept:
                 break
 
 
-def _look_ahead(facts: Any, kept: list[str], most_bytes: int, over_bytes: str) -> None:
-    """Refuse what says itself that it is too large, before anything is unpacked."""
+def _check_metadata(facts: Any, kept: list[str]) -> None:
+    """Refuse a file that says itself that it is too large, before anything is unpacked."""
     size = 0
     for group in map(facts.row_group, range(facts.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
@@ -62,9 +62,9 @@ def _look_ahead(facts: Any, kept: list[str], most_bytes: int, over_bytes: str) -
                 continue
             size += column.total_uncompressed_size
             if column.num_values > _MOST_CELL * max(1, group.num_rows):
-                raise Refused(_too_long(name.partition(".")[0]))
-    if size > most_bytes:
-        raise Refused(over_bytes)
+                raise InputError(_too_long(name.partition(".")[0]))
+    if size > limit("BYTES"):
+        raise InputError(over("BYTES"))
 
 
 def _too_long(name: str) -> str:
@@ -75,7 +75,7 @@ def _cells(column: Any, name: str) -> list[Any]:
     nested = types.is_list(column.type) or types.is_large_list(column.type)
     flat = column.flatten() if nested else column
     if len(flat) > _MOST_CELL * (_ROWS if nested else 1) or flat.nbytes > _MOST_CELL * _ROWS:
-        raise Refused(_too_long(name))
+        raise InputError(_too_long(name))
     cells: list[Any] = column.to_pylist()
     return cells
 
@@ -87,5 +87,5 @@ def _plain(value: Any) -> str | list[str]:
         return [str(_plain(one)) for one in value if one is not None]
     text = str(value).strip()
     if len(text) > _MOST_CELL:  # a dictionary repeats what it stores once
-        raise Refused(f"a cell is longer than {_MOST_CELL:,} characters")
+        raise InputError(f"a cell is longer than {_MOST_CELL:,} characters")
     return text

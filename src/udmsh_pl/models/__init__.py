@@ -8,7 +8,7 @@ from udmsh_pl.backbones.networks import (
     build_backbone,
 )
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.encoder import DualBranchEncoder
+from udmsh_pl.models.heads import DualBranchEncoder
 from udmsh_pl.models.labelled import UDMSHPlusLabelled
 from udmsh_pl.models.udmsh import UDMSH
 from udmsh_pl.models.udmsh_plus import UDMSHPlus

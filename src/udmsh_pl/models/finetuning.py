@@ -1,5 +1,5 @@
-"""What a backbone that is trained too asks for: a layout that is fast, and in several processes no
-parameter that nothing uses, and the images of all of them behind it.
+"""A backbone that is trained too: a fast layout and, in several processes, no unused parameter and
+the images of all processes behind it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,7 +81,7 @@ def of_all_processes(module: LightningModule, values: Tensor) -> Tensor:
     leaves the gradient of one process with the whole batch. Rows come in that process's order,
     since they were dealt in turn.
     """
-    if module._trainer is None or module.trainer.world_size == 1:  # `udmsh index` has no trainer
+    if module._trainer is None or module.trainer.world_size == 1:
         return values
     everyone = cast(Tensor, module.all_gather(values, sync_grads=values.requires_grad))
     return everyone.transpose(0, 1).flatten(0, 1)

@@ -1,5 +1,6 @@
 """UDMSH-plus with labels of some train images: what supervision would be worth, an upper bound."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -7,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
-from typing_extensions import Unpack
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.options import ModelOptions
+from udmsh_pl.features.store import Batch
+from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.udmsh_plus import UDMSHPlus
 
 SEED = 0  # of the draw of the images whose labels are known: the same for all cells
@@ -45,6 +46,7 @@ def drawn_rows(count: int, share: float) -> NDArray[np.bool_]:
     return np.isin(np.arange(count), order[: round(share * count)])
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class UDMSHPlusLabelled(UDMSHPlus):
     """UDMSH-plus, whose teacher knows the labels of some train images.
 
@@ -58,44 +60,39 @@ class UDMSHPlusLabelled(UDMSHPlus):
             and at most 1
     """
 
-    def __init__(self, *, labelled: float = 1.0, **options: Unpack[ModelOptions]) -> None:
-        if not 0 < labelled <= 1:
+    labelled: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.labelled <= 1:
             raise InputError(
-                f"labelled is {labelled}; give --model.labelled a share above 0 and at most 1"
+                f"labelled is {self.labelled}; give --model.labelled a share above 0 and at most 1"
             )
-        super().__init__(**options)
-        self.labelled = labelled
-        self._labels = torch.empty(0, 0, dtype=torch.bool)  # [N, L]; rows of zeros are not known
+        super().__post_init__()
 
     def on_fit_start(self) -> None:
-        """Take over the labels that are known, beside the teacher."""
-        super().on_fit_start()
-        datamodule = getattr(self.trainer, "datamodule", None)
-        labels = datamodule.splits.train.labels if isinstance(datamodule, HasSplits) else None
-        if labels is None or not labels.shape[1]:
+        """Refuse train images without labels, before the teacher is fitted."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, HasSplits) or not data.splits.train.labels.shape[1]:
             raise InputError(
                 "UDMSHPlusLabelled learns from labels, and the train images have none; give "
                 "--model udmsh_pl.models.UDMSHPlus, or --data with labels"
             )
-        self.know(labels)
+        super().on_fit_start()
 
-    def know(self, labels: NDArray[np.bool_]) -> None:
-        """Keep those of the train images' labels, bool [N, L], that were drawn."""
-        known = labels & drawn_rows(len(labels), self.labelled)[:, None]
-        self._labels = torch.from_numpy(known).to(self._targets.device)
+    def train_rows(self, features: TrainFeatures) -> Rows:
+        """As in the base, and the images whose labels are known."""
+        rows = super().train_rows(features)
+        return rows | {"known": drawn_rows(len(rows["targets"]), self.labelled)}
 
-    def similarity(self, rows: Tensor) -> Tensor:
-        """See :meth:`UDMSHPlus.similarity`; of two labelled images what their labels say."""
-        unlabelled = super().similarity(rows)
-        labels = self._labels[rows].to(self.device).float()
-        known = labels.any(dim=1)
-        return torch.where(known[:, None] & known, shared_labels(labels), unlabelled)
-
-    def nearness(self, rows: Tensor) -> Tensor:
-        """See :meth:`UDMSHPlus.nearness`; two images whose labels differ are far from each
-        other.
+    def teach(self, batch: Batch) -> Batch:
+        """As in the base, but of two images with known labels the labels decide: two whose labels
+        differ are far from each other.
         """
-        labels = self._labels[rows].to(self.device).float()
+        batch = super().teach(batch)
+        labels = (batch["labels"] & batch["known"][:, None]).float()
         known = labels.any(dim=1)
-        differ = known[:, None] & known & (labels @ labels.T == 0)
-        return super().nearness(rows).masked_fill(differ, -1)
+        both = known[:, None] & known
+        return batch | {
+            "similarity": torch.where(both, shared_labels(labels), batch["similarity"]),
+            "nearness": batch["nearness"].masked_fill(both & (labels @ labels.T == 0), -1),
+        }

@@ -1,45 +1,160 @@
-"""UDMSH-plus: the best of ours, a student that learns groups and who is nearest, from views and
-near images.
+"""UDMSH-plus, the whole method with its teacher: a student that learns groups and the order of the
+nearest images, from random views and near images. *Ours*.
 """
 
-import math
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
-from typing_extensions import Unpack
 
 from udmsh_pl.backbones.networks import BackboneFeatures
-from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.features.store import Arrays, Batch, sample_rows
+from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.fusion import FusedEncoder, load_fusion
-from udmsh_pl.models.manifold_teacher import COMPANIONS, ManifoldSettings, fit_manifold_teacher
-from udmsh_pl.models.options import BranchOptions
-from udmsh_pl.safe.constructors import check_range
-from udmsh_pl.similarity.losses import asymmetric_pairwise_loss, nt_xent_loss, ranking_loss
-from udmsh_pl.similarity.precision import at_least_float32
+from udmsh_pl.models.heads import (
+    FIT_ROWS,
+    ROWS_AT_ONCE,
+    FusedEncoder,
+    FusedFeature,
+    side_by_side,
+)
+from udmsh_pl.similarity.losses import (
+    asymmetric_pairwise_loss,
+    at_least_float32,
+    nt_xent_loss,
+    ranking_loss,
+)
+from udmsh_pl.similarity.manifold import (
+    diffused_levels,
+    nearest_neighbours,
+    neighbour_graph,
+    neighbour_trust,
+    unit_rows,
+)
 
-GPU_SHARE = 0.25  # of the free memory, that inputs and targets may take
+NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (experiments/README.md)
+NEAREST = 3  # nearest images of each image that a batch may show beside it
 
 
+@dataclass(frozen=True)
+class ManifoldSettings:
+    """Settings of the fused feature and the teacher; see :class:`UDMSHPlus`."""
+
+    teacher: Literal["manifold", "cosine"] = "manifold"
+    with_map: bool = True
+    dims: int = 512
+    neighbours: int = 30
+    edge_power: float = 3.0
+    rank: int = 128
+    diffusion_time: float | None = None
+    near_share: float = 0.5
+    view_discount: float = 0.0
+
+
+def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str, Tensor]:
+    """Fit the fused feature and the levels of similarity to train features.
+
+    Where there are views, directions in which an image differs from its own views count less in the
+    fused feature (``view_discount``), and so in the order of the nearest. The graph that diffusion
+    runs on is of the features as they were, which keeps large groups together, unless its lists of
+    neighbours are not to be trusted (:func:`udmsh_pl.similarity.manifold.neighbour_trust`): then of
+    the features after the discount.
+
+    Returns:
+        ``fusion.*``, buffers of the :class:`FusedFeature`; ``inputs``, float16
+        ``[N, 1 + V, dims]``, fused features of the images and their views; ``targets``, float32
+        ``[N, R]``, whose inner products are the diffused part of the similarity: the long diffusion
+        times ``1 - near_share`` and the short one times ``near_share / 2`` (the rest of it is the
+        cosine of ``inputs``); ``nearest``, long ``[N, 3]``, the rows most like each by that cosine.
+    """
+    feature, feature_map = stored["global_feature"], stored["feature_map"]
+    map_dim = feature_map[0].size if settings.with_map else 0
+    parts = (feature.shape[1], map_dim) if map_dim else (feature.shape[1],)
+    fusion = FusedFeature(parts, settings.dims)
+    fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), settings.with_map))
+    views = stored["views"].shape[1] if "views" in stored else 0
+    shown = torch.empty(len(feature), 1 + views, settings.dims, dtype=torch.float16)
+    shown[:, 0] = _fused(fusion, feature, feature_map, settings.with_map)
+    for view in range(views):
+        arrays = stored["views"][:, view], stored["view_maps"][:, view]
+        shown[:, 1 + view] = _fused(fusion, *arrays, settings.with_map)
+    unit = near = unit_rows(shown[:, 0].float().numpy())
+    if views and settings.view_discount:
+        fusion.discount_views(shown, settings.view_discount)
+        near = unit_rows(shown[:, 0].float().numpy())
+    targets, nearest = _levels(unit, near, settings)
+    return {f"fusion.{name}": value for name, value in fusion.state_dict().items()} | {
+        "inputs": shown,
+        "targets": torch.from_numpy(targets),
+        "nearest": torch.from_numpy(nearest),
+    }
+
+
+def _levels(
+    unit: NDArray[np.float32], near: NDArray[np.float32], settings: ManifoldSettings
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """``targets [N, R]`` and ``nearest [N, 3]`` of fused features of length 1."""
+    count, share = len(unit), settings.near_share
+    k = max(1, min(NEAREST, count - 1))  # of two images each has one
+    nearest = nearest_neighbours(near, k)[1][:, np.arange(NEAREST).clip(max=k - 1)]
+    nearest = np.where(nearest >= 0, nearest, np.arange(count)[:, None])
+    if settings.teacher == "cosine":
+        return near * np.float32((1 - share / 2) ** 0.5), nearest
+    trust = neighbour_trust(unit, settings.neighbours)
+    if trust < 1:  # a backbone with hubs: the views make the better graph
+        unit, trust = near, neighbour_trust(near, settings.neighbours)
+    graph = neighbour_graph(unit, settings.neighbours, settings.edge_power)
+    far, short = (settings.rank, settings.diffusion_time), (NEAR_RANK, NEAR_TIME)
+    shares = [(level, part) for level, part in ((far, 1 - share), (short, share / 2)) if part]
+    found = diffused_levels(graph, [level for level, _ in shares], trust)
+    weighted = [level * part**0.5 for level, (_, part) in zip(found, shares, strict=True)]
+    return np.concatenate(weighted, axis=1).astype(np.float32), nearest
+
+
+def _parts(
+    feature: NDArray[np.float16],
+    feature_map: NDArray[np.float16],
+    rows: NDArray[np.int64] | slice,
+    with_map: bool,
+) -> Tensor:
+    chosen = torch.from_numpy(np.array(feature_map[rows])) if with_map else None
+    return side_by_side(torch.from_numpy(np.array(feature[rows])), chosen)
+
+
+def _fused(
+    fusion: FusedFeature,
+    feature: NDArray[np.float16],
+    feature_map: NDArray[np.float16],
+    with_map: bool,
+) -> Tensor:
+    """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all
+    there at once.
+    """
+    starts = range(0, len(feature), ROWS_AT_ONCE)
+    blocks = (_parts(feature, feature_map, slice(at, at + ROWS_AT_ONCE), with_map) for at in starts)
+    return torch.cat([fusion(block).half() for block in blocks])
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class UDMSHPlus(HashingModule):
     """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their
     geometry, in *our* form.
 
-    The teacher says two things. What group an image is of: the cosine after a long diffusion over
-    the train images' neighbour graph (:mod:`udmsh_pl.similarity.manifold`), which inner products of
-    codes
-    learn by squared errors. And who is nearest: the cosine of the fused features, which codes learn
-    as a ranking, since squared errors that are right about groups hardly notice who is nearest. An
-    image's random views (``--data.views``) say which directions of the features count when it comes
-    to who is nearest. Batches hold near images, since of the pairs of a random batch hardly any is.
+    The teacher gives two things. The group of an image: the cosine after a long diffusion over the
+    train images' neighbour graph (:mod:`udmsh_pl.similarity.manifold`), which inner products of
+    codes learn by squared errors. And the order of the nearest: the cosine of the fused features,
+    which codes learn as a ranking, since squared errors that are right about groups hardly notice
+    that order. An image's random views (``--data.views``) show which directions of the features
+    count for it. Batches hold near images, since of the pairs of a random batch hardly any is near.
     The student is a linear path, which starts as ITQ of the fused features, and a head beside it;
     it sees the clean image or one of its views, and its inner products are those of relaxed codes
-    with each other and with codes at once. Beside it codes of two views of an image are to be
-    nearer to each other than to those of images that are not similar (NT-Xent, as SimCLR and
-    CIBHash have it), at a small weight. Everything here is *ours*.
+    with each other and with codes at once. Codes of two views of an image shall be nearer to each
+    other than to those of images that are not similar (NT-Xent, as SimCLR and CIBHash have it), at
+    a small weight. Everything here is *ours*.
 
     Args:
         hidden: width of the head
@@ -56,12 +171,12 @@ class UDMSHPlus(HashingModule):
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads; None for
             :func:`udmsh_pl.similarity.manifold.diffused_embedding`'s rule
-        view_discount: how far directions in which an image differs from its own views count less
-            (:meth:`udmsh_pl.models.fusion.FusedFeature.discount_views`); 0 not at all
         near_share: share of two nearer levels in the similarity, half of it each: the cosine after
             a short diffusion and that of the fused features
-        ranking_weight: weight of :func:`udmsh_pl.similarity.losses.ranking_loss` against the cosine of
-            the fused features; more of it orders near images better, less of it far ones
+        ranking_weight: weight of :func:`udmsh_pl.similarity.losses.ranking_loss` against the cosine
+            of the fused features; more of it orders near images better, less of it far ones
+        view_discount: how far directions in which an image differs from its own views count less
+            (:meth:`udmsh_pl.models.heads.FusedFeature.discount_views`); 0 not at all
         companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
             of the fourth; 0 shows it as it was dealt. From 0 to 3; a backbone that is trained sees
             batches as they were dealt
@@ -75,86 +190,52 @@ class UDMSHPlus(HashingModule):
             alike
     """
 
-    def __init__(
-        self,
-        *,
-        hidden: int = 2048,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 1e-4,
-        warmup_steps: int = 50,
-        cosine_decay: bool = True,
-        teacher: Literal["manifold", "cosine"] = "manifold",
-        use_views: bool = True,
-        dims: int = 512,
-        dropout: float = 0.3,
-        neighbours: int = 30,
-        edge_power: float = 3.0,
-        rank: int = 128,
-        diffusion_time: float | None = None,
-        near_share: float = 0.0,
-        ranking_weight: float = 0.1,
-        view_discount: float = 1.0,
-        companions: int = 3,
-        linear_path: bool = True,
-        contrastive_weight: float = 0.06,
-        code_share: float = 0.5,
-        least_weight: float | None = 0.1,
-        **options: Unpack[BranchOptions],
-    ) -> None:
-        check_range("diffusion_time", diffusion_time)
-        check_range("least_weight", least_weight)
-        check_range("near_share", near_share, most=1)
-        check_range("companions", companions, most=3)
-        check_range("ranking_weight", ranking_weight, most=math.inf)
-        check_range("contrastive_weight", contrastive_weight, most=math.inf)
-        check_range("view_discount", view_discount, most=1)
-        super().__init__(
-            hidden=hidden,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            cosine_decay=cosine_decay,
-            **options,
-        )
-        self.use_views, self.code_share, self.least_weight = use_views, code_share, least_weight
-        self.near_share, self.companions, self.linear_path = near_share, companions, linear_path
-        self.contrastive_weight, self.ranking_weight = contrastive_weight, ranking_weight
-        with_map = self.branches != "global"
-        self.settings = ManifoldSettings(
-            teacher,
-            with_map,
-            dims,
-            neighbours,
-            edge_power,
-            rank,
-            diffusion_time,
-            near_share,
-            view_discount if use_views else 0.0,
-        )
-        # of the train images; not for the checkpoint
-        self._inputs, self._targets, self._nearest = (torch.empty(0) for _ in range(3))
+    hidden: int = 2048
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    warmup_steps: int = 50
+    cosine_decay: bool = True
+    teacher: Literal["manifold", "cosine"] = "manifold"
+    use_views: bool = True
+    dims: int = 512
+    dropout: float = 0.3
+    neighbours: int = 30
+    edge_power: float = 3.0
+    rank: int = 128
+    diffusion_time: float | None = None
+    near_share: float = 0.0
+    ranking_weight: float = 0.1
+    view_discount: float = 1.0
+    companions: int = 3
+    linear_path: bool = True
+    contrastive_weight: float = 0.06
+    code_share: float = 0.5
+    least_weight: float | None = 0.1
 
-    @property
-    def train_arrays(self) -> tuple[str, ...]:
-        """None: the objective reads the fused inputs that were made beforehand."""
-        return ()
-
-    @property
-    def used_features(self) -> tuple[int, ...]:
-        """The fused feature always has the global one in it."""
-        return (0,) if self.branches == "global" else (0, 1)
+    def __post_init__(self) -> None:
+        for name in ("diffusion_time", "least_weight"):
+            self.check_range(name, optional=True)
+        for name, most in (("near_share", 1), ("view_discount", 1), ("companions", NEAREST)):
+            self.check_range(name, most)
+        for name in ("ranking_weight", "contrastive_weight"):
+            self.check_range(name)
+        super().__post_init__()
 
     def build_encoder(self) -> FusedEncoder:
         """The fused feature and its head; ``branches`` other than ``global`` use the feature map
         too.
         """
         map_dim = 0 if self.branches == "global" else self.backbone_info.map_channels * self.grid**2
-        dims, dropout = self.hparams["dims"], self.hparams["dropout"]
         encoder = FusedEncoder(
-            self.backbone_info.global_dim, map_dim, self.bits, self.hidden, dims, dropout
+            self.backbone_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout
         )
-        encoder.direct.requires_grad_(self.hparams["linear_path"])
+        encoder.direct.requires_grad_(self.linear_path)
         return encoder
+
+    @property
+    def used_features(self) -> tuple[int, ...]:
+        """The fused feature always has the global one in it."""
+        return (0,) if self.branches == "global" else (0, 1)
 
     def backbone_features(self, image: Tensor) -> BackboneFeatures:
         """As in the base, with the map averaged to the grid that the fused feature was fitted
@@ -164,102 +245,79 @@ class UDMSHPlus(HashingModule):
         pooled = torch.nn.functional.adaptive_avg_pool2d(features.feature_map, self.grid)
         return features._replace(feature_map=pooled)
 
-    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
-        """Fused features of the clean train images and their views, and the levels of similarity
-        (:func:`fit_manifold_teacher`).
+    # the teacher
 
-        Neither depends on code length or seed.
-        """
-        return features.teacher("udmsh-plus", self.settings, fit_manifold_teacher)
+    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
+        """:func:`fit_manifold_teacher`, which depends on neither code length nor seed."""
+        settings = ManifoldSettings(
+            self.teacher,
+            self.branches != "global",
+            self.dims,
+            self.neighbours,
+            self.edge_power,
+            self.rank,
+            self.diffusion_time,
+            self.near_share,
+            self.view_discount if self.use_views else 0.0,
+        )
+        return features.teacher("udmsh-plus", settings, fit_manifold_teacher)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over what :func:`fit_manifold_teacher` gave, in the precision of the fit."""
-        load_fusion(self.encoder.fusion, state, self.device)
-        self._inputs, self._targets, self._nearest = kept_near(
-            self.device, *(state[name] for name in ("inputs", "targets", "nearest"))
-        )
+        """Take over the fused feature; codes start as its ITQ."""
+        self.encoder.load_fusion(state)
         if self.linear_path:
             self.encoder.start_from_itq(state["inputs"][:, 0])
 
-    def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Inner products of codes against the teacher's similarities, who is nearest by codes
-        against who is by features, over the global batch, and views against views.
-        """
-        dealt = batch["index"].to(self._targets.device)
+    def train_rows(self, features: TrainFeatures) -> Rows:
+        """Fused features of the images and their views, and the teacher's ``targets``."""
+        state = self.fit_teacher(features)
+        inputs, targets = state["inputs"].numpy(), state["targets"].numpy()
         if self.finetune:
-            u, rows, views = self(batch), dealt, []
+            return {"clean": inputs[:, 0], "targets": targets}
+        return {"pictures": inputs if self.use_views else inputs[:, :1], "targets": targets}
+
+    def near_images(self, features: TrainFeatures) -> tuple[NDArray[np.int64], int] | None:
+        """The three nearest of each image; ``companions`` of them are shown beside it."""
+        if self.finetune:
+            return None
+        return self.fit_teacher(features)["nearest"].numpy(), self.companions
+
+    def teach(self, batch: Batch) -> Batch:
+        """Add ``nearness``, the cosines of the fused features, and ``similarity``, which codes
+        learn; both ``[B, B]``.
+        """
+        unit = normalize(batch["clean"].float(), dim=1)
+        nearness, targets = unit @ unit.T, batch["targets"].float()
+        similarity = targets @ targets.T
+        if self.near_share:
+            similarity = similarity + self.near_share / 2 * nearness
+        return batch | {"nearness": nearness, "similarity": similarity}
+
+    # the student
+
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """Inner products of codes against the teacher's similarities, the order of the nearest by
+        codes against that by features, over the global batch, and views against views.
+        """
+        similarity, rows = batch["similarity"], batch["index"]
+        views = batch.get("compared") if self.contrastive_weight else None  # [2, half, dims]
+        if self.finetune:
+            u = self(batch)
         else:
-            rows = self.with_companions(dealt)
-            compared, places = self._compared(dealt)
-            seen = torch.cat([self._shown(len(rows)), *places])
-            fused = self._inputs[torch.cat([rows, *compared]), seen].to(self.device)
+            seen = [batch["shown"]] if views is None else [batch["shown"], *views]
             with self.network_precision():
-                logits = self.encoder.head_logits(fused)
-            relaxed = torch.tanh(at_least_float32(logits))
-            u, *views = torch.split(relaxed, [len(rows), *map(len, compared)])
+                logits = self.encoder.head_logits(torch.cat(seen))
+            u, *compared = torch.split(torch.tanh(at_least_float32(logits)), [*map(len, seen)])
         self.log_codes(u)
-        similarity = self.similarity(rows)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
         terms = {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
         if self.ranking_weight:
-            same = (rows[:, None] == rows).to(self.device)  # a companion may come twice
-            ranking = ranking_loss(u, self.nearness(rows), left_out=same)
+            same = rows[:, None] == rows  # a near image may come twice
+            ranking = ranking_loss(u, batch["nearness"], left_out=same)
             terms["ranking"] = self.ranking_weight * ranking
-        if views:
-            half = len(views[0])
-            apart = (1 - 2 * self.similarity(dealt[:half])).clamp(0, 1)
-            told = nt_xent_loss(views[0], views[1], apart=apart)
-            terms["contrastive"] = self.contrastive_weight * told
+        if views is not None:
+            half = views.shape[1]
+            apart = (1 - 2 * similarity[:half, :half]).clamp(0, 1)
+            contrast = nt_xent_loss(compared[0], compared[1], apart=apart)
+            terms["contrastive"] = self.contrastive_weight * contrast
         return terms
-
-    def similarity(self, rows: Tensor) -> Tensor:
-        """What the codes of the train images ``rows`` learn: ``[B, B]`` of the global batch."""
-        targets = self._targets[rows].to(self.device)  # [B, R]
-        similarity = targets @ targets.T
-        if not self.near_share:
-            return similarity
-        return similarity + self.near_share / 2 * self.nearness(rows)
-
-    def nearness(self, rows: Tensor) -> Tensor:
-        """Cosines of the fused features of the train images ``rows``: ``[B, B]``."""
-        fused = self._inputs[rows, 0].to(self.device, torch.float32)  # [B, dims]
-        unit = normalize(fused, dim=1)
-        return unit @ unit.T
-
-    def with_companions(self, rows: Tensor) -> Tensor:
-        """The first rows of the batch, each with ``companions`` of the images nearest to it in the
-        place of the others; ``[B]``.
-        """
-        if not self.companions:
-            return rows
-        kept = -(-len(rows) // (1 + self.companions))
-        of = rows[torch.arange(len(rows) - kept, device=rows.device) % kept]
-        which = torch.randint(COMPANIONS, (len(of),), device=rows.device)
-        return torch.cat([rows[:kept], self._nearest[of, which]])
-
-    def _compared(self, rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Half of the rows twice, and two different views of each; nothing without views."""
-        views = self._inputs.shape[1]
-        if not (self.contrastive_weight and self.use_views and views > 1):
-            return [], []
-        half = rows[: -(-len(rows) // 2)]
-        draws = torch.rand(len(half), views, device=self._inputs.device)
-        return [half, half], list(draws.topk(2).indices.T)
-
-    def _shown(self, count: int) -> Tensor:
-        """Which of its views a step shows of each image, 0 for the image as it is; long."""
-        views = self._inputs.shape[1] if self.use_views else 1
-        return torch.randint(views, (count,), device=self._inputs.device)
-
-
-def kept_near(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors on a GPU that has room for them; else where they are, in the file's memory map.
-
-    What is on the GPU is not copied there step by step.
-    """
-    if device.type != "cuda":
-        return tensors
-    free, _ = torch.cuda.mem_get_info(device)
-    if sum(tensor.nbytes for tensor in tensors) > free * GPU_SHARE:
-        return tensors
-    return tuple(tensor.to(device) for tensor in tensors)

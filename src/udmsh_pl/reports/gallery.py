@@ -1,4 +1,4 @@
-"""A picture of what is found: queries with their nearest database images."""
+"""A picture of queries with their nearest database images, and which queries it shows."""
 
 from collections.abc import Sequence
 
@@ -15,6 +15,7 @@ Colour = tuple[int, int, int]
 SIDE, FRAME, GAP = 96, 4, 4  # pixels of a thumbnail, its frame, the white around
 CELL = SIDE + 2 * FRAME + 2 * GAP
 ROW, TITLE, DPI = CELL + 20, 30, 100  # a row with its notes, the title above
+GALLERY_QUERIES = 8
 HIT, MISS, QUERY_FRAME = (44, 160, 44), (214, 39, 40), (60, 60, 60)
 
 
@@ -32,6 +33,18 @@ def nearest(
     return rows, np.take_along_axis(distances, rows, axis=1)
 
 
+def gallery_rows(queries: int) -> list[int]:
+    """Rows of the queries that a gallery shows, spread evenly over all ``queries``."""
+    spread = np.linspace(0, queries - 1, min(GALLERY_QUERIES, queries))
+    return [int(row) for row in spread]
+
+
+def missed_rows(average_precision: NDArray[np.float64]) -> list[int]:
+    """Rows of the queries with the lowest AP; ties in the order of the queries."""
+    order = np.argsort(average_precision, kind="stable")
+    return [int(row) for row in order[:GALLERY_QUERIES]]
+
+
 def gallery_figure(
     query: ImageList,
     database: ImageList,
@@ -47,19 +60,19 @@ def gallery_figure(
     """
     found, distances = nearest(query_codes[list(rows)], database_codes, bits, count)
     width, height = CELL * (count + 1), ROW * len(rows)
-    sheet = np.full((height, width, 3), 255, dtype=np.uint8)
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     figure = Figure(figsize=((width / DPI), (height + TITLE) / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, height / (height + TITLE)))
     for line, row in enumerate(rows):
         top = line * ROW
-        _paste(sheet, top, 0, query, row, QUERY_FRAME)
+        _paste(canvas, top, 0, query, row, QUERY_FRAME)
         _note(axes, 0, top, "query")
         for place, (other, distance) in enumerate(zip(found[line], distances[line], strict=True)):
             relevant = bool((query.labels[row] & database.labels[int(other)]).any())
             left = CELL * (place + 1)
-            _paste(sheet, top, left, database, int(other), HIT if relevant else MISS)
+            _paste(canvas, top, left, database, int(other), HIT if relevant else MISS)
             _note(axes, left, top, f"{distance} bit" + ("" if distance == 1 else "s"))
-    axes.imshow(sheet, interpolation="nearest")
+    axes.imshow(canvas, interpolation="nearest")
     axes.set_axis_off()
     text = title or f"The {count} nearest of {len(database):,} images at {bits} bits"
     figure.suptitle(text, fontsize=9, y=1 - TITLE / 2 / (height + TITLE), va="center")
@@ -67,11 +80,11 @@ def gallery_figure(
 
 
 def _paste(
-    sheet: NDArray[np.uint8], top: int, left: int, images: ImageList, row: int, frame: Colour
+    canvas: NDArray[np.uint8], top: int, left: int, images: ImageList, row: int, frame: Colour
 ) -> None:
-    """One image in a frame, on the sheet that is drawn at once: an axes each takes seconds."""
+    """One image in a frame, on the canvas that is drawn at once: an axes each takes seconds."""
     edge = SIDE + 2 * FRAME
-    place = sheet[top + GAP : top + GAP + edge, left + GAP : left + GAP + edge]
+    place = canvas[top + GAP : top + GAP + edge, left + GAP : left + GAP + edge]
     place[:] = frame
     picture = images.load(row).convert("RGB").resize((SIDE, SIDE))
     place[FRAME:-FRAME, FRAME:-FRAME] = np.asarray(picture)

@@ -1,24 +1,22 @@
-"""``report.html``: a run as one page that needs no network, made of what its directory holds."""
+"""``report.html``: a run as one page that needs no network, made of its directory's files."""
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from html import escape
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from udmsh_pl.reports import significance
 from udmsh_pl.reports.citation import citations
-from udmsh_pl.reports.html_charts import measures_against_bits, precision_recall
-from udmsh_pl.reports.html_tables import Field, field, results_table, table
+from udmsh_pl.reports.curves import Chart
+from udmsh_pl.reports.drawing import DASHES, SvgAxes, marker_path, style_of
 from udmsh_pl.reports.results import COLUMNS, Cell, Result
-from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.reports.table import COSTS_NOTE, Pivot, costs
-from udmsh_pl.runs.plan import Plan
-from udmsh_pl.safe.files import write_text
+from udmsh_pl.reports.table import COSTS_NOTE, Column, Pivot, column_title, costs
 
 PAGE = Path(__file__).parent / "page"
 PICTURES = (
@@ -28,144 +26,147 @@ PICTURES = (
 )
 
 
-def write_html(
-    run: RunDirectory,
-    plan: Plan,
-    results: Sequence[Result],
-    leads: Sequence[tuple[str, ...]],
-    missing: Sequence[Cell] = (),
-) -> None:
-    """Write ``report.html`` into a run's directory.
+@dataclass(frozen=True)
+class Field:
+    """A field of a table of the page, which a click on a header sorts.
 
     Args:
-        run: the directory; its cells, pictures, ``config.yaml`` and ``environment.json`` are read
-        plan: what was run
-        results: rows of the table
-        leads: rows of ``significance.leads``
-        missing: cells that the plan has and the results do not
+        text: what it shows
+        value: what it is sorted by, where the text is no number
+        spread: shown small behind the text
+        kind: class of the style sheet
+        title: shown while the pointer rests on it
     """
-    write_text(run.path / "report.html", page(run, plan, results, leads, missing))
+
+    text: str
+    value: float | None = None
+    spread: str = ""
+    kind: str = ""
+    title: str = ""
 
 
 def page(
-    run: RunDirectory,
-    plan: Plan,
+    folder: Path,
     results: Sequence[Result],
     leads: Sequence[tuple[str, ...]],
+    curves: Sequence[Chart],
+    measures: Sequence[Chart],
     missing: Sequence[Cell] = (),
 ) -> str:
-    """The page's text, see :func:`write_html`."""
-    first = results[0]
-    sections = {
-        "Results": _results(results, leads),
-        "Curves": precision_recall(run, plan) + measures_against_bits(results),
-        **{title: _picture(run.path / name, text) for name, title, text in PICTURES},
-        "Costs": _costs(results),
-        "All values": _all_values(results),
-        "Environment": _environment(run.path),
-        "How to cite": "".join(f"<pre>{escape(entry)}</pre>" for entry in citations()),
+    """The page's text.
+
+    Args:
+        folder: the run's, whose pictures, ``config.yaml`` and ``environment.json`` are shown
+        results: rows of the table
+        leads: rows of ``significance.leads``
+        curves: of precision against recall
+        measures: charts of measures against code length
+        missing: cells that the plan has and the results do not
+    """
+    first, config = results[0], folder / "config.yaml"
+    style, script = (
+        (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
+    )
+    environment = Environment(
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["digest"] = _digest
+    environment.globals |= {
+        "axes_of": SvgAxes,
+        "dashes": DASHES,
+        "shape": marker_path,
+        "style_of": style_of,
     }
-    shown = {title: body for title, body in sections.items() if body}
-    names = {title: title.lower().replace(" ", "-") for title in shown}
-    told = ", ".join(cell.name for cell in missing)
-    style, script = (_read(name).strip() for name in ("report.css", "report.js"))
-    return Template(_read("report.html.in")).substitute(
-        title=escape(f"{first.dataset}, protocol {first.protocol}"),
-        subtitle=escape(f"udmsh-pl {first.version}, {first.backbone}, split {first.split_sha256}"),
-        warning=f'<p class="warn">Missing: {escape(told)}.</p>' if missing else "",
-        contents=" ".join(f'<a href="#{names[title]}">{title}</a>' for title in shown),
-        sections="\n".join(
-            f'<section id="{names[title]}"><h2>{title}</h2>{body}</section>'
-            for title, body in shown.items()
-        ),
+    return environment.get_template("report.html.j2").render(
+        title=f"{first.dataset}, protocol {first.protocol}",
+        subtitle=f"udmsh-pl {first.version}, {first.backbone}, split {first.split_sha256}",
+        missing=missing,
+        results=_results(Pivot.of(results)),
+        leads={
+            "header": significance.HEADER,
+            "rows": [
+                [Field(text, kind="text" if number < 3 else "") for number, text in enumerate(row)]
+                for row in leads
+            ],
+            "note": significance.NOTE,
+        },
+        curves=curves,
+        methods=dict.fromkeys(line.method for chart in curves for line in chart.lines),
+        measures=measures,
+        pictures=[
+            (title, text, base64.b64encode((folder / name).read_bytes()).decode())
+            for name, title, text in PICTURES
+            if (folder / name).is_file()
+        ],
+        costs=_costs(results),
+        values={
+            "header": COLUMNS,
+            "rows": [
+                [Field(f"{one:.6g}" if isinstance(one, float) else str(one)) for one in row]
+                for row in (asdict(result).values() for result in results)
+            ],
+        },
+        environment=_environment(folder),
+        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        citations=citations(),
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
     )
 
 
-def _results(results: Sequence[Result], leads: Sequence[tuple[str, ...]]) -> str:
-    pivot = Pivot.of(results)
-    notes = "".join(f'<p class="note">{escape(line)}</p>' for line in pivot.notes())
-    parts = [results_table(pivot), notes]
-    if leads:
-        rows = [
-            [field(text, kind="text" if number < 3 else "") for number, text in enumerate(row)]
-            for row in leads
-        ]
-        parts.append("<h3>How sure the lead is</h3>")
-        parts.append(table(significance.HEADER, rows, texts=3))
-        parts.append(f'<p class="note">{escape(significance.NOTE)}</p>')
-    return "".join(parts)
+def _results(pivot: Pivot) -> dict[str, Any]:
+    """Methods against measures and code lengths: mean and spread, the seeds' values when asked."""
+    best = {column: pivot.clear_winner(column) for column in pivot.columns}
+
+    def field(method: str, column: Column) -> Field:
+        values = pivot.values.get((method, column), [])
+        if not values:
+            return Field("")
+        mean = statistics.fmean(values)
+        low, high = pivot.interval(method, column)
+        seeds = ", ".join(f"{value:.4f}" for value in values)
+        return Field(
+            f"{mean:.3f}",
+            round(mean, 6),
+            f"± {statistics.stdev(values):.3f}" if len(values) > 1 else "",
+            "best" if method == best[column] else "",
+            f"seeds: {seeds}; order of ties alone: {low:.4f} to {high:.4f}",
+        )
+
+    return {
+        "header": ["method", *(column_title(column) for column in pivot.columns)],
+        "rows": [
+            [Field(method), *(field(method, column) for column in pivot.columns)]
+            for method in pivot.methods
+        ],
+        "notes": pivot.notes(),
+    }
 
 
-def _costs(results: Sequence[Result]) -> str:
+def _costs(results: Sequence[Result]) -> dict[str, Any]:
     peaks: dict[str, float] = {}
     for result in results:
         peaks[result.method] = max(peaks.get(result.method, 0.0), result.peak_gb)
     rows = [
-        [field(method), field(f"{training:.1f}"), field(f"{encoding:.2f}"),
-         field(f"{peaks[method]:.2f}")]
-        for method, (training, encoding) in costs(results).items()
-    ]  # fmt: skip
-    head = ("method", "training, s", "encoding, s", "peak memory so far, GB")
-    return table(head, rows) + f'<p class="note">{escape(COSTS_NOTE)}</p>'
-
-
-def _all_values(results: Sequence[Result]) -> str:
-    rows: list[list[Field]] = [
-        [field(f"{value:.6g}" if isinstance(value, float) else str(value)) for value in row]
-        for row in (asdict(result).values() for result in results)
+        [Field(one) for one in (method, f"{train:.1f}", f"{encode:.2f}", f"{peaks[method]:.2f}")]
+        for method, (train, encode) in costs(results).items()
     ]
-    told = f"<summary>{len(rows)} rows of results.csv, with all their columns</summary>"
-    return f"<details>{told}{table(COLUMNS, rows)}</details>"
+    header = ("method", "training, s", "encoding, s", "peak memory so far, GB")
+    return {"header": header, "rows": rows, "note": COSTS_NOTE}
 
 
-def _environment(folder: Path) -> str:
-    parts = []
-    found = _json(folder / "environment.json")
-    if found:
-        facts = dict(found.pop("versions", {})) | found
-        parts.append(f"<dl>{_facts(facts)}</dl>")
-    config = folder / "config.yaml"
-    if config.is_file():
-        text = escape(config.read_text(encoding="utf-8", errors="replace"))
-        parts.append(
-            f"<details><summary>config.yaml, resolved</summary><pre>{text}</pre></details>"
-        )
-    return "".join(parts)
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    def said(value: Any) -> str:
-        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-    pairs: Iterable[tuple[str, Any]] = facts.items()
-    return "".join(f"<dt>{escape(k)}</dt><dd>{escape(said(v))}</dd>" for k, v in pairs)
-
-
-def _picture(path: Path, text: str) -> str:
-    if not path.is_file():
-        return ""
-    data = base64.b64encode(path.read_bytes()).decode()
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
-    caption = f"<figcaption>{escape(text)}</figcaption>"
-    return f'<figure>{caption}<div class="wide">{image}</div></figure>'
-
-
-def _json(path: Path) -> dict[str, Any]:
+def _environment(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return dict(found.pop("versions", {})) | found if isinstance(found, dict) else {}
 
 
-def _read(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """What the page's policy allows to run: just this text."""
+def _digest(text: str) -> str:
+    """The hash by which the page's policy allows just this style or script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -3,10 +3,10 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import write_text
@@ -29,6 +29,26 @@ class Cell(NamedTuple):
     def name(self) -> str:
         """Name of the cell's folder and of its run in a logger."""
         return "-".join(str(part) for part in self)
+
+
+class Grid(Protocol):
+    """What a report asks of a plan; :class:`udmsh_pl.runs.plan.Plan` has it."""
+
+    @property
+    def bits(self) -> Sequence[int]:
+        """Code lengths."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Seeds."""
+
+    @property
+    def ks(self) -> Sequence[int | None]:
+        """Cut-offs of mAP; None is the whole database."""
+
+    @property
+    def methods(self) -> Collection[str]:
+        """Names of the methods, in order."""
 
 
 LABELS = "(labels)"  # ends the names of methods that learn from the train images' labels

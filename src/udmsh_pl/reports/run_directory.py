@@ -1,8 +1,9 @@
-"""A run directory: ``results.csv`` and, for each cell, codes, per-query scores and a stamp.
+"""A run directory: a folder a cell, which owns the cell's rows, codes, per-query scores and stamp.
 
 The stamp, written last, says with which settings, features and split the cell was finished, and
-holds checksums of what was kept: a cell whose stamp is another one, or whose rows or files were
-altered, is run again. Reports read what lies here and score nothing again.
+holds checksums of what was kept: a cell whose stamp is another one, or whose files were altered, is
+run again. ``results.csv`` is derived from the cells' rows, and never read where a cell has its own.
+Reports read what lies here and score nothing again.
 """
 
 import hashlib
@@ -18,14 +19,16 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.verified import are_whole
 from udmsh_pl.reports.results import Cell, Result, read_results, write_results
-from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
+from udmsh_pl.retrieval.evaluation import RetrievalReport
+from udmsh_pl.retrieval.ties import Cutoff
 from udmsh_pl.safe.files import save_arrays, sha256_file, write_text
 from udmsh_pl.safe.untrusted import check_archive
 
-Codes = NDArray[np.uint8]
 Stamp = Mapping[str, Any]
-FILES = ("codes.npz", "scores.npz")  # of a cell that has codes
+ROWS = "rows.csv"
+CODES = ("codes.npz", "scores.npz")  # of a cell that has codes
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,48 @@ class RunDirectory:
         """Where a cell keeps its files."""
         return self.path / "cells" / cell.name
 
-    def results(self) -> list[Result]:
-        """All rows so far; none before the first cell is finished."""
-        return read_results(self.results_path) if self.results_path.is_file() else []
+    def results(self, order: Sequence[Cell] = ()) -> list[Result]:
+        """The rows of all whole cells; those of another split than the run's are left out.
+
+        Args:
+            order: cells that come first; the others follow in the order in which they were finished
+        """
+        found = self._whole_cells()
+        first = [cell for cell in order if cell in found]
+        others = sorted(found.keys() - set(first), key=self.finished_at)
+        return [row for cell in [*first, *others] for row in found[cell]]
+
+    def write_results(self, order: Sequence[Cell] = ()) -> list[Result]:
+        """Write ``results.csv``, see :meth:`results`; gives its rows."""
+        results = self.results(order)
+        write_results(self.results_path, results)
+        return results
+
+    def table(self) -> list[Result]:
+        """The rows that a table of the directory shows: of the cells, in the order of
+        ``results.csv`` where that is whole, or of ``results.csv`` where cells of 0.2 have no rows
+        of their own, or where there are no cells.
+
+        Raises:
+            InputError: there are neither cells nor ``results.csv``, or that is damaged.
+        """
+        if self._without_rows():
+            return read_results(self.results_path)
+        try:
+            order = list(dict.fromkeys(row.cell for row in read_results(self.results_path)))
+        except InputError:
+            order = []
+        return self.results(order) or read_results(self.results_path)
+
+    def left_out(self) -> list[str]:
+        """Names of finished cells that :meth:`results` leaves out."""
+        names = {cell.name for cell in self._whole_cells()}
+        return [folder.name for folder in self._folders() if folder.name not in names]
 
     def rows(self, cell: Cell) -> list[Result]:
-        """A cell's rows, if it was ever finished."""
-        return [result for result in self.results() if result.cell == cell]
+        """A cell's rows; none before it is finished."""
+        path = self.folder(cell) / ROWS
+        return read_results(path) if path.is_file() else []
 
     def finished_at(self, cell: Cell) -> int:
         """When the cell was marked as finished, in nanoseconds; 0 when it was not."""
@@ -78,15 +116,11 @@ class RunDirectory:
             return 0
 
     def finished(self, cell: Cell, stamp: Stamp, has_codes: bool = True) -> bool:
-        """Whether the cell was finished with just these settings and all its files are there."""
-        folder, (found, kept) = self.folder(cell), self._mark(cell)
-        rows, files = self.rows(cell), FILES if cell.bits and has_codes else ()
-        return (
-            found == _plain(stamp)
-            and all((folder / name).is_file() for name in files)
-            and bool(rows)
-            and kept in (None, self._kept(cell, rows))  # None: by a version that did not look
-        )
+        """Whether the cell was finished with just these settings and all its files are whole."""
+        folder = self.folder(cell)
+        found, kept = _mark(folder)
+        needed = {ROWS, *(CODES if cell.bits and has_codes else ())}
+        return found == _plain(stamp) and needed <= kept.keys() and _is_whole(folder, kept)
 
     def begin(self, cell: Cell, stamp: Stamp) -> None:
         """Note what a cell is trained with; a job that was requeued goes on only under the same.
@@ -106,41 +140,39 @@ class RunDirectory:
             stale.unlink(missing_ok=True)
 
     def keep(self, cell: Cell, stamp: Stamp, rows: Sequence[Result]) -> None:
-        """Add a cell's rows to ``results.csv`` and mark the cell as finished.
+        """Write a cell's rows and mark the cell as finished.
 
-        Rows first, the mark last: a kill between the two only repeats the cell. Several processes
-        may keep cells of one run; a lock lets one write after the other, and nobody sees rows
-        whose mark is still to come.
+        The mark comes last: a kill between the two only repeats the cell.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        mark = _plain(stamp) | {"kept": self._kept(cell, rows)}
-        with self._lock():
-            others = [result for result in self.results() if result.cell != cell]
-            write_results(self.results_path, [*others, *rows])
-            write_text(self.folder(cell) / "done.json", json.dumps(mark))
+        folder = self.folder(cell)
+        write_results(folder / ROWS, rows)
+        kept = {name: sha256_file(folder / name) for name in CODES if (folder / name).is_file()}
+        _write_mark(folder, _plain(stamp), kept)
 
-    def drop_stale(self, split_sha256: str) -> set[Cell]:
-        """Leave out rows of cells that were scored on other lists of images, and rows that are not
-        those that their cell's mark tells of; gives their cells.
+    def take_over(self) -> None:
+        """Give cells that 0.2 finished their rows, which only ``results.csv`` had.
 
-        One table compares one split, and holds what was scored: such cells are run again when a
-        plan asks for them.
+        Rows that are not those that the cell's mark vouches for are left: the cell is run again.
+
+        Raises:
+            InputError: there are such cells, and ``results.csv`` is damaged.
         """
-        with self._lock():
-            results = self.results()
-            by_cell: dict[Cell, list[Result]] = {}
-            for result in results:
-                by_cell.setdefault(result.cell, []).append(result)
-            stale = {
-                cell
-                for cell, rows in by_cell.items()
-                if {row.split_sha256 for row in rows} != {split_sha256}
-                or not self._vouched(cell, rows)
-            }
-            if stale:
-                kept = [result for result in results if result.cell not in stale]
-                write_results(self.results_path, kept)
-        return stale
+        waiting = self._without_rows()
+        if not waiting or not self.results_path.is_file():
+            return
+        for cell, rows in _by_cell(read_results(self.results_path)).items():
+            if (folder := self.folder(cell)) not in waiting:
+                continue
+            with self.working(cell) as mine:
+                stamp, kept = _mark(folder)
+                if not mine or stamp is None or ROWS in kept:
+                    continue
+                if kept and kept.pop("rows", None) != _digest_of_0_2(rows):
+                    continue
+                write_results(folder / ROWS, rows)
+                # versions before 0.2 kept no checksums
+                have = [name for name in CODES if (folder / name).is_file()]
+                _write_mark(folder, stamp, kept or {n: sha256_file(folder / n) for n in have})
 
     def save_scored(self, cell: Cell, arrays: Mapping[str, Any], report: RetrievalReport) -> None:
         """Keep codes and labels (``codes.npz``) and what reports need (``scores.npz``).
@@ -182,35 +214,72 @@ class RunDirectory:
         finally:
             lock.release()
 
-    def _mark(self, cell: Cell) -> tuple[Any, Any]:
-        """The stamp that a cell was finished with, and checksums of what was kept; None for what
-        is not there or not readable.
-        """
-        try:
-            found = json.loads((self.folder(cell) / "done.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None, None
-        return found, found.pop("kept", None) if isinstance(found, dict) else None
+    def _folders(self) -> list[Path]:
+        """Folders of cells that were finished."""
+        return sorted(path.parent for path in self.path.glob("cells/*/done.json"))
 
-    def _vouched(self, cell: Cell, rows: Sequence[Result]) -> bool:
-        """Whether rows are those that the cell's mark tells of."""
-        stamp, kept = self._mark(cell)
-        if kept is None:  # by a version that did not look
-            return stamp is not None
-        return isinstance(kept, dict) and kept.get("rows") == _digest(rows)
+    def _without_rows(self) -> list[Path]:
+        """Folders of cells that 0.2 finished."""
+        marks = ((folder, *_mark(folder)) for folder in self._folders())
+        return [folder for folder, stamp, kept in marks if stamp is not None and ROWS not in kept]
 
-    def _kept(self, cell: Cell, rows: Sequence[Result]) -> dict[str, str]:
-        """Checksums of a cell's rows and files."""
-        folder = self.folder(cell)
-        files = {name: sha256_file(folder / name) for name in FILES if (folder / name).is_file()}
-        return {"rows": _digest(rows)} | files
+    def _whole_cells(self) -> dict[Cell, list[Result]]:
+        """The rows of each finished cell that is whole and of the run's split."""
+        split, found = self._split(), {}
+        for folder in self._folders():
+            _, kept = _mark(folder)
+            if ROWS not in kept or not _is_whole(folder, kept):
+                continue
+            for cell, rows in _by_cell(read_results(folder / ROWS)).items():
+                if cell.name == folder.name and {row.split_sha256 for row in rows} <= {
+                    split or rows[0].split_sha256
+                }:
+                    found[cell] = rows
+        return found
 
-    def _lock(self) -> FileLock:
-        self.path.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.path / ".results.lock")
+    def _split(self) -> str | None:
+        """Fingerprint of the lists of images that the run's newest command was about."""
+        found = _json(self.path / "environment.json")
+        return found.get("split_sha256")
 
 
-def _digest(rows: Sequence[Result]) -> str:
+def _by_cell(results: Sequence[Result]) -> dict[Cell, list[Result]]:
+    found: dict[Cell, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.cell, []).append(result)
+    return found
+
+
+def _mark(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The stamp that a cell was finished with, None where there is none; checksums of its files."""
+    stamp = _json(folder / "done.json")
+    kept = stamp.pop("kept", None)
+    return stamp or None, kept if isinstance(kept, dict) else {}
+
+
+def _write_mark(folder: Path, stamp: dict[str, Any], kept: dict[str, str]) -> None:
+    kept = kept | {ROWS: sha256_file(folder / ROWS)}
+    write_text(folder / "done.json", json.dumps(stamp | {"kept": kept}))
+    _is_whole(folder, kept)  # notes sizes and times, so that no later look reads the files
+
+
+def _is_whole(folder: Path, kept: Mapping[str, str]) -> bool:
+    """Whether a cell's files are those that were kept; their bytes are read only after a change."""
+    names = [name for name in kept if name in (ROWS, *CODES)]
+    return are_whole({folder / name: kept[name] for name in names}, folder / ".whole.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none or it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest_of_0_2(rows: Sequence[Result]) -> str:
+    """What 0.2 kept in a cell's mark to know the cell's rows in ``results.csv``."""
     return hashlib.sha256(repr(list(rows)).encode()).hexdigest()
 
 

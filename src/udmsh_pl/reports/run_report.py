@@ -1,18 +1,17 @@
-"""What a run directory shows when it is finished: table and pictures, read from its cells."""
+"""Table, pictures and page of a finished run directory, read from its cells."""
 
 import shutil
 from collections.abc import Sequence
 
 from udmsh_pl.images.image_list import Splits
-from udmsh_pl.reports.curves import map_against_bits_figure, precision_recall_figure, save_print
-from udmsh_pl.reports.gallery import gallery_figure
-from udmsh_pl.reports.html import write_html
-from udmsh_pl.reports.pictures import gallery_rows, missed_rows, save_figure
-from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.curves import measure_charts, precision_recall_charts
+from udmsh_pl.reports.drawing import figure_of, save_figure, save_print
+from udmsh_pl.reports.gallery import gallery_figure, gallery_rows, missed_rows
+from udmsh_pl.reports.html import page
+from udmsh_pl.reports.results import Cell, Grid, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.significance import leads, render_leads
 from udmsh_pl.reports.table import render_costs, render_tables
-from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import atomic_path, write_text
 
 PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")
@@ -22,13 +21,20 @@ def write_report(
     run: RunDirectory,
     results: Sequence[Result],
     splits: Splits,
-    plan: Plan,
+    plan: Grid,
     missing: Sequence[Cell] = (),
 ) -> str:
     """Write ``table.md``, :data:`PICTURES` and ``report.html``; gives the table's text.
 
-    Pictures are of the middle code length and the first seed, the galleries of the last method.
-    Cells that are ``missing`` are told under the table.
+    ``pr_curve.png`` is of the middle code length, galleries and structure are of the first seed
+    too, the galleries of the last method.
+
+    Args:
+        run: the directory, with its cells
+        results: rows of the table
+        splits: whose images the galleries show
+        plan: what was run
+        missing: cells that the plan has and the results do not; they are named under the table
     """
     ahead = leads(run, plan)
     parts = [render_tables(results), *render_leads(ahead), render_costs(results)]
@@ -45,20 +51,17 @@ def write_report(
     for picture in [path for path in pictures if path.is_file()][:1]:
         with atomic_path(run.path / "structure.png") as partial:
             shutil.copyfile(picture, partial)
-    scores = {name: run.scores(cell) for name, cell in cells.items()}
-    curves = {name: (found.precision, found.recall) for name, found in scores.items()}
-    title = f"{splits.protocol.dataset}, {bits} bits, seed {seed}"
-    save_print(precision_recall_figure(curves, title), run.path / "pr_curve.png")
-    values: dict[str, dict[int, list[float]]] = {}
-    for result in results:
-        if (result.metric, result.k) == ("map", "all") and result.ties != "id":
-            values.setdefault(result.method, {}).setdefault(result.bits, []).append(result.value)
-    if values:
-        figure = map_against_bits_figure(values, title=splits.protocol.dataset)
-        save_print(figure, run.path / "map_bits.png")
+    curves, measures = precision_recall_charts(run, plan), measure_charts(results)
+    dataset = splits.protocol.dataset
+    if bits in curves:
+        title = f"{dataset}, {bits} bits, mean over seeds"
+        save_print(figure_of(curves[bits], title), run.path / "pr_curve.png")
+    if "mAP@ALL" in measures:
+        save_print(figure_of(measures["mAP@ALL"], dataset), run.path / "map_bits.png")
     if cells:
         _write_galleries(run, splits, list(cells.values())[-1])
-    write_html(run, plan, results, ahead, missing)
+    charts = list(curves.values()), list(measures.values())
+    write_text(run.path / "report.html", page(run.path, results, ahead, *charts, missing))
     return table
 
 

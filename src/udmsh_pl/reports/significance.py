@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udmsh_pl.reports.results import Cell, learns_from_labels
+from udmsh_pl.reports.results import Cell, Grid, learns_from_labels
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.retrieval.bootstrap import paired_difference
-from udmsh_pl.retrieval.report import Cutoff
-from udmsh_pl.retrieval.ties import Float64s
-from udmsh_pl.runs.plan import Plan
+from udmsh_pl.retrieval.ties import Cutoff, Float64s
 
 HEADER = ("column", "best", "runner-up", "lead", "95 % interval", "p")
 NOTE = (
@@ -18,7 +16,7 @@ NOTE = (
 )
 
 
-def leads(run: RunDirectory, plan: Plan) -> list[tuple[str, ...]]:
+def leads(run: RunDirectory, plan: Grid) -> list[tuple[str, ...]]:
     """Rows of a paired bootstrap over queries, per cut-off and code length, under ``HEADER``.
 
     A query's value is its expected AP@k, averaged over the seeds: the interval is about other
@@ -53,7 +51,7 @@ def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["\n".join([*(f"| {' | '.join(row)} |" for row in (HEADER, rule, *rows)), "", NOTE])]
 
 
-def _values(run: RunDirectory, plan: Plan) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:
+def _values(run: RunDirectory, plan: Grid) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:
     """Mean over seeds of each query's AP, by method and code length."""
     values = {}
     for name in plan.methods:

@@ -232,8 +232,8 @@ def _backbones(results: Sequence[Result]) -> str:
     for result in results:
         if result.backbone != first and result.method not in others.get(result.backbone, []):
             others.setdefault(result.backbone, []).append(result.method)
-    told = [f"{backbone} in {', '.join(methods)}" for backbone, methods in others.items()]
-    return "; ".join([first, *told])
+    named = [f"{backbone} in {', '.join(methods)}" for backbone, methods in others.items()]
+    return "; ".join([first, *named])
 
 
 def _notes(results: Sequence[Result]) -> list[str]:

@@ -10,8 +10,8 @@ from udmsh_pl.retrieval.codes import pack_codes, unpack_codes
 
 if TYPE_CHECKING:
     from udmsh_pl.retrieval.bootstrap import PairedDifference, bootstrap_interval, paired_difference
+    from udmsh_pl.retrieval.evaluation import RetrievalReport, evaluate_codes
     from udmsh_pl.retrieval.index import BinaryIndex
-    from udmsh_pl.retrieval.metrics import RetrievalReport, evaluate_codes
     from udmsh_pl.retrieval.quality import CodeQuality, code_quality, neighbour_flips
     from udmsh_pl.retrieval.torchmetric import HammingRetrieval
 
@@ -37,10 +37,10 @@ _MODULE_OF = {
     "CodeQuality": "udmsh_pl.retrieval.quality",
     "HammingRetrieval": "udmsh_pl.retrieval.torchmetric",
     "PairedDifference": "udmsh_pl.retrieval.bootstrap",
-    "RetrievalReport": "udmsh_pl.retrieval.metrics",
+    "RetrievalReport": "udmsh_pl.retrieval.evaluation",
     "bootstrap_interval": "udmsh_pl.retrieval.bootstrap",
     "code_quality": "udmsh_pl.retrieval.quality",
-    "evaluate_codes": "udmsh_pl.retrieval.metrics",
+    "evaluate_codes": "udmsh_pl.retrieval.evaluation",
     "neighbour_flips": "udmsh_pl.retrieval.quality",
     "paired_difference": "udmsh_pl.retrieval.bootstrap",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,23 @@ from udmsh_pl.errors import InputError
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
+
+
+class WordArrays(NamedTuple):
+    """Codes and labels of queries and database in 64-bit words: the input of exact evaluation.
+
+    Args:
+        query: codes of the queries, uint64 [Q, W], from :func:`code_words`
+        database: codes of the database, uint64 [N, W]
+        query_labels: label masks of the queries, uint64 [Q, V], from :func:`label_words`; an item
+            is relevant when it shares a label with the query
+        database_labels: label masks of the database, uint64 [N, V]
+    """
+
+    query: Words
+    database: Words
+    query_labels: Words
+    database_labels: Words
 
 
 def to_numpy(values: Any, name: str) -> npt.NDArray[Any]:
@@ -114,7 +131,10 @@ def check_codes(codes: Any, bits: int, name: str) -> Bytes:
 
 def code_words(codes: Bytes) -> Words:
     """Pad bytes [N, B] with zeros to 64-bit words, uint64 [N, ceil(B / 8)]; distances stay."""
-    return _words(codes)
+    rows, width = codes.shape
+    padded = np.zeros((rows, 8 * ((width + 7) // 8)), dtype=np.uint8)
+    padded[:, :width] = codes
+    return padded.view(np.uint64)
 
 
 def check_labels(labels: Any, items: int, name: str) -> Bools:
@@ -138,14 +158,7 @@ def check_labels(labels: Any, items: int, name: str) -> Bools:
 
 def label_words(labels: Bools) -> Words:
     """Labels bool [N, L] as bit masks, uint64 [N, ceil(L / 64)]."""
-    return _words(np.packbits(labels, axis=1, bitorder="little"))
-
-
-def _words(octets: Bytes) -> Words:
-    rows, width = octets.shape
-    padded = np.zeros((rows, 8 * ((width + 7) // 8)), dtype=np.uint8)
-    padded[:, :width] = octets
-    return padded.view(np.uint64)
+    return code_words(np.packbits(labels, axis=1, bitorder="little"))
 
 
 _BYTE_ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)

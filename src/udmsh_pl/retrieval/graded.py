@@ -15,11 +15,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from udmsh_pl.retrieval.codes import Words, popcounts
+from udmsh_pl.retrieval.codes import WordArrays, popcounts
 from udmsh_pl.retrieval.counting.kernel import Counts, count_grades
-from udmsh_pl.retrieval.ties import Denominator, Float64s, Groups, expected_average_precision, ratio
+from udmsh_pl.retrieval.ties import (
+    Cutoff,
+    Denominator,
+    Float64s,
+    Groups,
+    expected_average_precision,
+    ratio,
+)
 
-Cutoff = int | None
 # queries counted at a time: their counts have a cell for each distance and grade
 QUERIES_AT_ONCE = 256
 
@@ -49,10 +55,7 @@ class GradedReport:
 
 
 def graded_report(
-    query: Words,
-    database: Words,
-    query_labels: Words,
-    database_labels: Words,
+    words: WordArrays,
     bits: int,
     ks: Sequence[Cutoff],
     denominator: Denominator = "retrieved",
@@ -61,31 +64,27 @@ def graded_report(
     """Score graded relevance from one pass over the database.
 
     Args:
-        query: uint64 [Q, W], from ``code_words``
-        database: uint64 [N, W]
-        query_labels: uint64 [Q, V], from ``label_words``
-        database_labels: uint64 [N, V]
+        words: codes and labels
         bits: code length
         ks: cut-offs; ``None`` and a k beyond the database are ALL
         denominator: of WAP, as of AP
         threads: how many to use; None for all cores
     """
     # two items share no more labels than the one with fewer has
-    most = min(int(popcounts(words).max(initial=0)) for words in (query_labels, database_labels))
-    levels = max(2, most + 1)
+    most = min(int(popcounts(masks).max(initial=0)) for masks in words[2:])
+    levels, items = max(2, most + 1), len(words.database)
     # discounts[m] is the sum of the discounts of the first m ranks, [N + 1]: a group's gain, shared
     # evenly, is weighted by the difference of two of them
-    discounts = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(len(database)) + 2.0))])
+    discounts = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(items) + 2.0))])
     found: dict[str, dict[Cutoff, list[Float64s]]] = {
         name: {k: [] for k in ks} for name in ("ndcg", "acg", "wap")
     }
-    for start in range(0, len(query), QUERIES_AT_ONCE):
+    for start in range(0, len(words.query), QUERIES_AT_ONCE):
         rows = slice(start, start + QUERIES_AT_ONCE)
-        counts = count_grades(  # [Q, D, C]
-            query[rows], database, query_labels[rows], database_labels, bits, levels, threads
-        )
+        some = words._replace(query=words.query[rows], query_labels=words.query_labels[rows])
+        counts = count_grades(some, bits, levels, threads)  # [Q, D, C]
         for k in ks:
-            cut = len(database) if k is None else min(k, len(database))
+            cut = items if k is None else min(k, items)
             found["ndcg"][k].append(expected_ndcg(counts, cut, discounts))
             found["acg"][k].append(expected_acg(counts, cut))
             found["wap"][k].append(expected_wap(counts, cut, denominator))

@@ -1,9 +1,15 @@
-"""One small interface over FAISS's binary indexes; ids are dataset rows."""
+"""``BinaryIndex``: one small interface over FAISS's binary indexes, and its file.
+
+The file is a JSON line that says what it is, the ids, FAISS's bytes, and a checksum over all.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+import operator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,8 +19,8 @@ import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import Bytes, check_codes, to_numpy
-from udmsh_pl.retrieval.index_arguments import multihash_sizes, whole
-from udmsh_pl.retrieval.io import index_file
+from udmsh_pl.safe.files import atomic_path
+from udmsh_pl.safe.untrusted import file_size, reason_of
 
 Kind = Literal["flat", "ivf", "hnsw", "multihash"]
 Ids = npt.NDArray[np.int64]
@@ -25,6 +31,24 @@ Found = tuple[Distances, Ids]
 COUNTING_FROM = 256
 # what the counting search may take: (bits + 1) k 8 bytes a query
 COUNTING_BYTES = 256 << 20
+
+MAGIC = b"udmsh-pl binary index 1\n"
+HEAD_BYTES = 65_536  # no honest head is longer
+
+# FAISS checks none of these numbers: 0 links abort, 1 segfaults, and flips below 0 never end
+RANGES = {
+    "bits": (1, 65_536),
+    "lists": (1, 1 << 20),
+    "probes": (1, 1 << 20),
+    "links": (2, 512),
+    "effort": (1, 100_000),
+    "hashes": (1, 1024),
+    "hash_bits": (1, 64),
+    "flips": (0, 64),
+    "k": (1, None),
+    "radius": (0, None),
+}  # least and most, both included
+MOST_KEYS = 1 << 20  # that multihash may look up for one query
 
 
 class BinaryIndex:
@@ -144,9 +168,9 @@ class BinaryIndex:
         if not len(packed):
             return np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.int64)
         if self.device != "cpu":
-            from udmsh_pl.retrieval import gpu_search
+            from udmsh_pl.retrieval import gpu
 
-            distances, rows = gpu_search.search(packed, self.codes(), k, self.device)
+            distances, rows = gpu.search(packed, self.codes(), k, self.device)
         else:
             if self.kind == "flat":
                 self._index.use_heap = k < COUNTING_FROM
@@ -167,11 +191,8 @@ class BinaryIndex:
         radius = min(whole("radius", radius), self.bits)
         if not len(self):
             raise InputError("the index is empty: add codes first")
-        index: Any = (
-            faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
-        )
         # FAISS leaves the radius itself out
-        limits, distances, rows = index.range_search(packed, radius + 1)
+        limits, distances, rows = self._flat().range_search(packed, radius + 1)
         found = []
         for start, stop in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True):
             near, row = distances[start:stop].astype(np.int32), rows[start:stop]
@@ -183,17 +204,15 @@ class BinaryIndex:
         """Codes of a flat or hnsw index in the order they were added, uint8 [N, ceil(bits / 8)]."""
         if self.kind not in ("flat", "hnsw"):
             raise InputError(f"a {self.kind} index does not keep codes in order: use flat or hnsw")
-        index: Any = (
-            faiss.downcast_IndexBinary(self._index.storage) if self.kind == "hnsw" else self._index
-        )
-        return np.asarray(faiss.vector_to_array(index.xb), dtype=np.uint8).reshape(len(self), -1)
+        content: Bytes = faiss.vector_to_array(self._flat().xb)
+        return content.reshape(len(self), -1)
 
     def save(self, path: Path | str, model_hash: str = "") -> None:
         """Write one file with a checksum, whole or not at all; ``model_hash`` names the encoder."""
         if self._index is None or not len(self):
             raise InputError("the index is empty: add codes before saving it")
-        head = index_file.Head(self.bits, len(self), self.kind, model_hash)
-        index_file.write(Path(path), head, self.ids, faiss.serialize_index_binary(self._index))
+        head = Head(self.bits, len(self), self.kind, model_hash)
+        write_index(Path(path), head, self.ids, faiss.serialize_index_binary(self._index))
 
     @classmethod
     def load(
@@ -211,7 +230,7 @@ class BinaryIndex:
             InputError: no such file, cut short or altered, another code length, or another model's
                 index.
         """
-        head, ids, octets = index_file.read(Path(path))
+        head, ids, octets = read_index(Path(path))
         if bits is not None and head.bits != bits:
             raise InputError(
                 f"{path} holds codes of {head.bits} bits, not {bits}: set bits={head.bits}"
@@ -227,6 +246,12 @@ class BinaryIndex:
             raise InputError(f"{path} does not hold what its head says: build the index anew")
         index.ids = ids
         return index
+
+    def _flat(self) -> Any:
+        """FAISS's index; of hnsw the flat one that holds its codes."""
+        if self.kind == "hnsw":
+            return faiss.downcast_IndexBinary(self._index.storage)
+        return self._index
 
     def _trained(self, packed: Bytes) -> Any:
         lists = min(self._lists or math.isqrt(len(packed)) or 1, len(packed))
@@ -244,18 +269,115 @@ class BinaryIndex:
         return index
 
 
-def search_shards(shards: Sequence[BinaryIndex], codes: Any, k: int) -> Found:
-    """Search indexes that hold parts of one database: the k nearest of all, earlier shards first.
+def whole(name: str, value: Any) -> int:
+    """A whole number in the range of its name.
 
-    With flat shards of consecutive rows and their ids, the answer is that of one flat index.
+    Raises:
+        InputError: not a whole number, or out of its range.
     """
-    filled = [shard for shard in shards if len(shard)]
-    if not filled:
-        raise InputError("there are no items in any shard: add codes first")
-    parts = [shard.search(codes, k) for shard in filled]
-    distances, ids = (np.concatenate([part[side] for part in parts], axis=1) for side in (0, 1))
-    far = np.where(ids < 0, np.iinfo(np.int32).max, distances)
-    order = np.argsort(far, axis=1, kind="stable")[:, : min(k, sum(map(len, filled)))]
-    return np.take_along_axis(distances, order, 1).astype(np.int32), np.take_along_axis(
-        ids, order, 1
-    ).astype(np.int64)
+    least, most = RANGES[name]
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} is {value!r}: give a whole number") from error
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        top = "" if most is None else f" and at most {most:,}"
+        raise InputError(f"{name} is {value}: give a whole number, at least {least}{top}")
+    return number
+
+
+def multihash_sizes(bits: int, hashes: int, hash_bits: int | None, flips: int) -> tuple[int, int]:
+    """Number of tables of a multihash index, and bits a table.
+
+    Raises:
+        InputError: the tables need more bits than a code has, or a query would look up too much.
+    """
+    tables = min(hashes, bits)
+    size = hash_bits or min(16, bits // tables)
+    if tables * size > bits:
+        raise InputError(
+            f"hash_bits is {size}: {tables} tables of {size} bits need codes of {tables * size}, "
+            f"not {bits}; give fewer hashes or hash_bits"
+        )
+    keys = tables * sum(math.comb(size, count) for count in range(flips + 1))
+    if flips > size or keys > MOST_KEYS:
+        raise InputError(
+            f"flips is {flips}: that makes {keys:,} keys of {size} bits a query; give at most "
+            f"{size}, and so few that there are at most {MOST_KEYS:,} keys"
+        )
+    return tables, size
+
+
+@dataclass(frozen=True)
+class Head:
+    """Code length, number of codes, kind of index, and the name of the encoder that made the
+    codes.
+    """
+
+    bits: int
+    count: int
+    kind: str
+    model_hash: str
+
+
+def write_index(
+    path: Path, head: Head, ids: npt.NDArray[np.int64], octets: npt.NDArray[np.uint8]
+) -> None:
+    """Write an index file, whole or not at all."""
+    body = [np.ascontiguousarray(ids, dtype="<i8").tobytes(), octets.tobytes()]
+    plain: dict[str, Any] = asdict(head) | {"bytes": len(body[1])}
+    line = json.dumps(plain | {"sha256": _digest(plain, *body)}).encode() + b"\n"
+    with atomic_path(path) as partial, partial.open("wb") as stream:
+        for part in (MAGIC, line, *body):
+            stream.write(part)
+
+
+def read_index(path: Path) -> tuple[Head, npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Read an index file and check every byte before FAISS sees one.
+
+    The checksum finds damage; it is no signature, so load only indexes from people you trust.
+
+    Raises:
+        InputError: no such file, no index file, cut short or altered.
+    """
+    try:
+        file_size(path)  # no limit: it is as large as what its owner indexed
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot read this index ({reason_of(error)})") from error
+    damaged = InputError(f"{path} is cut short or altered: build the index anew, or copy it again")
+    if not content.startswith(MAGIC):
+        if MAGIC.startswith(content[: len(MAGIC)]):
+            raise damaged
+        raise InputError(
+            f"{path} is not an index of udmsh-pl: give a file that BinaryIndex.save wrote"
+        )
+    end = content.find(b"\n", len(MAGIC), len(MAGIC) + HEAD_BYTES)
+    try:
+        if end < 0:
+            raise damaged
+        plain = json.loads(content[len(MAGIC) : end])
+        given = plain.pop("sha256")
+        head = Head(plain["bits"], plain["count"], plain["kind"], plain["model_hash"])
+        if not all(type(plain[name]) is int for name in ("bits", "count", "bytes")):
+            raise damaged
+        split = end + 1 + 8 * head.count
+        complete = len(content) == split + plain["bytes"] and head.kind in get_args(Kind)
+        ids, octets = content[end + 1 : split], content[split:]
+        complete = complete and given == _digest(plain, ids, octets)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged from error
+    if not complete:
+        raise damaged
+    return (
+        head,
+        np.frombuffer(ids, dtype="<i8").astype(np.int64),
+        np.frombuffer(octets, dtype=np.uint8).copy(),
+    )
+
+
+def _digest(plain: dict[str, Any], *body: bytes) -> str:
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    for part in body:
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""Measures: what is told of a report. A measure is one function, ``RetrievalReport -> measures``.
+"""Measures: the rows of a result. Each is one function, ``RetrievalReport -> list[Measure]``.
 
-A function of yours serves as well: name it in a plan (``measures: [my_module.my_measure]``).
+A plan may name your own function too (``measures: [my_module.my_measure]``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import popcounts
-from udmsh_pl.retrieval.report import Cutoff, RetrievalReport
+from udmsh_pl.retrieval.evaluation import RetrievalReport
+from udmsh_pl.retrieval.ties import Cutoff
 
 # the rows that every run has
 MEASURES = ("mean_average_precision", "mean_average_precision_by_row")
@@ -26,8 +27,8 @@ class Measure:
         name: of the measure, for example ``map``
         k: cut-off; None for the whole database
         value: between ``lower`` and ``upper``
-        lower: the least that the order of tied items can make of it; None where that is not told
-        upper: the most, likewise
+        lower: the least value over orders of tied items; None where it is not computed
+        upper: the greatest value, likewise
         ties: ``expected`` over all orders of tied items, ``id`` by database row
     """
 
@@ -101,8 +102,7 @@ def graded_first_page(report: RetrievalReport) -> list[Measure]:
     """Expected NDCG@100, graded by shared labels, where items have several; nothing elsewhere, and
     where 100 is none of the cut-offs.
     """
-    database_labels = report.words[3]
-    if 100 not in report.ks or popcounts(database_labels).max(initial=0) < 2:
+    if 100 not in report.ks or popcounts(report.words.database_labels).max(initial=0) < 2:
         return []
     return [Measure("ndcg", 100, report.graded.ndcg[100])]
 

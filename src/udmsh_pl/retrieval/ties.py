@@ -1,10 +1,10 @@
-"""Average precision when items are tied: exact expectation from two counts a distance.
+"""Average precision when items are tied: exact expectation and extremes from two counts a distance.
 
 Items at one Hamming distance are a *group*: any order within it is as good as another. With
 ``items[g]`` and ``relevant[g]`` counted for every distance, the expectation of AP@k over all orders
-has a closed form, and so have its extremes (McSherry & Najork, ECIR 2008; He, Cakir, Bargal &
-Sclaroff, CVPR 2018: *stated* for AP with a fixed denominator; the sum for the random denominator
-and its extremes are *ours*, checked by enumeration in the tests).
+has a closed form, and so have its best and worst value (McSherry & Najork, ECIR 2008; He, Cakir,
+Bargal & Sclaroff, CVPR 2018: *stated* for AP with a fixed denominator; the sum for the random
+denominator and the extremes are *ours*; the tests enumerate every order).
 
 The sums run over a gain: 1 for AP, the number of shared labels for weighted AP (see graded.py).
 
@@ -15,8 +15,8 @@ that lie inside k, x relevant items among those; H[m] = 1 + 1/2 + ... + 1/m.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ import numpy.typing as npt
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 Denominator = Literal["retrieved", "min", "total"]
+Cutoff = int | None  # None: the whole database
 
 # queries whose expectation is taken at once: what lies between is kept in the second-level cache
 QUERIES_AT_ONCE = 256
@@ -54,8 +55,7 @@ def _tail(x: Float64s) -> Float64s:
     return square * (1 / 24 - square * (7 / 960 - square * (31 / 8064)))
 
 
-@dataclass(frozen=True)
-class Groups:
+class Groups(NamedTuple):
     """Tie groups of Q queries at D distances; fields are float64 [Q, D] of whole numbers.
 
     ``before``, ``hits_before`` and ``gain_before`` are the sums over the nearer groups.
@@ -79,20 +79,15 @@ class Groups:
         return Groups(n, r, g, before, hits_before, np.cumsum(g, axis=1) - g)
 
     def rows(self, start: int, stop: int) -> Groups:
-        """Those of queries ``start`` to ``stop``."""
-        fields = (
-            self.items,
-            self.relevant,
-            self.gain,
-            self.before,
-            self.hits_before,
-            self.gain_before,
-        )
-        return Groups(*(x[start:stop] for x in fields))
+        """Groups of the queries ``start`` to ``stop``."""
+        return Groups(*(x[start:stop] for x in self))
+
+    def at(self, column: Int64s) -> Groups:
+        """One group of each query: fields float64 [Q]."""
+        return Groups(*(x[np.arange(len(column)), column] for x in self))
 
 
-@dataclass(frozen=True)
-class Straddle:
+class Straddle(NamedTuple):
     """Where cut-off k falls in each query's list; every field is float64 [Q].
 
     ``column`` is the group that k cuts (or ends), ``slots`` how many of its ranks lie inside k,
@@ -144,7 +139,7 @@ def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float
     )
     whole[some] = tied_sum(n, r, g, before, gain, n)
     done = whole.sum(axis=1)  # [Q]
-    n, r, g, before, hits, gain = columns(groups, cut)  # [Q]
+    n, r, g, before, hits, gain = groups.at(cut.column)  # [Q]
     if denominator != "retrieved":
         part = np.where(cut.slots > 0, tied_sum(n, r, g, before, gain, cut.slots), 0.0)
         return ratio(done + part, fixed_denominator(groups, k, denominator))
@@ -163,23 +158,6 @@ def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float
         square = per_hit * rest / (slots * np.maximum(slots - 1.0, 1.0))
         result[split] = _hypergeometric_mean(n, r, slots, done[split], linear, square, hits)
     return result
-
-
-def columns(
-    groups: Groups, cut: Straddle
-) -> tuple[Float64s, Float64s, Float64s, Float64s, Float64s, Float64s]:
-    """Items, relevant, gain, and the three sums before, of each query's cut group: float64 [Q]."""
-    rows = np.arange(len(cut.column))  # [Q]
-    fields = (
-        groups.items,
-        groups.relevant,
-        groups.gain,
-        groups.before,
-        groups.hits_before,
-        groups.gain_before,
-    )
-    n, r, g, before, hits, gain = (x[rows, cut.column] for x in fields)
-    return n, r, g, before, hits, gain
 
 
 def fixed_denominator(groups: Groups, k: int, denominator: Denominator) -> Float64s:
@@ -233,3 +211,99 @@ def _hypergeometric_mean(
             mass += weight
             total += weight * value(x)
     return np.asarray(total / mass)
+
+
+def first_sum(x: Float64s, before: Float64s, hits: Float64s) -> Float64s:
+    """Sum of precisions at x relevant items right after ``before`` items, ``hits`` relevant."""
+    return x + (hits - before) * harmonic_difference(before, before + x)
+
+
+def extreme_average_precision(
+    groups: Groups, k: int, denominator: Denominator
+) -> tuple[Float64s, Float64s]:
+    """Worst and best AP@k over all orders of tied items, float64 [Q] each.
+
+    Relevant items go last (worst) or first (best) inside each group. With the "retrieved"
+    denominator the number x of the cut group's relevant items inside k matters both ways. Best: the
+    mean of precisions first falls, then rises with x, so it is greatest at one end. Worst: the
+    numerator is convex in x, so its quotient by (hits + x) has one valley, which bisection finds.
+    """
+    cut = Straddle.at(groups, k)
+    n, r, _, before, hits, _ = groups.at(cut.column)  # [Q]
+    slots = cut.slots  # [Q]
+    # fewest and most relevant items of the cut group that an order puts inside k, [Q]
+    low = np.where(slots > 0, np.maximum(0.0, slots - (n - r)), 0.0)
+    high = np.where(slots > 0, np.minimum(r, slots), 0.0)
+    # what comes before a group's relevant items when they go last, [Q, D]
+    last = groups.before + groups.items - groups.relevant
+    done_best = _sum_inside(first_sum(groups.relevant, groups.before, groups.hits_before), cut)
+    done_worst = _sum_inside(first_sum(groups.relevant, last, groups.hits_before), cut)
+
+    def best(x: Float64s) -> Float64s:
+        return done_best + first_sum(x, before, hits)
+
+    def worst(x: Float64s) -> Float64s:
+        return done_worst + first_sum(x, before + slots - x, hits)
+
+    if denominator != "retrieved":
+        den = fixed_denominator(groups, k, denominator)
+        return ratio(worst(low), den), ratio(best(high), den)
+    # where nothing is cut, hits of the last group's column lack that group's own
+    hits_inside = np.where(cut.inside, groups.relevant, 0.0).sum(axis=1)  # [Q]
+
+    # bisection for all queries at once: left and right are [Q]
+    left, right = low.copy(), high.copy()
+    while (left < right).any():
+        middle = np.floor((left + right) / 2.0)
+        rising = ratio(worst(middle + 1.0), hits_inside + middle + 1.0) >= ratio(
+            worst(middle), hits_inside + middle
+        )
+        active = left < right
+        right = np.where(active & rising, middle, right)
+        left = np.where(active & ~rising, middle + 1.0, left)
+    lowest = ratio(worst(left), hits_inside + left)
+    highest = np.maximum(ratio(best(low), hits_inside + low), ratio(best(high), hits_inside + high))
+    return lowest, highest
+
+
+def _sum_inside(values: Float64s, cut: Straddle) -> Float64s:
+    return np.asarray(np.where(cut.inside, values, 0.0).sum(axis=1))  # [Q, D] -> [Q]
+
+
+def average_precision_of_ranks(
+    ranks: npt.NDArray[np.int64],
+    cuts: Sequence[int],
+    denominator: Denominator,
+    relevant: int | None = None,
+) -> Float64s:
+    """AP@k of one ranking at every k, float64 [len(cuts)].
+
+    Args:
+        ranks: int64 [R], ranks of the relevant items, ascending, from 1
+        cuts: the values of k
+        denominator: as of :func:`evaluate_codes`
+        relevant: number of relevant items where ``ranks`` holds the first alone; None for R
+    """
+    everything = len(ranks) if relevant is None else relevant
+    sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)  # [R], sums of precisions at hits
+    result = np.zeros(len(cuts))
+    for column, k in enumerate(cuts):
+        hits = int(np.searchsorted(ranks, k, side="right"))
+        total = {"retrieved": hits, "min": min(k, everything), "total": everything}[denominator]
+        result[column] = sums[hits - 1] / total if hits else 0.0
+    return result
+
+
+def hit_probability(groups: Groups, k: int) -> Float64s:
+    """Probability of a relevant item among the k nearest, over orders of ties, float64 [Q]."""
+    cut = Straddle.at(groups, k)
+    whole = (cut.inside & (groups.relevant > 0)).any(axis=1)  # [Q]
+    n, r, *_ = groups.at(cut.column)  # [Q]
+    miss = np.ones(len(n))  # [Q]
+    for row in np.flatnonzero(~whole & (cut.slots > 0) & (r > 0)):
+        # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), as a product of
+        # min(r, s) factors
+        few, many = sorted((r[row], cut.slots[row]))
+        i = np.arange(few)  # [min(r, s)]
+        miss[row] = np.prod(np.maximum(n[row] - many - i, 0.0) / (n[row] - i))
+    return np.where(whole, 1.0, 1.0 - miss)

@@ -1,6 +1,4 @@
-"""``HammingRetrieval``: the evaluation as a torchmetrics metric, exact under distributed
-training.
-"""
+"""``HammingRetrieval``: the evaluation as a torchmetrics metric, exact in distributed training."""
 
 from __future__ import annotations
 
@@ -16,10 +14,15 @@ from torchmetrics.utilities import dim_zero_cat
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, check_labels, pack_codes, to_numpy
-from udmsh_pl.retrieval.engine import Evaluation
-from udmsh_pl.retrieval.metrics import check_cutoffs, evaluate_codes
-from udmsh_pl.retrieval.report import Cutoff, RetrievalReport, Ties, ZeroHits
-from udmsh_pl.retrieval.ties import Denominator
+from udmsh_pl.retrieval.evaluation import (
+    Evaluation,
+    RetrievalReport,
+    Ties,
+    ZeroHits,
+    check_cutoffs,
+    evaluate_codes,
+)
+from udmsh_pl.retrieval.ties import Cutoff, Denominator
 
 Kind = Literal["query", "database"]
 KINDS: tuple[Kind, Kind] = ("query", "database")
@@ -192,12 +195,8 @@ class HammingRetrieval(Metric):
         # torchmetrics skips an empty list when it gathers, and the other processes would wait for
         # ever
         for kind in KINDS:
-            for what, kind_of_number in (
-                ("codes", np.uint8),
-                ("labels", np.uint8),
-                ("ids", np.int64),
-            ):
-                self._append(f"{kind}_{what}", np.empty(0, dtype=kind_of_number))
+            for what, dtype in (("codes", np.uint8), ("labels", np.uint8), ("ids", np.int64)):
+                self._append(f"{kind}_{what}", np.empty(0, dtype=dtype))
 
     def _append(self, state: str, values: Any) -> None:
         parts: list[Tensor] = getattr(self, state)

@@ -1,1 +1,1 @@
-"""Runs of a plan: its cells, their results, the processes that share them, and Lightning's command line."""
+"""Runs of a plan: its cells, the processes that share them, and Lightning's command line."""

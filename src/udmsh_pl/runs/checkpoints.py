@@ -1,5 +1,7 @@
 """Checkpoints that are whole or absent on any disk, and the newest one of a run."""
 
+import difflib
+import importlib
 import io
 import re
 from collections.abc import Sequence
@@ -69,7 +71,7 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
     Raises:
         InputError: naming the file or the option, and the mend.
     """
-    settings = _settings(path)
+    settings = settings_of(path)
     kind = str(settings.get("_class_path", model))
     if kind != model:
         _check_ours(path, kind)
@@ -92,7 +94,7 @@ def class_of(path: Path) -> str | None:
     Raises:
         InputError: no such file, it is damaged, or the class is none of ours.
     """
-    kind = _settings(path).get("_class_path")
+    kind = settings_of(path).get("_class_path")
     if kind is None:
         return None
     _check_ours(path, str(kind))
@@ -107,17 +109,19 @@ def _check_ours(path: Path, kind: str) -> None:
         )
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def settings_of(path: Path) -> dict[str, Any]:
     """What a checkpoint was trained with; nothing in it is run."""
     if not path.is_file():
         raise InputError(f"--ckpt_path {path} does not exist; give the .ckpt file of a run")
     check_archive(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return dict(loaded["hyper_parameters"])
+        settings = dict(loaded["hyper_parameters"])
     except Exception as error:  # each damage has its own
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"--ckpt_path {path} is not a checkpoint of udmsh ({what})") from error
+    settings.pop("_instantiator", None)  # Lightning's
+    return settings
 
 
 def check_fits(path: Path, model: LightningModule) -> None:
@@ -128,7 +132,7 @@ def check_fits(path: Path, model: LightningModule) -> None:
     """
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     check_checkpoint(path, [], kind)
-    found = _settings(path)
+    found = settings_of(path)
     trained = {"class": found.pop("_class_path", kind), **found}
     now = {"class": kind, **model.hparams}
     for name, value in trained.items():
@@ -137,3 +141,22 @@ def check_fits(path: Path, model: LightningModule) -> None:
                 f"--ckpt_path last is {path}, whose {name} is {value}, not {now[name]}; give "
                 "--ckpt_path that file, which brings its settings along"
             )
+
+
+def import_class(path: str, where: str) -> Any:
+    """The class that a dotted path names, also of a module in the current folder.
+
+    Raises:
+        InputError: there is no such module or class.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{where}: class_path {path!r}: {error}") from error
+    kind = getattr(module, name, None)
+    if not isinstance(kind, type):
+        near = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {module_name}.{near[0]}?" if near else ""
+        raise InputError(f"{where}: {module_name} has no class {name!r}{hint}")
+    return kind

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.runs.on_ray import connected, each, look_at, work_with
+from udmsh_pl.runs.on_ray import check_marks, connected, each, use_cores
 from udmsh_pl.search.build import Broken, Part, encode_part
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.segment import Segment
@@ -44,8 +44,8 @@ def encode_on(address: str, parts: Sequence[Part]) -> Iterator[Made]:
 
 def _encode(seen: tuple[str, ...], part: Part, cores: int) -> Made:
     """In a task: one part."""
-    look_at(seen)
-    work_with(cores)
+    check_marks(seen)
+    use_cores(cores)
     return encode_part(part, _encoder(part.encoder))
 
 

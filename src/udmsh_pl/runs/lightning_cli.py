@@ -1,5 +1,6 @@
 """Lightning's command line on our base classes: parsing, links from model to data, saved config."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,28 +16,36 @@ from lightning.pytorch.cli import (
     SaveConfigCallback,
 )
 
+from udmsh_pl import baselines, data, models
+from udmsh_pl.baselines.shallow import METHODS
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
-from udmsh_pl.callbacks.run_folder import run_folder
-from udmsh_pl.runs.checkpoints import check_checkpoint, check_fits, class_of, newest_checkpoint
+from udmsh_pl.callbacks.figures import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.safe.files import sweep
-from udmsh_pl.runs.hints import (
-    check_class_names,
-    lacks_module,
-    missing_logger,
-    with_shallow_models,
-)
-from udmsh_pl.images.told import told_lists, write_skipped
+from udmsh_pl.images.check import split_lines
+from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
-from udmsh_pl.models.renamed import RENAMED, with_new_names
-from udmsh_pl.runs.plan import Plan
 from udmsh_pl.reports.environment import write_environment
-from udmsh_pl.retrieval.engine import Evaluation
+from udmsh_pl.retrieval.evaluation import Evaluation
+from udmsh_pl.runs.checkpoints import (
+    check_checkpoint,
+    check_fits,
+    class_of,
+    import_class,
+    newest_checkpoint,
+    settings_of,
+)
+from udmsh_pl.runs.plan import Plan
+from udmsh_pl.safe.files import sweep
+from udmsh_pl.safe.shipped import plan_file
 
 # the cache must hold the features of the model's backbone
 SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")
 NO_FILES = ("last", "best", "hpc", "registry")  # words that --ckpt_path knows
+CONFIG = ("--config", "-c")
+CLASSES = {"--model": [*models.__all__, *baselines.__all__], "--data": data.__all__}
+SHALLOW = "udmsh_pl.baselines.shallow.Shallow"
+LOGGERS = {"WandbLogger": "log", "TensorBoardLogger": "log"}  # in which extra their package is
 COMMANDS = ("fit", "validate", "test", "predict")
 HELP = (
     "--config NAME|FILE gives a plan's settings, all options below override it. Options of a model "
@@ -92,16 +101,15 @@ class SaveRun(SaveConfigCallback):
         if isinstance(datamodule, RetrievalDataModule):
             splits, world = datamodule.splits, trainer.world_size
             write_environment(self.folder, splits.fingerprint(), str(trainer.precision), world)
-            write_skipped(splits, self.folder)
-            print("\n".join(told_lists(splits, self.folder)), flush=True)
+            write_skipped(splits.skipped, self.folder)
+            print("\n".join(split_lines(splits, self.folder)), flush=True)
 
 
 class UdmshCLI(LightningCLI):
     """LightningCLI with our base classes; any subclass of them can be named in a configuration."""
 
     def __init__(self, args: Sequence[str], run: bool = True) -> None:
-        self._raw = with_shallow_models(args)
-        args = [*args, *class_of_checkpoint(args)]
+        self._arguments = long_form(args)
         super().__init__(
             HashingModule,
             RetrievalDataModule,
@@ -116,23 +124,18 @@ class UdmshCLI(LightningCLI):
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
             parser_kwargs={command: {"description": HELP} for command in COMMANDS},
-            args=list(args),
+            args=self._arguments,
             run=run,
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
-        given = cast("list[str]", args)
-        check_class_names(given)
-        self.config = parser.parse_args(with_new_options(with_shallow_models(given)))
+        self.config = parser.parse_args(cast("list[str]", args))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's backbone, and let a configuration carry a plan."""
         for name in SHARED_WITH_DATA:
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
-        parser.link_arguments(
-            "model.train_arrays", "data.init_args.train_arrays", apply_on="instantiate"
-        )
         parser.add_class_arguments(Plan, "reproduce")
         parser.add_class_arguments(Evaluation, "evaluation")
         told = "validate, test, predict: take random weights where no checkpoint is given"
@@ -195,39 +198,80 @@ class UdmshCLI(LightningCLI):
         """Take the settings that a checkpoint was trained with, once the file has been checked."""
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
-        if path not in (None, *NO_FILES):
-            check_checkpoint(Path(path), self._raw, str(self.config[command].model.class_path))
-        super()._parse_ckpt_path()
+        if path in (None, *NO_FILES):
+            return
+        given = str(self.config[command].model.class_path)
+        check_checkpoint(Path(path), self._arguments, given)
+        settings = settings_of(Path(path))
+        kind = settings.pop("_class_path", None)
+        former = import_class(kind or given, f"--ckpt_path {path}").former_options
+        model = {name: value for name, value in settings.items() if name not in former}
+        if kind:
+            model = {"class_path": kind, "dict_kwargs": model}
+        self.config = self.parser.parse_object({command: {"model": model}}, self.config)
 
 
-def class_of_checkpoint(args: Sequence[str]) -> list[str]:
-    """``--model`` of the file behind ``--ckpt_path``, where neither it nor a ``--config`` is given.
+def long_form(arguments: Sequence[str]) -> list[str]:
+    """A command line as Lightning's parser takes it; three short forms are ours.
+
+    ``--config sample`` names a plan that comes with the package, ``--model ITQ`` the model of a
+    shallow method, and ``--ckpt_path FILE`` without ``--config`` and ``--model`` brings the class
+    of its model along.
 
     Raises:
-        InputError: the file is absent or damaged.
+        InputError: there is no such plan, class or checkpoint.
     """
-    options = [option.partition("=") for option in args]
-    if any(name in ("--config", "-c", "--model") for name, _, _ in options):
-        return []
-    for number, (name, sign, value) in enumerate(options):
-        if name == "--ckpt_path":
-            path = value if sign else "".join(args[number + 1 : number + 2])
-            kind = None if path in ("", *NO_FILES) else class_of(Path(path))
-            return ["--model", kind] if kind else []
-    return []
+    found: list[str] = []
+    has_class, checkpoint = False, ""
+    rest = iter(arguments)
+    for argument in rest:
+        option, sign, value = argument.partition("=")
+        if option not in (*CONFIG, *CLASSES, "--model.help", "--ckpt_path"):
+            found.append(argument)
+            continue
+        if not sign and (value := next(rest, "")) == "":
+            found.append(argument)
+            continue
+        has_class = has_class or option in (*CONFIG, "--model")
+        method = value
+        if option in CONFIG:
+            value = str(plan_file(value))
+        elif option in ("--model", "--model.help") and value in METHODS:
+            value = SHALLOW
+        elif option in CLASSES:
+            _check_class_name(option, value)
+        elif option == "--ckpt_path":
+            checkpoint = value
+        found += [f"{option}={value}"] if sign else [option, value]
+        if option == "--model" and value == SHALLOW != method:
+            found += ["--model.method", method]
+    kind = None if has_class or checkpoint in ("", *NO_FILES) else class_of(Path(checkpoint))
+    return found + (["--model", kind] if kind else [])
 
 
-def with_new_options(args: Sequence[str]) -> list[str]:
-    """Options of the command line under their new names; warns of each old one."""
-    found = []
-    for option in args:
-        name, sign, value = option.partition("=")
-        old = name.rpartition(".")[2]
-        if name.startswith("--model.") and old in RENAMED:
-            with_new_names({old: value})
-            name = name.removesuffix(old) + RENAMED[old]
-        found.append(name + sign + value)
-    return found
+def _check_class_name(option: str, name: str) -> None:
+    """Refuse a short name of a model or data module that is none of ours, and name the near one."""
+    known = CLASSES[option]
+    if name in known or not name.isidentifier():  # dotted paths and files are looked up later
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    raise InputError(f"{option} {name}: no such class; {hint} (or my_module.MyClass)")
+
+
+def missing_logger(kind: str) -> str:
+    """The message for a logger whose package is not installed."""
+    name = kind.rpartition(".")[2]
+    extra = LOGGERS.get(name)
+    mend = f"pip install 'udmsh-pl[{extra}]'" if extra else "install the package that it names"
+    return f"--trainer.logger {name} needs a package that is not installed; {mend}"
+
+
+def lacks_module(error: BaseException | None) -> bool:
+    """Whether a package that is not installed is behind an error: the parser wraps what it gets."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _has_checkpoint(trainer: Namespace) -> bool:

@@ -1,23 +1,32 @@
-"""Loggers of a plan: one run a cell, and one for the table, in whatever logger the user names."""
+"""Loggers of a plan: one run a cell, and one for the table, in whatever logger the user names, and
+a file for all that Lightning says.
+"""
 
 import copy
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.safe.files import sha256_file, write_text
-from udmsh_pl.runs.hints import lacks_module, missing_logger
-from udmsh_pl.runs.lightning_cli import OneLineParser, instantiated, namespace
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.runs.lightning_cli import (
+    OneLineParser,
+    instantiated,
+    lacks_module,
+    missing_logger,
+    namespace,
+)
+from udmsh_pl.safe.files import sha256_file, write_text
 
+CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning", "py.warnings")
 REPORT = "report"  # name of the run that shows the table
 
 
@@ -38,7 +47,12 @@ def cell_loggers(
     others = user_loggers(asked, run.path, cell.name)
     for logger in others:
         logger.log_hyperparams(
-            {"method": cell.method, "bits": cell.bits, "seed": cell.seed, **plain(facts)}
+            {
+                "method": cell.method,
+                "bits": cell.bits,
+                "seed": cell.seed,
+                **json.loads(json.dumps(facts, default=str)),
+            }
         )
     return [own, *others]
 
@@ -129,15 +143,22 @@ def user_configs(asked: Any) -> list[Namespace]:
     ]
 
 
-def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts as plain values; yaml text becomes what it says."""
-    whole = {k: yaml.safe_load(v) if k == "config" else v for k, v in facts.items()}
-    return dict(json.loads(json.dumps(whole, default=str)))
-
-
 def _pixels(path: Path) -> Any:
     import numpy as np
     from PIL import Image
 
     with Image.open(path, formats=["PNG"]) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def log_to(path: Path) -> None:
+    """Send what Lightning and warnings say to a file instead of the terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    for name in CHATTY:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False

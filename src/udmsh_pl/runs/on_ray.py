@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.decoding import CORES
+from udmsh_pl.features.batches import CORES
 from udmsh_pl.features.shards import Shard
-from udmsh_pl.safe.files import write_text
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.runs.experiment import Experiment
-from udmsh_pl.runs.plan_run import PlanRun
+from udmsh_pl.runs.cells import Configuration, Runner
+from udmsh_pl.runs.loggers import log_to
+from udmsh_pl.safe.files import write_text
 
 RETRIES = 1
 SHARDS = 64  # the same for any cluster, so that another one goes on with what this one leaves
@@ -51,35 +51,35 @@ class Place(NamedTuple):
     source: str
     overrides: tuple[str, ...]
 
-    def experiment(self) -> Experiment:
-        """The experiment that the command parsed, in this process.
+    def configuration(self) -> Configuration:
+        """The configuration that the command parsed, in this process.
 
         Raises:
             InputError: this node does not see what the command sees.
         """
-        look_at(self.marks)
+        check_marks(self.marks)
         os.chdir(self.folder)
         if self.folder not in sys.path:
             sys.path.append(self.folder)
-        return Experiment.parse(Path(self.source), self.overrides)
+        return Configuration.parse(Path(self.source), self.overrides)
 
 
 @contextmanager
-def cluster(address: str, experiment: Experiment, folders: Sequence[Path]) -> Iterator[Place]:
+def cluster(address: str, configuration: Configuration, folders: Sequence[Path]) -> Iterator[Place]:
     """Connect to a cluster; see :func:`connected`.
 
     Args:
         address: of the cluster
-        experiment: what is run there
+        configuration: what is run there
         folders: that every node must see
     """
     with connected(address, folders) as marks:
-        yield Place(str(Path.cwd()), marks, str(experiment.source), experiment.overrides)
+        yield Place(str(Path.cwd()), marks, str(configuration.source), configuration.overrides)
 
 
 @contextmanager
 def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]]:
-    """Connect to a cluster; gives files, one a folder, that tasks :func:`look_at`.
+    """Connect to a cluster; gives files, one a folder, that tasks :func:`check_marks`.
 
     Args:
         address: ``auto`` for the cluster of this machine, or ``host:port``
@@ -115,7 +115,7 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
         ray.shutdown()
 
 
-def look_at(marks: Sequence[str]) -> None:
+def check_marks(marks: Sequence[str]) -> None:
     """In a task: whether its node sees what the command sees.
 
     Raises:
@@ -191,7 +191,7 @@ def _share(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
 
 def _extract(place: Place, shard: Shard, cores: int) -> None:
     """In a task: its part of every store."""
-    work_with(cores)
+    use_cores(cores)
     data, keys = _stores(place)
     for (_, images, views), key in zip(data.stores(), keys, strict=True):
         data.feature_extractor.make_shard(images, shard, views, key=key)
@@ -199,13 +199,13 @@ def _extract(place: Place, shard: Shard, cores: int) -> None:
 
 def _run(place: Place, out: str, cell: Cell, cores: int) -> None:
     """In a task: one cell, unless another process has it, whose end is waited for."""
-    work_with(cores)
-    run = _plan_run(place, out)
+    use_cores(cores)
+    run = _runner(place, out)
     while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
         time.sleep(0.5)
 
 
-def work_with(cores: int) -> None:
+def use_cores(cores: int) -> None:
     """In a task: use so many cores."""
     os.environ[CORES] = str(cores)
     torch.set_num_threads(cores)
@@ -215,17 +215,15 @@ def work_with(cores: int) -> None:
 # opening, are done once
 @lru_cache(maxsize=1)
 def _stores(place: Place) -> tuple[RetrievalDataModule, list[dict[str, Any]]]:
-    data = place.experiment().datamodule()
+    data = place.configuration().datamodule()
     extractor = data.feature_extractor
     return data, [extractor.key(images, views, 0) for _, images, views in data.stores()]
 
 
 @lru_cache(maxsize=1)
-def _plan_run(place: Place, out: str) -> PlanRun:
-    from udmsh_pl.runs.progress import log_to
-
-    experiment = place.experiment()
+def _runner(place: Place, out: str) -> Runner:
+    configuration = place.configuration()
     log_to(Path(out) / "log.txt")
-    run = PlanRun(experiment, experiment.plan, RunDirectory(Path(out)))
+    run = Runner(configuration, configuration.plan, RunDirectory(Path(out)))
     run.prepare()
     return run

@@ -8,6 +8,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.retrieval.measures import MEASURES
 
+
 class _Named(TypedDict):
     class_path: str
 

@@ -1,35 +1,40 @@
-"""``udmsh reproduce``: a plan in one process, shared by workers, or trained by ranks together."""
+"""``udmsh reproduce``: a plan from its first cell to its report, in this process, by workers that
+share the cells, by ranks that train them together, or on a Ray cluster.
+"""
 
+import hashlib
 import os
+import statistics
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tqdm import tqdm
+
+from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
-from udmsh_pl.safe.files import write_text
-from udmsh_pl.reports.results import Cell
-from udmsh_pl.runs.plan import Plan
+from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.run_report import PICTURES, write_report
 from udmsh_pl.reports.table import render_tables
-from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.runs import on_ray, parallel, ranks
-from udmsh_pl.runs.experiment import Experiment
-from udmsh_pl.runs.loggers import log_report
-from udmsh_pl.runs.plan_run import REFERENCE, PlanRun
-from udmsh_pl.runs.progress import Progress, log_to
+from udmsh_pl.runs import on_ray, workers
+from udmsh_pl.runs.cells import REFERENCE, Configuration, Runner
+from udmsh_pl.runs.loggers import log_report, log_to
+from udmsh_pl.runs.plan import Plan
+from udmsh_pl.safe.files import write_text
 
 TRIES = 2  # of a cell, when workers die of it
+SHOWN = 2  # measures in a line, the last ones of a plan; the table has all
 
 
 @dataclass(frozen=True)
-class Reproduction:
-    """What the command line asks for.
+class Options:
+    """What the command line asks for beside configuration and plan.
 
     Args:
-        experiment: the configuration
-        plan: its plan, perhaps narrowed
         out: run directory; gets ``results.csv``, ``table.md``, figures, ``config.yaml``,
             ``environment.json`` and ``cells/``
         arguments: the command line, to start other processes with
@@ -38,132 +43,155 @@ class Reproduction:
         verbose: show what Lightning says
     """
 
-    experiment: Experiment
-    plan: Plan
     out: Path
     arguments: Sequence[str]
     jobs: int = 1
     ray: str | None = None
     verbose: bool = False
 
-    def run(self) -> int:
-        """Run what is not finished, report, and give the exit status: 1 where a cell is missing."""
-        if parallel.RANKS in os.environ:
-            ranks.join()
-        elif (together := self.experiment.ranks()) > 1 and not parallel.is_launched():
-            return parallel.run_ranks(self.arguments, together)
-        launched, rank = parallel.is_launched(), parallel.launched_rank()
-        launch = parallel.launch_id()
-        if launched:
-            parallel.forget_launcher()
-        if not self.verbose:
-            log_to(self.out / "log.txt")
-        run = PlanRun(self.experiment, self.plan, RunDirectory(self.out), self.verbose)
-        if self.ray is not None:
-            self._on_ray(run, self.ray)
-            return self._report(run)
+
+def reproduce(configuration: Configuration, plan: Plan, options: Options) -> int:
+    """Run what is not finished, report, and give the exit status: 1 where a cell is missing."""
+    if workers.RANKS in os.environ:
+        workers.join_ranks()
+    elif (together := configuration.ranks()) > 1 and not workers.is_launched():
+        return workers.run_ranks(options.arguments, together)
+    launched, rank = workers.is_launched(), workers.launched_rank()
+    launch = workers.launch_id()
+    if launched:
+        workers.forget_launcher()
+    if not options.verbose:
+        log_to(options.out / "log.txt")
+    run = Runner(configuration, plan, RunDirectory(options.out), options.verbose)
+    if options.ray is not None:
+        _run_on_ray(run, options.ray)
+        return _report(run, options)
+    run.prepare()
+    if options.jobs > 1 and launch is None:
+        _run_by_workers(run, options)
+    else:
+        _run_here(run, launch)
+    silent = workers.WORKER in os.environ or (launched and rank > 0) or not workers.is_first()
+    return 0 if silent else _report(run, options)
+
+
+def _run_here(run: Runner, launch: str | None) -> None:
+    """Run cells until none is left, also those that another worker leaves behind."""
+    progress, left = Progress(run.plan.cells()), run.plan.cells()
+    while left:
+        elsewhere = []
+        for cell in left:
+            if launch is not None and _tries(run.directory, cell, launch) >= TRIES:
+                continue
+            progress.starts(cell)
+            state = run.run(cell, launch)
+            if state == "runs elsewhere":
+                elsewhere.append(cell)
+            elif workers.is_first():
+                progress.ends(cell, state, run.directory.rows(cell))
+        if len(elsewhere) == len(left):
+            time.sleep(0.5)
+        left = elsewhere
+    progress.close()
+
+
+def _run_by_workers(run: Runner, options: Options) -> None:
+    """Start workers and show what they finish, until all is finished or given up."""
+    progress, waiting = _begin(run)
+    before = {cell: run.directory.finished_at(cell) for cell in waiting}
+    for _ in range(TRIES):  # all workers may die, and with them whoever would take over
+        if not waiting:
+            break
+        logs = run.directory.path / "workers"
+        processes = workers.start(options.arguments, min(options.jobs, len(waiting)), logs)
+        try:
+            while waiting:
+                ended = all(process.poll() is not None for process in processes)
+                for cell in list(waiting):
+                    if run.directory.finished_at(cell) != before[cell]:
+                        progress.ends(cell, "ran", run.directory.rows(cell))
+                        waiting.remove(cell)
+                if ended:
+                    break
+                time.sleep(0.3)
+            for process in processes:
+                process.wait()
+        finally:
+            workers.stop(processes)
+        if any(process.returncode == 2 for process in processes):
+            raise InputError(_last_line(logs))
+    progress.close()
+
+
+def _run_on_ray(run: Runner, address: str) -> None:
+    """Let a cluster extract and run cells, and show what it finishes."""
+    data, out = run.configuration.datamodule(), run.directory.path
+    data.download()
+    with on_ray.cluster(address, run.configuration, [out, data.cache_dir]) as place:
+        on_ray.extract(place, data)
         run.prepare()
-        if self.jobs > 1 and launch is None:
-            self._watch(run)
-        else:
-            self._drain(run, launch)
-        silent = parallel.WORKER in os.environ or (launched and rank > 0) or not ranks.is_first()
-        return 0 if silent else self._report(run)
-
-    def _drain(self, run: PlanRun, launch: str | None) -> None:
-        """Run cells until none is left, also those that another worker leaves behind."""
-        progress, left = Progress(self.plan.cells()), self.plan.cells()
-        while left:
-            elsewhere = []
-            for cell in left:
-                if launch is not None and tries(run.directory, cell, launch) >= TRIES:
-                    continue
-                progress.starts(cell)
-                state = run.run(cell, launch)
-                if state == "runs elsewhere":
-                    elsewhere.append(cell)
-                elif ranks.is_first():
-                    progress.ends(cell, state, run.directory.rows(cell))
-            if len(elsewhere) == len(left):
-                time.sleep(0.5)
-            left = elsewhere
-        progress.close()
-
-    def _watch(self, run: PlanRun) -> None:
-        """Start workers and tell what they finish, until all is finished or given up."""
-        before = {cell: run.directory.finished_at(cell) for cell in self.plan.cells()}
-        progress, waiting = self._begin(run)
-        for _ in range(TRIES):  # all workers may die, and with them whoever would take over
-            if not waiting:
-                break
-            logs = run.directory.path / "workers"
-            processes = parallel.workers(self.arguments, min(self.jobs, len(waiting)), logs)
-            try:
-                while waiting:
-                    ended = all(process.poll() is not None for process in processes)
-                    for cell in list(waiting):
-                        if run.directory.finished_at(cell) != before[cell]:
-                            progress.ends(cell, "ran", run.directory.rows(cell))
-                            waiting.remove(cell)
-                    if ended:
-                        break
-                    time.sleep(0.3)
-                for process in processes:
-                    process.wait()
-            finally:
-                parallel.stop(processes)
-            if any(process.returncode == 2 for process in processes):
-                raise InputError(_last_line(logs))
-        progress.close()
-
-    def _on_ray(self, run: PlanRun, address: str) -> None:
-        """Let a cluster extract and run cells, and tell what it finishes."""
-        data = self.experiment.datamodule()
-        data.download()
-        with on_ray.cluster(address, self.experiment, [self.out, data.cache_dir]) as place:
-            on_ray.extract(place, data)
-            run.prepare()
-            progress, waiting = self._begin(run)
-            for cell, why in on_ray.run_cells(place, self.out, waiting):
-                if why is None:
-                    progress.ends(cell, "ran", run.directory.rows(cell))
-                else:
-                    write_text(self.out / "workers" / f"{cell.name}.log", why)
-            progress.close()
-
-    def _begin(self, run: PlanRun) -> tuple[Progress, list[Cell]]:
-        """Tell what is finished; gives the cells that are not."""
-        progress, waiting = Progress(self.plan.cells()), []
-        for cell in self.plan.cells():
-            if run.finished(cell):
-                progress.ends(cell, "was finished", run.directory.rows(cell))
+        progress, waiting = _begin(run)
+        for cell, why in on_ray.run_cells(place, out, waiting):
+            if why is None:
+                progress.ends(cell, "ran", run.directory.rows(cell))
             else:
-                waiting.append(cell)
-        return progress, waiting
-
-    def _report(self, run: PlanRun) -> int:
-        cells = self.plan.cells()
-        missing = [cell for cell in cells if not run.directory.rows(cell)]
-        wanted = {*cells, *self.plan.quantiser_cells(), REFERENCE}
-        results = [result for result in run.directory.results() if result.cell in wanted]
-        table = write_report(run.directory, results, run.data.splits, self.plan, missing)
-        pictures = [path for name in PICTURES if (path := self.out / name).is_file()]
-        log_report(self.experiment.trainer_config.logger, run.directory, table, pictures)
-        files = (
-            "report.html, results.csv, table.md (also leads and costs), figures, log.txt, cells/"
-        )
-        print(f"\n{render_tables(results)}\n\nWritten to {self.out}/: {files}")
-        for cell in missing:
-            where = (
-                f"see {self.out}/workers/"
-                if self.jobs > 1 or self.ray
-                else "run the same command again"
-            )
-            print(f"missing: {cell.name}; {where}", file=sys.stderr)
-        return 1 if missing else 0
+                write_text(out / "workers" / f"{cell.name}.log", why)
+        progress.close()
 
 
-def tries(directory: RunDirectory, cell: Cell, launch: str) -> int:
+def _begin(run: Runner) -> tuple["Progress", list[Cell]]:
+    """Show what is finished; gives the cells that are not."""
+    progress, waiting = Progress(run.plan.cells()), []
+    for cell in run.plan.cells():
+        if run.finished(cell):
+            progress.ends(cell, "was finished", run.directory.rows(cell))
+        else:
+            waiting.append(cell)
+    return progress, waiting
+
+
+def _report(run: Runner, options: Options) -> int:
+    """Write ``results.csv``, tables and figures; gives the exit status: 1 where a cell is missing.
+
+    ``results.csv`` holds finished cells of earlier commands too, the report this plan's alone.
+    """
+    out, plan = options.out, run.plan
+    wanted = [REFERENCE, *plan.quantiser_cells(), *plan.cells()]
+    written = run.directory.write_results(wanted)
+    there = {result.cell for result in written}
+    missing = [cell for cell in plan.cells() if cell not in there]
+    results = [result for result in written if result.cell in wanted]
+    table = _report_text(run, results, missing)
+    pictures = [path for name in PICTURES if (path := out / name).is_file()]
+    log_report(run.configuration.trainer_config.logger, run.directory, table, pictures)
+    files = "report.html, results.csv, table.md (also leads and costs), figures, log.txt, cells/"
+    print(f"\n{render_tables(results)}\n\nWritten to {out}/: {files}")
+    shared = options.jobs > 1 or options.ray is not None
+    mend = f"see {out}/workers/" if shared else "run the same command again"
+    for cell in missing:
+        print(f"missing: {cell.name}; {mend}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def _report_text(run: Runner, results: Sequence[Result], missing: Sequence[Cell]) -> str:
+    """Text of ``table.md``; tables and figures are made anew only if what they show changed."""
+    out, plan = run.directory.path, run.plan
+    grid = list(plan.methods), plan.bits, plan.seeds, plan.ks
+    shown = repr((__version__, grid, results, missing, run.configuration.resolved))
+    digest, note = hashlib.sha256(shown.encode()).hexdigest(), out / ".reported"
+    try:
+        known, *names = note.read_text(encoding="utf-8").splitlines()
+        if known == digest and all((out / name).is_file() for name in names):
+            return (out / "table.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        pass  # no report yet, or a damaged note
+    text = write_report(run.directory, results, run.data.splits, plan, missing)
+    names = [name for name in ("table.md", "report.html", *PICTURES) if (out / name).is_file()]
+    write_text(note, "\n".join([digest, *names]))
+    return text
+
+
+def _tries(directory: RunDirectory, cell: Cell, launch: str) -> int:
     """How often workers of this launch began the cell."""
     try:
         return (directory.folder(cell) / "tries").read_text(encoding="utf-8").split().count(launch)
@@ -179,3 +207,63 @@ def _last_line(logs: Path) -> str:
         if line.startswith("udmsh: error: ")
     ]
     return lines[-1].removeprefix("udmsh: error: ") if lines else f"a worker failed; see {logs}"
+
+
+class Progress:
+    """Lines and a bar over the cells of a plan.
+
+    Args:
+        cells: all cells
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.cells = list(cells)
+        self.shown = 0
+        self._ended: dict[Cell, tuple[str, list[Result]]] = {}
+        self._bar: Any = tqdm(
+            total=len(cells), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
+
+    def starts(self, cell: Cell) -> None:
+        """Name the cell beside the bar."""
+        self._bar.set_description(cell.name)
+
+    def ends(self, cell: Cell, state: str, rows: Sequence[Result]) -> None:
+        """Note a cell's scores; the last seed of a method and code length prints them all, so that
+        a plan of many seeds stays on a screen.
+        """
+        self.shown += 1
+        self._bar.update()
+        together = [one for one in self.cells if (one.method, one.bits) == (cell.method, cell.bits)]
+        self._ended[cell] = state, [row for row in rows if row.ties == "expected"]
+        if not all(one in self._ended for one in together):
+            return
+        ended = [self._ended[one] for one in together]
+        values: dict[str, list[float]] = {}
+        for _, scores in ended:
+            for row in scores:
+                values.setdefault(_label(row), []).append(row.value)
+        last = list(values.items())[-SHOWN:]
+        shown = ", ".join(f"{name} {_spread(found)}" for name, found in last)
+        spent = [scores[0].seconds for state, scores in ended if state == "ran" and scores]
+        each = " a seed" if len(spent) > 1 else ""
+        seconds = f" ({statistics.fmean(spent):.1f} s{each})" if spent else f" ({state})"
+        seeds = " ".join(str(one.seed) for one in together)
+        name = f"{cell.method}, {cell.bits} bits, seed{'s' if len(together) > 1 else ''} {seeds}"
+        line = f"[{self.shown}/{len(self.cells)}] {name}: {shown}{seconds}"
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{spread}"
+
+
+def _label(row: Result) -> str:
+    name = "mAP" if row.metric == "map" else row.metric
+    return f"{name}@{row.k.upper()}"

@@ -12,22 +12,22 @@ from udmsh_pl.errors import InputError
 PACKAGE = Path(__file__).parents[1]
 
 
-def shipped(name: str) -> Path:
+def shipped(name: str, package: Path = PACKAGE) -> Path:
     """Path of a file or folder of the project, by its name in the clone; it may be absent."""
-    inside = PACKAGE / name
-    return inside if inside.exists() else PACKAGE.parents[1] / name
+    inside = package / name
+    return inside if inside.exists() else package.parents[1] / name
 
 
-def plans() -> dict[str, Path]:
+def plans(package: Path = PACKAGE) -> dict[str, Path]:
     """The plans that come with the package, by name: ``sample``, ``cifar10``, ..."""
-    return {path.stem: path for path in sorted(shipped("experiments").glob("*.yaml"))}
+    return {path.stem: path for path in sorted(shipped("experiments", package).glob("*.yaml"))}
 
 
 def plan_file(given: str) -> Path:
     """The yaml that a user means: a path, or the name of a plan that comes with the package.
 
     Raises:
-        InputError: there is neither (a near name is told), or the file is no UTF-8 text.
+        InputError: there is neither (it names a near one), or the file is no UTF-8 text.
     """
     path, known = Path(given), plans()
     if path.is_file():

@@ -16,7 +16,7 @@ from udmsh_pl import touched
 if TYPE_CHECKING:
     from udmsh_pl.search.encoder import Codes, HashEncoder
     from udmsh_pl.search.index import ImageIndex
-    from udmsh_pl.search.searcher import Match
+    from udmsh_pl.search.searching import Match
 
 __all__ = ["Codes", "HashEncoder", "ImageIndex", "Match"]
 
@@ -24,7 +24,7 @@ _MODULE_OF = {
     "Codes": "udmsh_pl.search.encoder",
     "HashEncoder": "udmsh_pl.search.encoder",
     "ImageIndex": "udmsh_pl.search.index",
-    "Match": "udmsh_pl.search.searcher",
+    "Match": "udmsh_pl.search.searching",
 }
 
 __getattr__, __dir__ = touched(__name__, _MODULE_OF)

@@ -1,28 +1,43 @@
 """The first index of a folder: learn an encoder where none is given, encode everything, and only
-then make it visible.
+then make it visible. What is finished is kept on the way, so that a killed run goes on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.ahead import batched
 from udmsh_pl.search import store
-from udmsh_pl.search.encoder import HashEncoder
-from udmsh_pl.search.pictures import find_pictures
-from udmsh_pl.search.reading import Read, Report, encoded, read_files, rows_of
-from udmsh_pl.search.searcher import with_lists
-from udmsh_pl.search.segment import FILES, Rows, Segment, blocks, write_segment
-from udmsh_pl.search.spec import EncoderSpec
+from udmsh_pl.search.encoder import HashEncoder, bar
+from udmsh_pl.search.pictures import (
+    Read,
+    Report,
+    encoded,
+    find_pictures,
+    joined,
+    no_rows,
+    read_files,
+    rows_of,
+)
+from udmsh_pl.search.searching import with_lists
+from udmsh_pl.search.segment import Rows, Segment, blocks, write_segment
+from udmsh_pl.search.spec import FILE
+from udmsh_pl.search.unfinished import SIZE, Unfinished
 
 CHUNK = 8192  # pictures a segment
 PARTS = 64  # at least, of a collection that several machines encode
+UNFINISHED = "unfinished"  # folder in the index's
 
 Broken = list[tuple[str, str]]  # name and reason
+Files = Mapping[str, os.stat_result]
 
 
 class Part(NamedTuple):
@@ -57,6 +72,8 @@ def build_index(
 ) -> Report:
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
+    A run that was killed left what it had finished in the index's folder, and this one goes on.
+
     Args:
         path: the index's folder
         folder: folder of the pictures
@@ -70,30 +87,30 @@ def build_index(
     Raises:
         InputError: no readable pictures, or ``path`` is something else or being written.
     """
-    report = Report()
     root = folder.resolve()
-    names = list(find_pictures(root))
+    walked = find_pictures(root)
+    report, names = Report(skipped=walked.skipped), list(walked.files)
     if not names:
         raise InputError(f"{folder}: no pictures here; give the folder of your pictures")
     with store.writing(path):
         version = store.read_manifest(path).version + 1 if _is_index(path) else 1
-        here = path / f"encoder-{version:06d}"
+        here, work = path / f"encoder-{version:06d}", path / UNFINISHED
         maker = _Segments(path / store.SEGMENTS, version)
         if encoder is None:
-            rest, spec = _learn(root, names, here, maker, report, bits)
-            encoder = HashEncoder(here)
+            rest, encoder = _learn(root, walked.files, work, maker, report, bits)
         else:
-            encoder.save(here)
-            encoder = encoder if encoder.spec.dims else _with_rerank(encoder, root, names, here)
-            rest, spec = names, encoder.spec
-        made = (
-            _here(root, rest, encoder)
-            if elsewhere is None
-            else elsewhere(maker.parts(root, rest, here))
-        )
-        for found, broken in made:
-            report.broken += broken
-            maker.add(found)
+            rest = names
+            if not encoder.spec.dims:
+                encoder = _with_rerank(encoder, root, names, work)
+        encoder.save(here)
+        encoder = HashEncoder(here, encoder.runner)
+        if elsewhere is None:
+            for rows in _encode(root, walked.files, rest, encoder, work, report):
+                maker.add(rows)
+        else:
+            for segment, broken in elsewhere(maker.parts(root, rest, here)):
+                report.broken += broken
+                maker.add(segment)
         report.added = sum(segment.rows for segment in maker.made)
         if not report.added:
             raise InputError(
@@ -101,10 +118,27 @@ def build_index(
                 f"first {report.broken[0][1]}"
             )
         manifest = store.Manifest(
-            version, str(root), here.name, spec.bits, spec.dims, tuple(maker.made), recall=recall
+            version,
+            str(root),
+            here.name,
+            encoder.spec.bits,
+            encoder.spec.dims,
+            tuple(maker.made),
+            recall=recall,
         )
         store.write_manifest(path, with_lists(path, manifest))
+        shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def encode_part(part: Part, encoder: HashEncoder) -> tuple[Segment | None, Broken]:
+    """Write the segment of a part; gives it and what cannot be read."""
+    spec = encoder.spec
+    reads = read_files(part.root, part.names, spec.image_size, {})
+    nothing = no_rows(spec.code_bytes, spec.dims)
+    [(rows, broken)] = encoded(reads, encoder, {}, nothing, len(part.names))
+    segment = write_segment(part.segments, part.name, rows) if len(rows) else None
+    return segment, [(read.name, read.problem) for read in broken]
 
 
 class _Segments:
@@ -133,73 +167,116 @@ class _Segments:
         return f"{self.version:06d}-{len(self.made) + ahead:04d}"
 
 
-def encode_part(part: Part, encoder: HashEncoder) -> tuple[Segment | None, Broken]:
-    """Write the segment of a part; gives it and what cannot be read."""
-    reads = read_files(part.root, part.names, encoder.spec.image_size, {})
-    [(rows, broken)] = encoded(reads, encoder, {}, _no_rows(encoder.spec), len(part.names))
-    segment = write_segment(part.segments, part.name, rows) if len(rows) else None
-    return segment, [(read.name, read.problem) for read in broken]
-
-
-def _here(root: Path, names: list[str], encoder: HashEncoder) -> Iterator[tuple[Rows, Broken]]:
+def _encode(
+    root: Path, files: Files, names: list[str], encoder: HashEncoder, work: Path, report: Report
+) -> Iterator[Rows]:
+    """Rows of the pictures, a segment at a time; those of a killed run are not made again."""
     spec = encoder.spec
-    reads = _counted(read_files(root, names, spec.image_size, {}), len(names))
-    for rows, broken in encoded(reads, encoder, {}, _no_rows(spec), CHUNK):
-        yield rows, [(read.name, read.problem) for read in broken]
-
-
-def _no_rows(spec: EncoderSpec) -> Rows:
-    codes, features = np.empty((0, spec.code_bytes), "u1"), np.empty((0, spec.dims), "i1")
-    return Rows([], np.empty(0, FILES), codes, features, [])
+    done = Unfinished(work / f"codes-{_digest(asdict(spec))}", spec.bits, spec.dims)
+    missing = done.missing(files, names)
+    _say_known(report, len(names) - len(missing))
+    if missing:
+        reads = bar(read_files(root, missing, spec.image_size, {}), len(missing))
+        for rows, broken in encoded(
+            reads, encoder, {}, no_rows(spec.code_bytes, spec.dims), min(SIZE, len(missing))
+        ):
+            report.broken += [(read.name, read.problem) for read in broken]
+            done.add(rows)
+    for part in batched(names, CHUNK):
+        yield done.rows(part)
 
 
 def _learn(
-    root: Path, names: list[str], here: Path, maker: _Segments, report: Report, bits: int
-) -> tuple[list[str], EncoderSpec]:
-    """Learn from the chosen pictures, whose features give the codes too; gives the other names."""
+    root: Path, files: Files, work: Path, maker: _Segments, report: Report, bits: int
+) -> tuple[list[str], HashEncoder]:
+    """Learn from the chosen pictures, whose features give the codes too; gives the other names and
+    the encoder.
+    """
+    import torch
+
+    from udmsh_pl.features.batches import passes
     from udmsh_pl.search import train
+    from udmsh_pl.search.graph import read_network
 
-    picked = train.chosen(names)
-    kept: list[Read] = []
+    picked, shapes = train.chosen(list(files)), train.feature_shapes()
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    # both features of a picture side by side, float32, as the bytes that a segment holds
+    done = Unfinished(work / f"features-{train.backbone_key()}", 0, 4 * sum(sizes))
+    missing = done.missing(files, picked)
+    _say_known(report, len(picked) - len(missing))
+    if missing:
+        reads = read_files(root, missing, train.image_size(), {})
+        every = bar(reads, len(missing), "features")
+        batches = (
+            (
+                torch.from_numpy(np.stack([one.picture.pixels for one in batch if one.picture])),
+                batch,
+            )
+            for batch in _readable(every, train.BATCH, report)
+        )
+        made: list[Rows] = []
+        for parts, batch in passes(batches, train.forward_for(len(missing))):
+            flat = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+            octets = np.ascontiguousarray(flat, dtype=np.float32).view(np.int8)
+            made.append(rows_of(batch, np.empty((len(batch), 0), np.uint8), octets))
+            if sum(map(len, made)) >= SIZE:
+                done.add(joined(made, no_rows(0, done.dims)))
+                made = []
+        done.add(joined(made, no_rows(0, done.dims)))
+    kept = done.rows(picked)
+    if not len(kept):
+        raise InputError(f"{root}: none of the pictures can be read, first {report.broken[0][1]}")
+    values = np.split(kept.features.view(np.float32), np.cumsum(sizes)[:-1], axis=1)
+    features = {
+        name: one.reshape(-1, *shape)
+        for (name, shape), one in zip(shapes.items(), values, strict=True)
+    }
+    facts = [[bytes(digest).hex() for digest in kept.files["digest"]], bits, done.folder.name]
+    folder = work / f"encoder-{_digest(facts)}"
+    if not (folder / FILE).is_file():
+        train.learn(features, folder, bits)
+    encoder = HashEncoder(folder)
+    report.lines.append(encoder.spec.note)
+    codes = train.encode_features(read_network(folder, encoder.spec).head, features)
+    maker.add(replace(kept, codes=codes[0], features=codes[1]))
+    chosen = set(picked)
+    return [name for name in files if name not in chosen], encoder
 
-    def pixels() -> Iterator[NDArray[np.uint8]]:
-        for read in read_files(root, picked, train.image_size(), {}):
+
+def _readable(reads: Iterator[Read], size: int, report: Report) -> Iterator[list[Read]]:
+    """Batches of decoded pictures; the others are reported."""
+
+    def whole() -> Iterator[Read]:
+        for read in reads:
             if read.picture is None:
                 report.broken.append((read.name, read.problem))
-                continue
-            prepared = read.picture.pixels
-            # the features are what is needed from here on
-            kept.append(replace(read, picture=replace(read.picture, pixels=prepared[:, :0])))
-            yield prepared
+            else:
+                yield read
 
-    features = train.backbone_features(pixels(), len(picked))
-    if not kept:
-        raise InputError(f"{root}: none of the pictures can be read, first {report.broken[0][1]}")
-    spec, head, told = train.learn(features, here, bits)
-    report.lines.append(told)
-    maker.add(rows_of(kept, *train.encode_features(head, features)))
-    chosen = set(picked)
-    return [name for name in names if name not in chosen], spec
+    return batched(whole(), size)
 
 
-def _with_rerank(encoder: HashEncoder, root: Path, names: list[str], here: Path) -> HashEncoder:
+def _with_rerank(encoder: HashEncoder, root: Path, names: list[str], work: Path) -> HashEncoder:
     from udmsh_pl.search import train
-    from udmsh_pl.search.package import read_network
+    from udmsh_pl.search.graph import read_network
 
     few = np.random.default_rng(0).permutation(len(names))[: train.FUSED_FROM]
     reads = read_files(root, [names[row] for row in few], encoder.spec.image_size, {})
     pixels = (read.picture.pixels for read in reads if read.picture is not None)
     network = read_network(encoder.folder, encoder.spec)
-    train.with_rerank(network, encoder.spec, pixels, here)
-    return HashEncoder(here)
+    folder = work / f"rerank-{_digest([asdict(encoder.spec), names])}"
+    if not (folder / FILE).is_file():
+        train.with_rerank(network, encoder.spec, pixels, folder)
+    return HashEncoder(folder)
 
 
-def _counted(reads: Iterator[Read], total: int) -> Iterator[Read]:
-    if not total:
-        return
-    from udmsh_pl.search.encoder import bar
+def _say_known(report: Report, count: int) -> None:
+    if count:
+        report.lines.append(f"{count:,} pictures were finished by a run that was interrupted")
 
-    yield from bar(reads, total)
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_index(path: Path) -> bool:

@@ -1,34 +1,46 @@
-"""Groups of pictures that are copies of each other: candidates by code and feature, and by colours
-that no turn changes, each checked on its pixels.
+"""Groups of pictures that are copies of the picture that is kept. *Ours*.
 
-A learned code calls two sunsets alike, so it proposes and does not decide: two pictures are copies
-when the details of their thumbnails lie on each other (:mod:`udmsh_pl.search.overlap`). *Ours*.
+A code calls two sunsets alike, so it proposes and does not decide. Candidates are neighbours by
+feature, and by colours that no rotation changes. Of those whose thumbnails agree
+(:mod:`udmsh_pl.search.overlap`) the files are compared (:mod:`udmsh_pl.search.verification`): what
+differs in one place is ``similar`` and no copy.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from scipy.spatial import cKDTree
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.decode import decode
 from udmsh_pl.retrieval.codes import code_words, popcounts
-from udmsh_pl.search.overlap import Details, Relation, overlap
-from udmsh_pl.search.turned import turned_candidates
-
-if TYPE_CHECKING:
-    from udmsh_pl.search.index import ImageIndex
+from udmsh_pl.search.overlap import SIDE as SQUARE
+from udmsh_pl.search.overlap import Details, Relation, details_of, open_thumbnail, overlap
+from udmsh_pl.search.pictures import digest_of, read_bytes
+from udmsh_pl.search.segment import FileFacts, Rows
+from udmsh_pl.search.verification import SIDE, largest_difference
 
 RADIUS = 24  # bits of 64 that copies may differ in; 22 were the most of 400 copies
-NEIGHBOURS = 5  # nearest by feature
-AXES = 128  # of the features: what is behind them tells fine differences, which copies do not have
+NEIGHBOURS = 5  # nearest by feature, and by colours
+AXES = 128  # of the features: those behind them show fine differences, which copies do not have
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
-ROWS_AT_ONCE = 1024  # compared with all
-KEPT = 4096  # thumbnails' details kept in memory
+QUERIES, BASE = 4096, 1 << 15  # rows compared at once
+AT_ONCE = 1024  # thumbnails decoded
+GRID = 8  # cells of a side whose colours are compared
+# root mean square of the difference in grey values: of 400 pictures rotated, made smaller and saved
+# anew 2.3 at most, of no pair of 400 different ones as little as this
+CLOSE = 5.0
+_CORNER = [(down, right) for down in range(GRID // 2) for right in range(down + 1)]
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -38,23 +50,39 @@ class Copy:
     Args:
         path: its file
         row: its row in the index
-        relation: to the group's first picture, the one with the most pixels
+        relation: to the group's first picture, which is kept: ``link`` is the same file under
+            another name, so its removal frees no space; ``similar`` differs in a part and is no
+            copy
         agreement: of their details, 0 to 1
+        verified: both files were compared; else one cannot be read or has changed, and only their
+            thumbnails agree
     """
 
     path: Path
     row: int
     relation: Relation
     agreement: float
+    verified: bool = True
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is another file with the first one's picture."""
+        return self.relation not in ("first", "link", "similar")
 
 
-def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Copy]]:
-    """Groups of at least two copies, the largest group first; in each the largest picture first.
+def find_groups(
+    rows: Rows, bits: int, path_of: Callable[[int], Path], radius: int | None = None
+) -> list[list[Copy]]:
+    """Groups of at least two pictures, those with most copies first. In each the picture that is
+    kept comes first: a file that is there, no link, with the most pixels.
 
-    Time grows with the square of the number of pictures: 10,000 take seconds, 100,000 minutes.
+    Every other picture of a group is compared with the first itself. Memory grows by 4 KB a
+    picture.
 
     Args:
-        index: an open index
+        rows: pictures of an index
+        bits: code length K
+        path_of: file of a row
         radius: Hamming distance of candidates; None for three eighths of the bits
 
     Raises:
@@ -62,107 +90,276 @@ def find_groups(index: "ImageIndex", radius: int | None = None) -> list[list[Cop
     """
     if radius is not None and radius < 0:
         raise InputError(f"radius is {radius}: a distance is 0 or more; give --radius a number")
-    reach = index.manifest.bits * RADIUS // 64 if radius is None else radius
-    digests = index.rows.files["digest"]
-    _, first, same = np.unique(digests, axis=0, return_index=True, return_inverse=True)
-    family = _Families(len(index))
-    for row, source in enumerate(first[same.ravel()].tolist()):
-        family.join(row, source)
-
-    @lru_cache(KEPT)
-    def details(row: int) -> Details:
-        return Details(index.thumbnail(row))
-
-    rows = np.sort(first)
-    thumbnails = (index.thumbnail(row) for row in rows.tolist())
-    proposed = chain(
-        candidates(index.rows.codes[rows], index.rows.features[rows][:, :AXES], reach),
-        ((one, two, 0.0) for one, two in turned_candidates(thumbnails)),
+    pictures = _Pictures(rows, path_of)
+    reach = bits * RADIUS // 64 if radius is None else radius
+    chosen = pictures.chosen
+    signatures = np.empty((len(chosen), 3 * len(_CORNER)), np.float32)
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(chosen), AT_ONCE):
+            part = chosen[start : start + AT_ONCE].tolist()
+            seen = pool.map(_look, [rows.thumbnails[row] for row in part])
+            for place, (signature, details) in enumerate(seen, start):
+                signatures[place], pictures.planes[place] = signature, details
+    for one, two, cosine in candidates(rows.codes, rows.features, reach, chosen):
+        pictures.compare(one, two, cosine >= CUT_COSINE)
+    for one, two in rotation_candidates(signatures):
+        pictures.compare(int(chosen[one]), int(chosen[two]), False)
+    groups = [*_groups_of_copies(pictures)]
+    groups += _groups_of_similar(pictures, groups)
+    return sorted(
+        groups,
+        key=lambda group: (-sum(one.is_copy for one in group), -len(group), str(group[0].path)),
     )
-    for one, two, cosine in proposed:
-        left, right = int(rows[one]), int(rows[two])
-        if family.head(left) == family.head(right):
-            continue
-        if overlap(details(left), details(right), cosine >= CUT_COSINE).is_copy:
-            family.join(left, right)
-    groups = [_told(index, members, details) for members in family.all() if len(members) > 1]
-    return sorted(groups, key=lambda group: (-len(group), str(group[0].path)))
 
 
 def candidates(
-    codes: NDArray[np.uint8], features: NDArray[np.int8], radius: int
+    codes: NDArray[np.uint8], features: NDArray[np.int8], radius: int, chosen: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, float]]:
     """Pairs of rows that may be copies, each once, with the cosine of their features.
 
     One is among the five nearest of the other by feature, with a cosine of at least 0.5, and their
-    codes are within ``radius``.
+    codes are within ``radius``. Features are compared in blocks: memory does not grow with them.
+
+    Args:
+        codes: uint8 [N, B]
+        features: int8 [N, d]
+        radius: bits
+        chosen: int64 [n], rows that are compared, ascending
     """
-    words, count = code_words(codes), len(codes)
-    unit = features.astype(np.float32)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
-    nearest = min(NEIGHBOURS + 1, count)  # a row is its own nearest
+    import faiss  # slow to load
+
+    words = code_words(np.asarray(codes[chosen]))
+    nearest = min(NEIGHBOURS + 1, len(chosen))  # a row is its own nearest
     seen: set[int] = set()
-    for start in range(0, count, ROWS_AT_ONCE):
-        cosines = unit[start : start + ROWS_AT_ONCE] @ unit.T
-        order = np.argpartition(-cosines, nearest - 1, axis=1)[:, :nearest]
-        for place, others in enumerate(order):
-            row = start + place
-            near = popcounts(words[others] ^ words[row]) <= radius
-            alike = cosines[place, others]
-            for other, cosine in zip(others[near].tolist(), alike[near].tolist(), strict=True):
-                pair = min(row, other) * count + max(row, other)
-                if other != row and cosine >= LEAST_COSINE and pair not in seen:
-                    seen.add(pair)
-                    yield min(row, other), max(row, other), cosine
+    for start in range(0, len(chosen), QUERIES):
+        queries = _unit(features, chosen[start : start + QUERIES])
+        cosines, others = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), "i8")
+        for first in range(0, len(chosen), BASE):
+            base = _unit(features, chosen[first : first + BASE])
+            some = min(nearest, len(base))
+            found, places = faiss.knn(queries, base, some, metric=faiss.METRIC_INNER_PRODUCT)
+            cosines, others = np.hstack([cosines, found]), np.hstack([others, places + first])
+            order = np.argsort(-cosines, axis=1, kind="stable")[:, :nearest]
+            cosines, others = (np.take_along_axis(one, order, 1) for one in (cosines, others))
+        places = np.repeat(np.arange(start, start + len(queries)), others.shape[1])
+        flat, alike = others.ravel(), cosines.ravel()
+        near = (popcounts(words[flat] ^ words[places]) <= radius) & (alike >= LEAST_COSINE)
+        near &= flat != places
+        for one, two, cosine in zip(
+            *(x[near].tolist() for x in (places, flat, alike)), strict=True
+        ):
+            pair = min(one, two) * len(chosen) + max(one, two)
+            if pair not in seen:
+                seen.add(pair)
+                yield int(chosen[min(one, two)]), int(chosen[max(one, two)]), cosine
 
 
-class _Families:
-    """Disjoint sets of rows (union by the smaller head)."""
+def _unit(features: NDArray[np.int8], rows: NDArray[np.int64]) -> Floats:
+    found = np.asarray(features[rows])[:, :AXES].astype(np.float32)
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9))
 
-    def __init__(self, count: int) -> None:
-        self.heads = list(range(count))
+
+def signature_of(image: Image.Image) -> Floats:
+    """Float32 [30] of an RGB picture: colours of the ten cells of an 8 x 8 grid that rotations and
+    mirrors leave different, each averaged over the eight ways to turn the grid.
+    """
+    small = image.resize((GRID, GRID), Image.Resampling.BOX)
+    cells = np.asarray(small, dtype=np.float32)
+    quarters = sum(np.rot90(cells, quarter) for quarter in range(4))
+    even = np.asarray(quarters + np.swapaxes(quarters, 0, 1)) / 8
+    return np.concatenate([even[place] for place in _CORNER])
+
+
+def rotation_candidates(signatures: Floats) -> list[tuple[int, int]]:
+    """Pairs of places that may be rotated copies, each once: one is among the five nearest of the
+    other by :func:`signature_of`. A backbone sees another picture when one is rotated.
+    """
+    if len(signatures) < 2:
+        return []
+    reach = CLOSE * np.sqrt(signatures.shape[1])
+    count = min(NEIGHBOURS + 1, len(signatures))  # each is its own nearest
+    _, near = cKDTree(signatures).query(signatures, count, distance_upper_bound=reach)
+    return sorted(
+        {
+            (min(row, other), max(row, other))
+            for row, others in enumerate(near.tolist())
+            for other in others
+            if other not in (row, len(signatures))  # the number of all stands for none
+        }
+    )
+
+
+class _File(NamedTuple):
+    """Where a row's file is now.
+
+    Args:
+        is_link: a symbolic link
+        key: device and inode; None if it cannot be reached
+        unchanged: it seems to be what was indexed
+    """
+
+    is_link: bool
+    key: tuple[int, int] | None
+    unchanged: bool
+
+
+class _Pictures:
+    """The different contents among rows, each by the file that is best kept, and comparisons."""
+
+    def __init__(self, rows: Rows, path_of: Callable[[int], Path]) -> None:
+        self.rows, self.path_of, self.files = rows, path_of, np.asarray(rows.files)
+        self.file = lru_cache(maxsize=None)(self._file)
+        self.image = lru_cache(48)(self._image)
+        self.details = lru_cache(512)(self._details)
+        _, which = np.unique(self.files["digest"], axis=0, return_inverse=True)
+        contents: dict[int, list[int]] = {}
+        for row, content in enumerate(which.ravel().tolist()):
+            contents.setdefault(content, []).append(row)
+        families = [
+            sorted(family, key=self.rank) if len(family) > 1 else family
+            for family in contents.values()
+        ]
+        self.same = {family[0]: family[1:] for family in families}  # files with one content
+        self.chosen = np.array(sorted(self.same), dtype=np.int64)
+        self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
+        self.heads = {row: row for row in self.same}  # of the sets of copies
+        self.similar: list[tuple[int, int]] = []
+
+    def _file(self, row: int) -> "_File":
+        path = self.path_of(row)
+        try:
+            facts = path.stat()
+            unchanged = FileFacts.of(facts).fits(self.files[row])
+            return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), unchanged)
+        except (OSError, ValueError):
+            return _File(False, None, False)
+
+    def rank(self, row: int) -> tuple[bool, bool, int, int, str]:
+        """Sorts the file that is best kept first."""
+        file, facts = self.file(row), self.files[row]
+        pixels = int(facts["width"]) * int(facts["height"])
+        return file.key is None, file.is_link, -pixels, -int(facts["size"]), self.rows.names[row]
+
+    def _image(self, row: int) -> Image.Image | None:
+        """The picture of a row, not much larger than it is compared at; None if its file cannot be
+        read, or is no longer what was indexed.
+        """
+        try:
+            content = read_bytes(self.path_of(row))
+            if digest_of(content) != self.files[row]["digest"].tobytes():
+                return None
+            image = decode(io.BytesIO(content))
+        except InputError:
+            return None
+        image.thumbnail((2 * SIDE, 2 * SIDE), reducing_gap=3)
+        return image
+
+    def _details(self, row: int) -> Details:
+        return Details(self.planes[int(np.searchsorted(self.chosen, row))])
 
     def head(self, row: int) -> int:
+        """One of the rows that are copies of this one, the same for all."""
         while self.heads[row] != row:
             self.heads[row] = self.heads[self.heads[row]]
             row = self.heads[row]
         return row
 
-    def join(self, one: int, two: int) -> None:
-        one, two = self.head(one), self.head(two)
-        self.heads[max(one, two)] = min(one, two)
+    def compare(self, one: int, two: int, cuts: bool) -> None:
+        """Note whether two pictures are copies, or similar."""
+        if self.head(one) == self.head(two):
+            return
+        found = self.relation(one, two, cuts)
+        if found is not None and found.is_copy:
+            one, two = self.head(one), self.head(two)
+            self.heads[max(one, two)] = min(one, two)
+        elif found is not None:
+            self.similar.append((one, two))
 
-    def all(self) -> list[list[int]]:
-        found: dict[int, list[int]] = {}
-        for row in range(len(self.heads)):
-            found.setdefault(self.head(row), []).append(row)
-        return list(found.values())
+    def relation(self, first: int, row: int, cuts: bool = True) -> Copy | None:
+        """What ``row`` is to ``first``; None where their thumbnails differ."""
+        found = overlap(self.details(first), self.details(row), cuts)
+        if not found.is_copy:
+            return None
+        one, two = self.image(first), self.image(row)
+        verified = one is not None and two is not None
+        relation = found.relation
+        if one and two and largest_difference(one, two, found.placement) >= 1:
+            relation = "similar"
+        shapes = self.files[["width", "height"]][[first, row]]
+        if relation == "recompressed" and shapes[0] != shapes[1]:
+            relation = "resized"
+        return Copy(self.path_of(row), row, relation, round(found.agreement, 3), verified)
 
 
-def _told(index: "ImageIndex", members: list[int], look: Callable[[int], Details]) -> list[Copy]:
-    files = index.rows.files
-    ordered = sorted(
-        members,
-        key=lambda row: (
-            -int(files["width"][row]) * int(files["height"][row]),
-            -int(files["size"][row]),
-            index.rows.names[row],
-        ),
-    )
-    first = ordered[0]
-    group = [Copy(index.path_of(first), first, "first", 1.0)]
-    for row in ordered[1:]:
-        relation: Relation = "exact"
-        agreement = 1.0
-        if (files["digest"][row] != files["digest"][first]).any():
-            found = overlap(look(first), look(row))
-            relation, agreement = found.relation, round(found.agreement, 3)
-            if not found.is_copy:
-                relation = "similar"
-            elif relation == "recompressed" and (
-                files["width"][row] != files["width"][first]
-                or files["height"][row] != files["height"][first]
-            ):
-                relation = "resized"
-        group.append(Copy(index.path_of(row), row, relation, agreement))
-    return group
+def _look(thumbnail: bytes) -> tuple[Floats, NDArray[np.int8]]:
+    image = open_thumbnail(thumbnail)
+    return signature_of(image), details_of(image)
+
+
+def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
+    """Each picture that is kept and its direct copies."""
+    sets: dict[int, list[int]] = {}
+    for row in pictures.same:
+        sets.setdefault(pictures.head(row), []).append(row)
+    for members in sets.values():
+        rest = sorted(members, key=pictures.rank)
+        while rest:
+            first, *others = rest
+            kept = [*_of_content(pictures, Copy(pictures.path_of(first), first, "first", 1.0))]
+            rest = []
+            for row in others:
+                found = pictures.relation(first, row)
+                if found is None or not found.is_copy:
+                    rest.append(row)
+                else:
+                    kept += _of_content(pictures, found)
+            kept = [*_with_links(pictures, kept)]
+            if len(kept) > 1 and not pictures.file(first).is_link:
+                yield kept
+
+
+def _of_content(pictures: _Pictures, copy: Copy) -> Iterator[Copy]:
+    """A picture and the files with its very bytes."""
+    yield copy
+    first = copy.relation == "first"
+    for row in pictures.same[copy.row]:
+        same = [pictures.file(one).unchanged for one in (copy.row, row)]
+        verified = copy.verified and all(same)
+        relation = "exact" if first else copy.relation
+        yield Copy(pictures.path_of(row), row, relation, copy.agreement, verified)
+
+
+def _with_links(pictures: _Pictures, group: Iterable[Copy]) -> Iterator[Copy]:
+    """The group; what is a link, or another name of a file that was there before, says so."""
+    seen: set[tuple[int, int]] = set()
+    for copy in group:
+        is_link, key, _ = pictures.file(copy.row)
+        named = copy.relation != "first" and (is_link or key in seen)
+        yield replace(copy, relation="link") if named else copy
+        if key is not None:
+            seen.add(key)
+
+
+def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[list[Copy]]:
+    """Puts similar pictures behind the copies of the first one that they are compared with; gives
+    groups of those that are similar to none.
+    """
+    of_first = {group[0].row: group for group in groups}
+    listed = {copy.row for group in groups for copy in group}
+    more: list[list[Copy]] = []
+    for pair in pictures.similar:
+        first, row = sorted(pair, key=lambda one: (one not in of_first, pictures.rank(one)))
+        elsewhere = row in of_first or (row in listed and first not in of_first)
+        if elsewhere or pictures.file(row).is_link:
+            continue
+        if first not in of_first:
+            if first in listed or pictures.file(first).is_link:
+                continue
+            of_first[first] = [Copy(pictures.path_of(first), first, "first", 1.0)]
+            more.append(of_first[first])
+        group = of_first[first]
+        found = pictures.relation(first, row)
+        if found is not None and all(copy.row != row for copy in group):
+            group.append(found)
+        listed |= {first, row}
+    return [group for group in more if len(group) > 1]

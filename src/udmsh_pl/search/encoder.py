@@ -1,27 +1,38 @@
 """``HashEncoder``: pictures of any kind become packed codes and re-rank features.
 
-What reads pictures is imported when one comes: the network is loaded meanwhile.
+It runs OpenVINO's graph where there is one, else torch. What reads pictures is imported when one
+comes: the network is loaded meanwhile.
 """
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from udmsh_pl.backbones.openvino import CHUNK, Graph, has_openvino
 from udmsh_pl.errors import InputError
 from udmsh_pl.search.hub import is_hub_id
-from udmsh_pl.search.runners import Encoded, Run, Runner, runner_of
-from udmsh_pl.search.spec import FILE, cache_folder, check_files, read_spec
+from udmsh_pl.search.spec import (
+    FILE,
+    GRAPH,
+    WEIGHTS,
+    EncoderSpec,
+    cache_folder,
+    check_files,
+    read_spec,
+)
 from udmsh_pl.search.store import MANIFEST, read_manifest
 
-if TYPE_CHECKING:
-    from PIL import Image
+Runner = Literal["auto", "torch", "openvino"]
+Pixels = NDArray[np.uint8]  # [B, 3, S, S]
+Encoded = tuple[NDArray[np.uint8], NDArray[np.int8]]  # codes [B, bytes], features [B, d]
+Run = Callable[[Pixels], Encoded]
 
 BATCH = 64
 
@@ -112,11 +123,10 @@ class HashEncoder:
         """Upload weights (safetensors), specification and a card to ``owner/name`` of the hub; see
         :func:`udmsh_pl.search.hub.push`. Gives the address of the commit.
         """
-        from udmsh_pl.search.card import card
-        from udmsh_pl.search.hub import WEIGHTS, push
+        from udmsh_pl.search.hub import push
 
         check_files(self.folder, self.spec, [WEIGHTS])
-        return push(self.folder, name, card(self.spec, WEIGHTS), private, token)
+        return push(self.folder, name, self.spec, private, token)
 
     def prepare(self) -> None:
         """Begin to load the network in a thread: a first picture is read and decoded meanwhile.
@@ -140,22 +150,19 @@ class HashEncoder:
         """Code length K."""
         return self.spec.bits
 
-    def encode(
-        self,
-        pictures: "Sequence[Path | str | Image.Image | NDArray[np.uint8] | Any]",
-        progress: bool = False,
-    ) -> Codes:
+    def encode(self, pictures: Sequence[Any], progress: bool = False) -> Codes:
         """Encode pictures in batches.
 
         Args:
-            pictures: paths, PIL images, uint8 arrays [H, W, 3] or [H, W], or uint8 tensors
-                [3, H, W]; kinds may be mixed
+            pictures: paths, open files or their bytes, PIL images, uint8 arrays [H, W, 3] or
+                [H, W], or uint8 tensors [3, H, W]; kinds may be mixed, and all give the same code
+                for the same picture
             progress: show a bar on stderr
 
         Raises:
             InputError: a picture cannot be read, or is of none of these kinds.
         """
-        from udmsh_pl.search.pictures import in_order
+        from udmsh_pl.images.ahead import in_order
 
         names = [_name(picture, row) for row, picture in enumerate(pictures)]
         pixels = in_order(lambda pair: self._pixels(*pair), zip(pictures, names, strict=True))
@@ -168,13 +175,9 @@ class HashEncoder:
 
     def encode_pixels(self, pixels: Iterator[NDArray[np.uint8]]) -> Iterator[Encoded]:
         """Codes and features of prepared pictures, uint8 [3, S, S] each, batch by batch."""
-        batch: list[NDArray[np.uint8]] = []
-        for one in pixels:
-            batch.append(one)
-            if len(batch) == BATCH:
-                yield self._network()(np.stack(batch))
-                batch.clear()
-        if batch:
+        from udmsh_pl.images.ahead import batched
+
+        for batch in batched(pixels, BATCH):
             yield self._network()(np.stack(batch))
 
     def _network(self) -> Run:
@@ -193,48 +196,103 @@ class HashEncoder:
             shutil.copyfile(self.folder / name, target / name)
 
     def _pixels(self, picture: Any, name: str) -> NDArray[np.uint8]:
-        from PIL import Image
-
-        from udmsh_pl.images.decode import to_rgb
-        from udmsh_pl.search.pictures import decode, read_bytes, square
+        from udmsh_pl.images.decode import UnreadablePicture, decode, square
 
         side = self.spec.image_size
-        if isinstance(picture, str | Path):
-            return decode(read_bytes(Path(picture)), name, side).pixels
-        if isinstance(picture, Image.Image):
-            return square(to_rgb(picture), side)
-        array = picture.detach().cpu().numpy() if hasattr(picture, "detach") else picture
-        if hasattr(picture, "detach") and array.ndim == 3:
-            array = array.transpose(1, 2, 0)
-        if getattr(array, "dtype", None) != np.uint8 or array.shape[2:] not in ((), (3,)):
-            kind = f"{type(picture).__name__} {getattr(picture, 'shape', '')}".strip()
-            raise InputError(
-                f"picture {name} is a {kind}; give a path, a PIL image, a uint8 array [H, W, 3] or "
-                "a uint8 tensor [3, H, W]"
-            )
-        return square(to_rgb(Image.fromarray(array)), side)
+        try:
+            return square(decode(picture, at_least=2 * side), side)
+        except UnreadablePicture as error:
+            raise InputError(f"{name}: not a readable picture ({error.reason})") from error
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
 
 
 def _name(picture: Any, row: int) -> str:
     return str(picture) if isinstance(picture, str | Path) else f"#{row}"
 
 
-def bar(items: Iterator[Any], total: int) -> Iterator[Any]:
-    """The same items, with a bar on stderr."""
+def bar(items: Iterator[Any], total: int, what: str = "encode") -> Iterator[Any]:
+    """The same items, with a bar on stderr that shows the time left."""
     from tqdm import tqdm
 
     every = 0.5 if sys.stderr.isatty() else 10  # seconds; a log file stays short
-    yield from tqdm(items, total=total, unit="img", desc="encode", mininterval=every)
+    yield from tqdm(items, total=total, unit="img", desc=what, mininterval=every)
 
 
 def _from_checkpoint(path: Path) -> Path:
     """The folder of a checkpoint in the user's cache, by the checkpoint's content."""
     from udmsh_pl.safe.files import sha256_file
-    from udmsh_pl.search.learned import read_checkpoint
-    from udmsh_pl.search.package import write_network
+    from udmsh_pl.search.checkpoint import read_checkpoint
+    from udmsh_pl.search.graph import write_network
 
     network, spec = read_checkpoint(path)
     folder = cache_folder() / "encoders" / sha256_file(path)[:16]
     if not (folder / FILE).is_file():
         write_network(network, spec, folder)
     return folder
+
+
+def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
+    """A function from pixels to codes and features.
+
+    Args:
+        folder: the encoder's folder
+        spec: its specification
+        runner: ``openvino`` needs the extra ``udmsh-pl[extract]``; ``auto`` takes it where it is
+            installed and the folder has its graph
+
+    Raises:
+        InputError: OpenVINO is asked for, but not installed, or the folder has no graph for it; a
+            file was altered.
+    """
+    there = has_openvino()
+    has_graph = all(name in spec.files for name in GRAPH)
+    if runner == "openvino" and not (there and has_graph):
+        mend = "export or index anew" if there else "pip install 'udmsh-pl[extract]'"
+        raise InputError(f"{folder} cannot run on OpenVINO here; {mend}")
+    if runner != "torch" and there and has_graph:
+        return _by_openvino(folder, spec)
+    return _by_torch(folder, spec)
+
+
+def _by_openvino(folder: Path, spec: EncoderSpec) -> Run:
+    file, weights = GRAPH
+    check_files(folder, spec, [file])
+    with ThreadPoolExecutor(1) as pool:  # a search from the command line waits for both
+        checked = pool.submit(check_files, folder, spec, [weights])
+        try:
+            # the user's own cache: compiled code is never a stranger's
+            graph = Graph(folder / file, compiled=cache_folder() / "openvino")
+            graph.prepare(1)
+        finally:  # the compiler's own words on altered weights do not help
+            checked.result()
+    return lambda pixels: _both(graph(pixels), spec)
+
+
+def _both(answers: list[NDArray[Any]], spec: EncoderSpec) -> Encoded:
+    """Codes and features; features of no length where the encoder has none."""
+    if spec.dims:
+        return answers[0], answers[1]
+    return answers[0], np.empty((len(answers[0]), 0), np.int8)
+
+
+def _by_torch(folder: Path, spec: EncoderSpec) -> Run:
+    import torch
+
+    from udmsh_pl.search.graph import read_network
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = read_network(folder, spec).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    size = CHUNK if device == "cpu" else 256
+
+    def run(pixels: Pixels) -> Encoded:
+        codes, features = [], []
+        with torch.inference_mode():
+            for block in torch.split(torch.from_numpy(pixels), size):
+                answer = network(block.to(device, memory_format=torch.channels_last))
+                code, feature = _both([part.cpu().numpy() for part in answer], spec)
+                codes.append(code)
+                features.append(feature)
+        return np.concatenate(codes), np.concatenate(features)
+
+    return run

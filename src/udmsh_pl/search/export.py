@@ -1,25 +1,34 @@
-"""An encoder as one graph for other programs: pixels in, packed codes and re-rank feature out."""
+"""An encoder as one graph for other programs: pixels in, packed codes and re-rank feature out; and
+whether it gives what torch gives.
+"""
 
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from udmsh_pl.backbones.openvino import has_openvino
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.ahead import batched
+from udmsh_pl.images.walk import walk
 from udmsh_pl.safe.files import atomic_path, sha256_file, write_text
-from udmsh_pl.search.card import card
-from udmsh_pl.search.encoder import HashEncoder
-from udmsh_pl.search.learned import read_checkpoint
-from udmsh_pl.search.network import PixelEncoder
-from udmsh_pl.search.package import OUTPUTS, has_openvino, read_network, write_network
+from udmsh_pl.search.checkpoint import read_checkpoint
+from udmsh_pl.search.encoder import HashEncoder, runner_of
+from udmsh_pl.search.graph import OUTPUTS, PixelEncoder, read_network, write_network
+from udmsh_pl.search.hub import model_card
+from udmsh_pl.search.pictures import read_files
 from udmsh_pl.search.spec import EncoderSpec, write_spec
 
 Format = Literal["onnx", "openvino", "torchscript"]
 GRAPHS = {"onnx": "encoder.onnx", "openvino": "encoder.xml", "torchscript": "encoder.pt"}
+BATCH = 16
 
 
 def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
@@ -50,8 +59,34 @@ def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
             write(network, spec, partial)
         spec = replace(spec, files=spec.files | {name: sha256_file(folder / name)})
         write_spec(folder, spec)
-    write_text(folder / "README.md", card(spec, GRAPHS[target]))
+    write_text(folder / "README.md", model_card(spec, GRAPHS[target]))
     return spec
+
+
+def differing_bits(
+    folder: Path, spec: EncoderSpec, target: str, pictures: Path
+) -> tuple[int, int, int, int]:
+    """Differing bits, all bits, the largest difference of a feature's entry, and pictures seen.
+
+    Raises:
+        InputError: no pictures there, or the graph's runtime is not installed.
+    """
+    graph, torch_run = _graph(folder, spec, target), runner_of(folder, spec, "torch")
+    names = list(walk(pictures).files)
+    if not names:
+        raise InputError(f"{pictures}: no pictures here; give --check a folder of pictures")
+    reads = read_files(pictures, names, spec.image_size, {})
+    bits, furthest, seen = 0, 0, 0
+    for batch in batched((read.picture for read in reads if read.picture is not None), BATCH):
+        pixels = np.stack([picture.pixels for picture in batch])
+        codes, features = torch_run(pixels)
+        answers = graph(pixels)
+        seen += len(pixels)
+        bits += int(np.unpackbits(codes ^ answers[0]).sum())
+        if spec.dims:
+            far = np.abs(features.astype(int) - answers[1].astype(int)).max()
+            furthest = max(furthest, int(far))
+    return bits, seen * spec.bits, furthest, seen
 
 
 def _check_installed(target: Format) -> None:
@@ -93,3 +128,24 @@ def _write_torchscript(network: PixelEncoder, spec: EncoderSpec, path: Path) -> 
             network, _example(spec), check_trace=False
         )
         torch.jit.save(traced, str(path))
+
+
+def _graph(
+    folder: Path, spec: EncoderSpec, target: str
+) -> Callable[[NDArray[np.uint8]], list[NDArray[Any]]]:
+    if target == "openvino":
+        run = runner_of(folder, spec, "openvino")
+        return lambda pixels: list(run(pixels))
+    if target == "torchscript":
+        import torch
+
+        traced = torch.jit.load(str(folder / "encoder.pt"))  # type: ignore[no-untyped-call]
+        return lambda pixels: [part.numpy() for part in traced(torch.from_numpy(pixels))]
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError("--check needs the extra: pip install 'udmsh-pl[export]'") from error
+    session = onnxruntime.InferenceSession(
+        str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"]
+    )
+    return lambda pixels: list(session.run(None, {"pixels": pixels}))

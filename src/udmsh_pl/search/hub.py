@@ -13,9 +13,8 @@ from typing import Any
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file
 from udmsh_pl.safe.untrusted import check_file, reason_of
-from udmsh_pl.search.spec import FILE, cache_folder, read_spec
+from udmsh_pl.search.spec import FILE, WEIGHTS, EncoderSpec, cache_folder, read_spec
 
-WEIGHTS = "encoder.safetensors"
 HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 
@@ -53,14 +52,14 @@ def fetch(name: str, revision: str | None = None, token: str | None = None) -> P
 
 
 def push(
-    folder: Path, name: str, card: str, private: bool = False, token: str | None = None
+    folder: Path, name: str, spec: EncoderSpec, private: bool = False, token: str | None = None
 ) -> str:
     """Upload an encoder's two files and its card in one commit; gives the address of the commit.
 
     Args:
         folder: of the encoder
         name: ``owner/name``; it is made where it is not there
-        card: text of ``README.md``
+        spec: the encoder's
         private: make it for its owner alone
         token: as in :func:`fetch`, with the right to write
 
@@ -69,7 +68,8 @@ def push(
     """
     hub = _hub()
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
-    contents = [(FILE, folder / FILE), (WEIGHTS, folder / WEIGHTS), ("README.md", card.encode())]
+    card = model_card(spec, WEIGHTS).encode()
+    contents = [(FILE, folder / FILE), (WEIGHTS, folder / WEIGHTS), ("README.md", card)]
     try:
         api.create_repo(name, private=private, exist_ok=True)
         done = api.create_commit(
@@ -85,6 +85,43 @@ def push(
     return str(done.commit_url)
 
 
+def model_card(spec: EncoderSpec, graph: str) -> str:
+    """Text of the model card: what a person who finds the folder, or the page on a hub, must know.
+
+    Args:
+        spec: the encoder's
+        graph: the file that turns pixels into codes
+    """
+    output = f"`codes` uint8 [B, {spec.code_bytes}]: {spec.bits} bits, the least significant first"
+    if spec.dims:
+        output += (
+            f"; `features` int8 [B, {spec.dims}]: compare by cosine to order the nearest codes"
+        )
+    sums = "\n".join(f"- `{name}` SHA-256 `{sha}`" for name, sha in spec.files.items())
+    return f"""---
+library_name: udmsh-pl
+pipeline_tag: image-feature-extraction
+tags: [image-hashing, image-retrieval, unsupervised]
+---
+# An image hash of {spec.bits} bits
+
+{spec.note}
+
+- Input of `{graph}`: `pixels` uint8 [B, 3, {spec.image_size}, {spec.image_size}], RGB, the whole
+  picture resized to a square (bicubic, antialiased), the right way up. Mean and deviation are
+  inside.
+- Output: {output}. Two pictures are the more alike, the fewer bits differ.
+- Backbone `{spec.backbone}`; head `{spec.method}`. Licence
+  and data are those of what it was trained from.
+- Learned without labels, so it inherits what its backbone and its pictures hold; look at
+  results before you rely on them.
+
+{sums}
+
+Made by udmsh-pl: `udmsh_pl.HashEncoder.load(...)` opens this folder, or `owner/name` on the hub.
+"""
+
+
 def _hub() -> Any:
     try:
         import huggingface_hub
@@ -95,7 +132,7 @@ def _hub() -> Any:
 
 def _made_here(fetched: Path) -> Path:
     """A folder with a graph of our own making, by the content of what was fetched."""
-    from udmsh_pl.search.package import read_network, write_network
+    from udmsh_pl.search.graph import read_network, write_network
 
     folder = cache_folder() / "encoders" / f"hub-{sha256_file(fetched / FILE)[:16]}"
     if not (folder / FILE).is_file():

@@ -2,26 +2,29 @@
 for copies.
 """
 
+import io
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import store
-from udmsh_pl.search.defaults import SHORTLIST
 from udmsh_pl.search.encoder import Codes, HashEncoder
-from udmsh_pl.search.pictures import FileFacts, facts_of, find_pictures
-from udmsh_pl.search.reading import Report, encoded, read_files
-from udmsh_pl.search.searcher import Match, Searcher, with_lists
-from udmsh_pl.search.segment import Rows, write_segment
+from udmsh_pl.search.pictures import Report, encoded, facts_of, find_pictures, read_files
+from udmsh_pl.search.searching import SHORTLIST, Match, Searcher, with_lists
+from udmsh_pl.search.segment import FileFacts, Rows, some_rows, write_segment
+
+if TYPE_CHECKING:
+    from udmsh_pl.search.duplicates import Copy
 
 CHUNK = 8192  # pictures a segment, and in memory, at most
+FEW = 3  # pictures whose deletion is believed, be they all
 
 
 class ImageIndex:
@@ -55,6 +58,7 @@ class ImageIndex:
         folder: Path | str,
         encoder: HashEncoder | None = None,
         out: Path | str | None = None,
+        replace_other: bool = False,
     ) -> "ImageIndex":
         """Index the pictures of a folder; without an encoder one is learned from these pictures.
 
@@ -62,14 +66,18 @@ class ImageIndex:
             folder: folder of the pictures
             encoder: a trained encoder
             out: the index's folder; None for a temporary one, which :meth:`save` copies
+            replace_other: ``out`` may be the index of another folder
 
         Raises:
-            InputError: no pictures, or ``out`` is something else or being written.
+            InputError: no pictures, or ``out`` is something else, another folder's index, or being
+                written.
         """
         from udmsh_pl.search.build import build_index
 
         owner = tempfile.TemporaryDirectory(prefix="udmsh-") if out is None else None
         path = Path(owner.name if owner else str(out)).expanduser()
+        if (path / store.MANIFEST).is_file() and not replace_other:
+            check_root(path, Path(folder))
         build_index(path, Path(folder).expanduser(), encoder)
         return cls(path, owner)
 
@@ -85,32 +93,46 @@ class ImageIndex:
         """File of a row."""
         return self.root / self.rows.names[row]
 
-    def search(self, picture: Any, k: int = 20, rerank: int = SHORTLIST) -> list[Match]:
-        """The k pictures most like ``picture`` (a path, a PIL image, a uint8 array or tensor).
+    def search(self, picture: Any, k: int = 20, rerank: int | None = None) -> list[Match]:
+        """The k pictures most like ``picture``: a path, an open binary file, bytes, a PIL image, a
+        uint8 array or tensor.
 
         The ``rerank`` nearest by Hamming distance are ordered by their re-rank features (and by
-        that distance, :func:`udmsh_pl.search.nearest.likeness`); 0 leaves the order of the codes.
+        that distance, :func:`udmsh_pl.search.searching.likeness`); 0 leaves the order of the codes,
+        None stands for 1000.
 
         Raises:
             InputError: the picture cannot be read, or k is below 1.
         """
+        if isinstance(picture, str | Path):
+            picture = Path(picture).expanduser()
+        elif isinstance(picture, bytes) or hasattr(picture, "read"):
+            from udmsh_pl.images.decode import decode
+
+            picture = decode(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
         return self.search_codes(self.encoder.encode([picture]), k, rerank)
 
-    def similar(self, row: int, k: int = 20, rerank: int = SHORTLIST) -> list[Match]:
-        """The k pictures most like a picture of the index, itself first."""
+    def similar(self, row: int, k: int = 20, rerank: int | None = None) -> list[Match]:
+        """The k pictures most like a picture of the index, itself first.
+
+        Raises:
+            InputError: no such row, or k is below 1.
+        """
         part = slice(row, row + 1)
+        if not 0 <= row < len(self):
+            raise InputError(f"row is {row}: the index has rows 0 to {len(self) - 1}")
         name = [self.rows.names[row]]
         return self.search_codes(
             Codes(name, self.rows.codes[part], self.rows.features[part]), k, rerank
         )
 
-    def search_codes(self, query: Codes, k: int = 20, rerank: int = SHORTLIST) -> list[Match]:
+    def search_codes(self, query: Codes, k: int = 20, rerank: int | None = None) -> list[Match]:
         """:meth:`search` for a picture that is encoded already, the first of ``query``."""
         if k < 1:
             raise InputError(f"k is {k}: ask for at least one picture")
         if not len(self):
             return []
-        found = self._searcher.search(query, k, rerank)
+        found = self._searcher.search(query, k, SHORTLIST if rerank is None else rerank)
         return [
             Match(self.path_of(int(row)), int(distance), round(float(cosine), 4), int(row))
             for distance, row, cosine in zip(*found, strict=True)
@@ -126,58 +148,105 @@ class ImageIndex:
         return bytes(self.rows.thumbnails[row])
 
     def update(
-        self, folder: Path | str | None = None, moved: bool = False, recall: float | None = None
+        self,
+        folder: Path | str | None = None,
+        moved: bool = False,
+        recall: float | None = None,
+        allow_deletions: bool = False,
+        verify: bool = False,
     ) -> Report:
-        """Add new pictures of the folder, drop those that are gone, encode changed ones again, and
-        touch nothing else.
+        """Add new pictures of the folder, drop those that are deleted, encode changed ones again,
+        and touch nothing else.
 
-        A picture is changed when its size or time and then its content differ. A file with a known
-        content (moved, copied, touched) is not encoded again.
+        A picture is deleted when its folder can be listed and lacks it; one that cannot be reached
+        is kept. A picture is changed when its size, inode or times and then its content differ. A
+        file with a known content (moved, copied, touched) is not encoded again.
 
         Args:
             folder: None for the index's own
             moved: the pictures lie in this ``folder`` now
             recall: of a search among a million and more, see ``build_index``; None: as before
+            allow_deletions: drop more than half of the pictures too, and those from outside of the
+                folder that are gone
+            verify: read every file, also those that seem unchanged
 
         Raises:
-            InputError: another folder than the index's, or the index is being written.
+            InputError: another folder than the index's, the index is being written, or more than
+                half of the pictures are gone and ``allow_deletions`` is not given.
         """
         with store.writing(self.path):
             self._reload()
-            root = self._root(folder, moved)
-            found = find_pictures(root)
+            if not moved and folder is not None:
+                check_root(self.path, Path(folder))
+            root = self.root if folder is None else Path(folder).expanduser().resolve()
+            walked = find_pictures(root)
+            found = {name: FileFacts.of(facts) for name, facts in walked.files.items()}
             known = {name: row for row, name in enumerate(self.rows.names)}
-            own = {name: row for name, row in known.items() if not Path(name).is_absolute()}
-            gone = [row for name, row in own.items() if name not in found]
-            fresh = [name for name in found if not self._same(known.get(name), found[name])]
-            report = Report(deleted=len(gone), unchanged=len(found) - len(fresh))
-            self._write(root, fresh, gone, report, recall)
+            fresh = [
+                name for name in found
+                if verify or name not in known or not found[name].fits(self.rows.files[known[name]])
+            ]  # fmt: skip
+            lacking = [name for name in known if name not in found]
+            listed = _Listings()
+            gone = [name for name in lacking if listed.lack(root / name)]
+            outside = [name for name in gone if Path(name).is_absolute()]
+            own = [name for name in gone if not Path(name).is_absolute()]
+            report = Report(unchanged=len(found) - len(fresh), skipped=walked.skipped)
+            report.unreachable = sum(not Path(name).is_absolute() for name in lacking) - len(own)
+            if allow_deletions:
+                own += outside
+            else:
+                self._check_deletions(root, own, [found[name] for name in fresh], known)
+            if outside and not allow_deletions:
+                report.lines.append(
+                    f"{len(outside):,} pictures from outside of {root} are gone; "
+                    "--allow-deletions drops them"
+                )
+            report.deleted = len(own)
+            self._write(root, fresh, [known[name] for name in own], report, recall)
         return report
 
-    def add(self, pictures: Iterable[Path | str]) -> Report:
-        """Add picture files, also from outside of the index's folder; those already there are
-        encoded again if their content changed.
+    def _check_deletions(
+        self, root: Path, gone: list[str], fresh: list[FileFacts], known: dict[str, int]
+    ) -> None:
+        """Refuse to drop most of the index; a file under a new name is not dropped."""
+        renamed = {(facts.size, facts.mtime_ns) for facts in fresh}
+        files = self.rows.files[np.array([known[name] for name in gone], dtype=np.int64)]
+        pairs = zip(files["size"].tolist(), files["mtime_ns"].tolist(), strict=True)
+        lost, own = sum(pair not in renamed for pair in pairs), len(known)
+        if lost > FEW and lost > own / 2:
+            raise InputError(
+                f"{lost:,} of {own:,} pictures are gone from {root}; if its disk is away, nothing "
+                "was changed; if they are deleted, give --allow-deletions"
+            )
+
+    def add(self, pictures: Path | str | Iterable[Path | str]) -> Report:
+        """Add a picture file or several, also from outside of the index's folder; those already
+        there are encoded again if their content changed.
         """
         with store.writing(self.path):
             self._reload()
-            names = list(dict.fromkeys(self._name(Path(picture)) for picture in pictures))
+            names = list(dict.fromkeys(self._names(pictures)))
             known = {name: row for row, name in enumerate(self.rows.names)}
             fresh = []
             for name in names:
                 path = self.root / name
-                if not path.is_file() or not self._same(known.get(name), facts_of(path)):
+                old = None if name not in known else self.rows.files[known[name]]
+                if old is None or not path.is_file() or not facts_of(path).fits(old):
                     fresh.append(name)
             report = Report(unchanged=len(names) - len(fresh))
             self._write(self.root, fresh, [], report)
         return report
 
-    def remove(self, pictures: Iterable[Path | str]) -> int:
-        """Take pictures out of the index, never off the disk; gives how many were in it."""
+    def remove(self, pictures: Path | str | Iterable[Path | str]) -> int:
+        """Take a picture or several out of the index, never off the disk; gives how many were in
+        it.
+        """
         with store.writing(self.path):
             self._reload()
-            wanted = {self._name(Path(picture)) for picture in pictures}
+            wanted = set(self._names(pictures))
             gone = [row for row, name in enumerate(self.rows.names) if name in wanted]
-            self._commit(self.manifest, np.asarray(gone, dtype=np.int64), [])
+            self._commit(self.manifest, gone, [])
         return len(gone)
 
     def save(self, path: Path | str) -> "ImageIndex":
@@ -193,26 +262,22 @@ class ImageIndex:
             store.write_manifest(target, manifest)
         return ImageIndex(target)
 
-    def duplicates(self, radius: int | None = None) -> "list[Any]":
+    def duplicates(self, radius: int | None = None) -> "list[list[Copy]]":
         """Groups of pictures that are copies of each other, see
         :func:`udmsh_pl.search.duplicates.find_groups`.
         """
         from udmsh_pl.search.duplicates import find_groups
 
-        return find_groups(self, radius)
+        return find_groups(self.rows, self.manifest.bits, self.path_of, radius)
 
     def _reload(self) -> None:
         self.manifest, self.rows = store.open_rows(self.path)
         self._searcher = Searcher(self.path, self.manifest, self.rows)
 
-    def _root(self, folder: Path | str | None, moved: bool) -> Path:
-        root = self.root if folder is None else Path(folder).expanduser().resolve()
-        if root != self.root and not moved:
-            raise InputError(
-                f"{self.path} is the index of {self.root}; give that folder, or another --out, or "
-                "--moved if its pictures lie here now"
-            )
-        return root
+    def _names(self, pictures: Path | str | Iterable[Path | str]) -> list[str]:
+        """What the index calls these files."""
+        several = [pictures] if isinstance(pictures, str | Path) else pictures
+        return [self._name(Path(picture)) for picture in several]
 
     def _name(self, picture: Path) -> str:
         path = picture.expanduser()
@@ -220,12 +285,6 @@ class ImageIndex:
             path = path.resolve() if path.exists() else self.root / path
         inside = path.is_relative_to(self.root)
         return path.relative_to(self.root).as_posix() if inside else str(path)
-
-    def _same(self, row: int | None, facts: FileFacts) -> bool:
-        if row is None:
-            return False
-        stored = self.rows.files[row]
-        return bool(stored["size"] == facts.size and stored["mtime_ns"] == facts.mtime_ns)
 
     def _write(
         self,
@@ -236,44 +295,104 @@ class ImageIndex:
         recall: float | None = None,
     ) -> None:
         """Encode ``fresh`` and make one new version of the index."""
-        old = {name: row for row, name in enumerate(self.rows.names)}
-        replaced = [old[name] for name in fresh if name in old]
-        new = self._encode(root, fresh, old, report)
+        removed = list(gone)
+        new = self._encode(root, fresh, removed, report)
         recall = self.manifest.recall if recall is None else recall
-        changed = replace(self.manifest, root=str(root), recall=recall)
-        self._commit(changed, np.asarray([*gone, *replaced], dtype=np.int64), new)
+        self._commit(replace(self.manifest, root=str(root), recall=recall), removed, new)
 
     def _encode(
-        self, root: Path, fresh: Sequence[str], old: dict[str, int], report: Report
+        self, root: Path, fresh: Sequence[str], removed: list[int], report: Report
     ) -> Iterator[Rows]:
-        known = {digest.tobytes(): row for row, digest in enumerate(self.rows.files["digest"])}
+        """New rows of these files; adds the rows that they replace to ``removed``."""
+        old = {name: row for row, name in enumerate(self.rows.names)}
+        files = self.rows.files
+        known = {digest.tobytes(): row for row, digest in enumerate(files["digest"])}
         reads = read_files(root, fresh, self.encoder.spec.image_size, known)
         for rows, broken in encoded(reads, self.encoder, known, self.rows, CHUNK):
-            for name, digest in zip(rows.names, rows.files["digest"], strict=True):
-                source = known.get(digest.tobytes())
-                if name in old and source == old[name]:
-                    report.unchanged += 1  # only its time differs
-                    continue
-                report.added += name not in old
-                report.changed += name in old
-                report.reused += source is not None
+            places = []
+            for place, name in enumerate(rows.names):
+                now, before = rows.files[place], files[old[name]] if name in old else None
+                if before is None or (now["digest"] != before["digest"]).any():
+                    report.added += before is None
+                    report.changed += before is not None
+                    report.reused += now["digest"].tobytes() in known
+                else:
+                    report.unchanged += 1  # only its time differs, if anything
+                if before is None or now != before:
+                    places.append(place)
+                    removed += [old[name]] if name in old else []
             report.broken += [(read.name, read.problem) for read in broken]
-            report.deleted += sum(read.name in old for read in broken)
-            yield rows
+            for read in broken:
+                if read.name in old and read.digest:
+                    removed.append(old[read.name])
+                    report.deleted += 1
+                elif read.name in old:  # it is there, and closed to us
+                    report.unreachable += 1
+            yield some_rows(rows, np.array(places, dtype=np.int64))
 
-    def _commit(
-        self, manifest: store.Manifest, removed: NDArray[np.int64], new: Iterable[Rows]
-    ) -> None:
+    def _commit(self, manifest: store.Manifest, removed: list[int], new: Iterable[Rows]) -> None:
+        """Make one new version of ``new`` rows; ``removed`` is read when those are written."""
         version = self.manifest.version + 1
         written = [
             write_segment(self.path / store.SEGMENTS, f"{version:06d}-{number:04d}", rows)
             for number, rows in enumerate(new)
             if len(rows)
         ]
-        if not len(removed) and not written and manifest == self.manifest:
+        if not removed and not written and manifest == self.manifest:
             return
-        changed = store.without(manifest, removed)
+        changed = store.without(manifest, np.asarray(removed, dtype=np.int64))
         changed = replace(changed, version=version, segments=(*changed.segments, *written))
         changed = with_lists(self.path, store.compacted(self.path, changed))
         store.write_manifest(self.path, changed)
         self._reload()
+
+
+def check_root(path: Path, folder: Path) -> None:
+    """Refuse an index of another folder.
+
+    Args:
+        path: an index's folder
+        folder: of the pictures
+
+    Raises:
+        InputError: it is another's.
+    """
+    root = store.read_manifest(path).root
+    if str(folder.expanduser().resolve()) != root:
+        raise InputError(
+            f"{path} is the index of {root}; give that folder, or another --out, or --moved if its "
+            "pictures lie here now, or --replace to index this folder instead"
+        )
+
+
+class _Listings:
+    """What folders hold, each listed once."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, set[str] | None] = {}
+
+    def lack(self, path: Path) -> bool:
+        """Whether a file is deleted: its folder can be listed and lacks it, or is deleted itself.
+        A file that is there but is no picture any more counts as deleted, a closed one does not.
+        """
+        if path.parent == path:
+            return False
+        if path.parent not in self._names:
+            self._names[path.parent] = self._list(path.parent)
+        names = self._names[path.parent]
+        if names is None:
+            return False
+        if path.name in names:
+            try:
+                path.stat()
+            except OSError:
+                return False
+        return True
+
+    def _list(self, folder: Path) -> set[str] | None:
+        try:
+            return set(os.listdir(folder))  # noqa: PTH208 - names are compared
+        except (FileNotFoundError, NotADirectoryError):
+            return set() if self.lack(folder) else None
+        except (OSError, ValueError):
+            return None

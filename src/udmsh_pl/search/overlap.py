@@ -1,18 +1,19 @@
-"""Whether two thumbnails show the same picture: as it is, mirrored, turned, or one cut out of the
-other.
+"""Whether two thumbnails show the same picture, and how one lies on the other: as it is, mirrored,
+rotated, or cut out of it.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from functools import cached_property, lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Relation = Literal[
-    "first", "exact", "recompressed", "resized", "cropped", "mirrored", "rotated", "similar"
+    "first", "link", "exact", "recompressed", "resized", "cropped", "mirrored", "rotated", "similar"
 ]
 SIDE = 64  # pixels of the square that thumbnails are compared in
 FINE, COARSE = 0.8, 4.0  # pixels: what is smaller is noise, what is larger is light
@@ -20,14 +21,39 @@ FAINT = 3.0  # grey values: contrast is evened out above, so that one horizon do
 # Agreement of copies. Of 300 copies none had less than .84 (.84 cut out, .91 others), of 500 pairs
 # of like pictures that are no copies none more than .71 cut out, .51 else.
 ENOUGH, ENOUGH_CUT = 0.70, 0.78
+SURE = 0.9  # agreement beyond which no cut is tried
+PROMISING = 0.55  # agreement of cuts at a quarter of the pixels, beyond which all are tried
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a side that a cut may leave
-SIZES = [
-    (round(SIDE * high), round(SIDE * wide))
-    for high in SHARES
-    for wide in SHARES
-    if high * wide < 1
-]
-Plane = NDArray[np.float64]
+LEAST_SHARE = 0.8  # of a side that two cuts of one picture share
+STEPS = 40.0  # of one unit of detail in a byte
+# the eight ways to turn and mirror a picture, the picture as it is first
+TURNS: tuple[Image.Transpose | None, ...] = (
+    None,
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+)
+Plane = NDArray[np.float32]
+Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+class Placement(NamedTuple):
+    """Where two pictures show the same.
+
+    Args:
+        turn: of :data:`TURNS`, which comes first on the second picture
+        one: the box of the first picture
+        two: the box of the second, turned
+    """
+
+    turn: int = 0
+    one: Box = WHOLE
+    two: Box = WHOLE
 
 
 @dataclass(frozen=True)
@@ -37,10 +63,12 @@ class Overlap:
     Args:
         relation: ``recompressed`` (as it is), ``cropped``, ``mirrored`` or ``rotated``
         agreement: normalised correlation of details, -1 to 1
+        placement: where they show the same
     """
 
     relation: Relation
     agreement: float
+    placement: Placement
 
     @property
     def is_copy(self) -> bool:
@@ -48,99 +76,185 @@ class Overlap:
         return self.agreement >= (ENOUGH_CUT if self.relation == "cropped" else ENOUGH)
 
 
+def open_thumbnail(thumbnail: bytes) -> Image.Image:
+    """RGB of a JPEG, decoded at no more pixels than :class:`Details` needs."""
+    with Image.open(io.BytesIO(thumbnail), formats=["JPEG"]) as image:
+        image.draft("RGB", (SIDE, SIDE))
+        return image.convert("RGB")
+
+
+def details_of(image: Image.Image) -> NDArray[np.int8]:
+    """int8 [64, 64]: the details of a picture, grey between two blurs, of even contrast, in a
+    square.
+    """
+    small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    grey = np.asarray(small, dtype=np.float32)
+    fine, coarse = _blur(FINE), _blur(COARSE)
+    band = fine @ grey @ fine.T - coarse @ grey @ coarse.T
+    around = np.sqrt(coarse @ band**2 @ coarse.T + FAINT**2)
+    return np.rint(np.clip(STEPS * band / around, -127, 127)).astype(np.int8)
+
+
 class Details:
-    """The details of a thumbnail: grey between two blurs, of even contrast, in a square."""
+    """What is compared of a picture; spectra are made when they are asked for.
 
-    def __init__(self, thumbnail: bytes) -> None:
-        with Image.open(io.BytesIO(thumbnail), formats=["JPEG"]) as image:
-            grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        self.plane = _band(np.asarray(grey, dtype=np.float64))
+    Args:
+        source: a thumbnail's JPEG, or its :func:`details_of`
+    """
 
-    @cached_property
-    def spectrum(self) -> NDArray[np.complex128]:
-        """Fourier transform of the plane."""
-        return np.fft.rfft2(self.plane)
+    def __init__(self, source: bytes | NDArray[np.int8]) -> None:
+        plane = details_of(open_thumbnail(source)) if isinstance(source, bytes) else source
+        self.plane: Plane = plane.astype(np.float32) / np.float32(STEPS)
 
     @cached_property
-    def energy(self) -> Plane:
-        """Sums of squares over all rectangles from the corner, [SIDE + 1, SIDE + 1]."""
-        sums = np.zeros((SIDE + 1, SIDE + 1))
-        sums[1:, 1:] = np.cumsum(np.cumsum(self.plane**2, axis=0), axis=1)
+    def turned(self) -> NDArray[np.float32]:
+        """The plane in the eight ways of :data:`TURNS`, each of length 1, [8, 4096]."""
+        ways = np.stack([_turned(self.plane, turn) for turn in range(len(TURNS))])
+        return ways.reshape(len(TURNS), -1) / max(float(np.linalg.norm(self.plane)), 1e-9)
+
+    @cached_property
+    def coarse(self) -> "_Layers":
+        """For a first look at cuts: a quarter of the pixels, sizes a tenth apart."""
+        small = self.plane.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3))
+        return _Layers(small, SHARES[::2])
+
+    @cached_property
+    def fine(self) -> "_Layers":
+        """For cuts that look promising."""
+        return _Layers(self.plane, SHARES)
+
+
+class _Layers:
+    """A plane for correlation with cuts of another, and it squeezed as a cut of the other."""
+
+    def __init__(self, plane: Plane, shares: Sequence[float]) -> None:
+        self.plane, self.side = plane, len(plane)
+        self.sizes = [
+            (round(self.side * high), round(self.side * wide))
+            for high in shares
+            for wide in shares
+            if high * wide < 1
+        ]
+
+    @cached_property
+    def spectrum(self) -> NDArray[np.complex64]:
+        return np.asarray(np.fft.rfft2(self.plane), dtype=np.complex64)
+
+    @cached_property
+    def energy(self) -> NDArray[np.float64]:
+        """Sums of squares over all rectangles from the corner, [side + 1, side + 1]."""
+        sums = np.zeros((self.side + 1, self.side + 1))
+        sums[1:, 1:] = np.cumsum(np.cumsum(self.plane.astype(np.float64) ** 2, axis=0), axis=1)
         return sums
 
-    @cached_property
-    def cuts(self) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """Conjugate spectra of the plane squeezed to each of :data:`SIZES`, in the corner of an
-        empty square, and the root of the energy of each.
-        """
-        placed = np.zeros((len(SIZES), SIDE, SIDE))
-        for number, (height, width) in enumerate(SIZES):
-            placed[number, :height, :width] = _resized(self.plane, height, width)
-        return np.conj(np.fft.rfft2(placed)), np.sqrt((placed**2).sum((1, 2)))
+    def best_cut(self, part: "_Layers") -> tuple[float, Box]:
+        """How well ``part`` agrees with the best rectangle of this plane, and that rectangle."""
+        side, sums = self.side, self.energy
+        placed = np.zeros((len(self.sizes), side, side), dtype=np.float32)
+        for number, (height, width) in enumerate(self.sizes):
+            placed[number, :height, :width] = _resized(part.plane, height, width)
+        products = np.fft.irfft2(self.spectrum * np.conj(np.fft.rfft2(placed)), s=(side, side))
+        lengths = np.sqrt((placed**2).sum((1, 2)))
+        best, box = -1.0, WHOLE
+        for (height, width), product, length in zip(self.sizes, products, lengths, strict=True):
+            down, right = side - height + 1, side - width + 1
+            window = (
+                sums[height:, width:]
+                - sums[:down, width:]
+                - sums[height:, :right]
+                + sums[:down, :right]
+            )
+            scores = product[:down, :right] / np.sqrt(np.maximum(window, 1e-9) * length**2 + 1e-9)
+            top, left = divmod(int(scores.argmax()), right)
+            if scores[top, left] > best:
+                best = float(scores[top, left])
+                box = left / side, top / side, (left + width) / side, (top + height) / side
+        return best, box
+
+    def best_shift(self, other: "_Layers") -> tuple[float, Box, Box]:
+        """How well the shared part of both agrees, at the best of all shifts, and its two boxes."""
+        side, most = self.side, round(self.side * (1 - LEAST_SHARE))
+        products = np.fft.irfft2(
+            np.fft.rfft2(self.plane, s=(2 * side, 2 * side))
+            * np.conj(np.fft.rfft2(other.plane, s=(2 * side, 2 * side))),
+            s=(2 * side, 2 * side),
+        )
+        steps = np.arange(-most, most + 1)
+        mine, others = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
+        lengths = side - np.abs(steps)
+        energies = [_rectangles(one.energy, start, lengths)
+                    for one, start in ((self, mine), (other, others))]  # fmt: skip
+        scores = products[np.ix_(steps, steps)] / np.sqrt(energies[0] * energies[1] + 1e-9)
+        row, column = divmod(int(scores.argmax()), len(steps))
+        boxes = [
+            (
+                float(start[column] / side),
+                float(start[row] / side),
+                float((start[column] + lengths[column]) / side),
+                float((start[row] + lengths[row]) / side),
+            )
+            for start in (mine, others)
+        ]
+        return float(scores[row, column]), boxes[0], boxes[1]
 
 
 def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
-    """The best way to lay two pictures on each other; with ``cuts``, those are tried where nothing
-    else makes them copies.
+    """The best of all ways to lay two pictures on each other.
+
+    Args:
+        one: of a picture
+        two: of another
+        cuts: try them too, where no other way is beyond doubt; they take a hundred times as long
     """
-    ways: list[tuple[Relation, Plane]] = [
-        ("recompressed", two.plane),
-        ("mirrored", two.plane[:, ::-1]),
-    ]
-    ways += [("rotated", np.rot90(two.plane, turns)) for turns in (1, 2, 3)]
-    ways += [("rotated", two.plane[::-1])]
-    best = max(
-        (Overlap(relation, _agreement(one.plane, plane)) for relation, plane in ways),
-        key=lambda way: way.agreement,
-    )
-    if best.is_copy or not cuts:
+    scores = two.turned @ one.turned[0]
+    turn = int(scores.argmax())
+    relation: Relation = ("recompressed", "mirrored")[turn] if turn < 2 else "rotated"
+    best = Overlap(relation, float(scores[turn]), Placement(turn))
+    if best.agreement >= SURE or not cuts:
         return best
-    cut = max(_cut(one, two), _cut(two, one))
-    return Overlap("cropped", cut) if cut > best.agreement else best
+    coarse, other = one.coarse, two.coarse
+    found = [coarse.best_cut(other)[0], other.best_cut(coarse)[0], coarse.best_shift(other)[0]]
+    if max(found) < PROMISING:
+        return best
+    ways = [best]
+    (agreement, box), (back, back_box) = one.fine.best_cut(two.fine), two.fine.best_cut(one.fine)
+    ways.append(Overlap("cropped", agreement, Placement(0, box, WHOLE)))
+    ways.append(Overlap("cropped", back, Placement(0, WHOLE, back_box)))
+    agreement, mine, others = one.fine.best_shift(two.fine)
+    ways.append(Overlap("cropped", agreement, Placement(0, mine, others)))
+    return max(ways, key=lambda way: way.agreement)
 
 
-def _agreement(one: Plane, two: Plane) -> float:
-    return float((one * two).sum() / max(np.sqrt((one**2).sum() * (two**2).sum()), 1e-9))
+def _rectangles(
+    sums: NDArray[np.float64], starts: NDArray[Any], lengths: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Energy of the rectangles of all pairs of rows and columns."""
+    ends = starts + lengths
+    return np.asarray(
+        sums[np.ix_(ends, ends)]
+        - sums[np.ix_(starts, ends)]
+        - sums[np.ix_(ends, starts)]
+        + sums[np.ix_(starts, starts)]
+    )
 
 
-def _cut(whole: Details, part: Details) -> float:
-    """How well ``part`` agrees with the best rectangle of ``whole``."""
-    spectra, lengths = part.cuts
-    products = np.fft.irfft2(whole.spectrum * spectra, s=(SIDE, SIDE))
-    sums, best = whole.energy, -1.0
-    for (height, width), product, length in zip(SIZES, products, lengths, strict=True):
-        down, right = SIDE - height + 1, SIDE - width + 1
-        window = (
-            sums[height:, width:]
-            - sums[:down, width:]
-            - sums[height:, :right]
-            + sums[:down, :right]
-        )
-        scale = np.sqrt(np.maximum(window, 1e-9)) * max(length, 1e-9)
-        best = max(best, float((product[:down, :right] / scale).max()))
-    return best
+def _turned(plane: Plane, turn: int) -> Plane:
+    way = TURNS[turn]
+    return plane if way is None else np.asarray(Image.fromarray(plane).transpose(way))
 
 
 def _resized(plane: Plane, height: int, width: int) -> Plane:
-    image = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float64)
+    image = Image.fromarray(plane)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _band(grey: Plane) -> Plane:
-    band = _FINE @ grey @ _FINE.T - _COARSE @ grey @ _COARSE.T
-    around = np.sqrt(_COARSE @ band**2 @ _COARSE.T + FAINT**2)
-    return np.asarray(band / around)
-
-
+@lru_cache
 def _blur(sigma: float) -> Plane:
     """Gaussian blur of a line of SIDE values, as a matrix; the line is mirrored at its ends."""
     reach = int(3 * sigma) + 1
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     source = np.pad(np.arange(SIDE), reach, mode="reflect")
-    matrix = np.zeros((SIDE, SIDE))
+    matrix = np.zeros((SIDE, SIDE), dtype=np.float32)
     for row in range(SIDE):
         np.add.at(matrix[row], source[row : row + 2 * reach + 1], kernel / kernel.sum())
     return matrix
-
-
-_FINE, _COARSE = _blur(FINE), _blur(COARSE)

@@ -1,46 +1,29 @@
-"""Pictures of a folder, each read once: its bytes' hash, the pixels that an encoder wants, and a
-thumbnail.
+"""Pictures of a folder become rows of an index: each read once, compared by content with those that
+are known, decoded to pixels and a thumbnail, and encoded.
 
 Nothing here needs torch, so that a search starts in a fraction of a second.
 """
 
 import hashlib
 import io
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.decode import ENDINGS, UnreadablePicture, no_picture
+from udmsh_pl.images.ahead import ahead, batched, in_order
+from udmsh_pl.images.decode import UnreadablePicture, square
 from udmsh_pl.images.decode import decode as decode_rgb
+from udmsh_pl.images.walk import Found, walk
 from udmsh_pl.safe.untrusted import read_file
-from udmsh_pl.search.segment import DIGEST_BYTES
+from udmsh_pl.search.encoder import BATCH, HashEncoder
+from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows
 
 THUMBNAIL_SIDE = 192  # pixels of the longer side
-AHEAD = 4  # pictures a thread that may wait, decoded, for the encoder
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """What tells, without reading it, that a file is the one that was indexed.
-
-    Args:
-        size: bytes
-        mtime_ns: time of the last change, nanoseconds
-    """
-
-    size: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -60,31 +43,75 @@ class Picture:
     height: int
 
 
-def find_pictures(folder: Path) -> dict[str, FileFacts]:
-    """Names (relative to ``folder``, forward slashes) and facts of all pictures under it, sorted.
+@dataclass(frozen=True)
+class Read:
+    """A picture's file, read.
 
-    What is a picture is told by the ending; hidden files and folders are left out, and links to
-    folders are not followed.
+    Args:
+        name: in the index
+        facts: its size, times and inode before it was read
+        digest: of its bytes; empty where the file cannot be opened
+        picture: decoded, or None where the content is known or cannot be decoded
+        problem: why it cannot be read
+    """
+
+    name: str
+    facts: FileFacts
+    digest: bytes
+    picture: Picture | None
+    problem: str = ""
+
+
+@dataclass
+class Report:
+    """What an index or an update did.
+
+    Args:
+        added: pictures that were not there
+        changed: pictures whose content changed
+        deleted: pictures whose file is gone
+        unreachable: pictures that are kept, though their file cannot be seen or opened now
+        unchanged: pictures that were left as they are
+        reused: of those added or changed, how many have a content that was encoded before (a file
+            that was moved, copied or only touched)
+        broken: name and reason of each picture that cannot be read; they are left out
+        skipped: name and reason of what is no picture, see :class:`udmsh_pl.images.walk.Found`
+        lines: what else a user should know
+    """
+
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
+    unreachable: int = 0
+    unchanged: int = 0
+    reused: int = 0
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.added:,} added", f"{self.changed:,} changed", f"{self.deleted:,} deleted"]
+        parts += [f"{self.unchanged:,} unchanged"]
+        parts += [f"{self.unreachable:,} unreachable, kept"] if self.unreachable else []
+        parts += [f"{self.reused:,} of them known by content"] if self.reused else []
+        parts += [f"{len(self.broken):,} unreadable, left out"] if self.broken else []
+        return ", ".join(parts)
+
+
+def find_pictures(folder: Path) -> Found:
+    """What lies in a folder of pictures, see :func:`udmsh_pl.images.walk.walk`.
 
     Raises:
         InputError: no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of your pictures")
-    found: dict[str, FileFacts] = {}
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
-            path = Path(here, file)
-            if path.suffix.lower() in ENDINGS and not file.startswith(".") and path.is_file():
-                found[path.relative_to(folder).as_posix()] = facts_of(path)
-    return dict(sorted(found.items()))
+    return walk(folder)
 
 
 def facts_of(path: Path) -> FileFacts:
-    """Size and time of change of a file."""
-    facts = path.stat()
-    return FileFacts(facts.st_size, facts.st_mtime_ns)
+    """What shows that a file has changed."""
+    return FileFacts.of(path.stat())
 
 
 def digest_of(content: bytes) -> bytes:
@@ -108,43 +135,110 @@ def decode(content: bytes, name: str, side: int) -> Picture:
         InputError: it cannot be decoded; the message names it ``name``.
     """
     try:
-        image = decode_rgb(io.BytesIO(content))
+        image = decode_rgb(content, at_least=2 * max(side, THUMBNAIL_SIDE))
     except UnreadablePicture as error:
-        ending = Path(name).suffix.lower()
-        reason = (no_picture(ending) if ending in ENDINGS else "") or error.reason
-        raise InputError(f"{name}: not a readable picture ({reason})") from error
+        raise InputError(f"{name}: not a readable picture ({error.reason})") from error
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=75)
-    return Picture(square(image, side), stream.getvalue(), *image.size)
+    return Picture(square(image, side), stream.getvalue(), *image.info["size"])
 
 
-def square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """The whole RGB picture as uint8 [3, side, side], by Pillow, which starts faster than torch.
+def read_files(
+    root: Path, names: Sequence[str], side: int, known: Mapping[bytes, int]
+) -> Iterator[Read]:
+    """Read files in threads, in order; those whose content is ``known`` are not decoded."""
 
-    :func:`udmsh_pl.images.transforms.eval_transform` resizes alike, bicubic and antialiased, but
-    rounds otherwise between its two passes: each is within 1 of the exact value, so they differ by
-    2 at most, and by more than 1 in fewer than one value of 10,000.
-    """
-    resized = image.resize((side, side), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
-
-
-def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """``function`` of each item, in order, a few ahead in threads: Pillow leaves the interpreter to
-    others.
-    """
-    threads = os.cpu_count() or 1
-    waiting: list[Future[R]] = []
-    with ThreadPoolExecutor(threads) as pool:
+    def read(name: str) -> Read:
+        path = root / name
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > AHEAD * threads:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            facts, content = facts_of(path), read_bytes(path)
+        except (InputError, OSError) as error:
+            return Read(name, FileFacts(), b"", None, str(error))
+        digest = digest_of(content)
+        try:
+            picture = None if digest in known else decode(content, str(path), side)
+        except InputError as error:
+            return Read(name, facts, digest, None, str(error))
+        return Read(name, facts, digest, picture)
+
+    return in_order(read, names)
+
+
+def rows_of(reads: Sequence[Read], codes: NDArray[np.uint8], features: NDArray[np.int8]) -> Rows:
+    """Rows of decoded pictures with their codes and features."""
+    pictures = [read.picture for read in reads if read.picture is not None]
+    files = np.zeros(len(reads), FILES)
+    for row, (read, picture) in enumerate(zip(reads, pictures, strict=True)):
+        files[row] = (
+            *read.facts,
+            picture.width,
+            picture.height,
+            zlib.crc32(picture.thumbnail),
+            np.frombuffer(read.digest, np.uint8),
+        )
+    thumbnails = [picture.thumbnail for picture in pictures]
+    return Rows([read.name for read in reads], files, codes, features, thumbnails)
+
+
+def copies_of(reads: Sequence[Read], rows: Rows, known: Mapping[bytes, int]) -> Rows:
+    """Rows of files whose content is in ``rows``: code, feature and thumbnail are taken from
+    there.
+    """
+    source = np.array([known[read.digest] for read in reads], dtype=np.int64)
+    files = rows.files[source].copy()
+    for name in FileFacts._fields:
+        files[name] = [getattr(read.facts, name) for read in reads]
+    thumbnails = [rows.thumbnails[row] for row in source.tolist()]
+    return Rows(
+        [read.name for read in reads], files, rows.codes[source], rows.features[source], thumbnails
+    )
+
+
+def encoded(
+    reads: Iterator[Read], encoder: HashEncoder, known: Mapping[bytes, int], rows: Rows, size: int
+) -> Iterator[tuple[Rows, list[Read]]]:
+    """Rows of about ``size`` pictures at a time, and the reads that gave none; pictures are decoded
+    while the encoder sees those before.
+
+    Args:
+        reads: files
+        encoder: for those that were decoded
+        known: content -> row of ``rows``
+        rows: of the index so far
+        size: pictures whose rows are held in memory
+    """
+    made: list[Rows] = []
+    broken: list[Read] = []
+    for batch in ahead(batched(reads, BATCH)):
+        fresh = [read for read in batch if read.picture is not None]
+        copies = [read for read in batch if read.picture is None and not read.problem]
+        pixels = iter([read.picture.pixels for read in fresh if read.picture is not None])
+        made += [rows_of(fresh, *found) for found in encoder.encode_pixels(pixels)]
+        made += [copies_of(copies, rows, known)] if copies else []
+        broken += [read for read in batch if read.problem]
+        if sum(map(len, made)) + len(broken) >= size:
+            yield joined(made, rows), broken
+            made, broken = [], []
+    if made or broken:
+        yield joined(made, rows), broken
+
+
+def no_rows(code_bytes: int, dims: int) -> Rows:
+    """Rows of no picture, with codes and features of these lengths."""
+    return Rows(
+        [], np.empty(0, FILES), np.empty((0, code_bytes), "u1"), np.empty((0, dims), "i1"), []
+    )
+
+
+def joined(parts: Sequence[Rows], like: Rows) -> Rows:
+    """The rows of all parts; of none, no rows of the shape of ``like``."""
+    empty = no_rows(like.codes.shape[1], like.features.shape[1])
+    files, codes, features = (
+        np.concatenate([getattr(part, name) for part in (empty, *parts)])
+        for name in ("files", "codes", "features")
+    )
+    names = [name for part in parts for name in part.names]
+    thumbnails = [thumbnail for part in parts for thumbnail in part.thumbnails]
+    return Rows(names, files, codes, features, thumbnails)

@@ -1,6 +1,6 @@
 """Rows of an index in immutable files: a folder a segment, written beside and renamed.
 
-A segment holds ``files.npy`` (size, time, shape and hash of each picture), ``codes.npy``,
+A segment holds ``files.npy`` (size, times, inode, shape and hash of each picture), ``codes.npy``,
 ``features.npy``, ``names.bin`` (UTF-8, a zero byte between), ``thumbnails.bin`` and
 ``thumbnails.npy`` (where each begins). All but the thumbnails are checked by SHA-256 whenever an
 index that is small enough to be read whole is opened; each thumbnail has a CRC of its own.
@@ -12,34 +12,64 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file
-from udmsh_pl.search.chained import ChainedRows, Names
+from udmsh_pl.search.concatenated import ConcatenatedArray, Names
 
 DIGEST_BYTES = 16  # of a picture file's hash
-FILES = np.dtype(
-    [
-        ("size", "<i8"),
-        ("mtime_ns", "<i8"),
-        ("width", "<i4"),
-        ("height", "<i4"),
-        ("thumbnail_crc", "<u4"),
-        ("digest", "u1", DIGEST_BYTES),
-    ]
-)
+_CONTENT: list[Any] = [
+    ("width", "<i4"),
+    ("height", "<i4"),
+    ("thumbnail_crc", "<u4"),
+    ("digest", "u1", DIGEST_BYTES),
+]
+_TIME: list[Any] = [("size", "<i8"), ("mtime_ns", "<i8")]
+FILES = np.dtype([*_TIME, ("inode", "<u8"), ("ctime_ns", "<i8"), *_CONTENT])
+FILES_1 = np.dtype(_TIME + _CONTENT)  # of format 1
+LATEST = (1 << 63) - 1  # nanoseconds that a row can hold: a time in 2262
 UNCHECKED = "thumbnails.bin"
 PARTS = ("files.npy", "codes.npy", "features.npy", "thumbnails.npy", "names.bin", UNCHECKED)
 
 
+class FileFacts(NamedTuple):
+    """What shows, without reading it, that a file is the one that was indexed: a copy may keep its
+    size and time, but no user sets the time of change.
+
+    Args:
+        size: bytes
+        mtime_ns: time of the last change of its content, nanoseconds, at most that of 2262
+        inode: its number in its file system; 0 where an index of format 1 does not hold it
+        ctime_ns: time of the last change of its state, nanoseconds; 0 likewise
+    """
+
+    size: int = 0
+    mtime_ns: int = 0
+    inode: int = 0
+    ctime_ns: int = 0
+
+    @classmethod
+    def of(cls, facts: os.stat_result) -> "FileFacts":
+        """From what the system says of a file."""
+        mtime_ns, ctime_ns = (
+            max(-LATEST, min(time, LATEST)) for time in (facts.st_mtime_ns, facts.st_ctime_ns)
+        )
+        return cls(facts.st_size, mtime_ns, facts.st_ino % (1 << 64), ctime_ns)
+
+    def fits(self, stored: Any) -> bool:
+        """Whether a row of :data:`FILES` has the same; what it does not hold is not compared."""
+        held = self._fields if stored["inode"] or stored["ctime_ns"] else ("size", "mtime_ns")
+        return all(getattr(self, name) == stored[name] for name in held)
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """N pictures of an index. In a large one, arrays are :class:`ChainedRows`, which are fetched
-    from the disk row by row.
+    """N pictures of an index. In a large one, arrays are :class:`ConcatenatedArray`, which are
+    fetched from the disk row by row.
 
     Args:
         names: paths relative to the index's root, or absolute ones
@@ -167,6 +197,8 @@ def read_segment(
             np.load(folder / file, "r" if mapped else None, allow_pickle=False)
             for file in ("files.npy", "codes.npy", "features.npy", "thumbnails.npy")
         )
+        if files.dtype == FILES_1:
+            files = _of_format_1(files)
         shapes = [
             (files, (segment.rows,), FILES),
             (codes, (segment.rows, (bits + 7) // 8), np.dtype(np.uint8)),
@@ -183,17 +215,29 @@ def read_segment(
     names = Names(folder / "names.bin", segment.rows, kept)
     if len(kept) < segment.rows:
         some: list[Any] = [
-            ChainedRows([one], [kept]) if mapped else one[kept] for one in (files, codes, features)
+            ConcatenatedArray([one], [kept]) if mapped else one[kept]
+            for one in (files, codes, features)
         ]
         files, codes, features = some
     return Rows(names, files, codes, features, thumbnails)
 
 
+def _of_format_1(files: NDArray[Any]) -> NDArray[Any]:
+    found = np.zeros(len(files), FILES)
+    for name in FILES_1.names or ():
+        found[name] = files[name]
+    return found
+
+
+def some_rows(rows: Rows, places: NDArray[np.int64]) -> Rows:
+    """The rows at these places."""
+    names, thumbnails = (
+        [part[place] for place in places.tolist()] for part in (rows.names, rows.thumbnails)
+    )
+    return Rows(names, rows.files[places], rows.codes[places], rows.features[places], thumbnails)
+
+
 def blocks(rows: Rows, size: int) -> Iterator[Rows]:
     """Parts of at most ``size`` rows."""
     for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        thumbnails = [rows.thumbnails[row] for row in range(*part.indices(len(rows)))]
-        yield Rows(
-            rows.names[part], rows.files[part], rows.codes[part], rows.features[part], thumbnails
-        )
+        yield some_rows(rows, np.arange(start, min(start + size, len(rows))))

@@ -12,7 +12,8 @@ from typing import Any
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file, write_text
 
-FILE = "encoder.json"
+FILE, WEIGHTS = "encoder.json", "encoder.safetensors"
+GRAPH = ("encoder.xml", "encoder.bin")  # OpenVINO's
 FORMAT = 1
 MAX_JSON = 1 << 20  # bytes; no honest one is longer
 # int8. On drawings 128 find .010 less at k = 1, 240 at most .008 less (*ours*)

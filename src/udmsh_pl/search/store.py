@@ -2,14 +2,18 @@
 
 ``index.json`` is replaced atomically, so a reader sees the old index or the new one, and a writer
 that is killed leaves files that nobody names, which the next writer removes. One writer at a time
-holds the lock; a second one is refused.
+holds the lock; a second one is refused. A folder is an index by its ``index.json``.
 
 LanceDB was tried for this and is as safe, but takes 3 to 4 s to import where a search should take a
 fraction of one, 180 MB on disk, and two versions (one that deletes, one that adds) for one update.
 """
 
+import errno
 import json
+import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import write_text
-from udmsh_pl.search.chained import Chained, chained
+from udmsh_pl.search.concatenated import Concatenated, concatenated
 from udmsh_pl.search.segment import (
     FILES,
     PARTS,
@@ -33,8 +37,9 @@ from udmsh_pl.search.segment import (
 )
 from udmsh_pl.search.spec import digest_of
 
-MANIFEST, LOCK, SEGMENTS = "index.json", "lock", "segments"
-FORMAT = 1
+MANIFEST, LOCK, OWNER, SEGMENTS = "index.json", "lock", "lock.owner", "segments"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of some shares
+FORMAT, FORMATS = 2, (1, 2)  # written, and read; 1 holds neither inodes nor times of change
 RECALL = 0.99  # of a search through inverted lists
 MAX_MANIFEST = 1 << 28  # bytes
 IN_MEMORY = 1 << 28  # bytes of an index that are read and checked whole when it is opened
@@ -80,8 +85,8 @@ def read_manifest(path: Path) -> Manifest:
         if file.stat().st_size > MAX_MANIFEST:
             raise ValueError("too long")
         plain = json.loads(file.read_text(encoding="utf-8"))
-        if plain["format"] != FORMAT:
-            raise InputError(f"{file} is of format {plain['format']}, this version reads {FORMAT}")
+        if plain["format"] not in FORMATS:
+            raise InputError(f"{file} is of format {plain['format']}, this version reads 1 and 2")
         if plain.pop("sha256") != digest_of(plain):
             raise ValueError("its checksum differs")
         return _manifest(plain)
@@ -105,24 +110,80 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         InputError: another process writes there, or the folder holds something else.
     """
-    from filelock import FileLock, Timeout  # a search needs none, and would wait for its import
-
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give --out a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / LOCK).exists():
+    ours = any((path / name).exists() for name in (MANIFEST, LOCK, OWNER))
+    if path.is_dir() and not ours and any(path.iterdir()):
         raise InputError(f"{path} is a folder of something else; give --out another one")
     path.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        _sweep(path)
+        yield
+        _sweep(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout  # a search needs none, and would wait for its import
+
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(f"another process is writing {path}; wait until it has ended") from error
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        with _owned(path):
+            yield
+        return
     try:
-        _sweep(path)
         yield
-        _sweep(path)
     finally:
         lock.release()
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """For file systems without locks: a file that says which process writes, and since when."""
+    owner = path / OWNER
+    host = socket.gethostname()
+    for attempt in range(2):
+        try:
+            with owner.open("x", encoding="utf-8") as stream:
+                json.dump({"host": host, "process": os.getpid(), "since": time.ctime()}, stream)
+            break
+        except FileExistsError as error:
+            other = _owner_of(owner)
+            dead = other.get("host") == host and not _runs(other.get("process"))
+            if attempt or not dead:
+                who = ", ".join(f"{name} {value}" for name, value in other.items())
+                raise InputError(
+                    f"another process is writing {path} ({who}); if it has ended, delete {owner}"
+                ) from error
+            owner.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+
+
+def _owner_of(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {"owner": "unknown"}
+
+
+def _runs(process: Any) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, TypeError, OverflowError):
+        return True
+    return True
 
 
 def read_rows(path: Path, manifest: Manifest) -> Rows:
@@ -152,7 +213,7 @@ def read_rows(path: Path, manifest: Manifest) -> Rows:
         [getattr(part, name) for part in parts] for name in ("files", "codes", "features")
     ]
     if mapped:
-        files, codes, features = (chained(some) for some in arrays)
+        files, codes, features = (concatenated(some) for some in arrays)
     else:
         files, codes, features = (
             np.concatenate([none, *some]) for none, some in zip(empty, arrays, strict=True)
@@ -160,7 +221,7 @@ def read_rows(path: Path, manifest: Manifest) -> Rows:
     names, thumbnails = (
         [getattr(part, name) for part in parts] for name in ("names", "thumbnails")
     )
-    return Rows(Chained(names), files, codes, features, Chained(thumbnails))
+    return Rows(Concatenated(names), files, codes, features, Concatenated(thumbnails))
 
 
 def check(path: Path, manifest: Manifest) -> None:

@@ -1,6 +1,8 @@
 """An encoder for a collection, learned from its own pictures without labels."""
 
-import sys
+import hashlib
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
-from udmsh_pl.features.forward import Runner, forward_of
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature, side_by_side
-from udmsh_pl.search.learned import fit_udmsh_plus, spec_of
-from udmsh_pl.search.network import HashHead, PixelEncoder, SignEncoder
-from udmsh_pl.search.package import has_openvino, write_network
+from udmsh_pl.backbones.pixels import Forward, best_runner, forward_of
+from udmsh_pl.data.batches import FeatureData
+from udmsh_pl.features.batches import passes
+from udmsh_pl.features.teacher import TrainFeatures
+from udmsh_pl.images.ahead import batched
+from udmsh_pl.models import UDMSHPlus
+from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.search.checkpoint import spec_of
+from udmsh_pl.search.graph import HashHead, PixelEncoder, SignEncoder, write_network
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
 from udmsh_pl.similarity.losses import best_rotation
 
@@ -25,16 +32,30 @@ MOST = 10_000  # pictures that are learned from
 BITS = 64
 GRID = 2
 FUSED_FROM = 1000  # pictures that a fused feature is fitted to, for an encoder that has none
-BATCH = 64
+BATCH = 64  # pictures that the backbone sees at a time
+TRAIN_BATCH = 256  # and the head, in training
 FEW = 100  # pictures that torch encodes before OpenVINO has converted the backbone
 FILL = 0.5  # weight of random axes beside those that few pictures have (*ours*)
 
 Features = dict[str, NDArray[Any]]
+_PAIR = ("global_feature", "feature_map")
 
 
 def image_size() -> int:
     """Side in pixels of the default backbone's input."""
     return backbone_info(OFFLINE_BACKBONE).image_size
+
+
+def backbone_key() -> str:
+    """What identifies features of the default backbone, for the name of a folder."""
+    key = f"{OFFLINE_BACKBONE} {weights_id(OFFLINE_BACKBONE)} {image_size()} {GRID}"
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def feature_shapes() -> dict[str, tuple[int, ...]]:
+    """Shapes of the default backbone's two features."""
+    info = backbone_info(OFFLINE_BACKBONE)
+    return {"global_feature": (info.global_dim,), "feature_map": (info.map_channels, GRID, GRID)}
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -45,34 +66,11 @@ def chosen(names: Sequence[str]) -> list[str]:
     return [names[row] for row in np.sort(rows).tolist()]
 
 
-def backbone_features(pixels: Iterator[NDArray[np.uint8]], total: int) -> Features:
-    """Float32 ``global_feature [N, D]`` and ``feature_map [N, C, g, g]`` of prepared pictures,
-    uint8 [3, S, S] each, with a bar on stderr; nothing of none.
-    """
-    openvino = has_openvino() and not torch.cuda.is_available() and total > FEW
-    runner: Runner = "openvino" if openvino else "torch"
-    forward = forward_of(
-        OFFLINE_BACKBONE, None, weights_id(OFFLINE_BACKBONE), runner, image_size(), GRID
-    )
-    every = 0.5 if sys.stderr.isatty() else 10
-    found: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    batch: list[NDArray[np.uint8]] = []
-
-    def flush() -> None:
-        parts = forward(torch.from_numpy(np.stack(batch)))
-        found.append((parts[0].float().cpu().numpy(), parts[1].float().cpu().numpy()))
-        batch.clear()
-
-    with tqdm(pixels, total=total, unit="img", desc="features", mininterval=every) as bar:
-        for one in bar:
-            batch.append(one)
-            if len(batch) == BATCH:
-                flush()
-    if batch:
-        flush()
-    if not found:
-        return {}
-    return {name: np.concatenate([one[place] for one in found]) for place, name in enumerate(_PAIR)}
+def forward_for(total: int) -> Forward:
+    """The default backbone, for so many pictures."""
+    runner = best_runner() if total > FEW else "torch"
+    content = weights_id(OFFLINE_BACKBONE)
+    return forward_of(OFFLINE_BACKBONE, None, content, runner, image_size(), GRID)
 
 
 def steps_for(count: int) -> int:
@@ -80,31 +78,78 @@ def steps_for(count: int) -> int:
     return int(np.clip(300 * (count / 2000) ** 0.5, 200, 600))
 
 
-def learn(features: Features, folder: Path, bits: int = BITS) -> tuple[EncoderSpec, HashHead, str]:
+def learn(
+    features: Features, folder: Path, bits: int = BITS, least: int = LEAST, steps: int | None = None
+) -> EncoderSpec:
     """Make an encoder from the features of a collection and write it to ``folder``.
 
-    Below 400 pictures nothing is trained: the codes are ITQ of the fused features.
+    Args:
+        features: float32 ``global_feature [N, D]`` and ``feature_map [N, C, g, g]``
+        folder: for the encoder
+        bits: code length K
+        least: below so many pictures nothing is trained: codes are ITQ of the fused features
+        steps: of the optimiser; None for :func:`steps_for`
 
     Returns:
-        The specification, the head that turns such features into codes, and a line that says what
-        was done.
+        The specification, whose note says what was done.
     """
     count = len(features["global_feature"])
-    if count < LEAST:
+    if count < least:
         encoder: FusedEncoder = _without_training(features, bits)
-        told = (
-            f"{count:,} pictures are too few to learn a hash from ({LEAST} are needed): codes are "
+        note = (
+            f"{count:,} pictures are too few to learn a hash from ({least} are needed): codes are "
             "signs of their fused features; once there are more, index anew with --retrain"
         )
     else:
-        steps = steps_for(count)
-        encoder = fit_udmsh_plus(features, bits, steps)
-        told = f"udmsh-plus, {bits} bits, learned from {count:,} of your pictures in {steps} steps"
+        steps = steps or steps_for(count)
+        encoder = train(features, bits, steps)
+        note = f"udmsh-plus, {bits} bits, learned from {count:,} of your pictures in {steps} steps"
     head = HashHead(encoder, None, RERANK_DIMS).eval()
     backbone = build_backbone(OFFLINE_BACKBONE)
     network = PixelEncoder(backbone, GRID, head).eval()
-    spec = spec_of(network, backbone, None, tuned=False, note=told)
-    return write_network(network, spec, folder), head, told
+    spec = spec_of(network, backbone, None, tuned=False, note=note)
+    return write_network(network, spec, folder)
+
+
+def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEncoder:
+    """Train ``udmsh-plus`` on frozen features by Lightning, as ``udmsh fit`` does, without logs and
+    checkpoints.
+
+    Args:
+        features: as in :func:`learn`
+        bits: code length K
+        steps: optimiser steps of at most 256 pictures
+        seed: decides initial weights; the caller's random state stays as it is
+
+    Returns:
+        The encoder in eval mode, on the CPU.
+    """
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)  # which devices there are is of no interest here
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on loaders and loggers
+            torch.manual_seed(seed)
+            model = UDMSHPlus(
+                bits=bits, grid=features["feature_map"].shape[-1], warmup_steps=min(50, steps // 4)
+            )
+            trainer = Trainer(
+                max_steps=steps,
+                max_epochs=-1,
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
+            )
+            trainer.fit(model, datamodule=FeatureData(TrainFeatures(features), TRAIN_BATCH))
+    finally:
+        log.setLevel(level)
+    encoder: FusedEncoder = model.encoder.cpu().eval()
+    return encoder
 
 
 def encode_features(
@@ -145,18 +190,16 @@ def with_rerank(
     """Give an encoder without re-rank feature one that is fitted to these pictures, and write it to
     ``folder``.
     """
-    found: dict[str, list[NDArray[Any]]] = {name: [] for name in _PAIR}
-    with torch.inference_mode():
-        for one in pixels:
-            features = network.backbone_features(torch.from_numpy(one[None]))
-            for name, part in zip(_PAIR, features, strict=True):
-                found[name].append(part.numpy())
-    joined = {name: np.concatenate(parts) for name, parts in found.items()}
-    network.head.own_fusion, network.head.dims = fused_feature(joined), RERANK_DIMS
+
+    @torch.inference_mode()
+    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return network.features(pixels)
+
+    batches = ((torch.from_numpy(np.stack(batch)), None) for batch in batched(pixels, BATCH))
+    found = [parts for parts, _ in passes(batches, forward)]
+    features = dict(zip(_PAIR, map(np.concatenate, zip(*found, strict=True)), strict=True))
+    network.head.own_fusion, network.head.dims = fused_feature(features), RERANK_DIMS
     return write_network(network.eval(), replace(spec, dims=RERANK_DIMS, files={}), folder)
-
-
-_PAIR = ("global_feature", "feature_map")
 
 
 def _without_training(features: Features, bits: int) -> SignEncoder:

@@ -6,6 +6,7 @@ A page of a stranger, open in the same browser, is the enemy here: it may point 
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from http.cookies import CookieError, SimpleCookie
 from udmsh_pl.errors import InputError
 
 LEAST_TOKEN = 16  # characters
+ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -26,13 +28,16 @@ class Access:
         host: address that is listened on
         port: port that is listened on
         token: what one must know; empty where only this machine can ask
-        names: further names under which the page is reached, behind a proxy say
+        names: further names under which the page is reached, behind a proxy say; with the port,
+            where it is neither 80 nor 443
+        root_path: path before all addresses, such as ``/photos``, behind a proxy
     """
 
     host: str
     port: int
     token: str = ""
     names: Sequence[str] = ()
+    root_path: str = ""
     session: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def __post_init__(self) -> None:
@@ -43,6 +48,11 @@ class Access:
             )
         if self.token and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
             raise InputError(f"--token has to have {LEAST_TOKEN} ASCII characters or more")
+        if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
+            raise InputError(
+                f"--root-path {self.root_path} is no path; give one such as /photos, which starts "
+                "with a slash and ends without"
+            )
 
     @property
     def cookie(self) -> str:
@@ -52,7 +62,7 @@ class Access:
     def knows_host(self, header: str) -> bool:
         """Whether a ``Host`` header is a name of ours. No stranger can make an address his name."""
         name = _without_port(header)
-        if name in LOOPBACK_NAMES or name in {known.lower() for known in self.names}:
+        if name in LOOPBACK_NAMES or name in {_without_port(known) for known in self.names}:
             return True
         if is_loopback(self.host):
             return False
@@ -61,16 +71,22 @@ class Access:
 
     def is_forged(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
         """Whether another site has made the browser ask."""
-        origin, host = headers.get("origin"), headers.get("host", "")
-        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        origin = headers.get("origin")
+        hosts = {
+            headers.get("host", ""),
+            *self.names,
+        }  # a proxy may change the Host, not the Origin
+        if origin is not None and origin not in {
+            f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts
+        }:
             return True
         if headers.get("sec-fetch-site") in (None, "same-origin", "none"):
             return False
         opened = headers.get("sec-fetch-mode") == "navigate" and method in ("GET", "HEAD")
-        return not (opened and path in ("/", "/api"))
+        return not (opened and path in ("", "/", "/api"))
 
     def is_token(self, given: str) -> bool:
-        """Whether it is the token, in a time that tells nothing."""
+        """Whether it is the token, in a time that does not depend on it."""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
 
     def is_known(self, headers: Mapping[str, str]) -> bool:

@@ -1,7 +1,10 @@
 """The JSON API, and the page's files."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
@@ -11,23 +14,27 @@ from pydantic import ValidationError
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
-from udmsh_pl.serve import answers
+from udmsh_pl.serve import schemas
 from udmsh_pl.serve.access import Access
-from udmsh_pl.serve.background import Full
 from udmsh_pl.serve.collection import Gone
 from udmsh_pl.serve.decoder import Busy, Undecodable
-from udmsh_pl.serve.limits import Gate
-from udmsh_pl.serve.page import page_files
+from udmsh_pl.serve.jobs import Full
+from udmsh_pl.serve.request_body import body_of, file_of_form
 from udmsh_pl.serve.service import Computing, OtherVersion, Service, TooMany
-from udmsh_pl.serve.uploads import body_of
 
 UPLOADS = 8  # at a time; each is in memory as a whole
 LOGIN_BYTES, UPLOAD_SECONDS = 4096, 30.0
+KINDS = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
 FOR_EVER = "private, max-age=31536000, immutable"  # the address holds the version
 ABOUT = (
-    "Pictures are named by the row they have in one version of the index. Give `version` to be told"
-    " (409) when that is no longer the newest. `/duplicates` and `/map` answer 202 while they are "
-    "computed; ask again. Nothing that is uploaded is kept, and nothing is ever deleted."
+    "Pictures are named by the row they have in one version of the index. With `version`, the "
+    "answer is 409 when that is no longer the newest. `/duplicates` and `/map` answer 202 while "
+    "they are computed; ask again. Nothing that is uploaded is kept, and nothing is ever deleted."
 )
 
 Id = Annotated[int, Path(ge=0, description="row of a picture")]
@@ -36,80 +43,88 @@ Radius = Annotated[int | None, Query(ge=0, le=1024, description="Hamming distanc
 Version = Annotated[int | None, Query(ge=0, description="of the index that ids are meant in")]
 Offset = Annotated[int, Query(ge=0, le=1 << 40)]
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
+BINARY = {"type": "string", "format": "binary"}
 UPLOAD = {
     "requestBody": {
         "required": True,
-        "description": "the picture's file, as it is",
-        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "the picture's file, as it is or in a form",
+        "content": {
+            "image/*": {"schema": BINARY},
+            "multipart/form-data": {"schema": {"type": "object", "properties": {"file": BINARY}}},
+        },
     }
 }
 LOGIN = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": answers.Login.model_json_schema()}},
+        "content": {"application/json": {"schema": schemas.Login.model_json_schema()}},
     }
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": answers.Problem} for status in (401, 403, 404, 409, 429, 503)
+    status: {"model": schemas.Problem} for status in (401, 403, 404, 409, 429, 503)
 }
 
 
-def create_api(service: Service, access: Access) -> FastAPI:
-    """The application without its guard.
+def create_api(service: Service, access: Access, upload_seconds: float = UPLOAD_SECONDS) -> FastAPI:
+    """The application without its middleware.
 
     Args:
         service: answers
-        access: for sessions; the guard asks it too
+        access: for sessions; the middleware asks it too
+        upload_seconds: that a body may take to come
     """
     api = FastAPI(
         title="udmsh serve", version=__version__, description=ABOUT, docs_url=None, redoc_url=None,
         responses=PROBLEMS, redirect_slashes=False,
     )  # fmt: skip
     _add_problems(api)
-    _add_page(api, access)
-    _add_search(api, service)
+    _add_page(api, access, upload_seconds)
+    _add_search(api, service, upload_seconds)
     _add_pictures(api, service)
     return api
 
 
-def _add_search(api: FastAPI, service: Service) -> None:
-    gate = Gate(UPLOADS)
+def _add_search(api: FastAPI, service: Service, upload_seconds: float) -> None:
+    uploads = asyncio.Semaphore(UPLOADS)
 
     @api.post("/search", openapi_extra=UPLOAD, tags=["search"], summary="Pictures like an upload")
-    async def search(request: Request, k: Count = 100, radius: Radius = None) -> answers.Results:
-        with gate.enter(Busy()):
-            content = await body_of(request, service.upload_bytes, UPLOAD_SECONDS)
+    async def search(request: Request, k: Count = 100, radius: Radius = None) -> schemas.Results:
+        if uploads.locked():
+            raise Busy
+        async with uploads:
+            body = await body_of(request, service.upload_bytes, upload_seconds)
             start = time.perf_counter()
+            content = file_of_form(body, request.headers.get("content-type", ""))
             if not content:
-                raise HTTPException(400, "send the picture's file as the body")
+                raise HTTPException(400, "send the picture's file, as the body or in a form")
             return await run_in_threadpool(service.search, content, k, radius, start)
 
     @api.get("/similar/{id}", tags=["search"], summary="Pictures like one of the collection")
     def similar(
         id: Id, k: Count = 100, radius: Radius = None, version: Version = None
-    ) -> answers.Results:
+    ) -> schemas.Results:
         return service.similar(id, k, radius, version, time.perf_counter())
 
     @api.get("/duplicates", tags=["search"], summary="Groups of copies")
     def duplicates(
         radius: Radius = None, offset: Offset = 0, limit: Count = 50, version: Version = None
-    ) -> answers.Duplicates:
+    ) -> schemas.Duplicates:
         return service.duplicates(radius, offset, limit, version)
 
 
 def _add_pictures(api: FastAPI, service: Service) -> None:
     @api.get("/info", tags=["collection"], summary="The collection")
-    def info() -> answers.Info:
+    def info() -> schemas.Info:
         return service.info()
 
     @api.get("/pictures", tags=["collection"], summary="Pictures, by a part of their name")
     def pictures(
         name: Annotated[str, Query(max_length=200)] = "", offset: Offset = 0, limit: Count = 100
-    ) -> answers.Listing:
+    ) -> schemas.Listing:
         return service.listing(name, offset, limit)
 
     @api.get("/map", tags=["collection"], summary="The collection on a plane")
-    def plane(version: Version = None) -> answers.Plane:
+    def plane(version: Version = None) -> schemas.Plane:
         return service.plane(version)
 
     @api.get("/map/tiles", tags=["collection"], response_class=Response, responses=JPEG)
@@ -135,17 +150,34 @@ def _jpeg(content: bytes, version: int | None) -> Response:
     return Response(content, media_type="image/jpeg", headers=cache)
 
 
-def _add_page(api: FastAPI, access: Access) -> None:
+def page_files() -> dict[str, Response]:
+    """Name -> answer, of all files in ``static``: a request names one of them, never a path.
+
+    Not Starlette's StaticFiles: its ETag is of the time and the size of a file, which are equal for
+    other contents where an installer sets all times alike, and its media types are the system's,
+    of which a wrong one for ``.js`` (as Windows may have) keeps the page from starting.
+    """
+    found = {}
+    for entry in files("udmsh_pl.serve").joinpath("static").iterdir():
+        if (kind := KINDS.get(entry.name.rpartition(".")[2])) is not None:
+            content = entry.read_bytes()
+            tag = f'"{sha256(content).hexdigest()[:20]}"'
+            headers = {"etag": tag, "cache-control": "no-cache"}
+            found[entry.name] = Response(content, media_type=kind, headers=headers)
+    return found
+
+
+def _add_page(api: FastAPI, access: Access, upload_seconds: float) -> None:
     page = page_files()
 
     def answer(request: Request, name: str) -> Response:
         if name not in page:
             raise HTTPException(404, "no such file")
         file = page[name]
-        headers = {"etag": file.tag, "cache-control": "no-cache"}
-        if request.headers.get("if-none-match") == file.tag:
-            return Response(status_code=304, headers=headers)
-        return Response(file.content, media_type=file.kind, headers=headers)
+        if request.headers.get("if-none-match") == file.headers["etag"]:
+            same = {header: file.headers[header] for header in ("etag", "cache-control")}
+            return Response(status_code=304, headers=same)
+        return Response(file.body, headers=dict(file.headers))
 
     @api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def index(request: Request) -> Response:
@@ -168,8 +200,8 @@ def _add_page(api: FastAPI, access: Access) -> None:
     async def login(request: Request) -> Response:
         """Open a session in a browser."""
         try:
-            content = await body_of(request, LOGIN_BYTES, UPLOAD_SECONDS)
-            given = answers.Login.model_validate_json(content)
+            content = await body_of(request, LOGIN_BYTES, upload_seconds)
+            given = schemas.Login.model_validate_json(content)
         except ValidationError as error:
             raise HTTPException(422, 'send {"token": "..."}') from error
         if access.token and not access.is_token(given.token):
@@ -177,7 +209,12 @@ def _add_page(api: FastAPI, access: Access) -> None:
         done = Response(status_code=204)
         secure = request.url.scheme == "https"
         done.set_cookie(
-            access.cookie, access.session, httponly=True, samesite="strict", secure=secure
+            access.cookie,
+            access.session,
+            path=access.root_path or "/",
+            httponly=True,
+            samesite="strict",
+            secure=secure,
         )
         return done
 
@@ -190,9 +227,9 @@ def _add_problems(api: FastAPI) -> None:
 
     def handler(status: int, detail: str = "", **headers: str) -> Handler:
         async def handle(_: Request, error: Exception) -> Response:
-            told = detail or answers.readable(str(error))
+            problem = detail or schemas.readable(str(error))
             names = {name.replace("_", "-"): value for name, value in headers.items()}
-            return JSONResponse({"detail": told}, status, names)
+            return JSONResponse({"detail": problem}, status, names)
 
         return handle
 
@@ -208,7 +245,7 @@ def _add_problems(api: FastAPI) -> None:
         Busy: handler(503, "busy; come again", retry_after="1"),
         Full: handler(503, "busy; come again", retry_after="2"),
         Undecodable: undecodable,
-        InputError: handler(503),  # the index was damaged meanwhile,
+        InputError: handler(503),  # the index was damaged meanwhile
     }
     for kind, answer in pairs.items():
         api.add_exception_handler(kind, answer)

@@ -13,16 +13,15 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search import Codes, ImageIndex, Match
-from udmsh_pl.search.defaults import SHORTLIST
-from udmsh_pl.search.nearest import likeness
 from udmsh_pl.search.overlap import Details, overlap
 from udmsh_pl.search.pictures import Picture, digest_of, read_bytes
+from udmsh_pl.search.searching import SHORTLIST, likeness
 from udmsh_pl.search.store import MANIFEST
 
-CHECK_SECONDS = 1.0  # between two looks at the index on the disk
+CHECK_SECONDS = 1.0
 SAMPLED = 256  # pictures compared with all others, to know what chance gives
 STRONG, LIKELY = 0.999, 0.99  # shares of others that a match is more alike than (*ours*)
-LOOKED_AT = 4  # matches whose pixels are compared with the query's
+COMPARED = 4  # matches whose pixels are compared with the query's
 LEAST_COPY = 0.8  # cosine of those
 
 
@@ -75,26 +74,27 @@ class Collection:
 
     Args:
         path: the index's folder
+        check_seconds: between two checks of the index on the disk
 
     Raises:
         InputError: no index, or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.problem = path, ""
+    def __init__(self, path: Path, check_seconds: float = CHECK_SECONDS) -> None:
+        self.path, self.problem, self._check_seconds = path, "", check_seconds
         self._seen = self._stamp()
         self._snapshot = _snapshot(ImageIndex.open(path), None)
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         self._reloading, self._encoding = threading.Lock(), threading.Lock()
 
     def current(self) -> Snapshot:
         """The newest version; while one thread opens it, the others go on with the one before."""
-        if time.monotonic() - self._looked < CHECK_SECONDS:
+        if time.monotonic() - self._checked < self._check_seconds:
             return self._snapshot
         if self._reloading.acquire(blocking=False):
             try:
-                self._looked = time.monotonic()
-                self._look()
+                self._checked = time.monotonic()
+                self._reload()
             finally:
                 self._reloading.release()
         return self._snapshot
@@ -114,7 +114,7 @@ class Collection:
         with self._encoding:
             list(encoder.encode_pixels(iter([np.zeros((3, side, side), np.uint8)])))
 
-    def _look(self) -> None:
+    def _reload(self) -> None:
         try:
             stamp = self._stamp()
             if stamp == self._seen:
@@ -173,9 +173,9 @@ def _chance(index: ImageIndex) -> tuple[float, float]:
 
 def _same(snapshot: Snapshot, thumbnail: bytes, matches: list[Match]) -> set[int]:
     """Rows that show the query's very picture, told by their pixels."""
-    near = [one for one in matches[:LOOKED_AT] if one.similarity >= LEAST_COPY]
+    near = [one for one in matches[:COMPARED] if one.similarity >= LEAST_COPY]
     if not near:
         return set()
     query = Details(thumbnail)
-    looks = ((one.row, Details(snapshot.index.thumbnail(one.row))) for one in near)
-    return {row for row, look in looks if overlap(query, look, cuts=False).is_copy}
+    details = ((one.row, Details(snapshot.index.thumbnail(one.row))) for one in near)
+    return {row for row, found in details if overlap(query, found, cuts=False).is_copy}

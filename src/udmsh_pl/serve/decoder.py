@@ -1,9 +1,7 @@
-"""A few processes that stand ready to open strangers' pictures, each with limits on time and
-memory.
+"""Strangers' pictures, opened in a few child processes that stand ready, each with limits on time
+and memory.
 """
 
-import json
-import multiprocessing
 import queue
 import threading
 import time
@@ -13,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.safe.child import Child, ChildFailure
+from udmsh_pl.safe.untrusted import over
 from udmsh_pl.search.pictures import Picture
-from udmsh_pl.serve.decoder_child import work
 
 WORKERS = 2
-WAITING = 8  # tasks that may wait for a worker; the next is told to come again
-SECONDS = 10.0  # a picture may take; 64 million pixels take 3
+WAITING = 8  # tasks that may wait for a worker; the next is refused
+SECONDS = 10.0  # that a picture may take; 64 million pixels take 3
 WAIT_SECONDS = 20.0  # for a worker
 MEMORY = 1 << 30  # bytes a picture may take beyond what an idle worker has
 START_SECONDS = 60.0
-MOST_ANSWER = 1 << 26  # bytes
 
 
 class Undecodable(InputError):
@@ -34,6 +32,10 @@ class Undecodable(InputError):
 
     large: bool = False
 
+    def __init__(self, reason: str, large: bool = False) -> None:
+        super().__init__(reason)
+        self.large = large
+
 
 class Busy(Exception):
     """More pictures wait than may."""
@@ -44,20 +46,23 @@ class Decoder:
 
     Args:
         workers: processes, and so pictures at a time
-        seconds: a picture may take; its worker is killed then, and replaced
-        memory: bytes a picture may take
+        seconds: that a picture may take; its worker is killed then, and replaced
+        memory: bytes that a picture may take
+        waiting: pictures that may wait for a worker
     """
 
     def __init__(
-        self, workers: int = WORKERS, seconds: float = SECONDS, memory: int = MEMORY
+        self,
+        workers: int = WORKERS,
+        seconds: float = SECONDS,
+        memory: int = MEMORY,
+        waiting: int = WAITING,
     ) -> None:
         self._seconds, self._memory, self._closed = seconds, memory, False
-        self._places = threading.BoundedSemaphore(workers + WAITING)
-        self._idle: queue.Queue[_Worker] = queue.Queue()
-        started = [_Worker(memory) for _ in range(workers)]
-        for worker in started:
-            worker.wait_until_ready()
-            self._idle.put(worker)
+        self._places = threading.BoundedSemaphore(workers + waiting)
+        self._idle: queue.Queue[Child] = queue.Queue()
+        for worker in [self._start() for _ in range(workers)]:
+            self._idle.put(self._ready(worker))
 
     def query(self, content: bytes, side: int) -> Picture:
         """A stranger's picture, prepared for an encoder whose input is ``side`` pixels.
@@ -66,12 +71,12 @@ class Decoder:
             Undecodable: damaged, of another format, or beyond a limit.
             Busy: too many wait.
         """
-        facts, data = self._answer("query", content, side)
+        (width, height), data = self._call("query", content, side)
         size = 3 * side * side
         if len(data) <= size:
             raise Undecodable("its decoder broke")
         pixels = np.frombuffer(data[:size], np.uint8).reshape(3, side, side)
-        return Picture(pixels, data[size:], int(facts["width"]), int(facts["height"]))
+        return Picture(pixels, data[size:], int(width), int(height))
 
     def show(self, content: bytes, side: int) -> bytes:
         """A picture as JPEG without its metadata, the longer side at most ``side`` pixels.
@@ -80,7 +85,7 @@ class Decoder:
             Undecodable: as :meth:`query`.
             Busy: too many wait.
         """
-        return self._answer("show", content, side)[1]
+        return self._call("show", content, side)[1]
 
     def close(self) -> None:
         """End the processes that are idle; the others end with the server."""
@@ -91,7 +96,7 @@ class Decoder:
             except queue.Empty:
                 return
 
-    def _answer(self, kind: str, content: bytes, side: int) -> tuple[dict[str, Any], bytes]:
+    def _call(self, function: str, content: bytes, side: int) -> tuple[Any, bytes]:
         if not self._places.acquire(blocking=False):
             raise Busy
         try:
@@ -100,61 +105,43 @@ class Decoder:
             self._places.release()
             raise Busy from None
         try:
-            facts, data = worker.ask({"kind": kind, "side": side}, content, self._seconds)
+            return worker.call(function, side, content=content, seconds=self._seconds)
+        except ChildFailure as failure:
+            raise self._undecodable(failure) from failure
         finally:
             if worker.alive:
                 self._idle.put(worker)
-            else:  # nobody waits for its successor but who needs it
+            else:  # only those who need its successor wait for it
                 threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
             self._places.release()
-        if "problem" in facts:
-            failure = Undecodable(str(facts["problem"])[:300])
-            failure.large = facts.get("large") is True
-            raise failure
-        return facts, data
 
-    def _replace(self, worker: "_Worker") -> None:
+    def _undecodable(self, failure: ChildFailure) -> Undecodable:
+        if failure.cause == "refused":
+            return Undecodable(failure.text[:300], over("PIXELS") in failure.text)
+        if failure.cause == "memory":
+            return Undecodable("it needs too much memory", large=True)
+        if failure.cause == "time":
+            return Undecodable(f"it takes more than {self._seconds:g} s to open", large=True)
+        return Undecodable("its decoder broke")
+
+    def _start(self) -> Child:
+        return Child("udmsh_pl.serve.decoder_child", self._memory)
+
+    def _ready(self, worker: Child) -> Child:
+        try:
+            worker.wait_until_ready(START_SECONDS)
+        except ChildFailure as failure:
+            worker.end()
+            raise InputError(
+                f"a process to open pictures in cannot be started ({failure.text}); free some "
+                "memory"
+            ) from failure
+        return worker
+
+    def _replace(self, worker: Child) -> None:
         worker.end()
         while not self._closed:
-            with suppress(InputError, OSError, EOFError):
-                successor = _Worker(self._memory)
-                successor.wait_until_ready()
-                self._idle.put(successor)
+            with suppress(InputError, OSError):
+                self._idle.put(self._ready(self._start()))
                 return
             time.sleep(1)  # no memory, or no room for a process; it may come
-
-
-class _Worker:
-    """A process and the pipe to it."""
-
-    def __init__(self, memory: int) -> None:
-        context = multiprocessing.get_context("spawn")  # it shall inherit nothing
-        self._pipe, its_end = context.Pipe()
-        self._process = context.Process(target=work, args=(its_end, memory), daemon=True)
-        self._process.start()
-        its_end.close()
-        self.alive = True
-
-    def wait_until_ready(self) -> None:
-        if not self._pipe.poll(START_SECONDS) or self._pipe.recv_bytes(16) != b"ready":
-            raise InputError("a process to open pictures in cannot be started; free some memory")
-
-    def ask(
-        self, task: dict[str, Any], content: bytes, seconds: float
-    ) -> tuple[dict[str, Any], bytes]:
-        pipe = self._pipe
-        try:
-            pipe.send_bytes(json.dumps(task).encode() + b"\n" + content)
-            if not pipe.poll(seconds):
-                self.alive = False
-                return {"problem": f"it takes more than {seconds:g} s to open", "large": True}, b""
-            head, _, data = pipe.recv_bytes(MOST_ANSWER).partition(b"\n")
-            return dict(json.loads(head)), data
-        except (EOFError, OSError, ValueError):  # it was killed, or wrote what is no answer
-            self.alive = False
-            return {"problem": "its decoder broke", "large": False}, b""
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()

@@ -1,4 +1,4 @@
-"""What the API is asked for, apart from HTTP."""
+"""Answers to the API's questions, apart from HTTP."""
 
 import time
 from typing import Any
@@ -7,18 +7,17 @@ import numpy as np
 
 from udmsh_pl.safe.untrusted import limit
 from udmsh_pl.search import Match
-from udmsh_pl.serve import answers
-from udmsh_pl.serve.background import Background
+from udmsh_pl.serve import schemas
 from udmsh_pl.serve.collection import Collection, Snapshot, similar
 from udmsh_pl.serve.decoder import Decoder
-from udmsh_pl.serve.layout import positions
-from udmsh_pl.serve.tiles import COLUMNS, TILE, sheet_of, tiled
+from udmsh_pl.serve.jobs import Jobs
+from udmsh_pl.serve.map import COLUMNS, TILE, draw_tiles, positions, tile_rows
 
 UPLOAD_BYTES = 32 << 20
 SHOWN_SIDE = 2048  # pixels of a large view's longer side
-WAIT = 2.0  # seconds that a request waits for what is being computed
+WAIT = 2.0  # seconds
 SCALE = 10_000  # of places
-MOST_AT_ONCE = 300_000  # pictures that are compared with each other, or drawn
+MOST_AT_ONCE = 300_000  # pictures
 
 
 class OtherVersion(Exception):
@@ -40,22 +39,29 @@ class Service:
         collection: that is served
         decoder: that opens pictures
         upload_bytes: that an upload may have
+        wait: seconds that a request waits for a result that is being computed
+        most_at_once: pictures that are compared with each other, or drawn
     """
 
     def __init__(
-        self, collection: Collection, decoder: Decoder, upload_bytes: int = UPLOAD_BYTES
+        self,
+        collection: Collection,
+        decoder: Decoder,
+        upload_bytes: int = UPLOAD_BYTES,
+        wait: float = WAIT,
+        most_at_once: int = MOST_AT_ONCE,
     ) -> None:
         self.collection, self.decoder, self.upload_bytes = collection, decoder, upload_bytes
-        self._background = Background()
+        self._wait, self._most_at_once, self._jobs = wait, most_at_once, Jobs()
 
-    def info(self) -> answers.Info:
+    def info(self) -> schemas.Info:
         """The collection."""
         snapshot = self.collection.current()
         index = snapshot.index
-        return answers.Info(
+        return schemas.Info(
             version=snapshot.version,
-            title=answers.readable(index.root.name or str(index.root)),
-            root=answers.readable(str(index.root)),
+            title=schemas.readable(index.root.name or str(index.root)),
+            root=schemas.readable(str(index.root)),
             pictures=len(index),
             bits=index.manifest.bits,
             about=index.encoder.spec.note,
@@ -66,7 +72,7 @@ class Service:
             problem=self.collection.problem,
         )
 
-    def listing(self, name: str, offset: int, count: int) -> answers.Listing:
+    def listing(self, name: str, offset: int, count: int) -> schemas.Listing:
         """Pictures whose name holds a text."""
         snapshot = self.collection.current()
         wanted = name.strip().casefold()
@@ -74,10 +80,10 @@ class Service:
         if wanted:
             names = enumerate(snapshot.index.rows.names)
             rows = [row for row, one in names if wanted in one.casefold()]
-        pictures = [answers.picture(snapshot, row) for row in rows[offset : offset + count]]
-        return answers.Listing(version=snapshot.version, total=len(rows), pictures=pictures)
+        pictures = [schemas.picture(snapshot, row) for row in rows[offset : offset + count]]
+        return schemas.Listing(version=snapshot.version, total=len(rows), pictures=pictures)
 
-    def search(self, content: bytes, k: int, radius: int | None, start: float) -> answers.Results:
+    def search(self, content: bytes, k: int, radius: int | None, start: float) -> schemas.Results:
         """Pictures like a stranger's."""
         side = self.collection.current().index.encoder.spec.image_size
         picture = self.decoder.query(content, side)
@@ -85,7 +91,7 @@ class Service:
 
     def similar(
         self, row: int, k: int, radius: int | None, version: int | None, start: float
-    ) -> answers.Results:
+    ) -> schemas.Results:
         """Pictures like one of the collection."""
         return _results(*similar(self._snapshot(version, row), row, k), radius, start)
 
@@ -100,41 +106,41 @@ class Service:
 
     def duplicates(
         self, radius: int | None, offset: int, count: int, version: int | None
-    ) -> answers.Duplicates:
+    ) -> schemas.Duplicates:
         """Groups of copies."""
         snapshot = self._snapshot(version)
-        _check_count(snapshot, "copies are looked for by `udmsh duplicates` among more than")
+        self._check_count(snapshot, "copies are looked for by `udmsh duplicates` among more than")
         key = snapshot.version, "duplicates", radius
         groups = self._computed(key, lambda: snapshot.index.duplicates(radius))
-        copies = [copy for group in groups for copy in group[1:]]
+        copies = [copy for group in groups for copy in group if copy.is_copy]
         files = snapshot.index.rows.files
-        return answers.Duplicates(
+        return schemas.Duplicates(
             version=snapshot.version,
             total=len(groups),
             copies=len(copies),
             bytes=sum(int(files[copy.row]["size"]) for copy in copies),
-            groups=[answers.group(snapshot, group) for group in groups[offset : offset + count]],
+            groups=[schemas.group(snapshot, group) for group in groups[offset : offset + count]],
         )
 
-    def plane(self, version: int | None) -> answers.Plane:
+    def plane(self, version: int | None) -> schemas.Plane:
         """The map."""
         snapshot = self._snapshot(version)
-        _check_count(snapshot, "there is no map of more than")
+        self._check_count(snapshot, "there is no map of more than")
         places = self._computed((snapshot.version, "map"), lambda: _places(snapshot))
-        return answers.Plane(
+        return schemas.Plane(
             version=snapshot.version,
             places=places,
             tile=TILE,
             columns=COLUMNS,
-            tiles=tiled(len(snapshot.index)),
+            tiles=tile_rows(len(snapshot.index)),
         )
 
     def tiles(self, version: int | None) -> bytes:
         """The map's small pictures."""
         snapshot = self._snapshot(version)
-        rows = tiled(len(snapshot.index))
+        rows = tile_rows(len(snapshot.index))
         found: bytes = self._computed(
-            (snapshot.version, "tiles"), lambda: sheet_of(snapshot.index, rows)
+            (snapshot.version, "tiles"), lambda: draw_tiles(snapshot.index, rows)
         )
         return found
 
@@ -142,9 +148,9 @@ class Service:
         """Load the encoder, and begin with the map."""
         self.collection.warm_up()
         snapshot = self.collection.current()
-        if len(snapshot.index) > MOST_AT_ONCE:
+        if len(snapshot.index) > self._most_at_once:
             return
-        self._background.result((snapshot.version, "map"), lambda: _places(snapshot))
+        self._jobs.result((snapshot.version, "map"), lambda: _places(snapshot))
 
     def _snapshot(self, version: int | None, row: int = -1) -> Snapshot:
         snapshot = self.collection.current()
@@ -154,8 +160,12 @@ class Service:
             raise IndexError(row)
         return snapshot
 
+    def _check_count(self, snapshot: Snapshot, problem: str) -> None:
+        if len(snapshot.index) > self._most_at_once:
+            raise TooMany(f"{problem} {self._most_at_once:,} pictures")
+
     def _computed(self, key: Any, function: Any) -> Any:
-        found = self._background.result(key, function, WAIT)
+        found = self._jobs.result(key, function, self._wait)
         if found is None:
             raise Computing
         return found
@@ -163,18 +173,13 @@ class Service:
 
 def _results(
     snapshot: Snapshot, matches: list[Match], same: set[int], radius: int | None, start: float
-) -> answers.Results:
+) -> schemas.Results:
     near = [one for one in matches if radius is None or one.distance <= radius]
-    return answers.Results(
+    return schemas.Results(
         version=snapshot.version,
-        results=answers.found(snapshot, near, same),
+        results=schemas.found(snapshot, near, same),
         milliseconds=round(1000 * (time.perf_counter() - start), 2),
     )
-
-
-def _check_count(snapshot: Snapshot, what: str) -> None:
-    if len(snapshot.index) > MOST_AT_ONCE:
-        raise TooMany(f"{what} {MOST_AT_ONCE:,} pictures")
 
 
 def _places(snapshot: Snapshot) -> list[list[int]]:

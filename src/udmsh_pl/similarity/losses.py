@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from udmsh_pl.similarity.precision import at_least_float32
-
 Isometry = Literal["pairwise", "pointwise", "rotation"]
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same values as float32, or as float64 where they are that already: sums over pairs need
+    it, whatever precision a network runs in.
+    """
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def multilevel_pairwise_loss(
@@ -134,32 +139,6 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
     return rotation
 
 
-def bit_balance_loss(u: Tensor) -> Tensor:
-    """``mean_k (mean_i u_ik)^2`` for ``u [B, K]``: each bit is +1 on half of the batch.
-
-    Source: *ours*, optional.
-
-    Example:
-        >>> float(bit_balance_loss(torch.tensor([[1.0, 1.0], [1.0, -1.0]])))  # (1^2 + 0^2) / 2
-        0.5
-    """
-    return u.mean(0).square().mean()
-
-
-def decorrelation_loss(u: Tensor) -> Tensor:
-    """Mean squared off-diagonal entry of ``U'U / B`` for ``u [B, K]``: bits do not repeat.
-
-    Source: *ours*, optional.
-
-    Example:
-        >>> float(decorrelation_loss(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])))  # two equal bits
-        1.0
-    """
-    gram = u.T @ u / len(u)
-    bits = u.shape[1]
-    return (gram.square().sum() - gram.diagonal().square().sum()) / max(bits * (bits - 1), 1)
-
-
 def ranking_loss(
     u: Tensor,
     similarity: Tensor,
@@ -167,14 +146,15 @@ def ranking_loss(
     code_temperature: float = 0.2,
     left_out: Tensor | None = None,
 ) -> Tensor:
-    """Mean over i of ``KL(p_i || q_i)``: who is near i, by the teacher and by the codes.
+    """Mean over i of ``KL(p_i || q_i)``: how near others are to i, by the teacher and by the codes.
 
     p_i is the softmax over j of ``S_ij / temperature``, q_i that of ``cos(u_i, u_j) /
     code_temperature``. A pairwise loss says how alike two images are, and hardly notices when two
     near ones change places; here the nearest count most.
 
-    Source: *ours*, in the spirit of ListNet (Cao et al., ICML 2007) and of stochastic neighbour
-    embedding (Hinton & Roweis, NIPS 2002).
+    Source: the "fine-grained similarity ranking" is *stated* in UDMSH's abstract; this form is
+    *read* from ListNet (Cao et al., ICML 2007), without the image itself, as in stochastic
+    neighbour embedding (Hinton & Roweis, NIPS 2002); the temperatures are *ours*.
 
     Args:
         u: float [B, K], relaxed codes

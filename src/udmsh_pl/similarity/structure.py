@@ -3,13 +3,14 @@
 Source: the cosine distance of deep features is *stated* (UDMSH, abstract); two half-Gaussians
 around the mode of all pair distances and the thresholds are *read* from SSDH (Yang et al., IJCAI
 2018); graded levels are our *reading* of "multi-similarity", confidence weights of CIMON (Luo et
-al., IJCAI 2021). Centring the teacher's features is *ours*.
+al., IJCAI 2021). Centring the teacher's features is *read* from ITQ
+(CVPR 2011).
 
 Letters in shapes: N images, B of a batch, D numbers of a teacher's feature; blocks of b and c rows.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -185,8 +186,18 @@ class SemanticStructure(nn.Module):
             self._fitted = HalfGaussians(*self.thresholds.tolist())
         return self._fitted
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        super()._load_from_state_dict(*arguments)
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Take a mean of any length: 0.2 fitted structures to other features."""
+        self.mean = torch.zeros_like(state.get(f"{prefix}mean", self.mean), device=self.mean.device)
+        super()._load_from_state_dict(state, prefix, *others)
+        self._fitted = None
+
+    def load_fitted(self, state: Mapping[str, Tensor]) -> None:
+        """Take over ``mean`` and ``thresholds`` of ``state``, in the precision of the fit."""
+        device = self.mean.device
+        self.mean, self.thresholds = (
+            state[name].clone().to(device) for name in ("mean", "thresholds")
+        )
         self._fitted = None
 
     @property
@@ -225,11 +236,11 @@ class SemanticStructure(nn.Module):
 
     def similarity(self, distances: Tensor) -> Tensor:
         """S in [-1, 1], same shape as ``distances``; equal order in d is equal order in S."""
-        near, far = self.similar_below, self.dissimilar_above
         if self.levels == "linear":
             return 1 - distances
         if self.levels == "cosine":
             return 1 - 2 * distances
+        near, far = self.similar_below, self.dissimilar_above
         if self.levels == "hard":
             return (distances <= near).float() - (distances >= far).float()
         return (1 - 2 * (distances - near) / (far - near)).clamp(-1, 1)

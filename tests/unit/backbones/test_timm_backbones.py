@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from udmsh_pl.backbones.networks import Backbone, backbone_info, build_backbone, weights_id
-from udmsh_pl.backbones.weight_files import installed_file, read_weights
+from udmsh_pl.backbones.pixels import forward_of
+from udmsh_pl.backbones.weights import installed_file, read_weights
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.forward import forward_of
 
 FOCUS = Path(__file__).parents[3].parent / "shared/weights/vit_small_patch14_focus.safetensors"
 DINO = "vit_small_patch14_dinov2.lvd142m"

@@ -51,12 +51,13 @@ def build() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def teach() -> Callable[[HashingModule, Tensor], None]:
-    """Function that fits a method's teacher on train features ``[N, D]``."""
+def teach() -> Callable[..., TrainFeatures]:
+    """Function that fits a method's teacher on train features ``[N, D]`` and gives them."""
 
-    def fit(method: HashingModule, features: Tensor) -> None:
-        stored = {"global_feature": features.numpy().astype(np.float16)}
-        method.load_teacher(method.fit_teacher(TrainFeatures(stored)))
+    def fit(method: HashingModule, features: Tensor) -> TrainFeatures:
+        stored = TrainFeatures({"global_feature": features.numpy().astype(np.float16)})
+        method.load_teacher(method.fit_teacher(stored))
+        return stored
 
     return fit
 

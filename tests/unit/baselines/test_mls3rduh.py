@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.cached import taught
+from torch import Tensor
 
 from udmsh_pl.baselines import MLS3RDUH
-from udmsh_pl.baselines.manifold_ranking import fit_manifold, list_members
-from udmsh_pl.baselines.mls3rduh import log_cosh_loss
+from udmsh_pl.baselines.mls3rduh import fit_manifold, list_members, log_cosh_loss
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.teacher import TrainFeatures
 
 
 def rings(rows: int = 60, dim: int = 512) -> torch.Tensor:
@@ -56,6 +58,18 @@ def oracle(features: torch.Tensor, near: int, reach: int, damping: float) -> np.
     return similarity
 
 
+def similarity_of(method: MLS3RDUH, features: Tensor, rows: list[int]) -> Tensor:
+    stored = TrainFeatures({"global_feature": features.numpy().astype(np.float16)})
+    return method.similarity(taught(method, stored, rows))
+
+
+def lists_of(method: MLS3RDUH) -> dict[str, Tensor]:
+    """The lists of the first twelve images."""
+    stored = TrainFeatures({"global_feature": rings().numpy().astype(np.float16)})
+    batch = taught(method, stored, range(12))
+    return {name: batch[name] for name in batch if name not in ("global_feature", "labels")}
+
+
 @pytest.fixture
 def method(build: Callable[..., Any], teach: Callable[..., None]) -> MLS3RDUH:
     made: MLS3RDUH = build(MLS3RDUH, cosine_share=0.2, manifold_share=0.3)
@@ -68,26 +82,26 @@ def test_similarity_equals_the_dense_definition(method: MLS3RDUH) -> None:
     expected = oracle(features, 12, 18, 0.99)
     assert (expected == 1).sum() > 60
     assert (expected == -1).sum() > 0
-    np.testing.assert_allclose(method.similarity(torch.arange(60), features), expected, atol=1e-4)
-    rows = torch.tensor([41, 3, 7, 59, 12])  # a batch's block, in any order
+    every = similarity_of(method, features, list(range(60)))
+    np.testing.assert_allclose(every, expected, atol=1e-4)
+    rows = [41, 3, 7, 59, 12]  # a batch's block, in any order
     block = expected[np.ix_(rows, rows)]
-    np.testing.assert_allclose(method.similarity(rows, features[rows]), block, atol=1e-4)
+    np.testing.assert_allclose(similarity_of(method, features, rows), block, atol=1e-4)
 
 
 def test_leading_eigenvectors_nearly_suffice(
     build: Callable[..., Any], teach: Callable[..., None]
 ) -> None:
     made = build(MLS3RDUH, cosine_share=0.2, manifold_share=0.3, rank=30)
-    teach(made, rings())
-    assert made.manifold["vectors"].shape == (60, 30)
-    agree = made.similarity(torch.arange(60), rings()).numpy() - oracle(rings(), 12, 18, 0.99)
+    assert made.fit_teacher(teach(made, rings()))["vectors"].shape == (60, 30)
+    found = similarity_of(made, rings(), list(range(60)))
+    agree = found.numpy() - oracle(rings(), 12, 18, 0.99)
     assert (np.abs(agree) < 1e-3).mean() > 0.99
 
 
-def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_matter() -> None:
     whole = fit_manifold(rings(), 0.2, 0.3)
-    monkeypatch.setattr("udmsh_pl.baselines.manifold_ranking.NUMBERS_AT_ONCE", 60 * 7)
-    parts = fit_manifold(rings(), 0.2, 0.3)
+    parts = fit_manifold(rings(), 0.2, 0.3, at_once=60 * 7)
     for name in ("cosine_above", "edge_above", "score_above", "scale"):
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-3, atol=1e-5)
 
@@ -98,10 +112,9 @@ def test_an_image_without_mutual_neighbours_keeps_its_cosines(
     features = rings()
     features[5] = torch.eye(512)[3]  # like nothing else
     made = build(MLS3RDUH, cosine_share=0.1, manifold_share=0.2)
-    teach(made, features)
-    assert made.manifold["scale"][5] == 0
+    assert made.fit_teacher(teach(made, features))["scale"][5] == 0
     unit = torch.nn.functional.normalize(features, dim=1)
-    similarity = made.similarity(torch.arange(60), features)
+    similarity = similarity_of(made, features, list(range(60)))
     torch.testing.assert_close(similarity[5], (2 * unit[5] @ unit.T - 1).clamp(-1, 1))
 
 
@@ -114,14 +127,16 @@ def test_nothing_of_another_component_is_in_a_manifold_list() -> None:
         features, cosine_share=0.25, manifold_share=0.75
     )  # longer than a component
     unit = torch.nn.functional.normalize(features, dim=1)
-    _, members = list_members(state, torch.arange(40), unit @ unit.T)
+    rows = state | {"index": torch.arange(40)}
+    _, members = list_members(rows, state["gains"], unit @ unit.T)
     assert not members[:20, 20:].any()
     assert not members[20:, :20].any()
     assert members[:20, :20].sum() == 20 * 19  # an image is no member of its own list
 
 
 def test_objective_equals_the_double_loop(method: MLS3RDUH, batch: Any) -> None:
-    similarity = method.similarity(batch["index"], batch["global_feature"]).double().numpy()
+    batch |= lists_of(method)
+    similarity = method.similarity(batch).double().numpy()
     u = method(batch).detach().double().numpy()
     total = 0.0
     for i in range(12):
@@ -134,7 +149,7 @@ def test_objective_equals_the_double_loop(method: MLS3RDUH, batch: Any) -> None:
 def test_training_lowers_it(
     method: MLS3RDUH, batch: Any, losses_of_training: Callable[..., list[float]]
 ) -> None:
-    batch["global_feature"] = rings()[:12]
+    batch |= lists_of(method) | {"global_feature": rings()[:12]}
     losses = losses_of_training(method, batch)
     assert losses[-1] < 0.6 * losses[0]
 

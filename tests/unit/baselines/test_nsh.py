@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from udmsh_pl.baselines import NSH
 from udmsh_pl.baselines.nsh import soft_sort, sorted_nce_loss
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.teacher import TrainFeatures
 
 
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=9, unique=True))
@@ -49,7 +50,7 @@ def test_objective_equals_the_definition(batch: Any, build: Callable[..., Any]) 
     for number in (0, 1):
         view = {"global_feature": batch["views"][:, number]}
         codes.append(np.where(method.logits(view).detach().numpy() >= 0, 1.0, -1.0))
-        z = method.latent(batch["views"][:, number]).detach().double().numpy()
+        z = method.latent_head(batch["views"][:, number]).detach().double().numpy()
         latents.append(z / np.linalg.norm(z, axis=1, keepdims=True))
     scores = np.empty((12, 12))
     for i in range(12):
@@ -75,6 +76,6 @@ def test_codes_get_a_gradient_and_training_lowers_the_loss(
 def test_views_of_a_frozen_backbone_are_needed(batch: Any, build: Callable[..., Any]) -> None:
     del batch["views"]
     with pytest.raises(InputError, match=r"data\.views"):
-        build(NSH).objective(batch)
+        build(NSH).train_rows(TrainFeatures({"global_feature": batch["global_feature"].numpy()}))
     with pytest.raises(InputError, match="frozen backbone"):
         build(NSH, finetune=True)

@@ -11,6 +11,7 @@ from scipy import stats
 from udmsh_pl.baselines import SDC
 from udmsh_pl.baselines.sdc import beta_quantiles, calibration_loss
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.teacher import TrainFeatures
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -76,7 +77,9 @@ def test_views_are_needed_only_for_the_contrastive_term(
     del batch["views"]
     assert torch.isfinite(build(SDC).objective(batch)["calibration"])
     with pytest.raises(InputError, match=r"data\.views"):
-        build(SDC, contrastive_weight=1.0).objective(batch)
+        build(SDC, contrastive_weight=1.0).train_rows(
+            TrainFeatures({"global_feature": batch["global_feature"].numpy()})
+        )
     with pytest.raises(InputError, match="frozen backbone"):
         build(SDC, contrastive_weight=1.0, finetune=True)
     with pytest.raises(InputError, match=r"model\.beta"):

@@ -16,9 +16,9 @@ from udmsh_pl.baselines.shallow import (
 )
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval import pack_codes
-from udmsh_pl.runs.hints import SHALLOW, with_shallow_models
+from udmsh_pl.runs.lightning_cli import SHALLOW, long_form
+from udmsh_pl.search.checkpoint import read_checkpoint
 from udmsh_pl.search.encoder import HashEncoder
-from udmsh_pl.search.learned import read_checkpoint
 
 FEATURES = np.random.default_rng(0).standard_normal((200, 24)).astype(np.float32)
 ARRAYS = {"global_feature": FEATURES.astype(np.float16)}
@@ -93,10 +93,10 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, object], words
 
 def test_short_names_are_options() -> None:
     method = ["--model.method", "ITQ"]
-    assert with_shallow_models(["fit", "--model", "ITQ", "-x"]) == [
+    assert long_form(["fit", "--model", "ITQ", "-x"]) == [
         *("fit", "--model", SHALLOW, *method, "-x")
     ]
-    assert with_shallow_models(["--model=SpH"]) == [f"--model={SHALLOW}", "--model.method=SpH"]
-    assert with_shallow_models(["--model.help", "SH"]) == ["--model.help", SHALLOW]
+    assert long_form(["--model=SpH"]) == [f"--model={SHALLOW}", "--model.method", "SpH"]
+    assert long_form(["--model.help", "SH"]) == ["--model.help", SHALLOW]
     other = ["--model", "UDMSH", "--model.branches", "ITQ", "ITQ"]
-    assert with_shallow_models(other) == other
+    assert long_form(other) == other

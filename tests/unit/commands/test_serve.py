@@ -46,6 +46,7 @@ def test_mistakes(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "give --token too" in refused(capsys, index, "--host", "0.0.0.0")
     assert "16 ASCII" in refused(capsys, index, "--token", "short")
     assert "0 to 65535" in refused(capsys, index, "--port", "70000")
+    assert "starts with a slash" in refused(capsys, index, "--root-path", "photos")
     assert "no address" in refused(capsys, index, "--host", "a b", "--token", "x" * 16)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from udmsh_pl import baselines
 from udmsh_pl.data import ListFiles
-from udmsh_pl.data.base import FeatureRows
+from udmsh_pl.data.batches import FeatureRows, train_loader
+from udmsh_pl.features.store import Arrays
+from udmsh_pl.models import UDMSH, UDMSHPlus
 
 
 @pytest.fixture
@@ -25,25 +29,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def module(folder: Path, views: int = 0, pack_size: int | None = None) -> ListFiles:
+def module(folder: Path, views: int = 0) -> ListFiles:
     return ListFiles(
         root=folder, query=folder / "query.txt", database=folder / "database.txt",
         cache_dir=folder / "cache", image_size=32, extractor="torch", batch_size=4, num_workers=0,
-        views=views, pack_size=pack_size,
+        views=views,
     )  # fmt: skip
-
-
-def test_packed_images_give_the_same_features_from_one_file(folder: Path) -> None:
-    apart, packed = module(folder), module(folder, pack_size=64)
-    packed.prepare_data()
-    assert len(list((folder / "cache").glob("*.pack"))) == 2
-    for image in folder.glob("*.png"):
-        image.rename(image.with_suffix(".away"))
-    again = packed.features("database")["global_feature"]
-    for image in folder.glob("*.away"):
-        image.rename(image.with_suffix(".png"))
-    np.testing.assert_array_equal(again, apart.features("database")["global_feature"])
-    assert packed.splits.fingerprint() == apart.splits.fingerprint()
 
 
 def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:
@@ -67,19 +58,21 @@ def test_views_train_and_are_left_out_of_encoding(folder: Path) -> None:
     )
 
 
-def test_train_arrays_are_what_a_batch_holds_and_a_copy_shares_what_is_open(folder: Path) -> None:
+def test_a_train_batch_holds_what_the_method_learns_from(folder: Path) -> None:
     data = module(folder, views=2)
     data.prepare_data()
-    some = data.with_train_arrays(("global_feature", "nothing"))
-    assert type(some) is ListFiles
-    assert some.splits is data.splits
-    assert some.features("train") is data.features("train")
-    batch = next(iter(some.train_dataloader()))
-    assert set(batch) == {"global_feature", "labels", "index"}
-    assert set(next(iter(some.with_train_arrays(()).train_dataloader()))) == {"labels", "index"}
     whole = {"global_feature", "feature_map", "views", "view_maps", "labels", "index"}
-    for every in (data, some.with_train_arrays(None)):
-        assert set(next(iter(every.train_dataloader()))) == whole
+    assert set(next(iter(data.train_dataloader()))) == whole
+    tiny: dict[str, Any] = {"backbone": data.backbone, "weights": data.weights, "hidden": 8}
+    for method, held in (
+        (UDMSH(**tiny), {"global_feature", "feature_map"}),
+        (UDMSH(branches="global", teacher="global", **tiny), {"global_feature"}),
+        (baselines.CIBHash(**tiny), {"views"}),
+        (baselines.WCH(**tiny), {"views", "view_maps"}),
+        (UDMSHPlus(dims=8, **tiny), {"clean", "shown", "compared", "targets"}),
+    ):
+        loader = train_loader(data.train_features, method, 8)
+        assert set(next(iter(loader))) == held | {"labels", "index"}
 
 
 def test_train_features_are_known_by_their_stores(folder: Path) -> None:
@@ -92,9 +85,18 @@ def test_train_features_are_known_by_their_stores(folder: Path) -> None:
     assert keys[0] == keys[1] != keys[2]
     assert keys[2].startswith(keys[0])
     assert len(keys[2].split()) == 2
-    data = module(folder)
-    data._features["train"] = {"global_feature": np.zeros((9, 3), dtype=np.float16)}
-    assert data.train_features.folder is None  # nothing tells such features from others
+
+
+class FromElsewhere(ListFiles):
+    """Data whose features do not come from the store."""
+
+    def features(self, split: str) -> Arrays:
+        return {"global_feature": np.zeros((9, 3), dtype=np.float16)}
+
+
+def test_features_from_elsewhere_have_no_folder_of_teachers(folder: Path) -> None:
+    data = FromElsewhere(root=folder, database=folder / "database.txt")
+    assert data.train_features.folder is None  # no name distinguishes such features from others
 
 
 def test_every_process_has_the_whole_batch_where_the_backbone_is_frozen(folder: Path) -> None:
@@ -102,7 +104,7 @@ def test_every_process_has_the_whole_batch_where_the_backbone_is_frozen(folder: 
     for rank in range(2):
         data = module(folder)
         data.batch_size = 4
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, lightning_module=None)
         found.append([batch["index"].tolist() for batch in data.train_dataloader()])
     assert found[0] == found[1]
     assert [len(batch) for batch in found[0]] == [4, 4]
@@ -117,7 +119,9 @@ def test_the_batch_size_is_that_of_all_processes_together(folder: Path, batch_si
             data = module(folder)
             data.finetune = True
             data.batch_size = batch_size
-            data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+            data.trainer = SimpleNamespace(
+                world_size=world, global_rank=rank, lightning_module=None
+            )
             parts.append([set(batch["index"].tolist()) for batch in data.train_dataloader()])
         assert len({len(part) for part in parts}) == 1  # no process waits for another
         found[world] = [set.union(*batches) for batches in zip(*parts, strict=True)]

@@ -111,3 +111,46 @@ def test_seeds_do_not_collide(monkeypatch: pytest.MonkeyPatch) -> None:
         found |= {seed_of(epoch, row) for epoch in range(10) for row in range(100)}
     assert len(found) == 4 * 10 * 100
     assert max(found) < 2**63
+
+
+@pytest.mark.parametrize(("count", "kept"), [(0, 12), (1, 6), (2, 4), (3, 3)])
+def test_a_batch_holds_images_with_some_of_their_nearest(count: int, kept: int) -> None:
+    nearest = np.random.default_rng(0).integers(ROWS, size=(ROWS, 3))
+
+    def dealt(near: bool, skip: int = 0) -> list[list[int]]:
+        given = (nearest, count) if near else None
+        sampler = Shuffle(rows(), 1, 0, 60, given, 12)
+        sampler.set_epoch(2)
+        sampler.skip = 12 * skip
+        found = list(sampler)
+        return [found[at : at + 12] for at in range(0, len(found), 12)]
+
+    plain, shown = dealt(near=False), dealt(near=True)
+    assert len(plain) == len(shown) == 5
+    for before, batch in zip(plain, shown, strict=True):
+        assert batch[:kept] == before[:kept]
+        assert len(batch) == 12
+        for place, row in enumerate(batch[kept:]):
+            assert row in nearest[batch[place % kept]]
+    assert dealt(near=True) == shown
+    assert dealt(near=True, skip=2) == shown[2:]  # a run that goes on inside an epoch
+
+
+def test_pictures_are_shown_by_epoch_and_row() -> None:
+    generator = np.random.default_rng(0)
+    pictures = generator.normal(size=(ROWS, 4, 3)).astype("<f2")
+    dataset = FeatureRows(np.zeros((ROWS, 0), dtype=bool), {"pictures": pictures})
+    chosen = [5, 9, 30, 2, 7]
+    batch = dataset.__getitems__(chosen)
+    assert torch.equal(batch["clean"], torch.from_numpy(pictures[chosen, 0]).float())
+    own = torch.from_numpy(pictures[chosen]).float()
+    shown = (batch["shown"][:, None] == own).all(2)
+    assert (shown.sum(1) == 1).all()
+    first, second = ((one[:, None] == own[:3]).all(2) for one in batch["compared"])
+    assert (first.sum(1) == 1).all()
+    assert (second.sum(1) == 1).all()
+    assert not (first & second).any()
+    again = dataset.__getitems__(chosen[::-1])
+    assert torch.equal(again["shown"].flip(0), batch["shown"])
+    dataset.set_epoch(1)
+    assert not torch.equal(dataset.__getitems__(list(range(ROWS)))["shown"], batch["shown"])

@@ -7,7 +7,8 @@ import pytest
 
 from udmsh_pl.data.folder import ImageFolders
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.folder import find_images, load_tree, look_through, told_skipped
+from udmsh_pl.images.folder import load_tree
+from udmsh_pl.images.walk import skipped_line, walk
 
 
 def test_class_folders_with_given_splits(tmp_path: Path, place_images) -> None:
@@ -46,7 +47,7 @@ def test_bare_directory_is_for_training_and_indexing(tmp_path: Path, place_image
     assert splits.query is None
     assert list(splits.database.names) == ["a.webp", "b.jpg"]
     assert splits.database.labels.shape == (2, 0)
-    assert find_images(tmp_path) == ["a.webp", "b.jpg"]
+    assert list(walk(tmp_path).files) == ["a.webp", "b.jpg"]
 
 
 def test_folders_that_cannot_be_read_as_classes(tmp_path: Path, place_images) -> None:
@@ -80,7 +81,7 @@ def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
     os.mkfifo(tmp_path / "7.png")
     (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
     (tmp_path / "noending").write_text("")
-    found = look_through(tmp_path)
+    found = walk(tmp_path)
     assert found.names == ["a/1.jpg"]
     assert found.skipped == {
         ".thumbs": "hidden",
@@ -94,9 +95,9 @@ def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
         "noending": "no ending",
     }
     assert load_tree(tmp_path, 0.5, 0, labels="none").skipped == found.skipped
-    told = told_skipped({f"{n}.mov": "a video" for n in range(5)} | {"x": "hidden"})
+    told = skipped_line({f"{n}.mov": "a video" for n in range(5)} | {"x": "hidden"})
     assert told == "6 left out: 5 a video (0.mov, 1.mov, 2.mov, ...); 1 hidden (x)"
-    assert look_through(tmp_path, "a").names == ["a/1.jpg"]
+    assert walk(tmp_path, "a").names == ["a/1.jpg"]
 
 
 def test_heic_is_left_out_with_its_extra_named(

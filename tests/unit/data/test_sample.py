@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from udmsh_pl.data.sample import CLASSES, FashionSample, load_sample
+from udmsh_pl.data.fashion_mnist import CLASSES, FashionSample, load_sample
 
 
 def test_counts_and_fingerprint() -> None:

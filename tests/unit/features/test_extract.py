@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from udmsh_pl.backbones.networks import backbone_info, build_backbone
+from udmsh_pl.backbones.pixels import PixelFeatures, replicated
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.decoding import decoding_workers
+from udmsh_pl.features.batches import decoding_workers
 from udmsh_pl.features.extract import FeatureExtractor
-from udmsh_pl.features.forward import _FromPixels, replicated
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform
 
@@ -94,7 +94,7 @@ def test_a_store_that_named_its_runner_is_found(tmp_path: Path, images: ImageLis
 
 
 def test_replicas_in_half_precision_give_what_one_network_gives() -> None:
-    network = _FromPixels(build_backbone("resnet10t", "random"), 2).eval()
+    network = PixelFeatures(build_backbone("resnet10t", "random"), 2).eval()
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (7, 3, 64, 64), dtype=torch.uint8, generator=generator)
     with torch.inference_mode():
@@ -145,7 +145,7 @@ def test_a_second_call_reads_the_cache(
 ) -> None:
     first = extractor(tmp_path).clean(images)
     monkeypatch.setattr(
-        "udmsh_pl.features.forward.build_backbone", lambda *_: pytest.fail("the backbone ran again")
+        "udmsh_pl.backbones.pixels.build_backbone", lambda *_: pytest.fail("the backbone ran again")
     )
     second = extractor(tmp_path, batch_size=2).clean(images)
     np.testing.assert_array_equal(first["feature_map"], second["feature_map"])
@@ -187,7 +187,7 @@ def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -
 def test_extraction_goes_on_where_it_was_stopped(
     tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("udmsh_pl.features.writing.BLOCK", 1)
+    monkeypatch.setattr("udmsh_pl.features.extract.BLOCK", 1)
     whole = extractor(tmp_path / "whole").clean(images)
     original, calls = ImageList.load, []
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features import content
+from udmsh_pl.features.batches import RowPixels
 from udmsh_pl.features.content import contents_of
-from udmsh_pl.features.decoding import RowPixels
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.features.shards import Shard
 from udmsh_pl.images.image_list import ImageList

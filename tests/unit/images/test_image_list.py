@@ -42,18 +42,6 @@ def test_fingerprint_of_splits_knows_roles_and_missing_counts() -> None:
     assert plain.fingerprint() != Splits(FACTS, database, query, query).fingerprint()
 
 
-@pytest.mark.parametrize(
-    ("mode", "ending"),
-    [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("P", "gif")],
-)
-def test_tensors_hold_the_same_values_as_pil_images(tmp_path: Path, mode: str, ending: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (13, 21, 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(tmp_path / f"x.{ending}")
-    one = images([f"x.{ending}"], root=tmp_path)
-    assert one.load_tensor(0).dtype == torch.uint8
-    assert np.array_equal(one.load_tensor(0).permute(1, 2, 0).numpy(), np.asarray(one.load(0)))
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
 @pytest.mark.filterwarnings("error")
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
@@ -109,7 +97,7 @@ def test_truncated_jpeg_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
     for load in (
         images(["a.jpg", "b.jpg"], root=tmp_path).load,
-        images(["a.jpg", "b.jpg"], root=tmp_path).load_tensor,
+        images(["a.jpg", "b.jpg"], root=tmp_path).load,
     ):
         with pytest.raises(InputError, match="truncated"):
             load(0)

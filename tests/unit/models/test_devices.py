@@ -11,21 +11,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from udmsh_pl import baselines
 from udmsh_pl.baselines.sdc import beta_quantiles
+from udmsh_pl.data.batches import FeatureRows
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
-from udmsh_pl.models.udmsh_plus import kept_near
 
 ROWS, DIM = 24, 512
 TINY: dict[str, Any] = {
     "bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16,
 }  # fmt: skip
-WEIGHTS = {"balance_weight": 0.1, "decorrelation_weight": 0.1}
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
-    "udmsh": (UDMSH, WEIGHTS),
-    "cosine": (UDMSH, {"structure": "cosine", "levels": "graded", "least_weight": None}),
+    "udmsh": (UDMSH, {}),
+    "cosine": (UDMSH, {"levels": "graded", "least_weight": None}),
     "confidence": (
         UDMSH,
-        {"structure": "cosine", "confidence": True, "levels": "hard", "batch_norm": True},
+        {"confidence": True, "levels": "hard", "batch_norm": True},
     ),
     "rotation": (UDMSH, {"isometry": "rotation", "levels": "cosine", "pooling": "gem"}),
     "pointwise": (UDMSH, {"isometry": "pointwise", "pooling": "attention"}),
@@ -94,12 +93,12 @@ def put_on(value: Any, move: Any) -> Any:
 def test_an_objective_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, own = METHODS[name]
     model = kind(**TINY, **own).train()
-    arrays = stored()
-    model.load_teacher(model.fit_teacher(TrainFeatures(arrays)))
+    features = TrainFeatures(stored())
+    model.load_teacher(model.fit_teacher(features))
     structure = getattr(model, "structure", None)
     assert structure is None or structure.half_gaussians  # numbers from here on
-    batch = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
-    batch |= {"labels": torch.zeros(ROWS, 1, dtype=torch.bool), "index": torch.arange(ROWS)}
+    labels = np.zeros((ROWS, 1), dtype=bool)
+    batch = FeatureRows(labels, model.train_rows(features)).__getitems__(list(range(ROWS)))
     beta_quantiles.cache_clear()
     with FakeTensorMode() as mode:
 
@@ -110,14 +109,15 @@ def test_an_objective_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyP
             module._parameters = put_on(module._parameters, move)
             module._buffers = put_on(module._buffers, move)
             for key, value in list(vars(module).items()):
-                if key.startswith("_") and key not in ("_inputs", "_targets", "_nearest", "_rows"):
-                    continue
-                setattr(module, key, put_on(value, move))
+                if not key.startswith("_"):
+                    setattr(module, key, put_on(value, move))
         monkeypatch.setattr(kind, "device", torch.device("cuda"))
         here = put_on(batch, move)
-        torch.stack(list(model.objective(here).values())).sum()  # the first step of an epoch
+        torch.stack(
+            list(model.objective(model.teach(here)).values())
+        ).sum()  # the first step of an epoch
         with Crossings() as crossings:
-            loss = torch.stack(list(model.objective(here).values())).sum()
+            loss = torch.stack(list(model.objective(model.teach(here)).values())).sum()
     beta_quantiles.cache_clear()
     assert loss.device.type == "cuda"
     assert not crossings.seen
@@ -129,13 +129,3 @@ def test_a_tensor_left_behind_is_found() -> None:
     with FakeTensorMode(), Crossings() as crossings:
         torch.empty(2).to("cuda")
     assert crossings.seen
-
-
-def test_inputs_are_kept_on_a_gpu_that_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.zeros(1000, dtype=torch.uint8)
-    assert kept_near(torch.device("cpu"), values)[0] is values
-    for free, place in ((3000, "cpu"), (5000, "cuda")):
-        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device, free=free: (free, free))
-        with FakeTensorMode() as mode:
-            [kept] = kept_near(torch.device("cuda"), mode.from_tensor(values))
-        assert kept.device.type == place

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from tests.cached import taught
 
 from udmsh_pl import baselines
 from udmsh_pl.backbones.networks import build_backbone
@@ -14,7 +15,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
 from udmsh_pl.models.finetuning import freeze_unused, refuse_sync_batchnorm
-from udmsh_pl.models.options import Branches, Pooling
+from udmsh_pl.models.heads import Branches, Pooling
 
 ROWS = 12
 TINY: dict[str, Any] = {
@@ -32,10 +33,10 @@ def stepped(model: HashingModule) -> set[str]:
     stored = {name: array.astype(np.float16) for name, array in arrays.items()}
     assert model.network is not None
     freeze_unused(model.network, model.used_features)
-    model.load_teacher(model.fit_teacher(TrainFeatures(stored)))
-    batch = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
+    features = TrainFeatures(stored)
+    model.load_teacher(model.fit_teacher(features))
+    batch = taught(model, features, range(ROWS))
     batch["image"] = torch.randn(ROWS, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    batch["index"] = torch.arange(ROWS)
     torch.stack(list(model.train().objective(batch).values())).sum().backward()
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     assert any(name.startswith("network.") for name in trained)

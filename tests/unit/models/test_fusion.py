@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.fusion import FusedEncoder, FusedFeature
+from udmsh_pl.models.heads import FusedEncoder, FusedFeature
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from udmsh_pl.similarity.losses import best_rotation, isometric_loss
 TINY: dict[str, Any] = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
     "udmsh": (UDMSH, {}),
-    "rotation": (UDMSH, {"isometry": "rotation", "confidence": True, "balance_weight": 0.1}),
+    "rotation": (UDMSH, {"isometry": "rotation", "confidence": True}),
     "plus": (UDMSHPlus, {"dims": 8}),
     "sdc": (baselines.SDC, {"contrastive_weight": 0.1}),
     "ssdh": (baselines.SSDH, {}),

@@ -17,8 +17,8 @@ from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
 
 ROWS, BATCH = 600, 300  # large enough that torch shares the work of a step
 METHODS: dict[str, tuple[type[HashingModule], dict[str, Any]]] = {
-    "udmsh": (UDMSH, {"batch_norm": True, "confidence": True, "balance_weight": 0.1}),
-    "cosine": (UDMSH, {"structure": "cosine", "levels": "graded", "least_weight": None}),
+    "udmsh": (UDMSH, {"batch_norm": True, "confidence": True}),
+    "cosine": (UDMSH, {"levels": "graded", "least_weight": None}),
     "plus": (UDMSHPlus, {}),
     "sdc": (baselines.SDC, {"contrastive_weight": 0.1}),
     "ssdh": (baselines.SSDH, {}),

@@ -1,20 +1,22 @@
-"""UDMSH without a trainer: whose distances its structure is, and what its objective is."""
+"""UDMSH without a trainer: its structure and its objective."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import entropy
+from tests.cached import taught
 
-from udmsh_pl.baselines import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models import UDMSH, DualBranchEncoder, UDMSHPlus
-from udmsh_pl.models.structure_teacher import ROW
+from udmsh_pl.models import UDMSH, DualBranchEncoder
 from udmsh_pl.similarity.losses import isometric_loss
 
 ROWS, DIM = 48, 512
+TINY: dict[str, Any] = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
+V0_2 = Path(__file__).parents[2] / "fixtures" / "v0_2"
 
 
 @pytest.fixture
@@ -29,39 +31,40 @@ def stored() -> dict[str, np.ndarray]:
 
 def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSH:
     torch.manual_seed(0)
-    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random", "hidden": 16}
-    manifold = {"structure": "manifold", "levels": "linear", "least_weight": 0.1}
-    built = UDMSH(**(tiny | manifold | options))
+    built = UDMSH(**(TINY | {"levels": "linear", "least_weight": 0.1} | options))
     built.load_teacher(built.fit_teacher(TrainFeatures(stored)))
     return built
 
 
-def batch_of(stored: dict[str, np.ndarray], rows: list[int]) -> dict[str, torch.Tensor]:
-    arrays = {name: torch.from_numpy(array[rows]).float() for name, array in stored.items()}
-    return arrays | {"index": torch.tensor(rows)}
+def batch_of(
+    built: UDMSH, stored: dict[str, np.ndarray], rows: list[int]
+) -> dict[str, torch.Tensor]:
+    return taught(built, TrainFeatures(stored), rows)
 
 
-def test_the_manifold_has_the_levels_of_udmsh_plus(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored, near_share=0.4)
-    tiny = {"bits": 8, "backbone": "resnet10t", "weights": "random"}
-    plus = UDMSHPlus(near_share=0.4, **tiny)
-    plus.load_teacher(plus.fit_teacher(TrainFeatures(stored)))
+@pytest.mark.parametrize("centre", [True, False])
+def test_the_structure_averages_the_cosine_distances_of_both_features(
+    stored: dict[str, np.ndarray], centre: bool
+) -> None:
+    built = model(stored, centre=centre)
     rows = [3, 17, 30, 5, 7]
-    found = built.structure.distances(built.teacher_features(batch_of(stored, rows)))
-    expected = 1 - plus.similarity(torch.tensor(rows))
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    expected = np.zeros((5, 5))
+    for name in ("global_feature", "feature_map"):
+        values = stored[name].reshape(ROWS, -1).astype(np.float64)
+        values -= values.mean(0) if centre else 0
+        unit = (values / np.linalg.norm(values, axis=1, keepdims=True))[rows]
+        expected += unit @ unit.T / 2
+    found = batch_of(built, stored, rows)["cosine"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("structure", ["manifold", "cosine"])
-def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], structure: str) -> None:
-    built = model(stored, structure=structure)
-    batch = batch_of(stored, [3, 17, 30, 5])
-    u = built.relaxed(batch).detach()
-    torch.testing.assert_close(u, built(batch).detach(), rtol=0, atol=2e-3)  # fused in float16
-    distances = built.structure.distances(built.teacher_features(batch))
+def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored)
+    batch = batch_of(built, stored, [3, 17, 30, 5])
+    u = built(batch).detach()
     top = bottom = 0.0
     for i, j in ((i, j) for i in range(4) for j in range(4) if i != j):
-        wanted = 1 - float(distances[i, j])
+        wanted = float(batch["cosine"][i, j])
         weight = 0.1 + abs(wanted)
         top, bottom = top + weight * (float(u[i] @ u[j]) / 8 - wanted) ** 2, bottom + weight
     terms = {name: float(term.detach()) for name, term in built.objective(batch).items()}
@@ -69,19 +72,10 @@ def test_objective_equals_the_double_loop(stored: dict[str, np.ndarray], structu
     assert terms["isometry"] == pytest.approx(0.1 * float(isometric_loss(u)), rel=1e-4)
 
 
-@pytest.mark.parametrize("structure", ["manifold", "cosine"])
-@pytest.mark.parametrize("near_share", [0.0, 0.6])
-def test_codes_are_ranked_by_the_cosine_of_the_features(
-    stored: dict[str, np.ndarray], structure: str, near_share: float
-) -> None:
-    built = model(stored, structure=structure, near_share=near_share)
-    batch = batch_of(stored, [3, 17, 30, 5, 8])
-    if structure == "manifold":
-        fused = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", dims=512)
-        fused.load_teacher(fused.fit_teacher(TrainFeatures(stored)))
-        wanted = fused.nearness(batch["index"]).numpy()
-    else:
-        wanted = 1 - built.structure.distances(built.teacher_features(batch)).numpy()
+def test_codes_are_ranked_by_the_cosine_of_the_features(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored)
+    batch = batch_of(built, stored, [3, 17, 30, 5, 8])
+    wanted = batch["cosine"].numpy()
     u = built(batch).detach().numpy().astype(float)
     said = u @ u.T / np.linalg.norm(u, axis=1) / np.linalg.norm(u, axis=1)[:, None]
     divergences = []
@@ -97,7 +91,7 @@ def test_codes_are_ranked_by_the_cosine_of_the_features(
 def test_training_learns_the_groups(stored: dict[str, np.ndarray]) -> None:
     built = model(stored, bits=32)
     optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
-    batch = batch_of(stored, list(range(ROWS)))
+    batch = batch_of(built, stored, list(range(ROWS)))
     for _ in range(60):
         optimizer.zero_grad()
         sum(built.objective(batch).values()).backward()  # type: ignore[union-attr]
@@ -107,81 +101,44 @@ def test_training_learns_the_groups(stored: dict[str, np.ndarray]) -> None:
     assert alike[group[:, None] == group].mean() > alike[group[:, None] != group].mean() + 0.5
 
 
-def test_the_manifold_needs_no_map_for_the_global_branch(stored: dict[str, np.ndarray]) -> None:
-    assert model(stored, branches="global").train_arrays == ("global_feature",)
-    assert "feature_map" in model(stored, branches="global", structure="cosine").train_arrays
-
-
 @pytest.mark.parametrize(
     ("branches", "teacher", "read"),
     [
-        ("dual", "both", ["global_feature", "feature_map"]),
-        ("dual", "global", ["global_feature", "feature_map"]),
-        ("global", "global", ["global_feature"]),
-        ("global", "both", ["global_feature"]),
-        ("spatial", "both", ["feature_map"]),
+        ("dual", "global", {"global_feature", "feature_map"}),
+        ("global", "both", {"global_feature", "feature_map"}),
+        ("global", "global", {"global_feature"}),
+        ("global", "spatial", {"global_feature", "feature_map"}),
+        ("spatial", "spatial", {"feature_map"}),
     ],
 )
-def test_codes_start_as_itq_of_what_the_branches_read(
-    stored: dict[str, np.ndarray], branches: Any, teacher: Any, read: list[str]
+def test_a_batch_holds_what_branches_and_structure_read(
+    stored: dict[str, np.ndarray], branches: Any, teacher: Any, read: set[str]
 ) -> None:
-    built = model(stored, branches=branches, teacher=teacher).eval()
-    parts = [stored[name].reshape(ROWS, -1).astype(np.float32) for name in read]
-    rooted = [np.sign(part) * np.sqrt(np.abs(part)) for part in parts]
-    centred = [part - part.mean(0) for part in rooted]
-    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in centred]
-    joined = np.concatenate(unit, axis=1) / len(unit) ** 0.5
-    joined -= joined.mean(0)
-    axes = np.linalg.svd(joined, full_matrices=False)[2][:8]
-    leading = joined @ axes.T
-    path = built._inputs.float() @ built.encoder.direct.weight.detach().T
-    # the path is a rotation of these axes, in one scale
-    turn = np.linalg.lstsq(leading, path.numpy(), rcond=None)[0]
-    np.testing.assert_allclose(leading @ turn, path, atol=0.02 * float(path.std()))
-    scale = np.square(turn).sum(0).mean()
-    np.testing.assert_allclose(turn.T @ turn / scale, np.eye(8), atol=0.02)
-    # and as near to its signs as ITQ of the baselines is
-    itq = ITQ(8)
-    itq.fit(leading)
-    own = itq.project(leading)
-    wanted, found = (np.square(v / v.std() - np.sign(v)).mean() for v in (own, path.numpy()))
-    assert found < 1.25 * wanted  # from another start; a rotation by chance has twice that and more
-    said = built(batch_of(stored, list(range(ROWS)))).detach().numpy()
-    assert (np.sign(said) == np.sign(path.numpy())).mean() > 0.9  # the branches start small
+    built = UDMSH(branches=branches, teacher=teacher, **TINY)
+    assert set(built.train_rows(TrainFeatures(stored))) == read
 
 
-def test_a_learned_path_stays_and_one_that_never_was_does_not_come(
-    stored: dict[str, np.ndarray],
-) -> None:
+def test_nothing_of_udmsh_is_ours(stored: dict[str, np.ndarray]) -> None:
     built = model(stored)
-    learned = built.encoder.direct.weight.detach() + 1
-    with torch.no_grad():
-        built.encoder.direct.weight.copy_(learned)
-    built.load_teacher(built.fit_teacher(TrainFeatures(stored)))  # a run that goes on
-    assert torch.equal(built.encoder.direct.weight, learned)
-    older, other = model(stored, linear_path=False), model(stored)
-    other.load_state_dict(older.state_dict())  # a checkpoint from before there was one
-    other.load_teacher(other.fit_teacher(TrainFeatures(stored)))
-    batch = batch_of(stored, list(range(ROWS)))
-    torch.testing.assert_close(other.eval()(batch), older.eval()(batch), rtol=0, atol=0)
-    assert not other.encoder.direct.weight.requires_grad
-    assert type(model(stored, structure="cosine").encoder) is DualBranchEncoder
+    assert type(built.encoder) is DualBranchEncoder
+    assert built.near_images(TrainFeatures(stored)) is None
+    ours = {"linear_path", "companions", "use_views", "root", "balance_weight", "structure"}
+    assert not ours & set(built.hparams)
 
 
-def test_a_checkpoint_holds_no_row_of_a_train_image(stored: dict[str, np.ndarray]) -> None:
-    shapes = [tuple(value.shape) for value in model(stored).state_dict().values()]
-    assert (ROWS, ROW) not in shapes
+def test_a_checkpoint_with_a_linear_path_is_refused_in_one_line() -> None:
+    checkpoint = torch.load(V0_2 / "udmsh.ckpt", weights_only=True)
+    state, options = checkpoint["state_dict"], checkpoint["hyper_parameters"]
+    kept = {k: v for k, v in options.items() if k not in UDMSH.former_options and k[0] != "_"}
+    model = UDMSH(**(kept | {"weights": "random"}))
+    model.load_state_dict(state)  # without one it opens
+    state["encoder.direct.weight"] = torch.ones(12, 512)
+    with pytest.raises(InputError, match=r"linear path.*train it anew") as raised:
+        model.load_state_dict(state)
+    assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"teacher": "spatial"}, r"--model\.structure cosine"),
-        ({"root": False}, r"--model\.root"),
-        ({"least_weight": -1.0}, r"--model\.least_weight"),
-        ({"ranking_weight": -1.0}, r"--model\.ranking_weight"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        UDMSH(structure="manifold", bits=8, backbone="resnet10t", weights="random", **options)
+@pytest.mark.parametrize("name", ["least_weight", "ranking_weight"])
+def test_settings_that_cannot_be_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"--model\.{name}"):
+        UDMSH(**TINY, **{name: -1.0})

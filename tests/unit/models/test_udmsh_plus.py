@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import entropy
+from tests.cached import taught
 
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models import UDMSHPlus, manifold_teacher
+from udmsh_pl.models import UDMSHPlus
 from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph, unit_rows
 
 ROWS, DIM, VIEWS = 48, 512, 3
@@ -46,29 +47,48 @@ def model(stored: dict[str, np.ndarray], **options: Any) -> UDMSHPlus:
     return built
 
 
+def state_of(built: UDMSHPlus, stored: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return built.fit_teacher(TrainFeatures(stored))
+
+
+def inputs_of(built: UDMSHPlus, stored: dict[str, np.ndarray]) -> torch.Tensor:
+    """Fused features of the images and their views, [N, 1 + V, dims]."""
+    return state_of(built, stored)["inputs"]
+
+
+def batch_of(
+    built: UDMSHPlus, stored: dict[str, np.ndarray], rows: Any = range(ROWS), epoch: int = 0
+) -> dict[str, torch.Tensor]:
+    return taught(built, TrainFeatures(stored), list(rows), epoch)
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_the_similarity_is_of_three_levels(
     stored: dict[str, np.ndarray], trusted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifold_teacher, "neighbour_trust", lambda *_: 1.0 if trusted else 0.5)
+    monkeypatch.setattr(
+        "udmsh_pl.models.udmsh_plus.neighbour_trust", lambda *_: 1.0 if trusted else 0.5
+    )
     settings = {"neighbours": 5, "rank": 6, "diffusion_time": 4.0, "near_share": 0.6}
     built, plain = model(stored, **settings), model(stored, **settings, view_discount=0.0)
     parts = (torch.from_numpy(stored[name]) for name in ("global_feature", "feature_map"))
     fused = built.encoder.fuse(*parts).half()
-    assert built._inputs.shape == (ROWS, 1 + VIEWS, 16)
-    torch.testing.assert_close(built._inputs[:, 0], fused, atol=2e-3, rtol=2e-3)
-    clean = built._inputs[:, 0].float().numpy()
-    untold = plain._inputs[:, 0].float().numpy()  # what the views say is not in it
+    assert inputs_of(built, stored).shape == (ROWS, 1 + VIEWS, 16)
+    torch.testing.assert_close(inputs_of(built, stored)[:, 0], fused, atol=2e-3, rtol=2e-3)
+    clean = inputs_of(built, stored)[:, 0].float().numpy()
+    untold = inputs_of(plain, stored)[:, 0].float().numpy()  # what the views say is not in it
     graph, unit = neighbour_graph(untold if trusted else clean, 5), unit_rows(clean)
     levels = [diffused_embedding(graph, 6, 4.0), diffused_embedding(graph, 256, 2.0), unit]
     shares = [0.4, 0.3, 0.3]
     expected = sum(share * level @ level.T for share, level in zip(shares, levels, strict=True))
-    similarity = built.similarity(torch.arange(ROWS))
+    similarity = batch_of(built, stored)["similarity"]
     np.testing.assert_allclose(similarity, expected, atol=1e-3)
     same = similarity[torch.arange(ROWS)[:, None] % 4 == torch.arange(ROWS) % 4]
     assert same.mean() > similarity.mean() + 0.3  # the four groups
     cosines = unit @ unit.T - 9 * np.eye(ROWS)
-    assert (built._nearest.numpy() == np.argsort(-cosines, axis=1)[:, :3]).mean() > 0.98
+    assert (
+        state_of(built, stored)["nearest"].numpy() == np.argsort(-cosines, axis=1)[:, :3]
+    ).mean() > 0.98
 
 
 @pytest.mark.parametrize("near_share", [0.0, 0.5])
@@ -76,8 +96,8 @@ def test_cosine_teacher_is_the_cosine_of_the_fused_features(
     stored: dict[str, np.ndarray], near_share: float
 ) -> None:
     built = model(stored, teacher="cosine", near_share=near_share)
-    unit = unit_rows(built._inputs[:, 0].float().numpy())
-    found = built.similarity(torch.arange(ROWS))
+    unit = unit_rows(inputs_of(built, stored)[:, 0].float().numpy())
+    found = batch_of(built, stored)["similarity"]
     np.testing.assert_allclose(found, unit @ unit.T, atol=1e-5)
 
 
@@ -101,12 +121,14 @@ def test_objective_equals_the_double_loop(
         dropout=0.0,
     ).eval()
     rows = torch.tensor([3, 17, 30, 5])
-    fused = built._inputs[rows, 0].float()
+    fused = inputs_of(built, stored)[rows, 0].float()
     path = built.encoder.direct.weight.T
     u = torch.tanh(built.encoder.head(fused) + fused @ path).detach().numpy()
     b = np.where(u >= 0, 1, -1)
     unit = unit_rows(fused.numpy())
-    manifold = (built._targets[rows] @ built._targets[rows].T).numpy()
+    manifold = (
+        state_of(built, stored)["targets"][rows] @ state_of(built, stored)["targets"][rows].T
+    ).numpy()
     wanted = manifold + near_share / 2 * unit @ unit.T
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
     weights = [1.0 if least_weight is None else least_weight + abs(wanted[i, j]) for i, j in pairs]
@@ -114,9 +136,9 @@ def test_objective_equals_the_double_loop(
         ((1 - code_share) * u[i] @ u[j] / 8 + code_share * u[i] @ b[j] / 8 - wanted[i, j]) ** 2
         for i, j in pairs
     ]
-    assert float(built.objective({"index": rows})["pairwise"].detach()) == pytest.approx(
-        np.average(errors, weights=weights), rel=1e-4
-    )
+    assert float(
+        built.objective(batch_of(built, stored, rows))["pairwise"].detach()
+    ) == pytest.approx(np.average(errors, weights=weights), rel=1e-4)
 
 
 def test_near_levels_order_images_of_one_group(stored: dict[str, np.ndarray]) -> None:
@@ -130,9 +152,9 @@ def test_near_levels_order_images_of_one_group(stored: dict[str, np.ndarray]) ->
         optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
         for _ in range(100):
             optimizer.zero_grad()
-            built.objective({"index": torch.arange(ROWS)})["pairwise"].backward()
+            built.objective(batch_of(built, stored))["pairwise"].backward()
             optimizer.step()
-        fused = built._inputs[:, 0].float()
+        fused = inputs_of(built, stored)[:, 0].float()
         signs = torch.tanh(built.eval().encoder.head_logits(fused)).detach().sign()
         unit = torch.nn.functional.normalize(fused, dim=1)
         return signs @ signs.T / 64, unit @ unit.T
@@ -148,26 +170,9 @@ def test_near_levels_order_images_of_one_group(stored: dict[str, np.ndarray]) ->
     assert mixed[same].mean() > mixed[group[:, None] != group].mean() + 0.5
 
 
-@pytest.mark.parametrize(("companions", "kept"), [(0, 12), (1, 6), (2, 4), (3, 3)])
-def test_a_batch_holds_images_with_some_of_their_nearest(
-    stored: dict[str, np.ndarray], companions: int, kept: int
-) -> None:
-    built = model(stored, companions=companions)
-    rows = torch.arange(5, 41, 3)
-    found = built.with_companions(rows)
-    assert found[:kept].tolist() == rows[:kept].tolist()
-    assert len(found) == len(rows)
-    for place, row in enumerate(found[kept:].tolist()):
-        assert row in built._nearest[rows[place % kept]].tolist()
-    torch.manual_seed(1)
-    first = built.with_companions(rows)
-    torch.manual_seed(1)
-    assert built.with_companions(rows).tolist() == first.tolist()
-
-
 def test_codes_start_as_itq_of_the_fused_features(stored: dict[str, np.ndarray]) -> None:
     built = model(stored).eval()
-    fused = built._inputs[:, 0].float()
+    fused = inputs_of(built, stored)[:, 0].float()
     leading = fused[:, :8].numpy()
     logits = built.encoder.head_logits(fused).detach().numpy()
     signs = np.where(logits >= 0, 1.0, -1.0)
@@ -194,7 +199,7 @@ def test_a_learned_path_stays_and_none_is_learned_where_it_is_off(
     built.load_teacher(built.fit_teacher(TrainFeatures(stored)))  # a run that goes on
     assert torch.equal(built.encoder.direct.weight, learned)
     off = model(stored, linear_path=False)
-    off.objective({"index": torch.arange(ROWS)})["pairwise"].backward()
+    off.objective(batch_of(off, stored))["pairwise"].backward()
     assert not off.encoder.direct.weight.any()
     assert off.encoder.direct.weight.grad is None
 
@@ -204,7 +209,7 @@ def test_a_checkpoint_from_before_the_linear_path_has_none(stored: dict[str, np.
     older = {n: v for n, v in built.state_dict().items() if n != "encoder.direct.weight"}
     other = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", hidden=32, dims=16)
     other.load_state_dict(older)
-    fused = built._inputs[:, 0].float()
+    fused = inputs_of(built, stored)[:, 0].float()
     expected = built.eval().encoder.head_logits(fused)
     torch.testing.assert_close(other.eval().encoder.head_logits(fused), expected, rtol=0, atol=0)
 
@@ -216,11 +221,11 @@ def test_views_are_inputs_unless_switched_off(
     built = model(stored, use_views=use_views, dropout=0.0, companions=0).eval()
     rows = torch.tensor([3, 17])
 
-    def step(seed: int) -> float:
-        torch.manual_seed(seed)  # views are drawn from the state that a checkpoint keeps
-        return float(built.objective({"index": rows})["pairwise"].detach())
+    def step(epoch: int) -> float:
+        batch = batch_of(built, stored, rows, epoch)
+        return float(built.objective(batch)["pairwise"].detach())
 
-    seen = [step(seed) for seed in [*range(30), 0]]
+    seen = [step(epoch) for epoch in [*range(30), 0]]
     assert (len(set(seen)) > 1) is (expected > 1)
     assert seen[-1] == seen[0]
 
@@ -230,15 +235,16 @@ def test_two_views_of_an_image_are_told_from_other_images(stored: dict[str, np.n
     rows = torch.tensor([3, 17, 30, 5, 9])
     seen: list[torch.Tensor] = []
     built.encoder.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    terms = built.objective({"index": rows})
+    batch = batch_of(built, stored, rows)
+    terms = built.objective(batch)
     views = seen[0][len(rows) :].reshape(2, 3, 16)  # of the first half of the images
-    inputs = built._inputs[rows[:3]].float()  # [3, 1 + VIEWS, 16]
+    inputs = inputs_of(built, stored)[rows[:3]].float()  # [3, 1 + VIEWS, 16]
     at = (views[:, :, None] == inputs).all(3)  # which of its pictures each is
     assert (at.sum(2) == 1).all()
     assert not (at[0] & at[1]).any()
     u = torch.tanh(built.encoder.head_logits(views.flatten(0, 1))).detach().numpy().astype(float)
     cosines = unit_rows(u) @ unit_rows(u).T / 0.3
-    similarity = built.similarity(rows[:3]).numpy().astype(float)
+    similarity = batch["similarity"][:3, :3].numpy().astype(float)
     losses = []
     for i in range(6):
         own = (i + 3) % 6
@@ -250,7 +256,8 @@ def test_two_views_of_an_image_are_told_from_other_images(stored: dict[str, np.n
         losses.append(np.log(np.exp(cosines[i, own]) + sum_of_others) - cosines[i, own])
     assert float(terms["contrastive"].detach()) == pytest.approx(0.06 * np.mean(losses), rel=1e-4)
     for without in ({"contrastive_weight": 0.0}, {"use_views": False}):
-        assert "contrastive" not in model(stored, **without).objective({"index": rows})
+        other = model(stored, **without)
+        assert "contrastive" not in other.objective(batch_of(other, stored, rows))
 
 
 def test_codes_are_ranked_by_the_cosine_and_an_image_is_not_ranked_against_itself(
@@ -258,8 +265,8 @@ def test_codes_are_ranked_by_the_cosine_and_an_image_is_not_ranked_against_itsel
 ) -> None:
     built = model(stored, dropout=0.0, companions=0, use_views=False).eval()
     rows = torch.tensor([3, 17, 30, 3, 9])  # one of them twice, as companions can be
-    found = float(built.objective({"index": rows})["ranking"].detach())
-    fused = built._inputs[rows, 0].float()
+    found = float(built.objective(batch_of(built, stored, rows))["ranking"].detach())
+    fused = inputs_of(built, stored)[rows, 0].float()
     u = torch.tanh(built.encoder.head_logits(fused)).detach().numpy().astype(float)
     said, wanted = (unit_rows(v) @ unit_rows(v).T for v in (u, fused.numpy()))
     divergences = []
@@ -268,14 +275,14 @@ def test_codes_are_ranked_by_the_cosine_and_an_image_is_not_ranked_against_itsel
         p, q = np.exp(wanted[i, others] / 0.05), np.exp(said[i, others] / 0.2)
         divergences.append(entropy(p, q))
     assert found == pytest.approx(0.1 * np.mean(divergences), rel=1e-4)
-    without = model(stored, ranking_weight=0.0).objective({"index": rows})
-    assert "ranking" not in without
+    without = model(stored, ranking_weight=0.0)
+    assert "ranking" not in without.objective(batch_of(without, stored, rows))
 
 
 def test_without_the_map_and_without_views(stored: dict[str, np.ndarray]) -> None:
     alone = {name: stored[name] for name in ("global_feature", "feature_map")}
     built = model(alone, branches="global")
-    assert built._inputs.shape == (ROWS, 1, 16)
+    assert inputs_of(built, alone).shape == (ROWS, 1, 16)
     batch = {"global_feature": torch.from_numpy(stored["global_feature"][:5]).float()}
     assert built.eval()(batch).shape == (5, 8)
     with pytest.raises(InputError, match="branches global"):
@@ -289,7 +296,7 @@ def test_training_lowers_the_objective_and_a_checkpoint_encodes_alike(
     optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
     losses = []
     for _ in range(40):
-        loss = built.objective({"index": torch.arange(ROWS)})["pairwise"]
+        loss = built.objective(batch_of(built, stored))["pairwise"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -339,8 +346,12 @@ def test_negative_settings_are_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_very_few_images_have_companions_too(stored: dict[str, np.ndarray], count: int) -> None:
-    built = model({name: values[:count] for name, values in stored.items()})
-    assert built._nearest.shape == (count, 3)
-    assert ((built._nearest >= 0) & (built._nearest < count)).all()
-    assert built.with_companions(torch.arange(count)).shape == (count,)
+def test_very_few_images_have_near_images_too(stored: dict[str, np.ndarray], count: int) -> None:
+    few = TrainFeatures({name: values[:count] for name, values in stored.items()})
+    built = UDMSHPlus(bits=8, backbone="resnet10t", weights="random", hidden=32, dims=16)
+    found = built.near_images(few)
+    assert found is not None
+    nearest, shown = found
+    assert nearest.shape == (count, 3)
+    assert ((nearest >= 0) & (nearest < count)).all()
+    assert shown == 3

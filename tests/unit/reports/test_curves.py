@@ -1,15 +1,26 @@
+"""Charts: their values are those of the run, and both renderers draw the same places."""
+
+import re
+
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from udmsh_pl.reports.curves import (
-    map_against_bits_figure,
-    precision_at_figure,
-    precision_recall_figure,
+from udmsh_pl.reports.curves import Chart, Line, Point, measure_charts, precision_recall_chart
+from udmsh_pl.reports.drawing import (
+    COLOURS,
+    KNOWN,
+    MARKERS,
+    SvgAxes,
+    figure_of,
+    marker_path,
     save_print,
-    tie_interval_figure,
+    style_of,
 )
+from udmsh_pl.reports.results import Result
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
+from udmsh_pl.safe.shipped import plans
 
 
 def report(bits, noise, seed=0):
@@ -27,45 +38,95 @@ def reports():
     return {"sharp": report(32, 0.8), "blurred": report(32, 1.6), "noise": report(32, 20.0)}
 
 
+def curves_of(reports):
+    return {name: found.precision_recall_curve() for name, found in reports.items()}
+
+
+def row(method, bits, seed, value):
+    return Result(
+        "toy", "p", "0" * 64, method, "backbone", bits, seed, "map", "all", "expected", "retrieved",
+        value, value - 0.01, value + 0.01, 1.0, 0.1, 1.5, "0",
+    )  # fmt: skip
+
+
 def test_precision_recall_is_drawn_as_reported(reports):
-    curves = {name: found.precision_recall_curve() for name, found in reports.items()}
-    figure = precision_recall_figure(curves, "32 bits")
+    figure = figure_of(precision_recall_chart(curves_of(reports), "32 bits"))
     lines = figure.axes[0].get_lines()
     precision, recall = reports["sharp"].precision_recall_curve()
     assert np.array_equal(lines[0].get_ydata(), precision[recall > 1e-3])
     assert lines[0].get_xdata()[-1] == pytest.approx(1.0)
+    assert figure.axes[0].get_title() == "32 bits"
 
 
 def test_methods_differ_without_colour(reports):
-    lines = precision_at_figure(reports, (1, 10, 100)).axes[0].get_lines()
+    lines = figure_of(precision_recall_chart(curves_of(reports))).axes[0].get_lines()
     assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == len(reports)
 
 
-def test_precision_at_is_drawn_as_reported(reports):
-    line = precision_at_figure(reports, (1, 10, 600)).axes[0].get_lines()[1]
-    assert list(line.get_ydata()) == [reports["blurred"].precision_at(n) for n in (1, 10, 600)]
-
-
 def test_error_bars_are_one_standard_deviation_over_seeds():
-    figure = map_against_bits_figure({"udmsh": {16: [0.5, 0.7], 64: [0.8]}, "cosine": {0: [0.75]}})
+    rows = [row("udmsh", 16, 0, 0.5), row("udmsh", 16, 1, 0.7), row("udmsh", 64, 0, 0.8)]
+    chart = measure_charts([*rows, row("cosine", 0, 0, 0.75)])["mAP@ALL"]
+    figure = figure_of(chart)
     bars = figure.axes[0].containers[0].lines[2][0].get_segments()
     spread = np.std([0.5, 0.7], ddof=1)
     assert bars[0][:, 1] == pytest.approx([0.6 - spread, 0.6 + spread])
     assert bars[1][:, 1] == pytest.approx([0.8, 0.8])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cosine", "udmsh"]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"cosine", "udmsh"}
+    (line,) = [line for line in chart.lines if not line.level]
+    assert line.points[0].note.endswith("0.600 ± 0.141\nties: 0.590 to 0.610")
 
 
-def test_tie_interval_runs_from_worst_to_best():
-    short, long = report(4, 1.0), report(64, 1.0)
-    figure = tie_interval_figure({"udmsh": {4: short, 64: long}}, k=100)
-    bars = figure.axes[0].containers[0].lines[2][0].get_segments()
-    for bar, scored in zip(bars, (short, long), strict=True):
-        assert bar[:, 1] == pytest.approx([scored.map_worst[100], scored.map_best[100]])
+@pytest.mark.parametrize("powers", [(), (16, 32, 64)])
+def test_both_renderers_draw_the_same_places(powers):
+    xs = powers or (0.0, 0.25, 1.0)
+    points = [Point(x, 0.2 + 0.1 * number, "") for number, x in enumerate(xs)]
+    chart = Chart("", "x", "y", [Line("itq", points)], powers)
+    figure, svg = figure_of(chart), SvgAxes(chart)
+    axes = figure.axes[0]
+    drawn = axes.get_lines()[0].get_xydata()
+    assert drawn.tolist() == [[point.x, point.y] for point in points]
+    figure.draw_without_rendering()
+    places = axes.transData.transform(drawn)
+    numbers = re.findall(r"[\d.]+", svg.path(chart.lines[0]))
+    ours = np.array(numbers, float).reshape(-1, 2)
+    for side, sign in ((0, 1), (1, -1)):  # up to a scale, and SVG counts from above
+        shares = (places[:, side] - places[0, side]) / np.ptp(places[:, side])
+        assert sign * (ours[:, side] - ours[0, side]) / np.ptp(ours[:, side]) == pytest.approx(
+            shares, abs=2e-3
+        )
+
+
+def test_every_marker_has_a_shape_of_its_own_around_its_place():
+    shapes = {marker: marker_path(marker, 50, 50) for marker in MARKERS}
+    assert len(set(shapes.values())) == len(MARKERS)
+    for marker in set(MARKERS) - {"o"}:
+        places = np.array(re.findall(r"[\d.]+", shapes[marker]), float).reshape(-1, 2)
+        assert np.abs(places - 50).max() < 4.3
+        assert places.mean(0) == pytest.approx([50, 50], abs=0.1)
+
+
+def test_what_is_most_often_compared_has_a_colour_of_its_own():
+    colours = [style_of(method)["color"] for method in KNOWN[: len(COLOURS)]]
+    assert len(set(colours)) == len(colours) == 12
+    assert {"udmsh", "udmsh-plus", "itq", "lsh", "pcah", "sh"} <= set(KNOWN[: len(COLOURS)])
+
+
+def test_all_methods_differ_without_colour():
+    styles = {(style_of(one)["linestyle"], style_of(one)["marker"]) for one in KNOWN}
+    assert len(styles) == len(KNOWN)
+
+
+def test_methods_of_the_comparison_are_known():
+    named = yaml.safe_load(plans()["compare"].read_text())["reproduce"]["methods"]
+    assert {name for name in named if "(" not in name} <= set(KNOWN)  # but for upper bounds
+
+
+def test_a_foreign_method_has_the_style_of_its_name():
+    assert style_of("mine") == style_of("mine") != style_of("yours")
 
 
 def test_png_and_vector_pdf_are_written(tmp_path, reports):
-    curves = {name: found.precision_recall_curve() for name, found in reports.items()}
-    save_print(precision_recall_figure(curves), tmp_path / "pr.png")
+    save_print(figure_of(precision_recall_chart(curves_of(reports))), tmp_path / "pr.png")
     with Image.open(tmp_path / "pr.png") as image:
         assert image.size == (1560, 1140)
     content = (tmp_path / "pr.pdf").read_bytes()

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 from tests.browser import CHROMIUM, Page, chromium
 
-from udmsh_pl.reports.html import write_html
+from udmsh_pl.reports.curves import measure_charts, precision_recall_charts
+from udmsh_pl.reports.html import page
 from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.significance import leads
@@ -81,7 +82,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     facts = {"versions": {"python": "3.12"}, "command": ["udmsh", "reproduce", HOSTILE]}
     (run.path / "environment.json").write_text(json.dumps(facts))
     plan = Plan([8, 16], [0, 1], [10, None], {"itq": None})
-    write_html(run, plan, rows, [*leads(run, plan), (HOSTILE,) * 6])
+    ahead = [*leads(run, plan), (HOSTILE,) * 6]
+    charts = precision_recall_charts(run, plan).values(), measure_charts(rows).values()
+    text = page(run.path, rows, ahead, *map(list, charts), missing=[Cell(HOSTILE, 64, 7)])
+    (run.path / "report.html").write_text(text, encoding="utf-8")
     return run
 
 
@@ -127,6 +131,7 @@ def test_no_name_becomes_markup(run: RunDirectory) -> None:
     assert HOSTILE in parsed.words  # as text, also with its $
     shown = [found["data-v"] for _, found in parsed.elements if "point" in found.get("class", "")]
     assert any(one.startswith(HOSTILE) for one in shown)
+    assert f"Missing: {HOSTILE}-64-7." in parsed.words
 
 
 def test_values_are_those_of_the_run(run: RunDirectory) -> None:

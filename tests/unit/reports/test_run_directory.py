@@ -1,7 +1,10 @@
-"""A run directory keeps what it was given, whoever else writes, and believes no stale stamp."""
+"""A run directory: cells own what they were given, and no stale or altered one is believed."""
 
+import hashlib
 import json
 import multiprocessing
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.results import Cell, Result, read_results, write_results
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes
 
@@ -66,47 +69,99 @@ def test_other_settings_and_lost_files_make_it_unfinished(tmp_path: Path) -> Non
         assert not run.finished(CELL, STAMP)
         (run.folder(CELL) / name).write_bytes(kept)
     assert run.finished(CELL, STAMP)
-    table = run.results_path.read_text()
-    run.results_path.write_text(table.replace("0.5,", "0.7,"))
+    rows = (run.folder(CELL) / "rows.csv").read_text()
+    (run.folder(CELL) / "rows.csv").write_text(rows.replace("0.5,", "0.7,"))
     assert not run.finished(CELL, STAMP)
-    run.results_path.write_text(table)
-    mark = json.loads((run.folder(CELL) / "done.json").read_text())
-    del mark["kept"]  # as versions before this one left it
-    (run.folder(CELL) / "done.json").write_text(json.dumps(mark))
+    (run.folder(CELL) / "rows.csv").write_text(rows)
     assert run.finished(CELL, STAMP)
-    run.results_path.unlink()
+    (run.folder(CELL) / "rows.csv").unlink()
     assert not run.finished(CELL, STAMP)
+
+
+def test_files_that_did_not_change_are_not_read(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    codes = run.folder(CELL) / "codes.npz"
+    times = codes.stat().st_atime_ns, codes.stat().st_mtime_ns
+    codes.write_bytes(b"!" * codes.stat().st_size)
+    os.utime(codes, ns=times)  # as nobody does by mistake
+    assert run.finished(CELL, STAMP)
+    os.utime(codes, ns=(times[0], times[1] + 1))
+    assert not run.finished(CELL, STAMP)
+
+
+def test_the_table_is_derived_in_the_order_of_the_plan(tmp_path: Path) -> None:
+    run, other = finished(tmp_path), Cell("lsh", 8, 0)
+    run.keep(other, STAMP, [row(other)])
+    run.results_path.write_text("altered")
+    assert run.results() == [row(), row(other)]
+    assert run.write_results([other]) == [row(other), row()]
+    assert read_results(run.results_path) == run.table() == [row(other), row()]
+    run.results_path.unlink()
+    assert run.table() == [row(), row(other)]
 
 
 def test_rows_of_another_split_are_left_out(tmp_path: Path) -> None:
     run = finished(tmp_path)
     other = Cell("lsh", 8, 0)
     run.keep(other, STAMP, [row(other, "b" * 64)])
-    assert run.drop_stale("a" * 64) == {other}
+    (tmp_path / "environment.json").write_text(json.dumps({"split_sha256": "a" * 64}))
     assert run.results() == [row()]
-    assert run.drop_stale("a" * 64) == set()
+    assert run.left_out() == ["lsh-8-0"]
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [("itq,", "itQ,"), ("0.5,", "0.7,"), (",8,0,", ",8,1,"), ("expected", "xpected")],
 )
-def test_rows_that_no_mark_tells_of_are_left_out(tmp_path: Path, old: str, new: str) -> None:
+def test_altered_rows_are_left_out(tmp_path: Path, old: str, new: str) -> None:
     run, other = finished(tmp_path), Cell("lsh", 8, 0)
     run.keep(other, STAMP, [row(other)])
-    table = run.results_path.read_text()
-    run.results_path.write_text(table.replace(old, new, 1))
-    [changed] = {result.cell for result in run.results() if result not in (row(), row(other))}
-    assert run.drop_stale("a" * 64) == {changed}
+    rows = run.folder(CELL) / "rows.csv"
+    rows.write_text(rows.read_text().replace(old, new, 1))
     assert run.results() == [row(other)]
-    assert run.drop_stale("a" * 64) == set()
+    assert run.left_out() == ["itq-8-0"]
 
 
-def test_rows_of_marks_without_checksums_stay(tmp_path: Path) -> None:
+def test_a_folder_under_another_name_is_left_out(tmp_path: Path) -> None:
     run = finished(tmp_path)
-    (run.folder(CELL) / "done.json").write_text(json.dumps(STAMP))  # as versions before 0.2 did
-    assert run.drop_stale("a" * 64) == set()
+    shutil.copytree(run.folder(CELL), run.folder(Cell("itq", 8, 1)))
     assert run.results() == [row()]
+    assert run.left_out() == ["itq-8-1"]
+
+
+def by_0_2(run: RunDirectory, rows: list[Result], checksums: bool = True) -> None:
+    """Leave the cell as 0.2 did: rows in results.csv alone, their digest in the mark."""
+    write_results(run.results_path, rows)
+    mark = json.loads((run.folder(CELL) / "done.json").read_text())
+    kept = mark.pop("kept")
+    del kept["rows.csv"]
+    kept["rows"] = hashlib.sha256(repr([row()]).encode()).hexdigest()
+    text = json.dumps(mark | {"kept": kept} if checksums else mark)
+    (run.folder(CELL) / "done.json").write_text(text)
+    (run.folder(CELL) / "rows.csv").unlink()
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_cells_of_0_2_are_taken_over_once(tmp_path: Path, checksums: bool) -> None:
+    run = finished(tmp_path)
+    by_0_2(run, [row(), row(Cell("stray", 8, 0))], checksums)
+    assert run.table() == read_results(run.results_path)
+    assert not run.finished(CELL, STAMP)
+    run.take_over()
+    assert run.finished(CELL, STAMP)
+    assert run.results() == [row()]
+    assert not run.folder(Cell("stray", 8, 0)).exists()
+    run.results_path.write_text("not read again")
+    run.take_over()
+    assert run.results() == [row()]
+
+
+def test_altered_rows_of_0_2_are_not_taken_over(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    by_0_2(run, [replace(row(), value=0.55)])
+    run.take_over()
+    assert not run.finished(CELL, STAMP)
+    assert run.left_out() == ["itq-8-0"]
 
 
 def _keep_many(path: Path, method: str) -> None:
@@ -114,7 +169,7 @@ def _keep_many(path: Path, method: str) -> None:
     for seed in range(20):
         cell = Cell(method, 8, seed)
         run.keep(cell, STAMP, [replace(row(), method=method, seed=seed)])
-        assert run.drop_stale("a" * 64) == set()  # as another command begins
+        assert cell in {result.cell for result in run.write_results()}
 
 
 def test_two_processes_lose_no_row(tmp_path: Path) -> None:

@@ -79,10 +79,9 @@ def test_a_few_lists_reach_the_wanted_recall(tmp_path: Path) -> None:
     assert more.facts.probes > lists.facts.probes
 
 
-def test_codes_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_come_in_blocks(tmp_path: Path) -> None:
     """What is no array, but has slices, as rows of segments; never more than a block at once."""
     codes = clustered(3000)
-    monkeypatch.setattr("udmsh_pl.retrieval.lists.build.BLOCK", 256)
 
     class Slices:
         asked: list[int] = []  # noqa: RUF012
@@ -95,9 +94,8 @@ def test_codes_come_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             self.asked.append(len(found))
             return found
 
-    with monkeypatch.context() as patched:  # and placed in several runs
-        patched.setattr("udmsh_pl.retrieval.lists.build.AT_ONCE", 500)
-        one = build_lists(tmp_path / "one", Slices(), 64, lists=16)
+    # and placed in several runs
+    one = build_lists(tmp_path / "one", Slices(), 64, lists=16, block=256, at_once=500)
     other = build_lists(tmp_path / "other", codes, 64, lists=16)
     assert max(Slices.asked) <= 256 < BLOCK
     for name in ("centres.npy", "starts.npy", "codes.npy", "rows.npy", "lists.json"):

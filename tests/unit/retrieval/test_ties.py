@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 from tests.unit.retrieval import oracle
 
-from udmsh_pl.retrieval.extremes import extreme_average_precision
 from udmsh_pl.retrieval.ties import (
     Groups,
     expected_average_precision,
+    extreme_average_precision,
     harmonic_difference,
     tied_sum,
 )

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from udmsh_pl import cli
-from udmsh_pl.commands.lightning import with_plan_files
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.citation import citations
-from udmsh_pl.runs.experiment import Experiment
-from udmsh_pl.safe import shipped
+from udmsh_pl.runs.cells import Configuration
+from udmsh_pl.runs.lightning_cli import long_form
 from udmsh_pl.safe.shipped import plan_file, plans
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,15 +21,14 @@ def test_every_yaml_of_the_clone_is_a_plan() -> None:
 
 @pytest.mark.parametrize("name", sorted(plans()))
 def test_every_setting_of_every_plan_is_one_that_its_method_has(name: str) -> None:
-    experiment = Experiment.parse(plan_file(name), [])
-    assert {cell.method for cell in experiment.plan.cells()} == set(experiment.plan.methods)
+    configuration = Configuration.parse(plan_file(name), [])
+    assert {cell.method for cell in configuration.plan.cells()} == set(configuration.plan.methods)
 
 
-def test_a_wheel_holds_them_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_holds_them_inside(tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "only.yaml").touch()
-    monkeypatch.setattr(shipped, "PACKAGE", tmp_path)
-    assert plans() == {"only": tmp_path / "experiments" / "only.yaml"}
+    assert plans(tmp_path) == {"only": tmp_path / "experiments" / "only.yaml"}
 
 
 def test_a_plan_is_a_file_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +51,10 @@ def test_a_plan_is_a_file_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_config_takes_a_name_too() -> None:
     sample = str(plans()["sample"])
-    assert with_plan_files(["fit", "--config", "sample", "--model.bits", "sample"]) == [
+    assert long_form(["fit", "--config", "sample", "--model.bits", "sample"]) == [
         "fit", "--config", sample, "--model.bits", "sample",
     ]  # fmt: skip
-    assert with_plan_files(["fit", "--config=sample"]) == ["fit", f"--config={sample}"]
+    assert long_form(["fit", "--config=sample"]) == ["fit", f"--config={sample}"]
 
 
 def test_help_lists_the_plans(capsys: pytest.CaptureFixture[str]) -> None:

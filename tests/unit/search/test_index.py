@@ -2,18 +2,23 @@
 else.
 """
 
+import argparse
+import io
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from udmsh_pl.commands import index as command
 from udmsh_pl.errors import InputError
-from udmsh_pl.search import ImageIndex, reading
+from udmsh_pl.search import ImageIndex, pictures
+from udmsh_pl.search.segment import FILES, FileFacts
 from udmsh_pl.search.store import MANIFEST
 
 from .conftest import draw
@@ -34,13 +39,13 @@ def snapshot(index: ImageIndex) -> dict[str, tuple[bytes, bytes, bytes]]:
 def encoded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that are decoded from here on."""
     seen: list[str] = []
-    original = reading.decode
+    original = pictures.decode
 
-    def recording(content: bytes, name: str, side: int) -> reading.Picture:
+    def recording(content: bytes, name: str, side: int) -> pictures.Picture:
         seen.append(Path(name).name)
         return original(content, name, side)
 
-    monkeypatch.setattr(reading, "decode", recording)
+    monkeypatch.setattr(pictures, "decode", recording)
     return seen
 
 
@@ -189,10 +194,183 @@ def test_kinds_of_pictures_give_one_code(built: Path) -> None:
     codes = ImageIndex.open(built / "index").encoder.encode(kinds)
     assert codes.names[:3] == [str(path), str(path), "#2"]
     assert len(np.unique(codes.codes, axis=0)) == len(np.unique(codes.features, axis=0)) == 1
-    with pytest.raises(InputError, match=r"#0 is a ndarray \(3, 3\)"):
+    with pytest.raises(InputError, match=r"#0: ndarray float64 \[3, 3\] is no picture"):
         ImageIndex.open(built / "index").encoder.encode([np.zeros((3, 3))])
 
 
 def test_the_modules_that_a_search_loads_know_no_torch() -> None:
     code = "import sys, udmsh_pl.commands.search as s; assert 'torch' not in sys.modules, s"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_cannot_be_reached_is_kept(place: Path) -> None:
+    pictures = place / "pictures"
+    (pictures / "broken.jpg").unlink()
+    opened = ImageIndex.open(place / "index")
+    (pictures / "link.png").symlink_to("01.png")
+    opened.update()
+    (pictures / "link.png").unlink()
+    (pictures / "link.png").symlink_to("../away/01.png")  # its disk is not mounted
+    report = opened.update()
+    assert (report.unreachable, report.deleted, len(opened)) == (1, 0, 13)
+    assert "1 unreachable, kept" in str(report)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+def test_what_is_closed_is_kept(place: Path) -> None:
+    pictures = place / "pictures"
+    opened = ImageIndex.open(place / "index")
+    (pictures / "below").chmod(0)
+    (pictures / "02.png").chmod(0)
+    report = opened.update()
+    (pictures / "below").chmod(0o755)
+    (pictures / "02.png").chmod(0o644)
+    assert (report.unreachable, report.deleted, len(opened)) == (2, 0, 12)
+
+
+def test_a_file_that_fails_to_open_for_a_moment_is_kept(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = ImageIndex.open(place / "index")
+    os.utime(place / "pictures/02.png", ns=(5, 5))
+    original = Path.open
+
+    def closed(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "02.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", closed)
+    report = opened.update()
+    monkeypatch.undo()
+    assert (report.unreachable, report.deleted, len(opened)) == (1, 0, 12)
+    assert opened.update().unchanged == 12
+
+
+def test_most_of_an_index_is_not_dropped_without_a_word(place: Path) -> None:
+    pictures = place / "pictures"
+    opened = ImageIndex.open(place / "index")
+    for path in pictures.glob("0*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"10 of 12 pictures are gone .*--allow-deletions"):
+        opened.update()
+    assert len(ImageIndex.open(place / "index")) == 12
+    assert opened.update(allow_deletions=True).deleted == 10
+    shutil.rmtree(pictures)
+    pictures.mkdir()
+    assert opened.update().deleted == 2  # few are believed
+
+
+def test_a_renamed_folder_is_no_deletion(place: Path, encoded_names: list[str]) -> None:
+    pictures = place / "pictures"
+    (pictures / "2026").mkdir()
+    for path in [*pictures.glob("*.png")]:
+        path.rename(pictures / "2026" / path.name)
+    report = ImageIndex.open(place / "index").update()
+    assert (report.deleted, report.added, report.reused) == (11, 11, 11)
+    assert encoded_names == ["broken.jpg"]
+
+
+def test_names_that_are_swapped_are_noticed(place: Path) -> None:
+    pictures = place / "pictures"
+    for number, name in enumerate(("a.bmp", "b.bmp")):
+        draw(pictures / name, 60 + number)
+        os.utime(pictures / name, ns=(7, 7))
+    opened = ImageIndex.open(place / "index")
+    opened.update()
+    assert (pictures / "a.bmp").stat().st_size == (pictures / "b.bmp").stat().st_size
+    (pictures / "a.bmp").rename(pictures / "c")
+    (pictures / "b.bmp").rename(pictures / "a.bmp")
+    (pictures / "c").rename(pictures / "b.bmp")
+    report = opened.update()
+    assert (report.changed, report.reused, report.unchanged) == (2, 2, 12)
+    assert opened.search(pictures / "a.bmp", k=1)[0].path == pictures / "a.bmp"
+
+
+def test_verify_reads_every_file_and_writes_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "pictures/broken.jpg").unlink()
+    opened = ImageIndex.open(place / "index")
+    before = (place / "index" / MANIFEST).read_bytes()
+    read: list[str] = []
+    original = pictures.read_bytes
+    monkeypatch.setattr(
+        pictures, "read_bytes", lambda path: (read.append(path.name), original(path))[1]
+    )
+    opened.update()
+    assert read == []
+    assert opened.update(verify=True).unchanged == 12
+    assert len(read) == 12
+    assert (place / "index" / MANIFEST).read_bytes() == before
+
+
+def test_no_branch_replaces_the_index_of_another_folder(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    draw(other / "one.png", 70)
+    model, before = place / "index", (place / "index" / MANIFEST).read_bytes()
+
+    def run(*more: str) -> None:
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        command.run(parser.parse_args([str(other), "--out", str(place / "index"), *more]))
+
+    for more in ([], ["--model", str(model)], ["--retrain"], ["--verify"]):
+        with pytest.raises(InputError, match=r"is the index of .*--moved .*--replace"):
+            run(*more)
+    encoder = ImageIndex.open(model).encoder
+    with pytest.raises(InputError, match="--replace"):
+        ImageIndex.build(other, encoder, place / "index")
+    assert (place / "index" / MANIFEST).read_bytes() == before
+    encoder.save(tmp_path / "encoder")
+    run("--model", str(tmp_path / "encoder"), "--replace")
+    assert list(ImageIndex.open(place / "index").rows.names) == ["one.png"]
+
+
+def test_times_that_no_row_can_hold(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        st_size, st_ino = 3, 2**64 + 5
+        st_mtime_ns = st_ctime_ns = 15 * 10**18
+
+    facts = FileFacts.of(Late())  # type: ignore[arg-type]
+    row = np.zeros(1, FILES)
+    for name in FileFacts._fields:
+        row[name] = getattr(facts, name)
+    assert facts.fits(row[0])
+    assert facts.inode == 5
+
+
+def test_one_path_is_one_picture_and_streams_are_searched(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = ImageIndex.open(place / "index")
+    outside = draw(tmp_path / "outside.png", 78)
+    assert opened.add(str(outside)).added == 1
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with outside.open("rb") as stream:
+        kinds = (stream, io.BytesIO(outside.read_bytes()), outside.read_bytes(), "~/outside.png")
+        for kind in kinds:
+            assert opened.search(kind, k=1)[0].path == outside
+    outside.unlink()
+    assert "--allow-deletions" in " ".join(opened.update().lines)
+    assert len(opened) == 13
+    assert opened.update(allow_deletions=True).deleted == 1
+    assert opened.remove(place / "pictures/00.png") == 1
+    for row in (-1, 11):
+        with pytest.raises(InputError, match=f"row is {row}"):
+            opened.similar(row)
+
+
+def test_an_index_of_version_0_2_opens_and_is_updated(tmp_path: Path) -> None:
+    fixture = Path(__file__).parents[2] / "fixtures/v0_2/index"
+    shutil.copytree(fixture, tmp_path / "index")
+    opened = ImageIndex.open(tmp_path / "index")
+    assert len(opened) > 0
+    assert opened.rows.files.dtype == FILES
+    assert not opened.rows.files["inode"].any()
+    name = str(opened.rows.names[0])
+    opened.remove(opened.root / name)
+    again = ImageIndex.open(tmp_path / "index")
+    assert list(again.rows.names) == list(opened.rows.names)
+    assert name not in again.rows.names

@@ -7,8 +7,8 @@ import pytest
 
 from udmsh_pl.cli import main
 from udmsh_pl.errors import InputError
-from udmsh_pl.search import ImageIndex, searcher, store
-from udmsh_pl.search.chained import ChainedRows, chained
+from udmsh_pl.search import ImageIndex, searching, store
+from udmsh_pl.search.concatenated import ConcatenatedArray, concatenated
 
 from .conftest import draw
 
@@ -33,7 +33,7 @@ def test_mapped_rows_are_the_rows_in_memory(
     index.remove([place / "pictures/04.png", place / "pictures/new1.png"])
     monkeypatch.setattr(store, "IN_MEMORY", 0)
     large = ImageIndex.open(place / "index")
-    assert isinstance(large.rows.features, ChainedRows)
+    assert isinstance(large.rows.features, ConcatenatedArray)
     assert list(large.rows.names) == list(index.rows.names)
     assert [large.rows.names[row] for row in range(len(large))] == list(index.rows.names)
     for name in ("files", "codes", "features"):
@@ -71,8 +71,8 @@ def test_damage_of_mapped_files_is_found_by_a_check(place: Path, mapped: None) -
 
 
 def test_chains_of_chains() -> None:
-    first = ChainedRows([np.arange(5), np.arange(10, 13)], [np.array([0, 4]), None])
-    both = chained([first, np.array([7, 8])])
+    first = ConcatenatedArray([np.arange(5), np.arange(10, 13)], [np.array([0, 4]), None])
+    both = concatenated([first, np.array([7, 8])])
     assert np.asarray(both).tolist() == [0, 4, 10, 11, 12, 7, 8]
     assert both[5] == 7
     assert both[[6, 1]].tolist() == [8, 4]
@@ -84,7 +84,7 @@ def test_many_pictures_are_searched_through_lists(
 ) -> None:
     exact = ImageIndex.open(place / "index")
     answers = [found(exact, row) for row in range(12)]
-    monkeypatch.setattr(searcher, "EXACT_BELOW", 5)
+    monkeypatch.setattr(searching, "EXACT_BELOW", 5)
     arguments = ["index", str(place / "pictures"), "--out", str(place / "index"), "--recall"]
     with pytest.raises(SystemExit, match="0"):
         main([*arguments, "0.999"])
@@ -111,7 +111,7 @@ def test_a_reader_goes_on_while_a_writer_replaces_its_files(
     place: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     monkeypatch.setattr(store, "IN_MEMORY", room)
-    monkeypatch.setattr(searcher, "EXACT_BELOW", 5)
+    monkeypatch.setattr(searching, "EXACT_BELOW", 5)
     index = ImageIndex.open(place / "index")
     index.update(recall=0.999)
     reader, answers = ImageIndex.open(place / "index"), found(index, 2)

@@ -17,11 +17,10 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
 from udmsh_pl.retrieval import pack_codes
 from udmsh_pl.search import HashEncoder, ImageIndex, train
-from udmsh_pl.search.learned import read_checkpoint
-from udmsh_pl.search.network import pack_bits, to_int8
-from udmsh_pl.search.package import write_network
+from udmsh_pl.search.checkpoint import read_checkpoint
+from udmsh_pl.search.encoder import Runner, runner_of
+from udmsh_pl.search.graph import pack_bits, read_network, to_int8, write_network
 from udmsh_pl.search.pictures import decode
-from udmsh_pl.search.runners import Runner, runner_of
 
 
 @pytest.mark.parametrize("bits", [1, 7, 8, 12, 64, 100])
@@ -63,19 +62,13 @@ def codes_of(module: HashingModule, pixels: np.ndarray[Any, Any]) -> np.ndarray[
 
 
 @pytest.mark.parametrize("branches", ["dual", "global", "spatial"])
-@pytest.mark.parametrize("linear_path", [True, False])
 def test_a_checkpoint_of_udmsh_gives_its_codes(
-    tmp_path: Path, pixels: np.ndarray[Any, Any], branches: Any, linear_path: bool
+    tmp_path: Path, pixels: np.ndarray[Any, Any], branches: Any
 ) -> None:
     options = {"bits": 12, "hidden": 16, "spatial_hidden": 8, "branches": branches}
-    module = UDMSH(linear_path=linear_path, **options)
-    if linear_path:  # what a training would have put there
-        torch.nn.init.normal_(module.encoder.direct.weight)
-        torch.nn.init.normal_(module.encoder.fusion.axes)
-    options["linear_path"] = linear_path
+    module = UDMSH(**options)
     network, spec = read_checkpoint(save(module, tmp_path / "x.ckpt", **options))
-    named = "LinearPathEncoder" if linear_path else "DualBranchEncoder"
-    assert (spec.method, spec.bits, spec.dims) == (named, 12, 0)
+    assert (spec.method, spec.bits, spec.dims) == ("DualBranchEncoder", 12, 0)
     with torch.no_grad():
         (codes,) = network(torch.from_numpy(pixels))
     np.testing.assert_array_equal(codes.numpy(), codes_of(module, pixels))
@@ -157,9 +150,10 @@ def features(count: int) -> dict[str, Any]:
 @pytest.mark.parametrize("count", [1, 2, 5, 90])
 def test_few_pictures_get_codes_without_training(tmp_path: Path, count: int) -> None:
     found = features(count)
-    spec, head, told = train.learn(found, tmp_path)
+    spec = train.learn(found, tmp_path)
+    head = read_network(tmp_path, spec).head
     assert spec.method == "SignEncoder"
-    assert f"{count} pictures are too few" in told
+    assert f"{count} pictures are too few" in spec.note
     codes, reranks = train.encode_features(head, found)
     assert (codes.shape, reranks.shape) == ((count, 8), (count, 512))
     assert len(np.unique(reranks, axis=0)) == count
@@ -171,21 +165,21 @@ def test_few_pictures_get_codes_without_training(tmp_path: Path, count: int) -> 
 
 
 @pytest.mark.slow
-def test_enough_pictures_are_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "LEAST", 100)
-    monkeypatch.setattr(train, "steps_for", lambda count: 20)
+def test_enough_pictures_are_learned_from(tmp_path: Path) -> None:
     found = features(120)
     state = torch.get_rng_state()
-    spec, head, told = train.learn(found, tmp_path, bits=16)
+    spec = train.learn(found, tmp_path, bits=16, least=100, steps=20)
+    head = read_network(tmp_path, spec).head
     assert torch.equal(torch.get_rng_state(), state)
     assert spec.method == "FusedEncoder"
-    assert "learned from 120 of your pictures" in told
+    assert "learned from 120 of your pictures" in spec.note
     codes, _ = train.encode_features(head, found)
     bits = np.unpackbits(codes, axis=1).astype(int)
     distances = (bits[:, None] != bits[None]).sum(2)
     same = np.arange(120)[:, None] % 5 == np.arange(120) % 5
     assert distances[same].mean() < 0.5 * distances[~same].mean()
-    again, _ = train.encode_features(train.learn(found, tmp_path, bits=16)[1], found)
+    spec = train.learn(found, tmp_path, bits=16, least=100, steps=20)
+    again, _ = train.encode_features(read_network(tmp_path, spec).head, found)
     np.testing.assert_array_equal(codes, again)
 
 

@@ -1,5 +1,6 @@
 """The index on disk: damage is noticed, one writer at a time, nothing is left behind."""
 
+import errno
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from udmsh_pl.search.spec import digest_of
 from udmsh_pl.search.store import (
     LOCK,
     MANIFEST,
+    OWNER,
     SEGMENTS,
     Manifest,
     open_rows,
@@ -226,3 +228,35 @@ def test_kills_at_random_moments(place: Path) -> None:
     opened = ImageIndex.open(index)
     opened.update()
     assert sorted(opened.rows.names) == there
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_share_without_locks_has_one_writer_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    index = place / "index"
+    with writing(index):
+        owner = json.loads((index / OWNER).read_text())
+        assert owner["process"] == os.getpid()
+        with pytest.raises(InputError, match=f"process {os.getpid()}.*delete .*{OWNER}"), \
+                writing(index):  # fmt: skip
+            pass
+    assert not (index / OWNER).exists()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (index / OWNER).write_text(json.dumps(owner | {"process": ended.pid}))
+    with writing(index):  # whoever wrote that has ended
+        pass
+    (index / OWNER).write_text("{")
+    with pytest.raises(InputError, match="owner unknown"), writing(index):
+        pass
+
+
+def test_an_index_is_known_by_its_manifest(place: Path) -> None:
+    (place / "index" / LOCK).unlink()
+    ImageIndex.open(place / "index").update()
+    assert len(ImageIndex.open(place / "index")) == 12

@@ -1,6 +1,6 @@
 """A served collection, and the processes that decode for it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from udmsh_pl.serve.service import Service
 
 TOKEN = "a token of the tests"
 Serve = Callable[..., Client]
+Options = Mapping[str, Any]
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +48,26 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(decoder: Decoder) -> Iterator[Serve]:
-    """Function that serves an index and gives a client; options are those of Access."""
+    """Function that serves an index and gives a client.
+
+    Args:
+        index: the index's folder, checked before each answer
+        service: options of Service
+        server: options of ``server_of``
+        options: of Access
+    """
     with ExitStack() as stack:
 
-        def start(index: Path, buckets: Any = None, **options: Any) -> Client:
+        def start(
+            index: Path,
+            service: Options | None = None,
+            server: Options | None = None,
+            **options: Any,
+        ) -> Client:
             sock = listening("127.0.0.1", 0)
             given = {"host": "127.0.0.1", "port": sock.getsockname()[1]} | options
-            service = Service(Collection(index), decoder)
-            return stack.enter_context(running(service, Access(**given), sock, buckets))
+            answers = Service(Collection(index, check_seconds=0.0), decoder, **(service or {}))
+            return stack.enter_context(running(answers, Access(**given), sock, **(server or {})))
 
         yield start
 
@@ -64,5 +77,5 @@ def client(index: Path, decoder: Decoder) -> Iterator[Client]:
     """Of a server without token that all tests of a file share."""
     sock = listening("127.0.0.1", 0)
     access = Access("127.0.0.1", sock.getsockname()[1])
-    with running(Service(Collection(index), decoder), access, sock) as one:
+    with running(Service(Collection(index, check_seconds=0.0), decoder), access, sock) as one:
         yield one

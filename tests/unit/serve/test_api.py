@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,11 +18,6 @@ from udmsh_pl.search.store import MANIFEST
 from .conftest import Serve
 
 POSITION = {0x0112: 6, 0x010F: "A camera"}  # turned by a quarter
-
-
-@pytest.fixture(autouse=True)
-def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("udmsh_pl.serve.collection.CHECK_SECONDS", 0.0)
 
 
 def test_the_collection_and_its_pictures(client: Client, index: Path) -> None:
@@ -80,6 +76,60 @@ def test_an_upload_finds_its_copies_and_says_how_sure_it_is(client: Client, inde
         assert one["certainty"] == level or abs(one["similarity"] - info[level]) < 1e-3
 
 
+def form(content: bytes, name: str = "x.jpg") -> tuple[bytes, str]:
+    """A body as ``curl -F note=hello -F file=@x.jpg`` sends it, and its media type."""
+    boundary = "------------------------d74496d66958873e"
+    lines = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    )
+    body = lines.encode() + content + f"\r\n--{boundary}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={boundary}"
+
+
+def test_an_upload_by_form_is_the_file_in_it(client: Client, index: Path) -> None:
+    for name in ("03.png", "03 small.jpg"):
+        content = (index.parent / "pictures" / name).read_bytes()
+        plain = client("/search?k=13", "POST", content).json["results"]
+        body, kind = form(content, name)
+        for boundary in (kind, kind.replace("------------------------d74496d66958873e", '"a b"')):
+            given = body.replace(b"------------------------d74496d66958873e", b"a b")
+            sent = body if boundary is kind else given
+            assert (
+                client("/search?k=13", "POST", sent, content_type=boundary).json["results"] == plain
+            )
+    body, kind = form(b"\r\n--no picture\r\n")
+    assert client("/search", "POST", body, content_type=kind).status == 415
+    for sent in (body[:200], b"", body.replace(b"filename", b"filing"), b"--\r\n--"):
+        answer = client("/search", "POST", sent, content_type=kind)
+        assert (answer.status, "curl -F file=@" in answer.json["detail"]) == (400, True)
+    flood = b"--a\r\n\r\n" * 500_000 + body.replace(kind.partition("=")[2].encode(), b"a")
+    start = time.monotonic()
+    answer = client("/search", "POST", flood, content_type="multipart/form-data; boundary=a")
+    assert (answer.status, time.monotonic() - start < 10) == (400, True)
+    for odd in (
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; b=\xff",
+    ):
+        assert client("/search", "POST", body, content_type=odd).status == 400
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+def test_curl_sends_a_form(client: Client, index: Path) -> None:
+    picture = index.parent / "pictures/07.png"
+    command = [
+        "curl",
+        "-sS",
+        "-F",
+        f"file=@{picture}",
+        f"http://127.0.0.1:{client.port}/search?k=1",
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert json.loads(answer)["results"][0]["name"] == "07.png"
+
+
 def test_certainty_is_measured_on_a_typical_picture(client: Client, index: Path) -> None:
     rows = ImageIndex.open(index).rows
     features, bits = rows.features.astype(float), np.unpackbits(rows.codes, axis=1)
@@ -119,7 +169,6 @@ def test_duplicates_and_map(client: Client, index: Path) -> None:
 def test_what_takes_long_is_asked_for_again(
     serve: Serve, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("udmsh_pl.serve.service.WAIT", 0.0)
     calls = []
 
     def slow(self: ImageIndex, radius: int | None) -> list[object]:
@@ -128,7 +177,7 @@ def test_what_takes_long_is_asked_for_again(
         return []
 
     monkeypatch.setattr(ImageIndex, "duplicates", slow)
-    ask = serve(index)
+    ask = serve(index, {"wait": 0.0})
     first = ask("/duplicates")
     assert (first.status, first.headers["retry-after"]) == (202, "1")
     time.sleep(0.4)
@@ -162,11 +211,8 @@ def test_what_is_not_there_is_told(client: Client, path: str, status: int) -> No
     assert answer.json["detail"]
 
 
-def test_a_collection_that_is_too_large_for_a_map(
-    serve: Serve, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("udmsh_pl.serve.service.MOST_AT_ONCE", 12)
-    ask = serve(index)
+def test_a_collection_that_is_too_large_for_a_map(serve: Serve, index: Path) -> None:
+    ask = serve(index, {"most_at_once": 12})
     assert "no map of more than 12 pictures" in ask("/map").json["detail"]
     assert ask("/map").status == ask("/duplicates").status == 422
     assert ask("/similar/3").status == 200
@@ -210,7 +256,7 @@ def test_the_api_is_described_without_anything_from_elsewhere(client: Client) ->
     assert "image/*" in paths["/search"]["post"]["requestBody"]["content"]
     assert "http" not in json.dumps(paths)
     assert client("/docs").status == client("/redoc").status == 404
-    assert b"/static/document.js" in client("/api").body
+    assert b"static/document.js" in client("/api").body
 
 
 def test_a_new_version_is_served_and_ids_of_the_old_one_are_refused(

@@ -3,23 +3,26 @@
 import socket
 import threading
 import time
+from collections import defaultdict
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from tests.serving import Client
 
-from udmsh_pl.serve import connections, server
+from udmsh_pl.serve.server import SECONDS, Connection
 
 from .conftest import Serve
 
 HEAD = "GET /static/app.js HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for phase in connections.SECONDS:
-        monkeypatch.setitem(connections.SECONDS, phase, 0.5)
+class Impatient(Connection):
+    seconds = dict.fromkeys(SECONDS, 0.5)
+
+
+class Hasty(Connection):
+    seconds = {**SECONDS, "head": 2}  # noqa: RUF012
 
 
 def connected(client: Client) -> socket.socket:
@@ -36,8 +39,9 @@ def to_the_end(raw: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("asked_before", [False, True])
-def test_a_head_that_never_ends(client: Client, impatient: None, asked_before: bool) -> None:
+def test_a_head_that_never_ends(serve: Serve, index: Path, asked_before: bool) -> None:
     """Slow loris: a few bytes now and then buy no time, after an answer neither."""
+    client = serve(index, server={"connection": Impatient})
     head = HEAD.format(port=client.port).encode()
     with connected(client) as raw:
         if asked_before:
@@ -52,12 +56,8 @@ def test_a_head_that_never_ends(client: Client, impatient: None, asked_before: b
         assert 0.3 < time.monotonic() - start < 5
 
 
-def test_silence_does_not_keep_others_out(
-    serve: Serve, index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS", 20)
-    monkeypatch.setitem(connections.SECONDS, "head", 2)
-    client = serve(index)
+def test_silence_does_not_keep_others_out(serve: Serve, index: Path) -> None:
+    client = serve(index, server={"connection": Hasty, "connections": 20})
     with ExitStack() as stack:
         silent = [stack.enter_context(connected(client)) for _ in range(25)]
         assert client("/info").status == 503
@@ -66,19 +66,18 @@ def test_silence_does_not_keep_others_out(
             time.sleep(0.1)
 
 
-def test_an_answer_that_nobody_reads(
-    client: Client, impatient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_nobody_reads(serve: Serve, index: Path) -> None:
+    lost: dict[int, threading.Event] = defaultdict(threading.Event)
+
+    class Watched(Impatient):
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            if self.client is not None:
+                lost[self.client[1]].set()
+
+    client = serve(index, server={"connection": Watched})
     head = HEAD.format(port=client.port).encode() + b"\r\n"
     with connected(client) as raw:
-        own, lost = raw.getsockname()[1], threading.Event()
-        end = connections.Connection.connection_lost
-
-        def told(connection: connections.Connection, error: Exception | None) -> None:
-            end(connection, error)
-            if connection.client is not None and connection.client[1] == own:
-                lost.set()
-
-        monkeypatch.setattr(connections.Connection, "connection_lost", told)
+        own = raw.getsockname()[1]
         raw.sendall(900 * head)  # answers of more bytes than the system keeps
-        assert lost.wait(20)
+        assert lost[own].wait(20)

@@ -1,11 +1,14 @@
 """Strangers' pictures: opened as the index opens them, or refused, and the server goes on."""
 
 import io
+import os
+import signal
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,40 +101,54 @@ def test_what_takes_too_long_is_ended_and_its_worker_replaced() -> None:
         assert hasty.query(saved(Image.new("RGB", (9, 9))), 8).height == 9
 
 
+def children() -> set[int]:
+    """Processes that this one has started, by the kernel."""
+    folders = Path(f"/proc/{os.getpid()}/task").iterdir()
+    return {int(one) for folder in folders for one in (folder / "children").read_text().split()}
+
+
 def test_a_worker_that_dies_is_replaced() -> None:
+    before = children()
     with closing(Decoder(workers=1)) as decoder:
-        worker = decoder._idle.get()
-        worker._process.kill()
-        worker._process.join()
-        decoder._idle.put(worker)
+        (worker,) = children() - before
+        os.kill(worker, signal.SIGKILL)
         content = saved(Image.new("RGB", (9, 9)))
         with pytest.raises(Undecodable, match="broke"):
             decoder.query(content, 8)
         assert decoder.query(content, 8).height == 9
+        assert worker not in children()
+    assert children() <= before
 
 
-def test_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("udmsh_pl.serve.decoder.WAITING", 1)
-    content = saved(Image.new("RGB", (9, 9)))
-    with closing(Decoder(workers=1)) as decoder:
-        worker = decoder._idle.get()  # as if it worked
-        waiting = threading.Thread(target=decoder.query, args=(content, 8))
-        waiting.start()
-        threading.Thread(target=lambda: None).start()
-        outcome: list[object] = []
+def test_only_so_many_wait() -> None:
+    slow = saved(Image.new("RGB", (6000, 6000)), "PNG")
+    outcome: list[object] = []
+    with closing(Decoder(workers=1, waiting=1, seconds=100)) as decoder:
 
-        def one_more() -> None:
+        def ask() -> None:
             try:
-                outcome.append(decoder.query(content, 8))
+                outcome.append(decoder.query(slow, 8).width)
             except Busy as error:
                 outcome.append(error)
 
-        others = [threading.Thread(target=one_more) for _ in range(3)]
-        for other in others:
-            other.start()
-        while sum(other.is_alive() for other in others) > 1:
-            pass
-        decoder._idle.put(worker)
-        for thread in (waiting, *others):
-            thread.join(20)
-    assert sorted(isinstance(one, Busy) for one in outcome) == [False, True, True]
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(200)
+    assert sorted(isinstance(one, Busy) for one in outcome) == [False, False, True, True]
+
+
+def test_a_heic_is_named_with_the_extra_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pillow_heif.py").write_text("raise ImportError")  # as if it was not installed
+    monkeypatch.syspath_prepend(tmp_path)
+    with closing(Decoder(workers=1)) as without:
+        for brand in (b"heic", b"mif1"):
+            content = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0heicmif1" + bytes(999)
+            for ask in (without.query, without.show):
+                with pytest.raises(Undecodable, match=r"HEIC .*pip install 'udmsh-pl\[heif\]'"):
+                    ask(content, 32)
+        with pytest.raises(Undecodable, match="none of"):
+            without.show(b"\0\0\0\x18ftypqt  " + bytes(99), 32)

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.browser import CHROMIUM, Page, chromium
 from tests.serving import Client, draw, update
 
-from udmsh_pl.serve.page import page_files
+from udmsh_pl.serve.api import page_files
 
 from .conftest import TOKEN, Serve
 
@@ -211,6 +211,52 @@ def test_keys(browser: Browser) -> None:
     browser.until("document.querySelector('.panel')")
 
 
+def test_a_name_with_a_percent_sign(browser: Browser) -> None:
+    for place in ("#/name/100%", "#/name/100%25", "#/name/%E0%A4%A"):
+        browser.open(place)
+        assert "No picture" in browser.text()
+    assert browser.page.ask("document.getElementById('name').value") == "%E0%A4%A"
+
+
+def test_a_step_back_takes_the_text_of_the_field_back(browser: Browser) -> None:
+    field = "document.getElementById('name').value"
+    browser.open("")
+    browser.key("/")
+    browser.page.send("Input.insertText", text="LAST")
+    browser.until("document.querySelectorAll('main .card').length === 1")
+    browser.page.ask(f"{field} = '03'; document.getElementById('find').requestSubmit()")
+    browser.until("document.querySelectorAll('main .card').length === 2")
+    browser.page.ask("history.back()")
+    browser.until(f"{field} === 'LAST' && document.querySelectorAll('main .card').length === 1")
+    browser.page.ask("history.back()")
+    browser.until(f"{field} === '' && document.querySelectorAll('main .card').length === 13")
+    browser.click(".card a[title='03.png']")
+    browser.until("document.querySelector('.panel')")
+    assert browser.page.ask(field) == ""
+
+
+def test_below_a_root_path_all_addresses_are_relative(
+    page: Page, serve: Serve, index: Path
+) -> None:
+    page.events.clear()
+    client = serve(index, token=TOKEN, root_path="/photos")
+    page.open(f"http://127.0.0.1:{client.port}/photos#token={TOKEN.replace(' ', '%20')}")
+    browser = Browser(page, client)
+    browser.until("document.querySelectorAll('main .card').length === 13")
+    browser.until("[...document.querySelectorAll('main img')].every(one => one.naturalWidth)")
+    for place, shown in (("#/copies", ".group"), ("#/map", "canvas"), ("#/like/4", ".panel")):
+        page.ask(f"location.hash = '{place}'")
+        browser.until(f"document.querySelector('{shown}')")
+    browser.choose(index.parent / "pictures/07.png")
+    browser.until("document.querySelector('.level.same .card a')?.title === '07.png'")
+    page.open(f"{browser.root}photos/api")
+    browser.until("document.querySelectorAll('.path').length > 5")
+    assert f"{browser.root}photos/search?k=5" in page.ask("document.body.innerText")
+    own = (f"{browser.root}photos", f"blob:{browser.root}")
+    assert not [url for url in page.requests() if not url.startswith(own)]
+    assert not page.complaints()
+
+
 @pytest.mark.parametrize("place", ["", "#/like/4", "#/copies", "#/map"])
 def test_any_width_and_the_dark(browser: Browser, place: str) -> None:
     for width, dark in ((360, False), (1200, True)):
@@ -259,10 +305,7 @@ def test_the_token_is_asked_for_and_comes_with_the_address(
     page.events.clear()
 
 
-def test_names_are_text_and_a_new_version_is_shown(
-    page: Page, serve: Serve, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("udmsh_pl.serve.collection.CHECK_SECONDS", 0.0)
+def test_names_are_text_and_a_new_version_is_shown(page: Page, serve: Serve, place: Path) -> None:
     browser = Browser(page, serve(place))
     browser.open("")
     draw(place.parent / "pictures" / HOSTILE.replace("/", ""), 77)
@@ -294,12 +337,12 @@ class Links(HTMLParser):
 def test_the_files_need_nothing_from_elsewhere() -> None:
     page = page_files()
     for name, file in page.items():
-        text = file.content.decode()
+        text = bytes(file.body).decode()
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), name
         if name.endswith(".html"):
-            links = [link for link in Links(text).found if link.startswith("/static/")]
+            links = [link for link in Links(text).found if link.startswith("static/")]
             assert links
-            assert {link.removeprefix("/static/") for link in links} <= page.keys()
+            assert {link.removeprefix("static/") for link in links} <= page.keys()
         if name.endswith(".js"):
             assert not [word for word in FORBIDDEN if word in text], name
             imported = re.findall(r'from "\./([\w.]+)"', text)

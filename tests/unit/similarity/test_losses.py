@@ -9,8 +9,6 @@ from scipy.stats import entropy
 from udmsh_pl.similarity.losses import (
     asymmetric_pairwise_loss,
     best_rotation,
-    bit_balance_loss,
-    decorrelation_loss,
     isometric_loss,
     multilevel_pairwise_loss,
     nt_xent_loss,
@@ -103,14 +101,6 @@ def test_rotation_is_orthogonal_and_each_step_is_procrustes(u: torch.Tensor) -> 
     torch.testing.assert_close(more @ more.T, torch.eye(6, dtype=torch.float64))
     before = float(isometric_loss(u, "rotation", torch.eye(6, dtype=torch.float64)))
     assert float(isometric_loss(u, "rotation", more)) <= before
-
-
-def test_balance_and_decorrelation() -> None:
-    hadamard = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-    assert float(bit_balance_loss(hadamard)) == 0
-    assert float(decorrelation_loss(hadamard)) == 0
-    assert float(bit_balance_loss(torch.ones(4, 3))) == 1
-    assert float(decorrelation_loss(torch.ones(4, 3))) == pytest.approx(1)
 
 
 def test_nt_xent_equals_the_definition() -> None:

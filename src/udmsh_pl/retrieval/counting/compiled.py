@@ -5,6 +5,8 @@ as many items as it would hold 64-bit words, and every processor has a fast popc
 counting is done by ``pairs.py``.
 """
 
+# mypy: allow-untyped-decorators, allow-untyped-defs
+
 from __future__ import annotations
 
 from typing import Any
@@ -15,9 +17,11 @@ from numba.extending import intrinsic
 
 # items whose bins are computed before they are counted: they stay in the first-level cache
 TILE = 2048
+# planes of codes and of labels that a loop takes at a time: pad to a multiple
+CODE_PLANES, LABEL_PLANES = 8, 4
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def popcount(typing_context: Any, word: Any) -> Any:
     """Number of set bits of an unsigned integer, in its own type, by one instruction."""
 
@@ -27,7 +31,7 @@ def popcount(typing_context: Any, word: Any) -> Any:
     return word(word), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def wide_vectors(typing_context: Any) -> Any:
     """Let LLVM use 512-bit vectors in the calling function, which it avoids by default."""
 
@@ -40,7 +44,7 @@ def wide_vectors(typing_context: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def distances(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
+def distances(query, database, row, start, count, out):
     """Hamming distances of query ``row`` to ``count`` items from ``start`` on, into ``out``."""
     wide_vectors()
     end = start + count
@@ -84,7 +88,7 @@ def distances(query, database, row, start, count, out):  # type: ignore[no-untyp
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def shared_labels(query, database, row, start, count, out):  # type: ignore[no-untyped-def]
+def shared_labels(query, database, row, start, count, out):
     """Not zero, into ``out``, where an item from ``start`` on shares a label with query ``row``."""
     wide_vectors()
     end = start + count
@@ -101,7 +105,7 @@ def shared_labels(query, database, row, start, count, out):  # type: ignore[no-u
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):  # type: ignore[no-untyped-def]
+def long_bins(query, database, query_labels, database_labels, row, start, count, near, shared, out):
     """``2 * distance + relevant`` of one query, any number of planes, into ``out``.
 
     ``near`` and ``shared`` are scratch.
@@ -114,7 +118,7 @@ def long_bins(query, database, query_labels, database_labels, row, start, count,
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_each(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
+def count_each(query, database, query_labels, database_labels, first, last, counts):
     """Add the bins ``2 * distance + relevant`` to ``counts``, for codes of 256 bits on.
 
     ``counts`` is int64 [Q, 2 (bits + 1)] or wider.
@@ -143,7 +147,7 @@ def count_each(query, database, query_labels, database_labels, first, last, coun
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def stable_ranks(query, database, query_labels, database_labels, row, items, relevant, ranks):  # type: ignore[no-untyped-def]
+def stable_ranks(query, database, query_labels, database_labels, row, items, relevant, ranks):
     """Ranks of the relevant items, from 1 and ascending, into ``ranks``, ties by database row.
 
     ``items`` and ``relevant``, int64 [bits + 1], are how many are nearer than each distance; both
@@ -167,7 +171,7 @@ def stable_ranks(query, database, query_labels, database_labels, row, items, rel
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_levels(query, database, query_labels, database_labels, first, last, counts):  # type: ignore[no-untyped-def]
+def count_levels(query, database, query_labels, database_labels, first, last, counts):
     """Add to ``counts``, int64 [Q, bits + 1, levels], the items by distance and shared labels.
 
     ``levels`` - 1 shared labels or more are one level.

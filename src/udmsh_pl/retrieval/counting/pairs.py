@@ -1,10 +1,12 @@
 """Two queries share one increment: the pair of their bins is a cell of a joint table.
 
 A histogram's cost is its scattered increments, not the popcounts, so halving the increments is what
-pays. ``blocks.py`` lays the database out for it: within a part all codes have the same parity,
-hence all distances to a query have one parity too, and half the distance is enough to tell them
-apart. That leaves 66 bins a query at 64 bits (33 halves, each relevant or not), and a table of 66 x
-66 16-bit cells stays in the first-level cache beside the items.
+pays. The database is laid out for it (:class:`Blocks`) in blocks of 64 items, plane by plane, even
+codes first: the distance of two codes has the parity of the sum of their set bits, so within a part
+all distances to a query have one parity, and half the distance is enough to tell them apart. That
+leaves 66 bins a query at 64 bits (33 halves, each relevant or not), and a table of 66 x 66 16-bit
+cells stays in the first-level cache beside the items. A plane is one byte of the code or of the
+label mask, of 64 items in a row: a cache line and a vector register.
 
 Two more things keep the processor busy. The cells of 64 items are computed in vectors while those
 of ``LAG`` blocks ago are counted, one by one: the two kinds of work use different units and overlap
@@ -13,22 +15,113 @@ own: a loop so short is not vectorised without a check for overlapping arrays th
 the loop.
 """
 
+# mypy: allow-untyped-decorators, allow-untyped-defs
+
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from udmsh_pl.retrieval.counting.blocks import CODE_PLANES, ITEMS, LABEL_PLANES
-from udmsh_pl.retrieval.counting.compiled import wide_vectors
+from udmsh_pl.retrieval.codes import Bytes, WordArrays, Words, popcounts
+from udmsh_pl.retrieval.counting.compiled import CODE_PLANES, LABEL_PLANES, wide_vectors
 
+ITEMS = 64  # items of a block
 LAG = 4  # blocks from the computing of cells to the counting of them
 RING = 8  # blocks of cells that are kept: a power of two above LAG
 FLUSH = 65_535 // ITEMS  # blocks a table can take before a 16-bit cell might overflow
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Queries and database side by side in one layout.
+
+    ``database`` is uint8 [blocks, planes, 64], ``codes`` uint8 [Q, planes], labels after codes in
+    both. Even codes are blocks ``parts[0]`` to ``parts[1]``, odd ones go on to ``parts[2]``;
+    ``idle`` items of code 0 fill up each part's last block. ``odd`` is 1 for an odd query, int64
+    [Q]. Queries are filled up with an idle one to an even number.
+    """
+
+    database: Bytes
+    parts: npt.NDArray[np.int64]
+    idle: npt.NDArray[np.int64]
+    codes: Bytes
+    odd: npt.NDArray[np.int64]
+    code_planes: int
+
+    @staticmethod
+    def of(words: WordArrays) -> Blocks:
+        """Lay out codes and label masks."""
+        query, database, query_labels, database_labels = words
+        widths = [
+            _used(query, database, CODE_PLANES),
+            _used(query_labels, database_labels, LABEL_PLANES),
+        ]
+        codes = np.zeros((len(query) + len(query) % 2, sum(widths)), dtype=np.uint8)
+        codes[: len(query)] = _joined_bytes(query, query_labels, widths)
+        odd = np.zeros(len(codes), dtype=np.int64)
+        odd[: len(query)] = popcounts(query) & 1
+        parity = popcounts(database) & 1
+        rows = [np.flatnonzero(parity == part) for part in range(2)]
+        halves = [_joined_bytes(database[some], database_labels[some], widths) for some in rows]
+        parts = np.cumsum([0] + [-(-len(half) // ITEMS) for half in halves])
+        blocks = aligned_zeros((int(parts[2]), sum(widths), ITEMS), np.uint8)
+        for part, half in enumerate(halves):
+            full = len(half) // ITEMS
+            target = blocks[parts[part] : parts[part + 1]]
+            target[:full] = (
+                half[: full * ITEMS].reshape(full, ITEMS, sum(widths)).transpose(0, 2, 1)
+            )
+            if full < len(target):
+                target[full, :, : len(half) - full * ITEMS] = half[full * ITEMS :].T
+        idle = np.diff(parts) * ITEMS - [len(half) for half in halves]
+        return Blocks(blocks, parts, idle, codes, odd, widths[0])
+
+
+def aligned_zeros(shape: tuple[int, ...], kind: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Zeros that begin at a cache line: a vector of 64 bytes then never lies across two."""
+    dtype = np.dtype(kind)
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.zeros(size + 64, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _used(first: Words, second: Words, group: int) -> int:
+    """Bytes up to the last that is not zero throughout, at least one, a multiple of ``group``."""
+    whole = np.bitwise_or.reduce(first, axis=0) | np.bitwise_or.reduce(second, axis=0)
+    used = np.flatnonzero(whole.view(np.uint8))
+    return -(-(int(used[-1]) + 1 if len(used) else 1) // group) * group
+
+
+def _joined_bytes(words: Words, labels: Words, widths: list[int]) -> Bytes:
+    """Bytes of codes and of label masks, ``widths`` of them, side by side."""
+    joined = np.zeros((len(words), sum(widths)), dtype=np.uint8)
+    for start, width, source in ((0, widths[0], words), (widths[0], widths[1], labels)):
+        octets = np.ascontiguousarray(source).view(np.uint8)[:, :width]
+        joined[:, start : start + octets.shape[1]] = octets
+    return joined
+
+
+def count_rows(
+    laid: Blocks, bits: int, first: int, last: int, counts: npt.NDArray[np.int64]
+) -> None:
+    """Add queries ``first`` to ``last``, an even number, to ``counts``, int64 [Q, bits + 2, 2].
+
+    For codes below 256 bits.
+    """
+    bins = 2 * (bits // 2 + 1)
+    shapes = ((bins * bins,), (RING, ITEMS), (laid.codes.shape[1], 2, ITEMS))
+    scratch = tuple(map(aligned_zeros, shapes, (np.uint16, np.uint16, np.uint8)))
+    head = (laid.database, laid.parts, laid.idle, laid.codes, laid.odd)
+    count_pairs(*head, laid.code_planes, bins, first, last, counts, scratch)
+
 
 _OCTETS = ir.VectorType(ir.IntType(8), ITEMS)
 _CELLS = ir.VectorType(ir.IntType(16), ITEMS)
@@ -48,7 +141,7 @@ def _octets(builder: Any, data: Any, plane: Any) -> Any:
     return builder.load(builder.bitcast(place, _OCTETS.as_pointer()), align=1)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def compute_cells(
     typing_context: Any,
     database: Any,
@@ -130,7 +223,7 @@ def compute_cells(
     return signature, emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def count_cells(typing_context: Any, table: Any, cells: Any, slot: Any) -> Any:
     """Count row ``slot`` of ``cells`` in ``table``, uint16: 64 increments in a row.
 
@@ -152,7 +245,7 @@ def count_cells(typing_context: Any, table: Any, cells: Any, slot: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_pair(database, first, last, idle, queries, code_planes, bins, table, cells):  # type: ignore[no-untyped-def]
+def count_pair(database, first, last, idle, queries, code_planes, bins, table, cells):
     """Count blocks ``first`` to ``last`` in a joint table, but not the last's ``idle`` items."""
     wide_vectors()
     lag = min(LAG, last - first)
@@ -168,7 +261,7 @@ def count_pair(database, first, last, idle, queries, code_planes, bins, table, c
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def empty_into(table, bins, parities, columns, ours, theirs):  # type: ignore[no-untyped-def]
+def empty_into(table, bins, parities, columns, ours, theirs):
     """Add a joint table's sums over columns and rows to two queries' counts, and zero the table."""
     wide_vectors()
     columns[:] = np.uint32(0)
@@ -186,7 +279,7 @@ def empty_into(table, bins, parities, columns, ours, theirs):  # type: ignore[no
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_pairs(database, parts, idle, codes, odd, code_planes, bins, first, last, counts, scratch):  # type: ignore[no-untyped-def]
+def count_pairs(database, parts, idle, codes, odd, code_planes, bins, first, last, counts, scratch):
     """Add queries ``first`` to ``last``, an even number, to ``counts``, int64 [Q, bits + 2, 2].
 
     Part p of the database is blocks ``parts[p]`` to ``parts[p + 1]``. ``codes``, uint8 [Q, planes],

@@ -6,7 +6,7 @@ export class Problem extends Error {
   constructor(status, detail) { super(detail); this.status = status; }
 }
 
-const told = (name, detail) => document.dispatchEvent(new CustomEvent(name, { detail }));
+const announce = (name, detail) => document.dispatchEvent(new CustomEvent(name, { detail }));
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 async function answerOf(path, options) {
@@ -31,8 +31,8 @@ async function answerOf(path, options) {
       const body = await answer.json();
       if (typeof body.detail === "string") detail = body.detail;
     } catch { /* not ours; the status has to do */ }
-    if (answer.status === 401 && path !== "/login") told("locked");
-    if (answer.status === 409) told("outdated");
+    if (answer.status === 401 && path !== "login") announce("locked");
+    if (answer.status === 409) announce("outdated");
     throw new Problem(answer.status, detail);
   }
 }
@@ -54,10 +54,10 @@ export async function send(path, body, kind, options = {}) {
 }
 
 export async function loadInfo() {
-  state.info = await get("/info");
+  state.info = await get("info");
   return state.info;
 }
 
-export const thumbnail = (id) => address(`/thumbnail/${id}`, { version: state.info.version });
-export const large = (id) => address(`/picture/${id}`, { version: state.info.version });
+export const thumbnail = (id) => address(`thumbnail/${id}`, { version: state.info.version });
+export const large = (id) => address(`picture/${id}`, { version: state.info.version });
 export const versioned = (query = {}) => ({ ...query, version: state.info.version });

@@ -16,10 +16,15 @@ let steps = 0; // from view to view, so that Esc knows whether there is a way ba
 let given = null; // the file that was searched with, for the way back
 
 const [, token] = location.hash.match(/^#token=(.+)$/) ?? [];
-if (token) history.replaceState(null, "", "/");
+if (token) history.replaceState(null, "", location.pathname);
+
+/** Text of an address; a `%` that begins no code, typed by hand, stands for itself. */
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
+}
 
 function views() {
-  const path = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+  const path = decoded(location.hash.replace(/^#\/?/, ""));
   const [, kind, rest] = path.match(/^([a-z]*)\/?(.*)$/s) ?? [];
   if (kind === "like" && /^\d+$/.test(rest)) return ["like", (signal) => like(main, signal, Number(rest))];
   if (kind === "name" && rest) return ["browse", (signal) => browse(main, signal, rest)];
@@ -35,6 +40,7 @@ async function route() {
   const { signal } = leaving;
   const [name, open] = views();
   document.body.dataset.view = name;
+  showName();
   for (const tab of document.querySelectorAll(".tabs a")) {
     if (tab.dataset.view === name) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
@@ -101,9 +107,16 @@ function setUpPictures() {
   });
 }
 
+let typing = 0; // the timer of a name that is still being typed
+
+/** The field holds the name of the view, also after a step back; what is being typed stays. */
+function showName() {
+  const [, name = ""] = decoded(location.hash).match(/^#\/name\/(.*)$/s) ?? [];
+  if (!typing && $("name").value.trim() !== name.trim()) $("name").value = name;
+}
+
 function setUpNames() {
-  let typing = 0;
-  const go = () => { location.hash = $("name").value.trim() ? `#/name/${encodeURIComponent($("name").value.trim())}` : "#/"; };
+  const go = () => { typing = 0; location.hash = $("name").value.trim() ? `#/name/${encodeURIComponent($("name").value.trim())}` : "#/"; };
   $("name").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(go, 200); });
   $("find").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(typing); go(); main.focus(); });
 }
@@ -137,7 +150,7 @@ function setUpToken() {
 
 async function login(text) {
   try {
-    await send("/login", JSON.stringify({ token: text }), "application/json");
+    await send("login", JSON.stringify({ token: text }), "application/json");
     return true;
   } catch (error) {
     $("login-wrong").textContent = error.status === 401 ? "That is not the token." : error.message;
@@ -163,5 +176,5 @@ document.addEventListener("outdated", changed);
 document.addEventListener("failed", (event) => { if (event.detail.name !== "AbortError") failed(event.detail); });
 addEventListener("hashchange", () => { steps += 1; route(); });
 setInterval(() => { if (!document.hidden && state.info) changed(); }, LOOK_AGAIN);
-if (token) await login(decodeURIComponent(token));
+if (token) await login(decoded(token));
 route();

@@ -11,7 +11,7 @@ export async function browse(main, signal, name = "") {
   const known = [];
   const more = make("button", { type: "button", class: "more", hidden: true }, "Show more");
   const page = async () => {
-    const found = await get("/pictures", { name, offset: known.length, limit: AT_ONCE }, { signal });
+    const found = await get("pictures", { name, offset: known.length, limit: AT_ONCE }, { signal });
     known.push(...found.pictures);
     list.append(...found.pictures.map((picture) => card(picture, known)));
     more.hidden = known.length >= found.total || !found.pictures.length;

@@ -16,7 +16,7 @@ export async function copies(main, signal) {
     make("h1", {}, "Looking for copies"), make("p", {}, "Each candidate is compared pixel by pixel. This is done once.")));
   const bits = state.info.bits;
   const chosen = radius ?? Math.floor(bits * 24 / 64);
-  const page = (offset, limit = AT_ONCE) => get("/duplicates", versioned({ radius: radius ?? undefined, offset, limit }), { signal, waiting });
+  const page = (offset, limit = AT_ONCE) => get("duplicates", versioned({ radius: radius ?? undefined, offset, limit }), { signal, waiting });
   let found = await page(0);
   const list = make("div", { class: "groups" }, found.groups.map(group));
   const more = make("button", { type: "button", class: "more", hidden: found.groups.length >= found.total }, "Show more groups");

@@ -5,11 +5,11 @@ import { $, make } from "./dom.js";
 /** Text in which `this` is code. */
 const prose = (text) => text.split("`").map((part, place) => (place % 2 ? make("code", {}, part) : part));
 
-const answer = await fetch("/openapi.json");
+const answer = await fetch("openapi.json");
 if (answer.ok) {
   const api = await answer.json();
   $("about").replaceChildren(...prose(api.info.description));
-  $("example").textContent = `curl --data-binary @picture.jpg ${location.origin}/search?k=5`;
+  $("example").textContent = `curl -F file=@picture.jpg ${new URL("search?k=5", document.baseURI)}`;
   for (const [path, methods] of Object.entries(api.paths)) {
     for (const [method, facts] of Object.entries(methods)) {
       const rows = (facts.parameters ?? []).map((one) => make("tr", {},

@@ -13,8 +13,8 @@ let kept = null; // where the map was left
 export async function map(main, signal, marked) {
   const waiting = () => main.replaceChildren(make("div", { class: "empty working" },
     make("h1", {}, "Drawing the map"), make("p", {}, "Pictures that are alike are put near each other. This is done once.")));
-  const plane = await get("/map", versioned(), { signal, waiting });
-  const sheet = await imageOf(address("/map/tiles", versioned()), signal, waiting);
+  const plane = await get("map", versioned(), { signal, waiting });
+  const sheet = await imageOf(address("map/tiles", versioned()), signal, waiting);
   const canvas = make("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map", "aria-describedby": "map-told",
     "aria-label": `Map of ${plural(plane.places.length, "picture")}; pictures that are alike are near each other` });
   const told = make("p", { class: "told", id: "map-told", role: "status" }, "Drag to move, turn the wheel to zoom, click a picture for others like it.");
@@ -264,7 +264,7 @@ class Plot {
 const names = new Map();
 async function nameOf(row) {
   if (!names.has(row)) {
-    const listing = await get("/pictures", { offset: row, limit: 1 }).catch(() => null);
+    const listing = await get("pictures", { offset: row, limit: 1 }).catch(() => null);
     names.set(row, listing?.pictures[0]?.name ?? "");
   }
   return names.get(row);

@@ -16,7 +16,7 @@ export const last = { results: [], query: null }; // for the map
 let radius = null; // kept from search to search
 
 export async function like(main, signal, id) {
-  const found = await get(`/similar/${id}`, versioned({ k: ASKED }), { signal });
+  const found = await get(`similar/${id}`, versioned({ k: ASKED }), { signal });
   const self = found.results.find((one) => one.id === id);
   const others = found.results.filter((one) => one.id !== id);
   const picture = self ?? { id, name: `picture ${id}`, width: 4, height: 3, size: 0, modified: 0 };
@@ -29,7 +29,7 @@ export async function like(main, signal, id) {
 export async function upload(main, signal, file) {
   const limit = state.info.upload_bytes;
   if (file.size > limit) throw new Error(`${file.name || "The picture"} has ${bytes(file.size)}; at most ${bytes(limit)} are taken.`);
-  const answer = await send(`/search?k=${ASKED}`, file, file.type.startsWith("image/") ? file.type : "application/octet-stream", { signal });
+  const answer = await send(`search?k=${ASKED}`, file, file.type.startsWith("image/") ? file.type : "application/octet-stream", { signal });
   const found = await answer.json();
   const url = URL.createObjectURL(file);
   signal.addEventListener("abort", () => URL.revokeObjectURL(url));

@@ -8,8 +8,9 @@ import pytest
 from tests.unit.retrieval import oracle
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.codes import code_words, label_words
-from udmsh_pl.retrieval.counting import cuda, kernel
+from udmsh_pl.retrieval import gpu
+from udmsh_pl.retrieval.codes import WordArrays, code_words, label_words
+from udmsh_pl.retrieval.counting import kernel
 
 SHAPES = [
     (1, 1),
@@ -26,8 +27,8 @@ SHAPES = [
 ]
 
 
-def words(case) -> tuple[np.ndarray, ...]:
-    return (*map(code_words, case[:2]), *map(label_words, case[2:]))
+def words(case) -> WordArrays:
+    return WordArrays(*map(code_words, case[:2]), *map(label_words, case[2:]))
 
 
 def brute(case, bits: int, levels: int) -> np.ndarray:
@@ -43,13 +44,13 @@ def brute(case, bits: int, levels: int) -> np.ndarray:
 def test_numba_numpy_and_torch_count_what_brute_force_counts(bits, labels, levels, monkeypatch):
     case = oracle.random_case(11, 2100, bits, labels)
     expected = brute(case, bits, levels)
-    assert kernel.compiled is not None
-    assert (kernel.count_grades(*words(case), bits, levels, threads=1) == expected).all()
-    assert (kernel.count_grades(*words(case), bits, levels, threads=3) == expected).all()
-    monkeypatch.setattr(cuda, "ITEMS_AT_ONCE", 512)
-    assert (cuda.count_grades(*words(case), bits, levels, "cpu") == expected).all()
-    monkeypatch.setattr(kernel, "compiled", None)
-    assert (kernel.count_grades(*words(case), bits, levels) == expected).all()
+    assert kernel.compiled_loops("compiled") is not None
+    assert (kernel.count_grades(words(case), bits, levels, threads=1) == expected).all()
+    assert (kernel.count_grades(words(case), bits, levels, threads=3) == expected).all()
+    assert (gpu.count_grades(words(case), bits, levels, "cpu", 512) == expected).all()
+    monkeypatch.setenv("UDMSH_NO_NUMBA", "1")
+    assert kernel.compiled_loops("compiled") is None
+    assert (kernel.count_grades(words(case), bits, levels) == expected).all()
 
 
 @pytest.mark.parametrize("bits", [1, 64, 128])
@@ -58,7 +59,7 @@ def test_a_16_bit_cell_never_overflows(bits):
     case = [np.zeros((n, (bits + 7) // 8), np.uint8) for n in (3, 200_000)] + [
         np.ones((n, 1), bool) for n in (3, 200_000)
     ]
-    items, relevant = kernel.count_distances(*words(case), bits, threads=1)
+    items, relevant = kernel.count_distances(words(case), bits, threads=1)
     assert (items[:, 0] == 200_000).all()
     assert (relevant[:, 0] == 200_000).all()
     assert items.sum() == 600_000
@@ -66,11 +67,11 @@ def test_a_16_bit_cell_never_overflows(bits):
 
 def test_counts_of_shards_add_up():
     case = oracle.random_case(9, 1000, 24, 6)
-    whole = kernel.count_distances(*words(case), 24)
+    whole = kernel.count_distances(words(case), 24)
     parts = []
     for rows in (slice(0, 1), slice(1, 640), slice(640, 1000)):
         parts.append(
-            kernel.count_distances(*words((case[0], case[1][rows], case[2], case[3][rows])), 24)
+            kernel.count_distances(words((case[0], case[1][rows], case[2], case[3][rows])), 24)
         )
     for side in (0, 1):
         assert (sum(part[side] for part in parts) == whole[side]).all()
@@ -79,16 +80,16 @@ def test_counts_of_shards_add_up():
 @pytest.mark.parametrize(("bits", "labels"), [(3, 2), (64, 21), (128, 81), (300, 5)])
 def test_ranks_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
     case = oracle.random_case(7, 1500, bits, labels)
-    counts = kernel.count_distances(*words(case), bits)
+    counts = kernel.count_distances(words(case), bits)
     distance, shared = oracle.hamming(case[0], case[1]), oracle.shared(case[2], case[3]) > 0
-    for compiled in (kernel.compiled, None):
-        monkeypatch.setattr(kernel, "compiled", compiled)
+    for setting in ("0", "1"):
+        monkeypatch.setenv("UDMSH_NO_NUMBA", setting)
         seen: dict[int, np.ndarray] = {}
 
         def keep(row: int, ranks: np.ndarray, seen: dict[int, np.ndarray] = seen) -> None:
             seen[row] = ranks.copy()
 
-        kernel.each_stable_ranking(*words(case), *counts, keep, 2)
+        kernel.each_stable_ranking(words(case), *counts, keep, 2)
         for row in range(7):
             order = np.argsort(distance[row], kind="stable")
             assert (seen[row] == np.flatnonzero(shared[row][order]) + 1).all()
@@ -105,7 +106,7 @@ def test_without_numba_all_numbers_are_equal_to_the_last_bit():
         r = evaluate_codes(*codes, *labels, 20, ks=(100, None))
         found = (r.average_precision, r.id_average_precision, r.graded.ndcg_per_query)
         parts = [per_query[k] for per_query in found for k in r.ks]
-        print(kernel.compiled is not None, np.concatenate(parts).tobytes().hex())
+        print(kernel.compiled_loops("compiled") is not None, np.concatenate(parts).tobytes().hex())
     """
     found = []
     for setting in ("0", "1"):
@@ -124,17 +125,16 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
     case = oracle.random_case(1, 3, 8, 2)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="no GPU here"):
-        kernel.count_distances(*words(case), 8, device="cuda")
+        kernel.count_distances(words(case), 8, device="cuda")
     with pytest.raises(InputError, match="'cpu' or 'cuda'"):
-        kernel.count_distances(*words(case), 8, device="warp drive")
+        kernel.count_distances(words(case), 8, device="warp drive")
 
 
 @pytest.mark.parametrize("k", [1, 700, 3000])
-def test_search_in_torch_is_a_stable_sort_at_any_k(k, monkeypatch):
-    monkeypatch.setattr(cuda, "ITEMS_AT_ONCE", 1024)
+def test_search_in_torch_is_a_stable_sort_at_any_k(k):
     case = oracle.random_case(70, 3000, 12, 2)
     distance = oracle.hamming(case[0], case[1])
     order = np.argsort(distance, axis=1, kind="stable")[:, :k]
-    found = cuda.search(*words(case)[:2], k, "cpu")
+    found = gpu.torch_search(*words(case)[:2], k, "cpu", 1024)
     assert (found[1] == order).all()
     assert (found[0] == np.take_along_axis(distance, order, 1)).all()

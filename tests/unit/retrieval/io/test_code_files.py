@@ -13,9 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.io.code_files import SINGLE, read_arrays
-from udmsh_pl.retrieval.io.external import external_codes, external_labels
-from udmsh_pl.safe.child import run_isolated
+from udmsh_pl.retrieval.io.external import SINGLE, external_codes, external_labels, read_arrays
 
 CODES = np.where(np.random.default_rng(0).random((6, 16)) < 0.5, -1, 1).astype(np.int8)
 
@@ -175,21 +173,6 @@ def test_damaged_sparse_matrices_are_refused_and_harm_nobody(tmp_path, whole, va
     path.write_bytes(content.replace(before, numbers.tobytes(), 1))
     with pytest.raises(InputError, match=r"a\.mat.*(damaged|cannot be read)"):
         read_arrays(path)
-
-
-def test_a_crash_of_the_child_is_one_line(tmp_path):
-    script = tmp_path / "crash.py"
-    script.write_text("import os\ndef work(): os.abort()\n")
-    with pytest.raises(InputError, match=r"its parser crashed \(signal 6\)"):
-        run_isolated(script, [], script, tmp_path)
-
-
-def test_a_child_that_wants_too_much_memory_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("UDMSH_MAX_BYTES", str(2**24))
-    script = tmp_path / "hungry.py"
-    script.write_text("def work(): bytes(2**28)\n")
-    with pytest.raises(InputError, match="set UDMSH_MAX_BYTES higher"):
-        run_isolated(script, [], script, tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pt"])

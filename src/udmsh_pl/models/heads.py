@@ -1,0 +1,412 @@
+"""Encoders: modules that turn a frozen backbone's two features into K logits.
+
+Each has ``logits(global_feature, feature_map=None)``: ``[B, D]`` and ``[B, C, h, w]`` to
+``[B, K]``, whose signs are the code.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.store import sample_rows
+from udmsh_pl.similarity.losses import at_least_float32, best_rotation
+
+Branches = Literal["dual", "global", "spatial"]
+Pooling = Literal["average", "gem", "attention"]
+MAX_BITS = 1024
+ROWS_AT_ONCE = 1024  # rows that a fused feature is computed of at once
+FIT_ROWS = 20_000  # train rows that ITQ and the axes of the fused feature are fitted on
+ITERATIONS = 50  # of ITQ, as in the paper's code
+HEAD_START = 0.1  # share of the usual size of the head's last weights, where codes start as ITQ
+LEAST_SCATTER = 0.3  # share of the mean variance within views, added to every direction's
+EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised search are blurred
+
+
+def check_bits(bits: int) -> None:
+    """Refuse a code length that no encoder has.
+
+    Raises:
+        InputError: ``bits`` is outside 1 to 1024.
+    """
+    if not 1 <= bits <= MAX_BITS:
+        raise InputError(
+            f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}"
+        )
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """``nn.BatchNorm1d`` and ``2d`` that train alike on any number of CPU cores. *Ours*.
+
+    torch's own adds up a batch thread by thread, and the rounding error grows in training to some
+    thousandths of mAP. Takes ``[B, C]`` and ``[B, C, h, w]``.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalise each channel; shape and dtype stay."""
+        rows = values.numel() // values.shape[1]
+        if not self.training or values.device.type != "cpu" or rows < 2:
+            return super().forward(values)
+        over = [dim for dim in range(values.ndim) if dim != 1]
+        shape = [1, -1] + [1] * (values.ndim - 2)
+        wide = at_least_float32(values)
+        mean = wide.mean(over)
+        centred = wide - mean.view(shape)
+        variance = centred.square().mean(over)
+        if self.running_mean is not None and self.running_var is not None:
+            momentum = 0.1 if self.momentum is None else self.momentum
+            unbiased = variance.detach() * (rows / (rows - 1))
+            self.running_mean.lerp_(mean.detach().to(self.running_mean), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var), momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(values.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Allow any number of dimensions from two on."""
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution as a matrix product: as fast on small maps, and unlike a convolution's its
+    gradients are the same on any number of threads.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, width, kernel_size=1)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """``[B, C, h, w] -> [B, width, h, w]``."""
+        positions = feature_map.movedim(1, -1)
+        return nn.functional.linear(positions, self.weight[:, :, 0, 0], self.bias).movedim(-1, 1)
+
+
+class SpatialPool(nn.Module):
+    """A map ``[B, C, h, w]`` becomes ``[B, C]``.
+
+    Args:
+        channels: C
+        kind: ``average``; ``gem``, the generalised mean (Radenovic et al., TPAMI 2019), whose power
+            starts at 3; ``attention``, a learned weighting of the positions
+    """
+
+    def __init__(self, channels: int, kind: Pooling) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "gem":
+            self.power = nn.Parameter(torch.tensor(3.0))
+        elif kind == "attention":
+            self.score = Pointwise(channels, 1)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """``[B, C, h, w] -> [B, C]``."""
+        positions = feature_map.flatten(2)
+        if self.kind == "gem":
+            mean: Tensor = positions.clamp_min(1e-6).pow(self.power).mean(2)
+            return mean.pow(1 / self.power)
+        if self.kind == "attention":
+            scores: Tensor = self.score(feature_map)
+            return (positions * scores.flatten(2).softmax(2)).sum(2)
+        return positions.mean(2)
+
+
+class DualBranchEncoder(nn.Module):
+    """``u = tanh(W [g; s] + b)`` from a backbone's global feature and feature map.
+
+    Source: both branches, learned jointly: *stated* (UDMSH, abstract). Layout (fully connected
+    layers on the global feature; 1x1 "conv6, conv7" on the map, then pooling): *read* from Deep
+    Ordinal Hashing, arXiv 1805.02459. Batch normalisation before the ReLU of each hidden layer:
+    *ours*, ``batch_norm=False`` gives the plain layers.
+
+    Args:
+        global_dim: D, length of the backbone's global feature
+        map_channels: C, channels of the backbone's feature map
+        bits: code length K, 1 to 1024
+        hidden: width of the global branch
+        spatial_hidden: width of the spatial branch
+        branches: ``dual``, or one of the two alone
+        pooling: how the spatial map is pooled
+        batch_norm: normalise each hidden layer over the batch
+
+    Raises:
+        InputError: ``bits`` is outside 1 to 1024.
+    """
+
+    def __init__(
+        self,
+        global_dim: int,
+        map_channels: int,
+        bits: int,
+        hidden: int = 1024,
+        spatial_hidden: int = 256,
+        branches: Branches = "dual",
+        pooling: Pooling = "average",
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        check_bits(bits)
+
+        def activation(width: int) -> list[nn.Module]:
+            return [BatchNorm(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
+
+        self.branches = branches
+        if branches != "spatial":
+            self.global_branch = nn.Sequential(nn.Linear(global_dim, hidden), *activation(hidden))
+        if branches != "global":
+            self.spatial_branch = nn.Sequential(
+                Pointwise(map_channels, spatial_hidden),  # conv6
+                *activation(spatial_hidden),
+                Pointwise(spatial_hidden, spatial_hidden),  # conv7
+                *activation(spatial_hidden),
+                SpatialPool(spatial_hidden, pooling),
+            )
+        widths = {"dual": hidden + spatial_hidden, "global": hidden, "spatial": spatial_hidden}
+        self.hash_layer = nn.Linear(widths[branches], bits)
+
+    def forward(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """``(global [B, D], map [B, C, h, w]) -> u [B, K]`` in (-1, 1)."""
+        return torch.tanh(self.logits(global_feature, feature_map))
+
+    def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """Output before tanh, ``[B, K]``; ``branches="global"`` needs no map."""
+        parts = []
+        if self.branches != "spatial":
+            parts.append(self.global_branch(global_feature))
+        if self.branches != "global":
+            if feature_map is None:
+                raise InputError(
+                    "the spatial branch needs the feature map; use --model.branches global without "
+                    "one"
+                )
+            parts.append(self.spatial_branch(feature_map))
+        logits: Tensor = self.hash_layer(torch.cat(parts, dim=1))
+        return logits
+
+
+class LinearEncoder(nn.Module):
+    """Signs of ``(x - mean) W``: a linear method after it was fitted; nothing in it is trained.
+
+    Args:
+        global_dim: D, length of the backbone's global feature
+        bits: code length K
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    def __init__(self, global_dim: int, bits: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(global_dim))
+        self.register_buffer("directions", torch.zeros(global_dim, bits))
+
+    def filled(self, mean: Tensor, directions: Tensor) -> "LinearEncoder":
+        """Itself, with mean ``[D]`` and directions ``[D, K]``."""
+        self.mean.copy_(mean)
+        self.directions.copy_(directions)
+        return self
+
+    def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """``[B, D] -> [B, K]``."""
+        return (global_feature.to(self.mean.dtype) - self.mean) @ self.directions
+
+
+class FusedFeature(nn.Module):
+    """One vector of a backbone's two features, on principal axes. *Ours*.
+
+    Each part is rooted (x / sqrt|x|), centred and scaled to length 1; both together are centred and
+    projected to principal axes. The root tames channels that burst (as RootSIFT: Arandjelovic &
+    Zisserman, CVPR 2012); the flattened map keeps where in the image something is. What is fitted,
+    on train features alone, are buffers: a checkpoint holds them.
+
+    Args:
+        parts: length of each part: global feature, flattened feature map
+        dims: principal axes kept; those beyond the rank of the train features are zero
+    """
+
+    means: Tensor
+    centre: Tensor
+    axes: Tensor
+    scale: Tensor
+
+    def __init__(self, parts: tuple[int, ...], dims: int = 512) -> None:
+        super().__init__()
+        self.parts, self.dims = parts, dims
+        self.register_buffer("means", torch.zeros(sum(parts)))
+        self.register_buffer("centre", torch.zeros(sum(parts)))
+        self.register_buffer("axes", torch.zeros(sum(parts), dims))
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, parts: Tensor) -> None:
+        """Fit to the train features ``[N, sum(parts)]``, global feature and flattened map side by
+        side.
+        """
+        self.means.copy_(_root(parts).mean(0))
+        fused = self._fuse(parts)
+        self.centre.copy_(fused.mean(0))
+        rank = min(self.dims, *fused.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the search for the axes starts from random ones
+            searched = min(rank + EXTRA, *fused.shape)
+            axes = torch.pca_lowrank(fused - self.centre, q=searched, center=False, niter=2)[2]
+        self.axes.zero_()
+        self.axes[:, :rank] = axes[:, :rank]
+        self.scale.copy_(self._on_axes(fused).std().clamp_min(1e-12))
+
+    def discount_views(self, shown: Tensor, power: float) -> None:
+        """Shorten the directions in which an image differs from its own views, in place.
+
+        A direction whose variance within an image's views is w shrinks by ``w^(power / 2)``; then
+        the axes are the principal ones again. As linear discriminant analysis does with classes
+        (Fisher, 1936), each image being one. *Ours*.
+
+        Args:
+            shown: ``[N, 1 + V, dims]``, fused train images and their views
+            power: 0 changes nothing, 1 makes every direction vary alike within views
+        """
+        rows = torch.from_numpy(sample_rows(len(shown), FIT_ROWS))
+        sample = shown[rows].float()  # [n, 1 + V, dims]
+        apart = (sample - sample.mean(1, keepdim=True)).flatten(0, 1)
+        within, directions = torch.linalg.eigh(apart.T @ apart)
+        within = within / within.mean() + LEAST_SCATTER
+        turn = directions * within.pow(-power / 2) @ directions.T  # [dims, dims]
+        principal = torch.linalg.eigh(torch.cov((sample[:, 0] @ turn).T))[1].flip(1)
+        turn = turn @ principal
+        turn /= (sample[:, 0] @ turn).std().clamp_min(1e-12)
+        self.axes.copy_(self.axes @ turn)
+        for block in torch.split(shown, ROWS_AT_ONCE):
+            block.copy_(block.float() @ turn)
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
+        train features.
+        """
+        return torch.cat([self.project(block) for block in torch.split(parts, ROWS_AT_ONCE)])
+
+    def project(self, parts: Tensor) -> Tensor:
+        """The same in one piece: what a traced graph needs, whose number of rows is open."""
+        return self._on_axes(self._fuse(parts)) / self.scale
+
+    def _fuse(self, parts: Tensor) -> Tensor:
+        split = torch.split(_root(parts) - self.means, list(self.parts), dim=1)
+        return normalize(torch.cat([normalize(part, dim=1) for part in split], dim=1), dim=1)
+
+    def _on_axes(self, fused: Tensor) -> Tensor:
+        centred = fused - self.centre
+        return centred @ self.axes.to(centred.dtype)
+
+
+class FusedEncoder(nn.Module):
+    """``u = tanh(head(fused feature) + W fused feature)`` on a fitted :class:`FusedFeature`.
+
+    W, the linear path, is 0 unless :meth:`start_from_itq` is called: codes that were learned
+    without one stay as they are. *Ours*.
+
+    Args:
+        global_dim: D, length of the backbone's global feature
+        map_dim: length of the flattened feature map; 0 leaves the map out
+        bits: code length K
+        hidden: width of the head
+        dims: principal axes that feed the head
+        dropout: share of hidden units left out in training
+
+    Raises:
+        InputError: ``bits`` is outside 1 to 1024.
+    """
+
+    def __init__(
+        self, global_dim: int, map_dim: int, bits: int, hidden: int, dims: int, dropout: float
+    ) -> None:
+        super().__init__()
+        check_bits(bits)
+        self.with_map = map_dim > 0
+        self.fusion = FusedFeature((global_dim, map_dim) if map_dim else (global_dim,), dims)
+        self.head = nn.Sequential(
+            nn.Linear(dims, hidden),
+            BatchNorm(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, bits),
+        )
+        self.direct = nn.Linear(dims, bits, bias=False)
+        nn.init.zeros_(self.direct.weight)
+
+    def logits(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """``(global [B, D], map [B, C, g, g]) -> [B, K]``, before tanh."""
+        return self.head_logits(self.fuse(global_feature, feature_map))
+
+    def head_logits(self, fused: Tensor) -> Tensor:
+        """The same of fused features ``[B, dims]`` of any dtype."""
+        fused = fused.to(self.direct.weight.dtype)
+        logits: Tensor = self.head(fused) + self.direct(fused)
+        return logits
+
+    def fuse(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """``(global [B, D], map [B, C, g, g]) -> [B, dims]``, at least float32."""
+        with torch.autocast(global_feature.device.type, enabled=False):
+            fused: Tensor = self.fusion(self.parts(global_feature, feature_map))
+        return fused
+
+    def parts(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
+        """Both features side by side, float32 ``[B, D + C g g]``."""
+        if self.with_map and feature_map is None:
+            raise InputError(
+                "the fused feature needs the feature map; use --model.branches global without one"
+            )
+        return side_by_side(global_feature, feature_map if self.with_map else None)
+
+    def load_fusion(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what was fitted, ``fusion.*`` of ``state``, in the precision of the fit."""
+        device = self.direct.weight.device
+        self.fusion.load_state_dict(
+            {
+                name.removeprefix("fusion."): value.clone()
+                for name, value in state.items()
+                if name.startswith("fusion.")
+            },
+            assign=True,
+        )
+        self.fusion.to(device)
+
+    def start_from_itq(self, fused: Tensor) -> None:
+        """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``.
+
+        A path that was learned stays, and one that is not trained stays 0.
+        """
+        path, last = self.direct.weight, self.head[-1]
+        if path.any() or not path.requires_grad or not isinstance(last, nn.Linear):
+            return
+        rows = torch.from_numpy(sample_rows(len(fused), FIT_ROWS))
+        leading = fused[rows, : len(path)].float()  # [n, min(dims, K)]
+        count = leading.shape[1]
+        generator = torch.Generator().manual_seed(0)
+        turn = torch.linalg.qr(torch.randn(count, count, generator=generator))[0]
+        turn = turn @ best_rotation(leading @ turn, ITERATIONS)
+        with torch.no_grad():
+            path[:count, :count] = turn.T / leading.std().clamp_min(1e-12)
+            last.weight.mul_(HEAD_START)
+            last.bias.zero_()
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Leave the path out where a checkpoint is from before there was one."""
+        if f"{prefix}direct.weight" not in state:
+            state[f"{prefix}direct.weight"] = torch.zeros_like(self.direct.weight)
+            self.direct.requires_grad_(False)
+        super()._load_from_state_dict(state, prefix, *others)
+
+
+def side_by_side(global_feature: Tensor, feature_map: Tensor | None) -> Tensor:
+    """``[B, D]`` and ``[B, C, g, g]`` as float32 ``[B, D + C g g]``; the feature alone without a
+    map.
+    """
+    if feature_map is None:
+        return global_feature.float()
+    return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
+
+
+def _root(parts: Tensor) -> Tensor:
+    """Signed square root; a line near 0, where the root's own slope is infinite."""
+    values = parts.float()
+    return values / values.abs().clamp_min(1e-6).sqrt()

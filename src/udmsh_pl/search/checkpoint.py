@@ -1,0 +1,172 @@
+"""Checkpoints of the methods of this package, seen from a search: the network in a file."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from udmsh_pl.backbones.networks import (
+    OFFLINE_BACKBONE,
+    Backbone,
+    BackboneInfo,
+    build_backbone,
+    weights_id,
+)
+from udmsh_pl.baselines.shallow import ShallowEncoder
+from udmsh_pl.errors import InputError
+from udmsh_pl.models import UDMSH
+from udmsh_pl.models.base import HashingModule
+from udmsh_pl.models.heads import DualBranchEncoder, FusedEncoder, LinearEncoder
+from udmsh_pl.safe.untrusted import check_archive
+from udmsh_pl.search.graph import HashHead, PixelEncoder
+from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
+
+
+def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
+    """The network of a checkpoint that ``udmsh fit`` or a Lightning Trainer wrote; nothing in the
+    file is run.
+
+    The class is looked up among the methods of this package. A method without a fused feature has
+    no re-rank feature yet.
+
+    Raises:
+        InputError: no such file, no checkpoint, or of a method that cannot leave Lightning.
+    """
+    checkpoint = _load(path)
+    options, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    module = _module(path, options, state)
+    encoder: Any = module.encoder
+    if isinstance(encoder, ShallowEncoder):
+        encoder = encoder.as_linear()
+    known = FusedEncoder, DualBranchEncoder, LinearEncoder
+    if type(encoder) not in known or (
+        type(module).logits is not HashingModule.logits
+        or type(module).forward not in (HashingModule.forward, UDMSH.forward)
+        or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
+    ):
+        raise InputError(
+            f"{path}: {type(module).__name__} cannot be used outside of training; give a "
+            "checkpoint of UDMSH, UDMSHPlus, ITQ, PCAH or LSH"
+        )
+    backbone = module.network or build_backbone(module.backbone, module.weights)
+    fused = isinstance(encoder, FusedEncoder)
+    dims = min(RERANK_DIMS, encoder.fusion.dims) if fused else 0
+    head = HashHead(encoder.eval(), None, dims)
+    network = PixelEncoder(backbone, module.grid, head).eval()
+    return network, spec_of(network, backbone, module.weights, module.finetune, path.name)
+
+
+def spec_of(
+    network: PixelEncoder, backbone: Backbone, weights: str | None, tuned: bool, note: str
+) -> EncoderSpec:
+    """The specification of a network.
+
+    Args:
+        network: the network
+        backbone: its backbone
+        weights: what its weights were built from
+        tuned: the backbone was fine-tuned, so its weights go with the encoder
+        note: how it came about
+    """
+    info, encoder = backbone.info, network.head.encoder
+    published = info.name == OFFLINE_BACKBONE and weights is None and not tuned
+    return EncoderSpec(
+        method=type(encoder).__name__,
+        arguments=_arguments(encoder) | _sizes(encoder, info),
+        backbone=info.name,
+        weights=weights_id(info.name, weights) if not tuned else "fine-tuned",
+        own_backbone=not published,
+        image_size=info.image_size,
+        mean=info.mean,
+        std=info.std,
+        grid=network.grid,
+        bits=_arguments(encoder)["bits"],
+        dims=network.head.dims,
+        note=note,
+    )
+
+
+def _arguments(encoder: Any) -> dict[str, Any]:
+    """Constructor arguments of an encoder, read from the shapes of its weights."""
+    if isinstance(encoder, FusedEncoder):
+        parts, last = encoder.fusion.parts, encoder.head[-1]
+        found = {"global_dim": parts[0], "map_dim": sum(parts[1:]), "bits": last.out_features}
+        found["dims"] = encoder.fusion.dims
+        if len(encoder.head) > 1:  # a learned head, not a rotation
+            found |= {"hidden": last.in_features, "dropout": encoder.head[3].p}
+        return found
+    if isinstance(encoder, LinearEncoder):
+        return dict(zip(("global_dim", "bits"), encoder.directions.shape, strict=True))
+    found = {"bits": encoder.hash_layer.out_features, "branches": encoder.branches}
+    if encoder.branches != "spatial":
+        linear, follows = encoder.global_branch[0], encoder.global_branch[1]
+        found |= {"global_dim": linear.in_features, "hidden": linear.out_features}
+    if encoder.branches != "global":
+        conv, follows = encoder.spatial_branch[0], encoder.spatial_branch[1]
+        found |= {"map_channels": conv.in_channels, "spatial_hidden": conv.out_channels}
+        found["pooling"] = encoder.spatial_branch[-1].kind
+    found["batch_norm"] = not isinstance(follows, torch.nn.ReLU)
+    return found
+
+
+def _sizes(encoder: Any, info: BackboneInfo) -> dict[str, int]:
+    """Sizes of the backbone that a branch which is not there would not tell."""
+    if isinstance(encoder, FusedEncoder | LinearEncoder):
+        return {}
+    return {"global_dim": info.global_dim, "map_channels": info.map_channels}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give --model a .ckpt or an export's folder")
+    check_archive(path)  # torch would take a flipped bit for a weight
+    try:
+        found = torch.load(path, "cpu", weights_only=True)
+        complete = isinstance(found["hyper_parameters"], dict) and isinstance(
+            found["state_dict"], dict
+        )
+    except Exception as error:  # torch has an error of its own for each kind of damage
+        what = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {what}); "
+            "give one that `udmsh fit` wrote"
+        ) from error
+    if not complete:
+        raise InputError(f"{path}: no checkpoint of a method; give one that `udmsh fit` wrote")
+    return dict(found)
+
+
+def _module(path: Path, options: dict[str, Any], state: dict[str, Any]) -> HashingModule:
+    known = {name: value for name, value in options.items() if not name.startswith("_")}
+    tried = []
+    named = str(options.get("_class_path", "")).rpartition(".")[2]
+    for method in sorted(_methods(), key=lambda method: method.__name__ != named):
+        options = {name: known[name] for name in known if name not in method.former_options}
+        if not set(options) <= set(inspect.signature(method).parameters):
+            continue
+        try:
+            module = method(**options)
+            module.load_state_dict(state)
+        except (RuntimeError, TypeError) as error:
+            tried.append(f"{method.__name__}: {' '.join(str(error).split())[:80]}")
+            continue
+        return module.eval()
+    raise InputError(
+        f"{path}: no method of this package has these options and weights"
+        f"{' (' + tried[0] + ')' if tried else ''}; was it written by another version?"
+    )
+
+
+def _methods() -> list[type[HashingModule]]:
+    """Concrete methods of the package, ours first."""
+    import udmsh_pl.baselines  # noqa: F401  # so that its classes are there
+
+    found: list[type[HashingModule]] = []
+    below = list(HashingModule.__subclasses__())
+    while below:
+        method = below.pop(0)
+        below += method.__subclasses__()
+        if method.__module__.startswith("udmsh_pl.") and not inspect.isabstract(method):
+            found.append(method)
+    return sorted(found, key=lambda method: ".baselines." in method.__module__)

@@ -1,0 +1,67 @@
+"""The body of a request, within limits on bytes and time; of a form, the file in it."""
+
+import asyncio
+from email.message import Message
+from typing import Any
+
+from fastapi import HTTPException, Request
+
+MOST_PARTS = 32  # of a form; the file is looked for in no more
+
+
+async def body_of(request: Request, most: int, seconds: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        HTTPException: 413 for more than ``most`` bytes, 408 for one that takes longer than
+            ``seconds``, 400 for a connection that ended early.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isascii() and announced.isdecimal() and int(announced[:16]) > most:
+        raise _too_large(most)
+    try:
+        return await asyncio.wait_for(_collect(request, most), seconds)
+    except (TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
+        raise HTTPException(408, "the upload takes too long") from None
+
+
+def file_of_form(body: bytes, content_type: str) -> bytes:
+    """The first file of a form that was sent as ``multipart/form-data``; another body as it is.
+
+    Own code, since a form's parser of a library writes large files to the disk, and nothing that is
+    uploaded shall be kept.
+
+    Raises:
+        HTTPException: 400 for a form without a file among its first parts.
+    """
+    header = Message()
+    header["content-type"] = content_type
+    if header.get_content_type() != "multipart/form-data":
+        return body
+    boundary = str(header.get_param("boundary", "")).encode("latin-1", "replace")
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary, MOST_PARTS) if boundary else []
+    for part in parts[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if b"filename" in head.lower():
+            return content
+    raise HTTPException(400, "the form holds no file; send it as `curl -F file=@picture.jpg` does")
+
+
+async def _collect(request: Request, most: int) -> bytes:
+    parts: list[bytes] = []
+    length = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(400, "the upload was cut")
+        parts.append(message.get("body", b""))
+        length += len(parts[-1])
+        if length > most:
+            raise _too_large(most)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _too_large(most: int) -> HTTPException:
+    headers: dict[str, Any] = {"connection": "close"}
+    return HTTPException(413, f"more than {most:,} bytes", headers)
