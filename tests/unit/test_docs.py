@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from udmsh_pl.cli import COMMANDS, LIGHTNING
-from udmsh_pl.commands.lightning import CONFIG
+from udmsh_pl.runs.lightning_cli import CONFIG
 from udmsh_pl.safe.shipped import plan_file
 
 ROOT = Path(__file__).resolve().parents[2]
