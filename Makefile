@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install dev reproduce test test-full test-all test-minimum check lint docs results bench release-check clean
+.PHONY: help install dev reproduce test test-full test-all test-minimum check lint docs results bench published release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ reproduce: install ## train and score every method on the embedded sample, offli
 
 reproduce-%: install ## a benchmark or the comparison: cifar10, nuswide, mirflickr, coco, compare -> runs/
 	$(BIN)/udmsh reproduce experiments/$*.yaml $(ARGS)
+
+published: install ## shallow methods on CIFAR-10 as public code runs them, ours beside theirs (ARGS="--cifar10 DIR")
+	$(BIN)/python scripts/published.py --cifar10 datasets --cache runs/published/gist.npy $(ARGS)
 
 test: dev ## run the tests (under 10 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)

@@ -210,7 +210,7 @@ class _Pictures:
         self.rows, self.path_of, self.files = rows, path_of, np.asarray(rows.files)
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
-        self.details = lru_cache(512)(self._details)
+        self.details = lru_cache(256)(self._details)
         _, which = np.unique(self.files["digest"], axis=0, return_inverse=True)
         contents: dict[int, list[int]] = {}
         for row, content in enumerate(which.ravel().tolist()):

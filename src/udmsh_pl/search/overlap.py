@@ -147,14 +147,22 @@ class _Layers:
         sums[1:, 1:] = np.cumsum(np.cumsum(self.plane.astype(np.float64) ** 2, axis=0), axis=1)
         return sums
 
+    @cached_property
+    def cuts(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """Conjugate spectra of the plane squeezed to each of the sizes, in the corner of an empty
+        square, and the root of the energy of each.
+        """
+        placed = np.zeros((len(self.sizes), self.side, self.side), dtype=np.float32)
+        for number, (height, width) in enumerate(self.sizes):
+            placed[number, :height, :width] = _resized(self.plane, height, width)
+        spectra = np.asarray(np.conj(np.fft.rfft2(placed)), dtype=np.complex64)
+        return spectra, np.sqrt((placed**2).sum((1, 2)))
+
     def best_cut(self, part: "_Layers") -> tuple[float, Box]:
         """How well ``part`` agrees with the best rectangle of this plane, and that rectangle."""
         side, sums = self.side, self.energy
-        placed = np.zeros((len(self.sizes), side, side), dtype=np.float32)
-        for number, (height, width) in enumerate(self.sizes):
-            placed[number, :height, :width] = _resized(part.plane, height, width)
-        products = np.fft.irfft2(self.spectrum * np.conj(np.fft.rfft2(placed)), s=(side, side))
-        lengths = np.sqrt((placed**2).sum((1, 2)))
+        spectra, lengths = part.cuts
+        products = np.fft.irfft2(self.spectrum * spectra, s=(side, side))
         best, box = -1.0, WHOLE
         for (height, width), product, length in zip(self.sizes, products, lengths, strict=True):
             down, right = side - height + 1, side - width + 1

@@ -124,23 +124,26 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout  # a search needs none, and would wait for its import
+    """Hold the lock, which the system releases if the process is killed."""
+    with (path / LOCK).open("ab") as stream:
+        try:
+            import fcntl
 
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"another process is writing {path}; wait until it has ended") from error
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise
-        with _owned(path):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is writing {path}; wait until it has ended"
+            ) from error
+        except (ImportError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
+            with _owned(path):
+                yield
+            return
+        try:
             yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
+        finally:
+            fcntl.flock(stream, fcntl.LOCK_UN)
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def test_groups_name_what_happened(place: Path) -> None:
 
 def proposed(thumbnails: list[bytes]) -> list[tuple[int, int]]:
     signatures = [signature_of(open_thumbnail(one)) for one in thumbnails]
-    return rotation_candidates(np.array(signatures).reshape(len(signatures), -1))
+    return rotation_candidates(np.array(signatures, dtype=np.float32).reshape(-1, 30))
 
 
 def test_rotated_pictures_are_proposed_and_others_are_not() -> None:

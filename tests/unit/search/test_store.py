@@ -166,7 +166,7 @@ def test_a_version_that_a_reader_holds_stays_readable(place: Path) -> None:
     held = ImageIndex.open(place / "index")
     for path in sorted((place / "pictures").glob("*.png"))[:8]:
         path.unlink()
-    ImageIndex.open(place / "index").update()
+    ImageIndex.open(place / "index").update(allow_deletions=True)
     assert len(held) == 12
     assert all(held.thumbnail(row).startswith(b"\xff\xd8") for row in range(12))
 
@@ -210,7 +210,10 @@ def test_a_kill_leaves_the_old_index_or_the_new_one(place: Path, name: str, numb
 def test_kills_at_random_moments(place: Path) -> None:
     generator = random.Random(0)
     index, pictures = place / "index", place / "pictures"
-    code = f"from udmsh_pl.search import ImageIndex; ImageIndex.open({str(index)!r}).update()"
+    code = (
+        "from udmsh_pl.search import ImageIndex; "
+        f"ImageIndex.open({str(index)!r}).update(allow_deletions=True)"
+    )
     killed = 0
     for number in range(30):
         before = sorted(ImageIndex.open(index).rows.names)
@@ -226,7 +229,7 @@ def test_kills_at_random_moments(place: Path) -> None:
         assert found in (before, there)
     assert killed
     opened = ImageIndex.open(index)
-    opened.update()
+    opened.update(allow_deletions=True)
     assert sorted(opened.rows.names) == there
 
 

@@ -1,0 +1,175 @@
+"""Published numbers beside ours, where both are of one protocol.
+
+``experiments/published.csv`` holds the numbers of papers and public code, each with its protocol
+and source. Its last columns say which of our results a number can stand beside.
+"""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from udmsh_pl.errors import InputError
+from udmsh_pl.reports.results import Result
+from udmsh_pl.safe.shipped import shipped
+
+METRIC = "mAP@"
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """A row of ``published.csv``.
+
+    Args:
+        dataset: name of the benchmark, as in ``results.csv``
+        method: as its source calls it
+        backbone: as its source calls it
+        bits: code length
+        k: cut-off of mAP, or ``all``
+        value: the mAP
+        protocol: numbers of queries, database and train images in its source's words
+        source: where the number stands
+        our_protocol: the same protocol in ``results.csv``; empty where there is none
+        our_backbone: the same backbone in ``results.csv``; empty where there is none
+        our_method: the same method in the plans of ``experiments/``; empty where there is none
+        denominator: of AP@k in its source's code; empty where we have not read it
+        ties: order of tied images in its source's code; empty where we have not read it
+    """
+
+    dataset: str
+    method: str
+    backbone: str
+    bits: int
+    k: str
+    value: float
+    protocol: str
+    source: str
+    our_protocol: str
+    our_backbone: str
+    our_method: str
+    denominator: str
+    ties: str
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published number and ours of the same dataset, protocol, backbone, method, bits and k.
+
+    Args:
+        number: the published one
+        value: our expected mAP, a mean over seeds
+        spread: standard deviation over seeds; 0 for one seed
+        seeds: how many
+    """
+
+    number: PublishedNumber
+    value: float
+    spread: float
+    seeds: int
+
+    @property
+    def difference(self) -> float:
+        """Ours less theirs."""
+        return self.value - self.number.value
+
+
+def read_published(path: Path | None = None) -> list[PublishedNumber]:
+    """Read the published numbers.
+
+    Args:
+        path: a file in the format of ``experiments/published.csv``; None for that file itself
+
+    Raises:
+        InputError: the file is absent, or a line has other columns or a number that is none.
+    """
+    path = path or shipped("experiments") / "published.csv"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the path of a published.csv")
+    numbers = []
+    with path.open(encoding="utf-8", newline="") as stream:
+        lines = csv.DictReader(stream)
+        for line in lines:
+            try:
+                if None in line or None in line.values():
+                    raise ValueError("a line of another length than the first")
+                metric = line.pop("metric")
+                if not metric.startswith(METRIC):
+                    raise ValueError(f"metric is {metric!r}, not {METRIC}k")
+                numbers.append(
+                    PublishedNumber(
+                        bits=int(line.pop("bits")),
+                        k=metric.removeprefix(METRIC),
+                        value=float(line.pop("value")),
+                        **line,
+                    )
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{path}:{lines.line_num}: {error}; give the columns and numbers of "
+                    "experiments/published.csv"
+                ) from error
+    return numbers
+
+
+def published_rows(
+    results: Iterable[Result], published: Iterable[PublishedNumber] | None = None
+) -> list[PublishedRow]:
+    """Put published numbers beside our results.
+
+    A published number counts where dataset, protocol, backbone, method, code length and k agree
+    with ours, and the denominator of AP@k too where it is known. A method of a plan agrees by the
+    name that it has in ``experiments/*.yaml`` (``bihalf``). Our value is the expected mAP over
+    orders of tied images, since published code leaves their order to an unstable sort.
+
+    Args:
+        results: rows of ``results.csv``; measures other than the expected mAP are passed over
+        published: what to put beside them; None for ``experiments/published.csv``
+
+    Returns:
+        A row for each published number that ours can stand beside, in the order of the file.
+
+    Example:
+        >>> published_rows([])
+        []
+    """
+    ours: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for row in results:
+        if row.metric == "map" and row.ties == "expected":
+            key = (row.dataset, row.protocol, row.backbone, row.method, row.bits, row.k)
+            for denominator in (row.denominator, ""):  # of some published numbers it is not known
+                ours[(*key, denominator)].append(row.value)
+    rows = []
+    for number in read_published() if published is None else published:
+        values = ours.get(
+            (
+                number.dataset,
+                number.our_protocol,
+                number.our_backbone,
+                number.our_method,
+                number.bits,
+                number.k,
+                number.denominator,
+            )
+        )
+        if values:
+            spread = stdev(values) if len(values) > 1 else 0.0
+            rows.append(PublishedRow(number, mean(values), spread, len(values)))
+    return rows
+
+
+def markdown_table(rows: Iterable[PublishedRow]) -> str:
+    """Published numbers beside ours as a Markdown table, or an empty text where there are none."""
+    lines = [
+        f"| {row.number.dataset} | {row.number.method} | {row.number.bits} | {row.number.k} "
+        f"| {row.number.value:.4f} | {row.value:.4f} ± {row.spread:.4f} ({row.seeds}) "
+        f"| {row.difference:+.4f} | {row.number.source} |"
+        for row in rows
+    ]
+    if not lines:
+        return ""
+    head = (
+        "| dataset | method | bits | k | published | ours ± spread (seeds) | difference | source |"
+    )
+    return "\n".join([head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |", *lines])
