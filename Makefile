@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install dev reproduce published test test-full test-all test-minimum check lint docs bench release-check clean
+.PHONY: help install dev reproduce test test-full test-all test-minimum check lint docs results bench published release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ $(VENV)/docs: $(VENV)/installed
 
 docs: $(VENV)/docs ## the site -> build/site/index.html, strictly and without network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+results: install ## write the tables of the pages anew from results/*.csv (scripts/collect_results.py fills them)
+	$(BIN)/python -m scripts.render_results $(ARGS)
 
 bench: install ## time and memory beside others, minutes a script -> benchmarks/results/; other scripts: pictures or hours
 	for name in encoding evaluation processes scaling training; do $(BIN)/python benchmarks/$$name.py || exit 1; done
