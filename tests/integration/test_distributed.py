@@ -17,7 +17,7 @@ def ddp(processes: int) -> tuple[object, ...]:
 
 
 UDMSH = (
-    "--model.confidence", "true", "--model.balance_weight", 0.1, "--model.batch_norm", "true",
+    "--model.confidence", "true", "--model.batch_norm", "true",
     "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
 )  # fmt: skip
 ROTATION = (*UDMSH, "--model.isometry", "rotation")

@@ -63,8 +63,7 @@ def test_the_codes_of_predict_are_the_codes_that_test_scored(
 
 
 def test_a_checkpoint_holds_everything_fitted(colours: Path, udmsh: Run, tmp_path: Path) -> None:
-    cosine = ("--model.structure", "cosine")  # the manifold's rows come centred
-    assert udmsh("fit", "--config", colours / "config.yaml", *cosine, *CSV, "fit") == 0
+    assert udmsh("fit", "--config", colours / "config.yaml", *CSV, "fit") == 0
     state = torch.load(checkpoint(tmp_path / "fit"), weights_only=True)["state_dict"]
     assert {"structure.mean", "structure.thresholds", "rotation"} <= set(state)
     assert state["structure.mean"].abs().sum() > 0
@@ -165,8 +164,7 @@ def test_a_checkpoint_of_0_1_0_works_under_its_old_names(
     torch.save(written, tmp_path / "old.ckpt")
     predict = ("predict", "--config", colours / "config.yaml", "--trainer.default_root_dir")
     assert udmsh(*predict, "new", "--ckpt_path", new) == 0
-    with pytest.warns(FutureWarning, match="backbone_learning_rate"):
-        assert udmsh(*predict, "old", "--ckpt_path", tmp_path / "old.ckpt") == 0
+    assert udmsh(*predict, "old", "--ckpt_path", tmp_path / "old.ckpt") == 0
     assert_same_arrays(Path("new/codes.npz"), Path("old/codes.npz"))
 
 

@@ -116,7 +116,8 @@ class Shallow(HashingModule):
         super().__init__(bits=bits, backbone=backbone, weights=weights, grid=grid)
         own: dict[str, Any] = {"bits": bits, "method": method, "seed": seed, "backbone": backbone}
         own |= {"weights": weights, "finetune": finetune, "grid": grid}
-        self.hparams.clear()  # a checkpoint names options that mean something
+        own |= {name: value for name, value in self.hparams.items() if name.startswith("_")}
+        self.hparams.clear()  # a checkpoint names options that mean something, and Lightning's own
         self.save_hyperparameters(own)
 
     def build_encoder(self) -> ShallowEncoder:
