@@ -17,8 +17,7 @@ def ddp(processes: int) -> tuple[object, ...]:
 
 
 UDMSH = (
-    "--model.confidence", "true", "--model.batch_norm", "true",
-    "--model.decorrelation_weight", 0.1, "--model.warmup_steps", 2,
+    "--model.confidence", "true", "--model.batch_norm", "true", "--model.warmup_steps", 2,
 )  # fmt: skip
 ROTATION = (*UDMSH, "--model.isometry", "rotation")
 PLUS = ("--model", "udmsh_pl.models.UDMSHPlus", "--model.dims", 16)  # with dropout
