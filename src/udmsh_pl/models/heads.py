@@ -74,8 +74,8 @@ class Pointwise(nn.Conv2d):
     """A 1x1 convolution as a matrix product: as fast on small maps, and unlike a convolution's its
     gradients are the same on any number of threads.
 
-    Positions are copied side by side first: on strided ones torch's product takes three times as
-    long, and so does its gradient.
+    Positions are copied side by side first: strided ones torch multiplies image by image where
+    nothing needs a gradient, which takes three times as long.
     """
 
     def __init__(self, channels: int, width: int) -> None:
