@@ -43,8 +43,8 @@ def main(args: Sequence[str] | None = None) -> None:
     # Lightning and jsonargparse against newer versions of each other; nothing a user can mend
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")
-    # read when torch is imported: threads sleep between their small tasks instead of spinning, which
-    # on shared cores more than doubles a step's processor time
+    # torch reads it when it is imported: threads sleep between their small tasks instead of
+    # spinning, which on shared cores more than doubles the processor time of a step
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _escape_output()
     try:
