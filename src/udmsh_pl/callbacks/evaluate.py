@@ -14,6 +14,7 @@ from udmsh_pl.models import HashingModule
 from udmsh_pl.retrieval.evaluation import Engine, Evaluation, RetrievalReport
 from udmsh_pl.retrieval.measures import MEASURES, MeasureFunction, named_measure
 from udmsh_pl.retrieval.torchmetric import KINDS, HammingRetrieval, Rows
+from udmsh_pl.safe.profile import clock
 
 
 class Retrieval(NamedTuple):
@@ -192,7 +193,8 @@ class EvaluateRetrieval(Callback):
     def _score(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._metric is None:
             return
-        found = score_rows(trainer, stage, self._metric, self.evaluation, self._started)
+        with clock("evaluation"):
+            found = score_rows(trainer, stage, self._metric, self.evaluation, self._started)
         self._metric = None
         values = {} if found is None else values_of(stage, found.report, self.measures)
         for name, value in trainer.strategy.broadcast(values).items():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.walk import SKIPPED, skipped_line, write_skipped
+from udmsh_pl.safe.profile import FILE as PROFILE
+from udmsh_pl.safe.profile import write_profile
 from udmsh_pl.search.build import Elsewhere, build_index
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.index import ImageIndex, check_root
@@ -53,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read every file again, also those that seem unchanged",
     )
+    profile = f"print where the time went, and write it to {PROFILE} in the index's folder"
+    parser.add_argument("--profile", action="store_true", help=profile)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL, parts)
     write_skipped(report.skipped | dict(report.broken), out)
     _print_report(report, ImageIndex.open(out), time.perf_counter() - start)
+    if arguments.profile:
+        print(f"\n{write_profile(out)}")
     return 0
 
 

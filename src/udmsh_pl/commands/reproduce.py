@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from udmsh_pl.safe.profile import FILE, clock, write_profile
 from udmsh_pl.safe.shipped import plan_file, plans
 
 TAKES_OVERRIDES = True
@@ -18,26 +19,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="workers that share the cells")
     where = "cells as tasks of a Ray cluster: auto for the one of this machine, or HOST:PORT"
     parser.add_argument("--ray", metavar="ADDRESS", help=where)
+    profile = f"print where the time went, and write it to {FILE} in the run directory"
+    parser.add_argument("--profile", action="store_true", help=profile)
     parser.add_argument("--verbose", action="store_true", help="show what Lightning says, too")
     parser.add_argument("--out", type=Path, help="run directory (default: runs/<name of the yaml>)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the plan; gives the exit status: 1 where a cell is missing."""
-    from udmsh_pl.errors import InputError
-    from udmsh_pl.runs.cells import Configuration
-    from udmsh_pl.runs.reproduce import Options, reproduce
+    with clock("imports"):
+        from udmsh_pl.errors import InputError
+        from udmsh_pl.runs.cells import Configuration
+        from udmsh_pl.runs.reproduce import Options, reproduce
 
     if args.jobs < 1:
         raise InputError(f"--jobs is {args.jobs}; give the number of workers, at least 1")
     if args.ray and args.jobs > 1:
         raise InputError("--jobs and --ray are two ways to share the cells; give one of them")
     source = plan_file(args.plan)
-    configuration = Configuration.parse(source, args.overrides)
+    with clock("parsing"):
+        configuration = Configuration.parse(source, args.overrides)
     plan = configuration.plan.narrowed(str(source), args.bits, args.seeds, args.methods)
     out = args.out or Path("runs") / source.stem
     command = ["reproduce", *args.arguments]
     if args.ray and configuration.ranks() > 1:
         raise InputError("--ray trains each cell on one device; leave out --trainer.devices")
+    if args.profile and (args.jobs > 1 or args.ray or configuration.ranks() > 1):
+        raise InputError(
+            "--profile is of one process; leave out --jobs, --ray and --trainer.devices"
+        )
     options = Options(out, command, args.jobs, args.ray, verbose=args.verbose)
-    return reproduce(configuration, plan, options)
+    status = reproduce(configuration, plan, options)
+    if args.profile:
+        print(f"\n{write_profile(out)}")
+    return status

@@ -14,6 +14,7 @@ from udmsh_pl.images.ahead import ahead, batched, in_order
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import Transform
 from udmsh_pl.images.usable import load_or_blank
+from udmsh_pl.safe.profile import clock, wait_for
 
 CORES = "UDMSH_CORES"  # in the environment: how many are for this one of several workers
 
@@ -28,8 +29,10 @@ def passes(
 
     A batch is made in a thread while the backbone sees the one before.
     """
-    for pixels, others in ahead(batches, _one_thread):
-        yield [part.float().cpu().numpy() for part in forward(pixels)], others
+    for pixels, others in wait_for("decode", ahead(batches, _one_thread)):
+        with clock("backbone"):
+            found = [values.float().cpu().numpy() for values in forward(pixels)]
+        yield found, others
 
 
 def row_batches(

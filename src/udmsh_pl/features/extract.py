@@ -30,6 +30,7 @@ from udmsh_pl.features.store import (
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform, view_transform
 from udmsh_pl.images.usable import Reasons
+from udmsh_pl.safe.profile import clock
 
 # raise it when the meaning of stored features changes, so that old stores are left alone; 2: Pillow
 # resizes, profiles are converted
@@ -258,14 +259,11 @@ class FeatureExtractor:
         gpus = gpu_count() if self._runner() == "torch" else 0
         batch = self._batch(views) * max(1, gpus)
         workers = decoding_workers(self.workers, gpus) if len(dataset) > 8 * batch else 0
-        forward = forward_of(
-            self.backbone,
-            self.weights,
-            weights_id(self.backbone, self.weights),
-            self._runner(),
-            size,
-            self.grid,
-        )
+        content = weights_id(self.backbone, self.weights)
+        with clock("backbone"):
+            forward = forward_of(
+                self.backbone, self.weights, content, self._runner(), size, self.grid
+            )
         batches = row_batches(dataset, batch, workers, gpus > 0)
         what = f"{views} views" if views else "features"
         _fill(writer, passes(batches, forward), images.names, rows, what)

@@ -26,6 +26,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.verified import are_whole, read_stamp
 from udmsh_pl.safe.files import atomic_path, sha256_file, write_text
+from udmsh_pl.safe.profile import clock
 
 FORMAT = 3  # raise it when any fit changes its meaning, so that old teachers are left alone
 State = dict[str, Tensor]
@@ -50,6 +51,7 @@ class TrainFeatures:
     key: str = ""
     _fitted: dict[tuple[str, str], State] = field(default_factory=dict, repr=False)
 
+    @clock("teacher")
     def teacher(
         self, name: str, settings: Settings, fit: Callable[[Arrays, Settings], State]
     ) -> State:

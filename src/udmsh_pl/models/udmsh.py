@@ -45,13 +45,13 @@ class StructureSettings:
     structure_sample: int | None
 
 
-def structure_features(arrays: Batch, teacher: Teacher) -> Tensor:
-    """The features whose cosine distances are the structure, float32 ``[B, D']``: the global
-    feature, the flattened map, or both side by side.
+def structure_features(arrays: Batch, teacher: Teacher) -> list[Tensor]:
+    """The features whose cosine distances are the structure, each float32 ``[B, D']``: the global
+    feature, the flattened map, or both.
     """
     names = {"global": ["global_feature"], "spatial": ["feature_map"]}
     chosen = names.get(teacher, ["global_feature", "feature_map"])
-    return torch.cat([arrays[name].float().flatten(1) for name in chosen], dim=1)
+    return [arrays[name].float().flatten(1) for name in chosen]
 
 
 def structure_dims(teacher: Teacher, global_dim: int, map_dim: int) -> list[int]:
@@ -71,7 +71,7 @@ def fit_structure(stored: Arrays, settings: StructureSettings) -> dict[str, Tens
         settings.teacher, arrays["global_feature"].shape[1], arrays["feature_map"][0].numel()
     )
     structure = SemanticStructure(dims, centre=settings.centre, sample=settings.structure_sample)
-    histogram = structure.fit(structure_features(arrays, settings.teacher))
+    histogram = structure.fit(torch.cat(structure_features(arrays, settings.teacher), dim=1))
     return {**structure.state_dict(), "histogram": histogram}
 
 

@@ -49,6 +49,7 @@ from udmsh_pl.runs.loggers import cell_loggers, close
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.runs.workers import agreed, is_first, visible_gpus, wait_for_all, world_size
 from udmsh_pl.safe.files import sweep, write_text
+from udmsh_pl.safe.profile import clock
 
 REFERENCE = Cell("cosine (real-valued)", 0, 0)
 # what changes how a run is shown or how fast it goes, but no result
@@ -185,6 +186,8 @@ class Configuration:
         settings["callbacks"] = [*asked, *callbacks]
         settings["logger"] = list(loggers)
         settings["default_root_dir"] = str(root)
+        if not asked and len(loggers) == 1:  # the CSV log: nobody looks at measures on the way
+            settings["limit_val_batches"] = 0
         # only what the user asks for: Lightning would keep the last step too, beside last.ckpt
         settings["enable_checkpointing"] = any(isinstance(one, Checkpoint) for one in asked)
         if not verbose:
@@ -378,17 +381,19 @@ class Runner:
         """Fit on the train features, encode, score."""
         method, how = self.configuration.shallow(cell), self.configuration.evaluation
         start = time.perf_counter()
-        method.fit(global_features(data, "train"))
+        with clock("steps"):
+            method.fit(global_features(data, "train"))
         fitted = time.perf_counter()
         query, database = (
             pack_codes(method.project(global_features(data, name)))
             for name in ("query", "database")
         )
         encoded = time.perf_counter()
-        report = evaluate_codes(
-            query, database, *_labels(data), method.bits, ks=self.plan.ks,
-            engine=how.engine, device=how.device,
-        )  # fmt: skip
+        with clock("evaluation"):
+            report = evaluate_codes(
+                query, database, *_labels(data), method.bits, ks=self.plan.ks,
+                engine=how.engine, device=how.device,
+            )  # fmt: skip
         return Outcome(report, query, database, fitted - start, encoded - fitted)
 
     def _learned(self, cell: Cell, data: RetrievalDataModule) -> Outcome | None:
@@ -407,7 +412,8 @@ class Runner:
         model = self.configuration.learned(cell)
         try:
             start = time.perf_counter()
-            trainer.fit(model, datamodule=data)
+            with clock("steps"):
+                trainer.fit(model, datamodule=data)
             seconds = time.perf_counter() - start
             kept = folder / "last.ckpt"
             trainer.save_checkpoint(kept, weights_only=True)  # a finished cell trains no further
@@ -415,7 +421,8 @@ class Runner:
             self.directory.forget_interrupted(cell)
             weights = torch.load(kept, map_location="cpu", weights_only=True)
             model.load_state_dict(weights["state_dict"])  # what is scored is what was saved
-            found = evaluate_model(trainer, model, data, self.plan.ks, self.plan.measures, how)
+            with clock("evaluation"):
+                found = evaluate_model(trainer, model, data, self.plan.ks, self.plan.measures, how)
         finally:
             close(loggers)
         if found is None:
@@ -437,7 +444,8 @@ class Runner:
         if self.directory.finished(REFERENCE, stamp):
             return
         query, database = (global_features(self.data, name) for name in labelled(self.data))
-        values = cosine_map(query, database, *_labels(self.data), self.plan.ks)
+        with clock("evaluation"):
+            values = cosine_map(query, database, *_labels(self.data), self.plan.ks)
         self._keep_values(REFERENCE, stamp, values, 0.0)
 
     def _quantiser(self, cell: Cell) -> None:

@@ -25,6 +25,7 @@ from udmsh_pl.runs.cells import REFERENCE, Configuration, Runner
 from udmsh_pl.runs.loggers import log_report, log_to
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.profile import clock
 
 TRIES = 2  # of a cell, when workers die of it
 SHOWN = 2  # measures in a line, the last ones of a plan; the table has all
@@ -150,6 +151,7 @@ def _begin(run: Runner) -> tuple["Progress", list[Cell]]:
     return progress, waiting
 
 
+@clock("report")
 def _report(run: Runner, options: Options) -> int:
     """Write ``results.csv``, tables and figures; gives the exit status: 1 where a cell is missing.
 

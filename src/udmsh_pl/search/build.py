@@ -15,6 +15,7 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.ahead import batched
+from udmsh_pl.safe.profile import clock
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import HashEncoder, bar
 from udmsh_pl.search.pictures import (
@@ -207,6 +208,8 @@ def _learn(
     if missing:
         reads = read_files(root, missing, train.image_size(), {})
         every = bar(reads, len(missing), "features")
+        with clock("backbone"):
+            forward = train.forward_for(len(missing))
         batches = (
             (
                 torch.from_numpy(np.stack([one.picture.pixels for one in batch if one.picture])),
@@ -215,7 +218,7 @@ def _learn(
             for batch in _readable(every, train.BATCH, report)
         )
         made: list[Rows] = []
-        for parts, batch in passes(batches, train.forward_for(len(missing))):
+        for parts, batch in passes(batches, forward):
             flat = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
             octets = np.ascontiguousarray(flat, dtype=np.float32).view(np.int8)
             made.append(rows_of(batch, np.empty((len(batch), 0), np.uint8), octets))

@@ -19,6 +19,7 @@ from udmsh_pl.images.ahead import ahead, batched, in_order
 from udmsh_pl.images.decode import UnreadablePicture, square
 from udmsh_pl.images.decode import decode as decode_rgb
 from udmsh_pl.images.walk import Found, walk
+from udmsh_pl.safe.profile import clock, wait_for
 from udmsh_pl.safe.untrusted import read_file
 from udmsh_pl.search.encoder import BATCH, HashEncoder
 from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows
@@ -211,11 +212,12 @@ def encoded(
     """
     made: list[Rows] = []
     broken: list[Read] = []
-    for batch in ahead(batched(reads, BATCH)):
+    for batch in wait_for("decode", ahead(batched(reads, BATCH))):
         fresh = [read for read in batch if read.picture is not None]
         copies = [read for read in batch if read.picture is None and not read.problem]
         pixels = iter([read.picture.pixels for read in fresh if read.picture is not None])
-        made += [rows_of(fresh, *found) for found in encoder.encode_pixels(pixels)]
+        with clock("backbone"):
+            made += [rows_of(fresh, *found) for found in encoder.encode_pixels(pixels)]
         made += [copies_of(copies, rows, known)] if copies else []
         broken += [read for read in batch if read.problem]
         if sum(map(len, made)) + len(broken) >= size:

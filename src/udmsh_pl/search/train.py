@@ -22,6 +22,7 @@ from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.images.ahead import batched
 from udmsh_pl.models import UDMSHPlus
 from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.safe.profile import clock
 from udmsh_pl.search.checkpoint import spec_of
 from udmsh_pl.search.graph import HashHead, PixelEncoder, SignEncoder, write_network
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
@@ -145,7 +146,8 @@ def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEnco
                 use_distributed_sampler=False,
                 plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
             )
-            trainer.fit(model, datamodule=FeatureData(TrainFeatures(features), TRAIN_BATCH))
+            with clock("steps"):
+                trainer.fit(model, datamodule=FeatureData(TrainFeatures(features), TRAIN_BATCH))
     finally:
         log.setLevel(level)
     encoder: FusedEncoder = model.encoder.cpu().eval()

@@ -229,10 +229,22 @@ class SemanticStructure(nn.Module):
         units = torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1)
         return units / math.sqrt(len(parts))
 
-    def distances(self, features: Tensor) -> Tensor:
-        """Cosine distances ``[B, B]`` of teacher features ``[B, D]``."""
-        unit = self.unit(features)  # [B, D]
-        return 1 - unit @ unit.T
+    def distances(self, features: Tensor | Sequence[Tensor]) -> Tensor:
+        """Cosine distances ``[B, B]`` of teacher features ``[B, D]``, or of each teacher's own
+        ``[B, dims[t]]``.
+
+        Products are divided by lengths, not features before they are multiplied: that is less work,
+        since features are longer than a batch.
+        """
+        dims = list(self.dims)
+        parts = torch.split(features, dims, dim=1) if isinstance(features, Tensor) else features
+        total = torch.zeros((), device=self.mean.device)
+        for part, mean in zip(parts, torch.split(self.mean, dims), strict=True):
+            centred = part.float() - mean  # [B, dims[t]]
+            products = centred @ centred.T
+            lengths = products.diagonal().sqrt().clamp_min(1e-12)
+            total = total + products / lengths / lengths[:, None]
+        return 1 - total / len(dims)
 
     def similarity(self, distances: Tensor) -> Tensor:
         """S in [-1, 1], same shape as ``distances``; equal order in d is equal order in S."""
