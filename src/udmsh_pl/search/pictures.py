@@ -98,7 +98,7 @@ class Report:
         return ", ".join(parts)
 
 
-def find_pictures(folder: Path) -> Found:
+def find_pictures(folder: Path, exclude: Sequence[str] = ()) -> Found:
     """What lies in a folder of pictures, see :func:`udmsh_pl.images.walk.walk`.
 
     Raises:
@@ -106,7 +106,7 @@ def find_pictures(folder: Path) -> Found:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of your pictures")
-    return walk(folder)
+    return walk(folder, exclude=exclude)
 
 
 def facts_of(path: Path) -> FileFacts:
