@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     anew = arguments.retrain or arguments.replace or not exists
     known = None if anew else ImageIndex.open(out)
     bits, exclude = arguments.bits, arguments.exclude
-    _check_bits(out, bits, encoder or (known and known.encoder), arguments.model)
+    _check_bits(out, bits, encoder or (known.encoder if known else None), arguments.model)
     if exclude is not None:
         exclude = [pattern for pattern in exclude if pattern.strip("/")]
     elif exists and not arguments.replace:

@@ -109,7 +109,7 @@ def formats() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _reads_raw() -> bool:
+def reads_raw() -> bool:
     """Whether the extra ``udmsh-pl[raw]`` is installed."""
     return find_spec("rawpy") is not None
 
@@ -119,7 +119,7 @@ def no_picture(ending: str) -> str:
     for name, endings in _ENDINGS.items():
         if ending in endings:
             missing = _EXTRAS.get(name, "this Pillow was built without it")
-            there = _reads_raw() if name == "RAW" else name in formats()
+            there = reads_raw() if name == "RAW" else name in formats()
             return "" if there else f"{name}: {missing}"
     if ending in _VIDEOS:
         return "a video"
@@ -231,7 +231,7 @@ def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Ima
         try:
             image = Image.open(stream, formats=formats())
         except UnidentifiedImageError as error:
-            if head.startswith(_TIFF) and _reads_raw():
+            if head.startswith(_TIFF) and reads_raw():
                 return _preview(stream, upright, at_least)
             if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in formats():
                 raise UnidentifiedImageError(f"it is HEIC, which {_EXTRAS['HEIF']}") from error
@@ -256,7 +256,7 @@ def _is_raw(image: Image.Image, head: bytes) -> bool:
 
 def _preview(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:
     """The largest preview in a camera's RAW file; its size is that of the RAW picture."""
-    if not _reads_raw():
+    if not reads_raw():
         raise UnidentifiedImageError(f"it is RAW, which {_EXTRAS['RAW']}")
     rawpy = importlib.import_module("rawpy")
     stream.seek(0)

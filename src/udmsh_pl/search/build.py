@@ -122,7 +122,7 @@ def build_index(
         if not report.added:
             raise InputError(
                 f"{folder}: none of {len(names):,} pictures can be read, "
-                f"first {report.broken[0][1]}"
+                f"first {': '.join(report.broken[0])}"
             )
         manifest = store.Manifest(
             version,
@@ -233,7 +233,9 @@ def _learn(
         done.add(joined(made, no_rows(0, done.dims)))
     kept = done.rows(picked)
     if not len(kept):
-        raise InputError(f"{root}: none of the pictures can be read, first {report.broken[0][1]}")
+        raise InputError(
+            f"{root}: none of the pictures can be read, first {': '.join(report.broken[0])}"
+        )
     values = np.split(kept.features.view(np.float32), np.cumsum(sizes)[:-1], axis=1)
     features = {
         name: one.reshape(-1, *shape)

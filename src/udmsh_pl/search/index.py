@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import no_picture
 from udmsh_pl.images.names import composed, file_called
 from udmsh_pl.images.walk import LINK
+from udmsh_pl.safe.untrusted import exists
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
 from udmsh_pl.search.pictures import Report, encoded, facts_of, find_pictures, read_files
@@ -201,8 +203,11 @@ class ImageIndex:
             ]  # fmt: skip
             lacking = [name for name in known if name not in found]
             listed = _Listings()
-            gone = [name for name in lacking if listed.lack(root / name)]
-            outside = [name for name in gone if Path(name).is_absolute()]
+            gone = [
+                name for name in lacking
+                if listed.lack(root / name) and not is_closed_format(root / name)
+            ]  # fmt: skip
+            outside = [name for name in gone if Path(name).is_absolute() and not exists(Path(name))]
             own = [name for name in gone if not Path(name).is_absolute()]
             report = Report(unchanged=len(found) - len(fresh), skipped=walked.skipped)
             report.unreachable = sum(not Path(name).is_absolute() for name in lacking) - len(own)
@@ -224,10 +229,10 @@ class ImageIndex:
         self, root: Path, gone: list[str], fresh: list[FileFacts], known: dict[str, int]
     ) -> None:
         """Refuse to drop most of the index; a file under a new name is not dropped."""
-        renamed = {(facts.size, facts.mtime_ns) for facts in fresh}
+        renamed = Counter((facts.size, facts.mtime_ns) for facts in fresh)
         files = self.rows.files[np.array([known[name] for name in gone], dtype=np.int64)]
-        pairs = zip(files["size"].tolist(), files["mtime_ns"].tolist(), strict=True)
-        lost, own = sum(pair not in renamed for pair in pairs), len(known)
+        pairs = Counter(zip(files["size"].tolist(), files["mtime_ns"].tolist(), strict=True))
+        lost, own = (pairs - renamed).total(), len(known)
         if lost > FEW and lost > own / 2:
             raise InputError(
                 f"{lost:,} of {own:,} pictures are gone from {root}; if its disk is away, nothing "
@@ -381,6 +386,11 @@ def check_root(path: Path, folder: Path) -> None:
         )
 
 
+def is_closed_format(path: Path) -> bool:
+    """Whether a file is there whose format this installation lacks: an extra that is gone."""
+    return bool(no_picture(path.suffix.lower())) and path.is_file()
+
+
 class _Listings:
     """What folders hold, each listed once."""
 
@@ -389,8 +399,7 @@ class _Listings:
 
     def lack(self, path: Path) -> bool:
         """Whether a file is deleted: its folder can be listed and lacks it, or is deleted itself.
-        A file that is there but is left out counts as deleted; one that is closed, or whose format
-        this installation lacks, does not.
+        A file that is there but is left out counts as deleted, a closed one does not.
         """
         if path.parent == path:
             return False
@@ -404,7 +413,6 @@ class _Listings:
                 path.stat()
             except OSError:
                 return False
-            return not no_picture(path.suffix.lower())  # an extra that is not installed now
         return True
 
     def _list(self, folder: Path) -> set[str] | None:

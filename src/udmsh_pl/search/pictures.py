@@ -155,12 +155,12 @@ def read_files(
         try:
             facts, content = facts_of(path), read_bytes(path)
         except (InputError, OSError) as error:
-            return Read(name, FileFacts(), b"", None, str(error))
+            return Read(name, FileFacts(), b"", None, str(error).removeprefix(f"{path}: "))
         digest = digest_of(content)
         try:
             picture = None if digest in known else decode(content, str(path), side)
         except InputError as error:
-            return Read(name, facts, digest, None, str(error))
+            return Read(name, facts, digest, None, str(error).removeprefix(f"{path}: "))
         return Read(name, facts, digest, picture)
 
     return in_order(read, names)

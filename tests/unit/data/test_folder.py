@@ -82,7 +82,7 @@ def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
     (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
     (tmp_path / "noending").write_text("")
     found = walk(tmp_path)
-    assert found.names == ["a/1.jpg"]
+    assert list(found.files) == ["a/1.jpg"]
     assert found.skipped == {
         ".thumbs": "hidden",
         "3.txt": "no picture ending (.txt)",
@@ -97,7 +97,28 @@ def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
     assert load_tree(tmp_path, 0.5, 0, labels="none").skipped == found.skipped
     told = skipped_line({f"{n}.mov": "a video" for n in range(5)} | {"x": "hidden"})
     assert told == "6 left out: 5 a video (0.mov, 1.mov, 2.mov, ...); 1 hidden (x)"
-    assert walk(tmp_path, "a").names == ["a/1.jpg"]
+    assert list(walk(tmp_path, "a").files) == ["a/1.jpg"]
+
+
+def test_patterns_leave_out_files_and_folders(tmp_path: Path, place_images) -> None:
+    names = [
+        "cat/1.jpg",
+        "cat/2.png",
+        "dog/3.jpg",
+        "dog/4.jpg",
+        "Screenshots/5.jpg",
+        "dog/old/6.jpg",
+    ]
+    place_images(tmp_path, names)
+    splits = ImageFolders(root=tmp_path, exclude=["*.png", "Screenshots", "dog/old/*"]).splits
+    assert sorted([*splits.query.names, *splits.database.names]) == [
+        "cat/1.jpg", "dog/3.jpg", "dog/4.jpg",
+    ]  # fmt: skip
+    assert splits.skipped == {
+        "Screenshots": "excluded by Screenshots",
+        "cat/2.png": "excluded by *.png",
+        "dog/old/6.jpg": "excluded by dog/old/*",
+    }
 
 
 def test_heic_is_left_out_with_its_extra_named(
