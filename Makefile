@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 # Every extra but the two for other machines (docs, backbones), so that no test skips for want of one.
 $(VENV)/dev: $(VENV)/installed
-	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,app,extract,log,serve,export,heif,hub,cluster,backbones]"
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,app,extract,log,serve,export,heif,raw,hub,cluster,backbones]"
 	@touch $@
 
 install: $(VENV)/installed ## make the virtual environment

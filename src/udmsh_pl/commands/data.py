@@ -14,6 +14,7 @@ from udmsh_pl.images.check import broken_lines, check_splits
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import check_names, read_list, write_list
 from udmsh_pl.images.manifest import read_manifest
+from udmsh_pl.images.names import printable
 from udmsh_pl.images.usable import find_broken
 from udmsh_pl.images.walk import skipped_line, walk
 from udmsh_pl.safe.files import write_text
@@ -120,7 +121,7 @@ def run_check(splits: Splits, workers: int) -> int:
     print(f"fingerprint {report.fingerprint}")
     _print_skipped(splits.skipped)
     for note in report.notes:
-        _print(f"note: {note}")
+        print(printable(f"note: {note}"))
     return _print_problems(report.problems)
 
 
@@ -155,7 +156,7 @@ def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
             f"{path}: no images here ({skipped_line(skipped)}); give the folder of your images"
         )
     broken = find_broken(images, workers)
-    _print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")
+    print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")
     _print_skipped(skipped)
     return _print_problems(broken_lines(broken, images, "--root"))
 
@@ -175,13 +176,9 @@ def _print_problems(problems: Sequence[str]) -> int:
 
 def _print_some(lines: Sequence[str]) -> None:
     for line in lines[:_MOST_LINES]:
-        _print(line)
+        print(printable(line))
     if len(lines) > _MOST_LINES:
         print(f"... and {len(lines) - _MOST_LINES:,} more")
-
-
-def _print(line: str) -> None:
-    print(line.encode(errors="backslashreplace").decode())  # names need not be UTF-8
 
 
 def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from udmsh_pl.images.names import printable
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.search.contact_sheet import Tile, contact_sheet
 from udmsh_pl.search.duplicates import Copy
@@ -45,8 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for group in groups:
             for copy in group:
-                path = "".join(f"\\x{ord(c):02x}" if c < " " else c for c in str(copy.path))
-                note = _note(copy)
+                path, note = printable(copy.path), _note(copy)
                 print(f"{copy.relation:12s}  {copy.agreement:5.3f}  {path}{note and f'  ({note})'}")
             print()
         print(

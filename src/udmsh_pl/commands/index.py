@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.names import printable
 from udmsh_pl.images.walk import SKIPPED, skipped_line, write_skipped
 from udmsh_pl.safe.profile import FILE as PROFILE
 from udmsh_pl.safe.profile import write_profile
@@ -13,7 +14,7 @@ from udmsh_pl.search.build import Elsewhere, build_index
 from udmsh_pl.search.encoder import HashEncoder
 from udmsh_pl.search.index import ImageIndex, check_root
 from udmsh_pl.search.pictures import Report
-from udmsh_pl.search.store import MANIFEST, RECALL
+from udmsh_pl.search.store import MANIFEST, RECALL, read_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .ckpt, or a folder of `udmsh export`; without it, a hash is "
         "learned from these pictures",
     )
-    parser.add_argument("--bits", type=int, default=64, help="code length where one is learned")
+    parser.add_argument(
+        "--bits", type=int, help="code length where a hash is learned (default: 64)"
+    )
+    parser.add_argument(
+        "--exclude", metavar="PATTERN", action="append", help="leave out files and folders like "
+        "this: '*.png', Screenshots, '2019/*'; may be given several times; later updates keep it, "
+        "and --exclude '' forgets it",
+    )  # fmt: skip
     parser.add_argument(
         "--recall", type=float, help="share of the nearest codes that a search finds among a "
         "million pictures and more (default: 0.99; 1: all, by looking at every code)",
@@ -74,20 +82,43 @@ def run(arguments: argparse.Namespace) -> int:
         check_root(out, pictures)
     anew = arguments.retrain or arguments.replace or not exists
     known = None if anew else ImageIndex.open(out)
+    bits, exclude = arguments.bits, arguments.exclude
+    _check_bits(out, bits, encoder or (known.encoder if known else None), arguments.model)
+    if exclude is not None:
+        exclude = [pattern for pattern in exclude if pattern.strip("/")]
+    elif exists and not arguments.replace:
+        exclude = read_manifest(out).exclude
     if known is not None and (encoder is None or encoder.spec == known.encoder.spec):
         if arguments.ray:
             raise InputError("--ray is for a new index; an update is encoded here, leave it out")
         report = known.update(
-            pictures, arguments.moved, recall, arguments.allow_deletions, arguments.verify
+            pictures, arguments.moved, recall, arguments.allow_deletions, arguments.verify, exclude
         )
     else:
         parts = None if arguments.ray is None else _on_ray(arguments.ray)
-        report = build_index(out, pictures, encoder, arguments.bits, recall or RECALL, parts)
+        report = build_index(
+            out, pictures, encoder, bits or 64, recall or RECALL, parts, exclude or ()
+        )
     write_skipped(report.skipped | dict(report.broken), out)
     _print_report(report, ImageIndex.open(out), time.perf_counter() - start)
     if arguments.profile:
         print(f"\n{write_profile(out)}")
     return 0
+
+
+def _check_bits(
+    out: Path, bits: int | None, encoder: HashEncoder | None, model: Path | None
+) -> None:
+    """Refuse a code length that the encoder does not have."""
+    if bits is not None and bits < 1:
+        raise InputError(f"--bits is {bits}: give 1 or more")
+    if bits is None or encoder is None or encoder.bits == bits:
+        return
+    if model is not None:
+        raise InputError(f"{model} gives codes of {encoder.bits} bits; leave --bits {bits} out")
+    raise InputError(
+        f"{out} has codes of {encoder.bits} bits; give --retrain to index anew with {bits}"
+    )
 
 
 def _on_ray(address: str) -> Elsewhere:
@@ -98,12 +129,12 @@ def _on_ray(address: str) -> Elsewhere:
 
 def _print_report(report: Report, index: ImageIndex, seconds: float) -> None:
     for name, reason in report.broken[:10]:
-        _print(f"left out: {name}: {reason}")
+        print(printable(f"left out: {name}: {reason}"))
     if len(report.broken) > 10:
         print(f"left out: and {len(report.broken) - 10:,} more")
     if report.skipped or report.broken:
-        left_out = f"{skipped_line(report.skipped | dict(report.broken))}"
-        _print(f"{left_out}; all are in {index.path / SKIPPED}")
+        left_out = skipped_line(report.skipped | dict(report.broken))
+        print(printable(f"{left_out}; all are in {index.path / SKIPPED}"))
     for line in report.lines:
         print(line)
     print(f"{report}; {seconds:.1f} s")
@@ -112,7 +143,3 @@ def _print_report(report: Report, index: ImageIndex, seconds: float) -> None:
         f"{index.path}: {len(index):,} pictures, {code} bytes of code and {feature} of re-rank "
         f"feature each; a search looks through {index.method}"
     )
-
-
-def _print(line: str) -> None:
-    print(line.encode(errors="backslashreplace").decode())  # names need not be UTF-8

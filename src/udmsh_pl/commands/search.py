@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     encoder = HashEncoder.of_index(arguments.index)
     encoder.prepare()  # it is loaded while the rest goes on
+    from udmsh_pl.images.names import printable
     from udmsh_pl.search.index import ImageIndex
 
     index = ImageIndex.open(arguments.index, encoder)
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for one, exists in zip(matches, there, strict=True):
             mark = "" if exists else "  (gone)"
-            print(f"{one.similarity:6.3f}  {one.distance:3d}  {one.path}{mark}")
+            print(f"{one.similarity:6.3f}  {one.distance:3d}  {printable(one.path)}{mark}")
     if arguments.open:
         import tempfile
         import webbrowser

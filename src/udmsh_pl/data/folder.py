@@ -1,6 +1,6 @@
 """The user's own pictures: class folders, a manifest, or nothing but a directory of images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ class ImageFolders(RetrievalDataModule):
         labels: ``folders`` names a class by each folder; ``none`` takes folders as albums: no
             labels, no queries, and pictures may lie anywhere
         allow_outside: follow paths of the manifest that lead out of ``root``
+        exclude: patterns of files and folders that are left out of ``root`` (``*.png``,
+            ``Screenshots``), see :func:`udmsh_pl.images.walk.excluded`; a manifest names its own
     """
 
     root: Path
@@ -39,11 +41,14 @@ class ImageFolders(RetrievalDataModule):
     allow_missing: bool = False
     labels: FolderLabels = "folders"
     allow_outside: bool = False
+    exclude: list[str] = field(default_factory=list)
 
     def load_splits(self) -> Splits:
         """Look through the folder, or read the manifest and look for its images."""
         if self.manifest is None:
-            return load_tree(self.root, self.query_share, self.split_seed, self.labels)
+            return load_tree(
+                self.root, self.query_share, self.split_seed, self.labels, self.exclude
+            )
         parts = read_manifest(self.manifest, self.root, self.allow_outside)
         if "all" not in parts:
             database = parts["database"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.images.names import spelling
 from udmsh_pl.images.usable import ABSENT, Reasons, find_broken_in
 from udmsh_pl.images.walk import SKIPPED, skipped_line
 
@@ -113,7 +114,8 @@ def broken_lines(broken: Reasons, images: ImageList, root: str = "--data.root") 
         path = name if images.root is None else images.root / name
         problem, mend = f"not a readable image ({reason})", "fetch that file again or remove it"
         if reason == ABSENT:
-            problem, mend = reason, f"set {root} to the folder that holds it"
+            mend = spelling(Path(path)) or f"set {root} to the folder that holds it"
+            problem = reason
         lines.append(f"{path}: {problem}; {mend}")
     return lines
 

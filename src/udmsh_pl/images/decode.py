@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,14 +33,28 @@ _ENDINGS = {
     "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".hif"),
-}
+    "RAW": (
+        ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf",
+        ".rw2", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".kdc", ".mrw", ".x3f", ".raw",
+    ),
+}  # fmt: skip
 ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in endings)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_VIDEOS = (
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg", ".mts", ".m2ts",
+    ".wmv",
+)  # fmt: skip
 _KINDS = (
     "give a path, an open file or its bytes, a PIL image, a uint8 array [H, W, 3] or a uint8 "
     "tensor [3, H, W]"
 )
-_EXTRAS = {"HEIF": "needs the extra: pip install 'udmsh-pl[heif]'"}
+_EXTRAS = {
+    "HEIF": "needs the extra: pip install 'udmsh-pl[heif]'",
+    "RAW": "needs the extra: pip install 'udmsh-pl[raw]'",
+}
+_TIFF = (b"II*\0", b"MM\0*")
+_RAW = (b"IIRO", b"IIRS", b"IIU\0", b"FUJIFILM", b"\0MRM", b"FOVb")  # Olympus, Panasonic, Fuji, ...
+_DNG_VERSION, _SUB_IFDS, _MAKE = 50706, 330, 271  # tags of a TIFF file
 _PLUGINS = {"WEBP": "WebP", "JPEG2000": "Jpeg2K"}  # Pillow's names of their modules
 _MOST_SCANS = 64  # of a JPEG; each goes over the whole picture, and no encoder writes more
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)  # of a JPEG, but in its pixels
@@ -55,6 +70,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what makes a picture with this EXIF orientation upright
+_FLIPS = {
+    3: Image.Transpose.ROTATE_180,
+    5: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
+}  # the same for LibRaw's numbers
 
 
 class UnreadablePicture(InputError):
@@ -88,13 +108,20 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+@lru_cache(maxsize=1)
+def reads_raw() -> bool:
+    """Whether the extra ``udmsh-pl[raw]`` is installed."""
+    return find_spec("rawpy") is not None
+
+
 def no_picture(ending: str) -> str:
     """Why a file with this ending (``.heic``, lower case) is not read, or nothing if it is."""
     for name, endings in _ENDINGS.items():
         if ending in endings:
             missing = _EXTRAS.get(name, "this Pillow was built without it")
-            return "" if name in formats() else f"{name}: {missing}"
-    if ending in (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg", ".mts"):
+            there = reads_raw() if name == "RAW" else name in formats()
+            return "" if there else f"{name}: {missing}"
+    if ending in _VIDEOS:
         return "a video"
     return f"no picture ending ({ending})" if ending else "no ending"
 
@@ -192,6 +219,8 @@ def _stream(source: Any) -> Iterator[BinaryIO]:
 def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:
     head = stream.read(12)
     stream.seek(0)
+    if head.startswith(_RAW) or head[4:12] == b"ftypcrx ":
+        return _preview(stream, upright, at_least)
     if head.startswith(b"\xff\xd8\xff"):  # the first frame alone of a file with several (MPO)
         image: Image.Image = JpegImageFile(stream)
         whole = image.size
@@ -202,15 +231,51 @@ def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Ima
         try:
             image = Image.open(stream, formats=formats())
         except UnidentifiedImageError as error:
+            if head.startswith(_TIFF) and reads_raw():
+                return _preview(stream, upright, at_least)
             if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in formats():
                 raise UnidentifiedImageError(f"it is HEIC, which {_EXTRAS['HEIF']}") from error
             message = f"it is none of {', '.join(formats())}"
             raise UnidentifiedImageError(message) from error
         whole = image.size
+        if head.startswith(_TIFF) and _is_raw(image, head):
+            stream.seek(0)
+            return _preview(stream, upright, at_least)
     with image:
         _check_size(image, whole)
         image.load()
         return _finished(image, whole, upright)
+
+
+def _is_raw(image: Image.Image, head: bytes) -> bool:
+    """Whether a TIFF file is a camera's: what lies in its first picture is a small preview."""
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    camera = int(tags.get(254, 0)) & 1 and _SUB_IFDS in tags and _MAKE in tags
+    return head[8:10] == b"CR" or _DNG_VERSION in tags or bool(camera)
+
+
+def _preview(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:
+    """The largest preview in a camera's RAW file; its size is that of the RAW picture."""
+    if not reads_raw():
+        raise UnidentifiedImageError(f"it is RAW, which {_EXTRAS['RAW']}")
+    rawpy = importlib.import_module("rawpy")
+    stream.seek(0)
+    try:
+        with rawpy.imread(io.BytesIO(stream.read())) as raw:
+            size, flip, found = raw.sizes, raw.sizes.flip, raw.extract_thumb()
+    except rawpy.LibRawNoThumbnailError as error:
+        raise ValueError("this RAW file holds no preview") from error
+    if found.format == rawpy.ThumbFormat.JPEG:  # LibRaw writes the orientation into it
+        image = _decoded(io.BytesIO(found.data), upright, at_least)
+    else:
+        image = Image.fromarray(found.data)
+        image = _finished(image, image.size, upright)
+        if upright and flip in _FLIPS:
+            image = image.transpose(_FLIPS[flip])
+    width, height = size.width, size.height
+    swapped = (image.width < image.height) != (width < height)
+    image.info = {"size": (height, width) if swapped else (width, height)}
+    return image
 
 
 def _finished(image: Image.Image, whole: tuple[int, int], upright: bool) -> Image.Image:

@@ -1,5 +1,6 @@
 """Directories of pictures: which splits their folders make."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,11 @@ SPLITS = ("query", "train", "database")
 
 
 def load_tree(
-    root: Path, query_share: float, split_seed: int, labels: FolderLabels = "folders"
+    root: Path,
+    query_share: float,
+    split_seed: int,
+    labels: FolderLabels = "folders",
+    exclude: Sequence[str] = (),
 ) -> Splits:
     """Splits of a directory of images.
 
@@ -38,6 +43,7 @@ def load_tree(
         query_share: share of the images that are queries where nothing says which.
         split_seed: decides which.
         labels: ``folders`` names a class by each folder; ``none`` gives no labels.
+        exclude: patterns of what is left out too, see :func:`udmsh_pl.images.walk.excluded`.
 
     Raises:
         InputError: no such folder, no images in it, or images that lie beside the class folders.
@@ -45,8 +51,8 @@ def load_tree(
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; set --data.root to the folder of your images")
     if labels == "folders" and (root / "query").is_dir() and (root / "database").is_dir():
-        return _as_named(root)
-    found = walk(root)
+        return _as_named(root, exclude)
+    found = walk(root, exclude=exclude)
     names, skipped = list(found.files), found.skipped
     if not names:
         raise InputError(
@@ -73,8 +79,8 @@ def load_tree(
     )
 
 
-def _as_named(root: Path) -> Splits:
-    found = {name: walk(root, name) for name in SPLITS if (root / name).is_dir()}
+def _as_named(root: Path, exclude: Sequence[str]) -> Splits:
+    found = {name: walk(root, name, exclude) for name in SPLITS if (root / name).is_dir()}
     parts = {split: list(one.files) for split, one in found.items()}
     skipped = {name: why for one in found.values() for name, why in one.skipped.items()}
     classes = sorted({_class(root, name, 1) for names in parts.values() for name in names})

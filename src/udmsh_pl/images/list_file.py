@@ -1,5 +1,6 @@
 """List files, ``path 0 1 0 ...`` a line: the form in which this field hands its splits around."""
 
+import codecs
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from udmsh_pl.safe.untrusted import limit, over, read_file
 
 _BLANK = b" \t\r"
 _LABELS_BACKWARDS = re.compile(rb"(?:[01][ \t]+)*")  # forwards, a long line takes its square
+_OTHER_SEPARATOR = re.compile(rb"([,;|])[ \t]*[01]$")
 _NUMBER = re.compile(rb"[-+]?\d+(?:\.\d*)?")  # a last word that was surely meant to be a label
 
 
@@ -25,8 +27,8 @@ def read_list(
     allow_outside: bool = False,
     upright: bool = True,
 ) -> ImageList:
-    """Read a list file: UTF-8, one image a line, its path and then a 0 or 1 for each label, set
-    apart by blanks.
+    """Read a list file: UTF-8 (or UTF-16 with its mark), one image a line, its path and then a 0 or
+    1 for each label, set apart by blanks.
 
     Paths may hold spaces (not a bare number as their last word), lines may end in CRLF, and blank
     lines count for nothing. Anything else is refused, so that a list never gives silently fewer
@@ -50,10 +52,10 @@ def read_list(
             one that leads out of ``root``, or the file of an earlier line; the message gives file
             and line.
     """
-    data = read_file(path, "list")
+    data = utf8(read_file(path, "list"), path)
     if data.count(b"\n") > limit("ROWS"):
         raise InputError(f"{path}: {over('ROWS')}")
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = data.split(b"\n")
     numbered = [
         (number, line)
         for number, line in enumerate((line.strip(_BLANK) for line in lines), 1)
@@ -65,7 +67,7 @@ def read_list(
     if width == 0 and labels is None:
         raise InputError(
             f"{path}:{numbered[0][0]}: expected `path 0 1 0 ...`, found no label (0 or 1) after "
-            "the path"
+            f"the path{_other_separator(numbered[0][1])}"
         )
     names: list[str] = []
     bits: list[bytes] = []
@@ -168,7 +170,7 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
         last = _show(name.split(b" ")[-1]) if name else "no path"
         raise InputError(
             f"{path}:{number}: expected a path and {width} labels (0 or 1), "
-            f"found {last} and {len(values)} labels in {_show(line)}"
+            f"found {last} and {len(values)} labels in {_show(line)}{_other_separator(line)}"
         )
     if b"\0" in name or b"\r" in name:
         raise InputError(
@@ -176,6 +178,28 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
             "text"
         )
     return name, values
+
+
+def utf8(data: bytes, path: Path) -> bytes:
+    """The text of a list or manifest as UTF-8 without its mark; UTF-16 is known by its own.
+
+    Raises:
+        InputError: UTF-16 that is damaged.
+    """
+    if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode("utf-16").encode()
+    except UnicodeError as error:
+        raise InputError(f"{path}: UTF-16 that is cut or damaged; save it with UTF-8") from error
+
+
+def _other_separator(line: bytes) -> str:
+    """What an error adds where labels stand, but not behind blanks."""
+    found = _OTHER_SEPARATOR.search(line)
+    if found is None:
+        return ""
+    return f"; {found[1].decode()!r} sets the labels apart: replace each by a blank"
 
 
 def _labels_of(line: bytes) -> bytes:

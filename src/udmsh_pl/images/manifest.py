@@ -1,5 +1,6 @@
 """Manifests: a table of images as CSV or Parquet, for those who keep their labels in one."""
 
+import codecs
 import csv
 import json
 import logging
@@ -60,7 +61,8 @@ def read_manifest(
     (``Classes``, ``tag``), that is an error.
 
     Args:
-        path: ``.csv`` (UTF-8, with a header line) or ``.parquet`` (needs the extra
+        path: ``.csv`` (UTF-8, or UTF-16 that says so, with a header line; the header shows whether
+            ``,``, ``;`` or a tab sets cells apart) or ``.parquet`` (needs the extra
             ``udmsh-pl[app]``).
         root: folder that the paths are relative to.
         allow_outside: let paths pass that lead out of ``root``.
@@ -171,8 +173,12 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
 def _read_csv(path: Path) -> Table:
     rows: list[Row] = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(_lines(path, stream), strict=True)
+        with path.open("rb") as binary:
+            utf16 = binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        with path.open(encoding="utf-16" if utf16 else "utf-8-sig", newline="") as stream:
+            delimiter = _delimiter(stream.readline(_MOST_LINE))
+            stream.seek(0)
+            reader = csv.reader(_lines(path, stream), strict=True, delimiter=delimiter)
             header = [column.strip() for column in next(reader, [])]
             if not header:
                 return Table(set(), rows)
@@ -188,13 +194,13 @@ def _read_csv(path: Path) -> Table:
                     raise InputError(
                         f"{path}:{reader.line_num}: expected {len(header)} fields as in the "
                         "header, "
-                        f"found {len(fields)}; put fields that hold a comma in double quotes"
+                        f"found {len(fields)}; put fields that hold {delimiter!r} in double quotes"
                     )
                 rows.append(_row(path, reader.line_num, places, fields, len(rows)))
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it with UTF-8"
-        ) from error
+    except UnicodeError as error:
+        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        reason = getattr(error, "reason", error)
+        raise InputError(f"{path}: not UTF-8 ({reason}{where}); save it with UTF-8") from error
     except OSError as error:
         raise InputError(
             f"{path}: cannot read this manifest ({error.strerror}); give a .csv or .parquet file"
@@ -204,6 +210,14 @@ def _read_csv(path: Path) -> Table:
             f"{path}:{reader.line_num}: not valid CSV ({error}); save it as comma-separated UTF-8"
         ) from error
     return Table(set(places), rows)
+
+
+def _delimiter(header: str) -> str:
+    """What sets cells apart: the one that makes ``path`` a column, else the comma."""
+    for one in (",", ";", "\t"):
+        if any(cell.strip().strip('"').lower() == "path" for cell in header.split(one)):
+            return one
+    return ","
 
 
 def _lines(path: Path, stream: IO[str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import UnreadablePicture
 from udmsh_pl.images.image_list import ImageList, Splits
+from udmsh_pl.images.names import spelling
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.untrusted import exists, read_file
 
@@ -84,6 +85,8 @@ def drop_missing(splits: Splits, allow_missing: bool) -> Splits:
         for row in np.setdiff1d(np.arange(len(images)), rows[name])[:1].tolist()
     )
     message = f"{_label(splits)}: {counts} are missing, first {first}"
+    if cause := spelling(first):
+        raise InputError(f"{message}: {cause}")
     home = f" (they come from {splits.protocol.home})" if splits.protocol.home else ""
     if any(count == len(named[name]) for name, count in absent.items()):
         raise InputError(f"{message}; set --data.root to the folder of the images{home}")

@@ -5,16 +5,23 @@ import io
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from udmsh_pl.images.decode import no_picture
+from udmsh_pl.images.names import composed
 from udmsh_pl.safe.files import write_text
 
 SKIPPED = "skipped.csv"
-# folders of cloud clients, archives and systems: thumbnails, deleted files
-SYSTEM_FOLDERS = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX"}
+LINK = "a link to a folder"
+NO_MEDIA = ".nomedia"  # phones show nothing of a folder that holds this file
+# thumbnails, deleted files and snapshots of disk stations, systems and archives; in any letter case
+SYSTEM_FOLDERS = {
+    "@eadir", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "system volume information",
+    "lost+found",
+}  # fmt: skip
 _NUMBERS = re.compile(r" \(\d[^()]*\)")  # "image file is truncated (22 bytes not processed)"
 
 
@@ -32,13 +39,24 @@ class Found:
     files: dict[str, os.stat_result]
     skipped: dict[str, str]
 
+    def why(self, name: str) -> str:
+        """Why a file is left out, itself or with a folder above it; nothing if it is not."""
+        while name and name not in self.skipped:
+            name = name.rpartition("/")[0]
+        return self.skipped.get(name, "")
 
-def walk(root: Path, below: str = "") -> Found:
+
+def walk(root: Path, below: str = "", exclude: Sequence[str] = ()) -> Found:
     """All files under ``root/below``, and which of them are pictures.
 
     The ending decides, for the formats of :mod:`udmsh_pl.images.decode`. Hidden files and folders,
-    folders of systems (``@eaDir``, ``$RECYCLE.BIN``), links to folders, and what is no regular file
-    are left out.
+    folders of systems (``@eaDir``, ``$RECYCLE.BIN``), folders below ``root`` that hold
+    ``.nomedia``, links to folders, and what is no regular file are left out.
+
+    Args:
+        root: the folder
+        below: the part of it to look at
+        exclude: patterns of what is left out too, see :func:`excluded`
     """
     files: dict[str, os.stat_result] = {}
     skipped: dict[str, str] = {}
@@ -49,19 +67,41 @@ def walk(root: Path, below: str = "") -> Found:
     for folder, folders, names in os.walk(root / below, onerror=closed):
         place = _relative(folder, root)
         prefix = f"{place}/" if place else ""
+        if NO_MEDIA in names and place not in ("", below):
+            skipped[place] = f"a folder with {NO_MEDIA}"
+            folders.clear()
+            continue
         for name in list(folders):
-            reason = _why_no_folder(folder, name)
+            pattern = excluded(prefix + name, exclude)
+            reason = _why_no_folder(folder, name) or (pattern and f"excluded by {pattern}")
             if reason:
                 skipped[prefix + name] = reason
                 folders.remove(name)
         for name in names:
             reason = "hidden" if name.startswith(".") else no_picture(Path(name).suffix.lower())
-            facts = reason or _facts(folder, name)
+            pattern = excluded(prefix + name, exclude)
+            facts = reason or (pattern and f"excluded by {pattern}") or _facts(folder, name)
             if isinstance(facts, str):
                 skipped[prefix + name] = facts
             else:
                 files[prefix + name] = facts
     return Found(dict(sorted(files.items())), dict(sorted(skipped.items())))
+
+
+def excluded(name: str, patterns: Sequence[str]) -> str:
+    """The first pattern that a file or folder fits, or nothing.
+
+    A pattern is that of a shell (``*``, ``?``, ``[ab]``). With a slash it is held against the name
+    relative to the root (``2019/*.png``), without one against the last part of it (``*.png``,
+    ``Screenshots``).
+    """
+    whole = composed(name)
+    last = whole.rpartition("/")[2]
+    for pattern in patterns:
+        wanted = composed(pattern).strip("/")
+        if fnmatchcase(whole if "/" in wanted else last, wanted):
+            return pattern
+    return ""
 
 
 def skipped_line(skipped: Mapping[str, str], most: int = 3) -> str:
@@ -94,9 +134,9 @@ def write_skipped(skipped: Mapping[str, str], folder: Path) -> None:
 def _why_no_folder(folder: str, name: str) -> str:
     if name.startswith("."):
         return "hidden"
-    if name in SYSTEM_FOLDERS:
+    if name.lower() in SYSTEM_FOLDERS:
         return "a folder of the system"
-    return "a link to a folder" if os.path.islink(os.path.join(folder, name)) else ""  # noqa: PTH114, PTH118
+    return LINK if os.path.islink(os.path.join(folder, name)) else ""  # noqa: PTH114, PTH118
 
 
 def _facts(folder: str, name: str) -> os.stat_result | str:

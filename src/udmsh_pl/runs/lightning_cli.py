@@ -1,8 +1,10 @@
 """Lightning's command line on our base classes: parsing, links from model to data, saved config."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -155,6 +157,10 @@ class UdmshCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build what was asked for; a logger whose package is absent is told with its extra."""
+        loggers = self._get(self.config, "trainer.logger")
+        for one in loggers if isinstance(loggers, list) else [loggers]:
+            if isinstance(one, Namespace):
+                check_login(one)
         try:
             super().instantiate_classes()
         except (ImportError, ValueError) as error:
@@ -265,6 +271,29 @@ def missing_logger(kind: str) -> str:
     extra = LOGGERS.get(name)
     mend = f"pip install 'udmsh-pl[{extra}]'" if extra else "install the package that it names"
     return f"--trainer.logger {name} needs a package that is not installed; {mend}"
+
+
+def check_login(logger: Namespace) -> None:
+    """Refuse W&B's logger without a login, which would fail after the features are made.
+
+    Raises:
+        InputError: there is none, and the logger is not offline.
+    """
+    options = {**(logger.get("dict_kwargs") or {}), **(logger.get("init_args") or {})}
+    mode = options.get("mode") or os.environ.get("WANDB_MODE", "online")
+    if not str(logger.class_path).endswith("WandbLogger") or options.get("offline"):
+        return
+    if mode != "online" or find_spec("wandb") is None:
+        return
+    import wandb
+
+    try:
+        wandb.login()
+    except wandb.errors.UsageError as error:
+        raise InputError(
+            "W&B has no login on this machine: run `wandb login`, or set WANDB_MODE=offline and "
+            "send the run later with `wandb sync`"
+        ) from error
 
 
 def lacks_module(error: BaseException | None) -> bool:

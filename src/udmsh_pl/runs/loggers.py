@@ -19,6 +19,7 @@ from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.runs.lightning_cli import (
     OneLineParser,
+    check_login,
     instantiated,
     lacks_module,
     missing_logger,
@@ -70,6 +71,7 @@ def _build(config: Namespace, folder: Path, name: str) -> Logger:
     kind = config.class_path.rsplit(".", 1)[-1]
     arguments = config.init_args
     if kind == "WandbLogger":
+        check_login(config)
         _end_running()
         arguments.name = name
         arguments.save_dir = str(folder.resolve())  # W&B's service has a current folder of its own

@@ -15,6 +15,7 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.ahead import batched
+from udmsh_pl.images.walk import skipped_line
 from udmsh_pl.safe.profile import clock
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import HashEncoder, bar
@@ -70,6 +71,7 @@ def build_index(
     bits: int = 64,
     recall: float = store.RECALL,
     elsewhere: Elsewhere | None = None,
+    exclude: Sequence[str] = (),
 ) -> Report:
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
@@ -84,15 +86,20 @@ def build_index(
             more, which it finds through inverted lists; 1 to look at all codes, as among fewer
         elsewhere: encodes parts on other machines; None encodes here. What is learned from is
             encoded here in any case
+        exclude: patterns of what is left out, also by later updates, see
+            :func:`udmsh_pl.images.walk.excluded`
 
     Raises:
         InputError: no readable pictures, or ``path`` is something else or being written.
     """
     root = folder.resolve()
-    walked = find_pictures(root)
+    walked = find_pictures(root, exclude)
     report, names = Report(skipped=walked.skipped), list(walked.files)
     if not names:
-        raise InputError(f"{folder}: no pictures here; give the folder of your pictures")
+        raise InputError(
+            f"{folder}: no pictures here ({skipped_line(walked.skipped)}); give the folder of your "
+            "pictures"
+        )
     with store.writing(path):
         version = store.read_manifest(path).version + 1 if _is_index(path) else 1
         here, work = path / f"encoder-{version:06d}", path / UNFINISHED
@@ -116,7 +123,7 @@ def build_index(
         if not report.added:
             raise InputError(
                 f"{folder}: none of {len(names):,} pictures can be read, "
-                f"first {report.broken[0][1]}"
+                f"first {': '.join(report.broken[0])}"
             )
         manifest = store.Manifest(
             version,
@@ -126,6 +133,7 @@ def build_index(
             encoder.spec.dims,
             tuple(maker.made),
             recall=recall,
+            exclude=tuple(exclude),
         )
         store.write_manifest(path, with_lists(path, manifest))
         shutil.rmtree(work, ignore_errors=True)
@@ -228,7 +236,9 @@ def _learn(
         done.add(joined(made, no_rows(0, done.dims)))
     kept = done.rows(picked)
     if not len(kept):
-        raise InputError(f"{root}: none of the pictures can be read, first {report.broken[0][1]}")
+        raise InputError(
+            f"{root}: none of the pictures can be read, first {': '.join(report.broken[0])}"
+        )
     values = np.split(kept.features.view(np.float32), np.cumsum(sizes)[:-1], axis=1)
     features = {
         name: one.reshape(-1, *shape)

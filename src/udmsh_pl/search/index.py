@@ -6,7 +6,8 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.decode import no_picture
+from udmsh_pl.images.names import composed, file_called
+from udmsh_pl.images.walk import LINK
+from udmsh_pl.safe.untrusted import exists
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
 from udmsh_pl.search.pictures import Report, encoded, facts_of, find_pictures, read_files
@@ -59,6 +64,7 @@ class ImageIndex:
         encoder: HashEncoder | None = None,
         out: Path | str | None = None,
         replace_other: bool = False,
+        exclude: Sequence[str] = (),
     ) -> "ImageIndex":
         """Index the pictures of a folder; without an encoder one is learned from these pictures.
 
@@ -67,6 +73,8 @@ class ImageIndex:
             encoder: a trained encoder
             out: the index's folder; None for a temporary one, which :meth:`save` copies
             replace_other: ``out`` may be the index of another folder
+            exclude: patterns of what is left out, also by later updates, see
+                :func:`udmsh_pl.images.walk.excluded`
 
         Raises:
             InputError: no pictures, or ``out`` is something else, another folder's index, or being
@@ -78,7 +86,7 @@ class ImageIndex:
         path = Path(owner.name if owner else str(out)).expanduser()
         if (path / store.MANIFEST).is_file() and not replace_other:
             check_root(path, Path(folder))
-        build_index(path, Path(folder).expanduser(), encoder)
+        build_index(path, Path(folder).expanduser(), encoder, exclude=exclude)
         return cls(path, owner)
 
     def __len__(self) -> int:
@@ -105,7 +113,7 @@ class ImageIndex:
             InputError: the picture cannot be read, or k is below 1.
         """
         if isinstance(picture, str | Path):
-            picture = Path(picture).expanduser()
+            picture = file_called(Path(picture).expanduser())
         elif isinstance(picture, bytes) or hasattr(picture, "read"):
             from udmsh_pl.images.decode import decode
 
@@ -154,6 +162,7 @@ class ImageIndex:
         recall: float | None = None,
         allow_deletions: bool = False,
         verify: bool = False,
+        exclude: Sequence[str] | None = None,
     ) -> Report:
         """Add new pictures of the folder, drop those that are deleted, encode changed ones again,
         and touch nothing else.
@@ -169,6 +178,7 @@ class ImageIndex:
             allow_deletions: drop more than half of the pictures too, and those from outside of the
                 folder that are gone
             verify: read every file, also those that seem unchanged
+            exclude: patterns of what is left out, from now on; None: as before
 
         Raises:
             InputError: another folder than the index's, the index is being written, or more than
@@ -179,7 +189,12 @@ class ImageIndex:
             if not moved and folder is not None:
                 check_root(self.path, Path(folder))
             root = self.root if folder is None else Path(folder).expanduser().resolve()
-            walked = find_pictures(root)
+            manifest = replace(self.manifest, root=str(root))
+            if recall is not None:
+                manifest = replace(manifest, recall=recall)
+            if exclude is not None:
+                manifest = replace(manifest, exclude=tuple(exclude))
+            walked = find_pictures(root, manifest.exclude)
             found = {name: FileFacts.of(facts) for name, facts in walked.files.items()}
             known = {name: row for row, name in enumerate(self.rows.names)}
             fresh = [
@@ -188,32 +203,36 @@ class ImageIndex:
             ]  # fmt: skip
             lacking = [name for name in known if name not in found]
             listed = _Listings()
-            gone = [name for name in lacking if listed.lack(root / name)]
-            outside = [name for name in gone if Path(name).is_absolute()]
+            gone = [
+                name for name in lacking
+                if listed.lack(root / name) and not is_closed_format(root / name)
+            ]  # fmt: skip
+            outside = [name for name in gone if Path(name).is_absolute() and not exists(Path(name))]
             own = [name for name in gone if not Path(name).is_absolute()]
             report = Report(unchanged=len(found) - len(fresh), skipped=walked.skipped)
             report.unreachable = sum(not Path(name).is_absolute() for name in lacking) - len(own)
             if allow_deletions:
                 own += outside
-            else:
-                self._check_deletions(root, own, [found[name] for name in fresh], known)
+            else:  # what a rule leaves out is not gone, but a link to a folder may be an accident
+                lost = [name for name in own if walked.why(name) in ("", LINK)]
+                self._check_deletions(root, lost, [found[name] for name in fresh], known)
             if outside and not allow_deletions:
                 report.lines.append(
                     f"{len(outside):,} pictures from outside of {root} are gone; "
                     "--allow-deletions drops them"
                 )
             report.deleted = len(own)
-            self._write(root, fresh, [known[name] for name in own], report, recall)
+            self._write(manifest, fresh, [known[name] for name in own], report)
         return report
 
     def _check_deletions(
         self, root: Path, gone: list[str], fresh: list[FileFacts], known: dict[str, int]
     ) -> None:
         """Refuse to drop most of the index; a file under a new name is not dropped."""
-        renamed = {(facts.size, facts.mtime_ns) for facts in fresh}
+        renamed = Counter((facts.size, facts.mtime_ns) for facts in fresh)
         files = self.rows.files[np.array([known[name] for name in gone], dtype=np.int64)]
-        pairs = zip(files["size"].tolist(), files["mtime_ns"].tolist(), strict=True)
-        lost, own = sum(pair not in renamed for pair in pairs), len(known)
+        pairs = Counter(zip(files["size"].tolist(), files["mtime_ns"].tolist(), strict=True))
+        lost, own = (pairs - renamed).total(), len(known)
         if lost > FEW and lost > own / 2:
             raise InputError(
                 f"{lost:,} of {own:,} pictures are gone from {root}; if its disk is away, nothing "
@@ -226,8 +245,8 @@ class ImageIndex:
         """
         with store.writing(self.path):
             self._reload()
-            names = list(dict.fromkeys(self._names(pictures)))
             known = {name: row for row, name in enumerate(self.rows.names)}
+            names = list(dict.fromkeys(self._names(pictures, known)))
             fresh = []
             for name in names:
                 path = self.root / name
@@ -235,7 +254,7 @@ class ImageIndex:
                 if old is None or not path.is_file() or not facts_of(path).fits(old):
                     fresh.append(name)
             report = Report(unchanged=len(names) - len(fresh))
-            self._write(self.root, fresh, [], report)
+            self._write(self.manifest, fresh, [], report)
         return report
 
     def remove(self, pictures: Path | str | Iterable[Path | str]) -> int:
@@ -244,8 +263,9 @@ class ImageIndex:
         """
         with store.writing(self.path):
             self._reload()
-            wanted = set(self._names(pictures))
-            gone = [row for row, name in enumerate(self.rows.names) if name in wanted]
+            known = {name: row for row, name in enumerate(self.rows.names)}
+            wanted = set(self._names(pictures, known))
+            gone = [row for name, row in known.items() if name in wanted]
             self._commit(self.manifest, gone, [])
         return len(gone)
 
@@ -274,31 +294,32 @@ class ImageIndex:
         self.manifest, self.rows = store.open_rows(self.path)
         self._searcher = Searcher(self.path, self.manifest, self.rows)
 
-    def _names(self, pictures: Path | str | Iterable[Path | str]) -> list[str]:
-        """What the index calls these files."""
+    def _names(
+        self, pictures: Path | str | Iterable[Path | str], known: Mapping[str, int]
+    ) -> Iterator[str]:
+        """What the index calls these files, also where it has their names in another Unicode
+        form.
+        """
         several = [pictures] if isinstance(pictures, str | Path) else pictures
-        return [self._name(Path(picture)) for picture in several]
+        names = [self._name(Path(picture)) for picture in several]
+        odd = any(name not in known and not name.isascii() for name in names)
+        forms = {composed(name): name for name in known} if odd else {}
+        return (name if name in known else forms.get(composed(name), name) for name in names)
 
     def _name(self, picture: Path) -> str:
-        path = picture.expanduser()
+        path = file_called(picture.expanduser())
         if not path.is_absolute():
             path = path.resolve() if path.exists() else self.root / path
         inside = path.is_relative_to(self.root)
         return path.relative_to(self.root).as_posix() if inside else str(path)
 
     def _write(
-        self,
-        root: Path,
-        fresh: Sequence[str],
-        gone: Sequence[int],
-        report: Report,
-        recall: float | None = None,
+        self, manifest: store.Manifest, fresh: Sequence[str], gone: Sequence[int], report: Report
     ) -> None:
         """Encode ``fresh`` and make one new version of the index."""
         removed = list(gone)
-        new = self._encode(root, fresh, removed, report)
-        recall = self.manifest.recall if recall is None else recall
-        self._commit(replace(self.manifest, root=str(root), recall=recall), removed, new)
+        new = self._encode(Path(manifest.root), fresh, removed, report)
+        self._commit(manifest, removed, new)
 
     def _encode(
         self, root: Path, fresh: Sequence[str], removed: list[int], report: Report
@@ -365,6 +386,11 @@ def check_root(path: Path, folder: Path) -> None:
         )
 
 
+def is_closed_format(path: Path) -> bool:
+    """Whether a file is there whose format this installation lacks: an extra that is gone."""
+    return bool(no_picture(path.suffix.lower())) and path.is_file()
+
+
 class _Listings:
     """What folders hold, each listed once."""
 
@@ -373,7 +399,7 @@ class _Listings:
 
     def lack(self, path: Path) -> bool:
         """Whether a file is deleted: its folder can be listed and lacks it, or is deleted itself.
-        A file that is there but is no picture any more counts as deleted, a closed one does not.
+        A file that is there but is left out counts as deleted, a closed one does not.
         """
         if path.parent == path:
             return False

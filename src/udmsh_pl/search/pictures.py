@@ -99,7 +99,7 @@ class Report:
         return ", ".join(parts)
 
 
-def find_pictures(folder: Path) -> Found:
+def find_pictures(folder: Path, exclude: Sequence[str] = ()) -> Found:
     """What lies in a folder of pictures, see :func:`udmsh_pl.images.walk.walk`.
 
     Raises:
@@ -107,7 +107,7 @@ def find_pictures(folder: Path) -> Found:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of your pictures")
-    return walk(folder)
+    return walk(folder, exclude=exclude)
 
 
 def facts_of(path: Path) -> FileFacts:
@@ -156,12 +156,12 @@ def read_files(
         try:
             facts, content = facts_of(path), read_bytes(path)
         except (InputError, OSError) as error:
-            return Read(name, FileFacts(), b"", None, str(error))
+            return Read(name, FileFacts(), b"", None, str(error).removeprefix(f"{path}: "))
         digest = digest_of(content)
         try:
             picture = None if digest in known else decode(content, str(path), side)
         except InputError as error:
-            return Read(name, facts, digest, None, str(error))
+            return Read(name, facts, digest, None, str(error).removeprefix(f"{path}: "))
         return Read(name, facts, digest, picture)
 
     return in_order(read, names)

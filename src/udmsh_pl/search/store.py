@@ -60,6 +60,7 @@ class Manifest:
         segments: the rows
         lists: name of the folder of inverted lists; none where every code is looked at
         recall: share of the nearest codes that a search through lists should find
+        exclude: patterns of what an update leaves out, see :func:`udmsh_pl.images.walk.excluded`
     """
 
     version: int
@@ -70,6 +71,7 @@ class Manifest:
     segments: tuple[Segment, ...] = ()
     lists: str = ""
     recall: float = RECALL
+    exclude: tuple[str, ...] = ()
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -303,6 +305,7 @@ def _manifest(plain: dict[str, Any]) -> Manifest:
         segments.append(Segment(str(one["name"]), int(one["rows"]), files, removed))
     facts = {name: plain[name] for name in ("version", "root", "encoder", "bits", "dims")}
     facts |= {"lists": plain.get("lists", ""), "recall": float(plain.get("recall", RECALL))}
+    facts["exclude"] = tuple(map(str, plain.get("exclude", ())))
     for name in ("encoder", "lists"):
         if "/" in facts[name] or facts[name].startswith("."):
             raise ValueError(f"{name} elsewhere")

@@ -100,6 +100,27 @@ def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
     assert list(walk(tmp_path, "a").files) == ["a/1.jpg"]
 
 
+def test_patterns_leave_out_files_and_folders(tmp_path: Path, place_images) -> None:
+    names = [
+        "cat/1.jpg",
+        "cat/2.png",
+        "dog/3.jpg",
+        "dog/4.jpg",
+        "Screenshots/5.jpg",
+        "dog/old/6.jpg",
+    ]
+    place_images(tmp_path, names)
+    splits = ImageFolders(root=tmp_path, exclude=["*.png", "Screenshots", "dog/old/*"]).splits
+    assert sorted([*splits.query.names, *splits.database.names]) == [
+        "cat/1.jpg", "dog/3.jpg", "dog/4.jpg",
+    ]  # fmt: skip
+    assert splits.skipped == {
+        "Screenshots": "excluded by Screenshots",
+        "cat/2.png": "excluded by *.png",
+        "dog/old/6.jpg": "excluded by dog/old/*",
+    }
+
+
 def test_heic_is_left_out_with_its_extra_named(
     tmp_path: Path, place_images, monkeypatch: pytest.MonkeyPatch
 ) -> None:

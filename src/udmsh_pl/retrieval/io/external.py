@@ -11,6 +11,7 @@ becomes an ``InputError`` that names the file. A file may unpack to ``UDMSH_MAX_
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from udmsh_pl.retrieval.codes import Bools, Bytes, pack_codes
 from udmsh_pl.safe.child import run_isolated
 from udmsh_pl.safe.untrusted import check_archive, check_file, exists, limit, over
 
+_log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 SINGLE = ""  # the name of a file's only array, where the format has no names
 
@@ -75,7 +77,10 @@ class ExternalFile:
         which that is.
         """
         found = self._find(f"{role} codes")
-        return self._only(f"{role} codes") if found is None else found
+        found = self._only(f"{role} codes") if found is None else found
+        if found.dtype.kind in "US":
+            raise InputError(f"{self.path}: the {role} codes are text: save them as numbers")
+        return found
 
     def labels(self, role: str, own_file: bool) -> Array | None:
         """The array of labels for ``role``; in a file of labels alone (``own_file``) under any
@@ -108,7 +113,10 @@ class ExternalFile:
         return next((by_lower[name] for name in known if name in by_lower), None)
 
     def _only(self, what: str) -> Array:
-        arrays = [array for array in self.arrays.values() if array.size > 1]
+        text = "US" if "codes" in what else ""
+        arrays = [
+            one for one in self.arrays.values() if one.size > 1 and one.dtype.kind not in text
+        ]
         if len(arrays) != 1:
             raise InputError(
                 f"{self.path}: which array holds the {what}? Give {self.path}:NAME with one of "
@@ -164,6 +172,9 @@ def external_codes(
                 f"{source}: whole numbers that are neither 0/1 nor -1/+1 are no codes: check the "
                 "array"
             )
+        elif (np.abs(array) <= 1).all() and (array == np.trunc(array)).all() and (array == 0).any():
+            zeros = int((array == 0).sum())
+            _log.warning("%s: %s zeros among -1/+1 codes count as +1", source, f"{zeros:,}")
         elif array.size >= _ENOUGH and array.min() >= 0:
             inside = "outputs of a sigmoid" if array.max() <= 1 else "values without a negative one"
             raise InputError(
@@ -178,7 +189,7 @@ def external_labels(query: Array, database: Array, queries: int, items: int) -> 
 
     A matrix of 0/1 or booleans is taken as it is, also one of a single column: one label that an
     item has or lacks. One whole number an item is a class, where it has one axis, or one column
-    that holds more than 0 and 1 in either array.
+    that holds more than 0 and 1 in either array. One text an item is the name of its class.
 
     Args:
         query: labels of the queries.
@@ -196,6 +207,12 @@ def external_labels(query: Array, database: Array, queries: int, items: int) -> 
             raise InputError(f"{name} labels hold a value that is not finite: mend them")
         if array.ndim not in (1, 2):
             raise InputError(f"{name} labels have shape {list(array.shape)}: give [items, labels]")
+    text = [array.dtype.kind in "US" for array in named.values()]
+    if any(text):
+        one_each = all(array.size == len(array) for array in named.values())
+        if not all(text) or not one_each:
+            raise InputError("labels that are text: give the name of one class an item, in both")
+        return _one_hot(*(_as_text(array) for array in named.values()))
     classes = all(array.ndim == 1 or array.shape[1] == 1 for array in named.values()) and any(
         not _is_binary(array) or (array.ndim == 1 and array.dtype.kind != "b")
         for array in named.values()
@@ -226,6 +243,11 @@ def _one_hot(query: Array, database: Array) -> tuple[Bools, Bools]:
     return query[:, None] == classes, database[:, None] == classes
 
 
+def _as_text(array: Array) -> Array:
+    flat = array.ravel()
+    return np.char.decode(flat, "utf-8", "backslashreplace") if flat.dtype.kind == "S" else flat
+
+
 def _is_binary(array: Array) -> bool:
     return bool(((array == 0) | (array == 1)).all())
 
@@ -243,7 +265,7 @@ def _is_packed(array: Array, bits: int | None) -> bool:
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """Read every numeric or boolean array of a file.
+    """Read every array of numbers, booleans or text of a file.
 
     Args:
         path: .npz, .npy, .pt / .pth, .mat (up to version 7.2), or text (.txt, .csv, .tsv, .dat)
@@ -265,7 +287,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         arrays = {
             name: array
             for name, array in reader(path).items()
-            if array.dtype.kind in "biuf" and array.size
+            if array.dtype.kind in "biufUS" and array.size
         }
     except InputError:
         raise

@@ -1,0 +1,65 @@
+"""Names of files that differ in their spelling alone: Unicode's composed and decomposed letters,
+letter case, backslashes.
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form (NFC): Macs write names decomposed (NFD)."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def printable(name: object) -> str:
+    """A name on one line of a terminal: control characters as ``\\x0a``."""
+    return "".join(f"\\x{ord(one):02x}" if one < " " else one for one in str(name))
+
+
+def file_called(path: Path) -> Path:
+    """The file of this name, or the only one whose name is the same in another Unicode form; the
+    path itself where there is neither.
+    """
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    if path.parent == path:
+        return path
+    folder = file_called(path.parent)
+    alike = [name for name in _listing(folder) if composed(name) == composed(path.name)]
+    return folder / (alike[0] if len(alike) == 1 else path.name)
+
+
+def spelling(path: Path) -> str:
+    """Why a file that is absent may be there under another spelling, and what mends it; nothing
+    where no spelling leads to a file.
+    """
+    if "\\" in path.name and Path(str(path).replace("\\", "/")).exists():
+        return "the list writes \\ between folders; write /"
+    if file_called(path).exists():
+        return (
+            "the disk has the name in another Unicode form (NFC or NFD); write it as the disk does"
+        )
+    if _any_case(path):
+        return "the disk has the name in other letter case; write it as the disk does"
+    return ""
+
+
+def _any_case(path: Path) -> bool:
+    """Whether there is a file whose path differs in letter case."""
+    if path.exists():
+        return True
+    if path.parent == path or not _any_case(path.parent):
+        return False
+    return any(
+        composed(name).casefold() == composed(path.name).casefold()
+        for name in _listing(path.parent)
+    )
+
+
+def _listing(folder: Path) -> Iterable[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are compared
+    except (OSError, ValueError):
+        return ()
