@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     )
     from udmsh_pl.search import HashEncoder, ImageIndex
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "CIFAR10",
