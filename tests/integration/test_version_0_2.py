@@ -1,7 +1,7 @@
 """Results and checkpoints of version 0.2 (tests/fixtures/v0_2), on the same generated pictures.
 
-Baselines gave the same values bit for bit where this was written, UDMSH-cosine to 0.001; the
-tolerance is for other processors.
+Baselines and UDMSH-cosine gave the same values bit for bit where this was written; the tolerance is
+for other processors.
 """
 
 from pathlib import Path
