@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from udmsh_pl.cli import main
-from udmsh_pl.reports.results import COLUMNS, Result, read_results, write_results
+from udmsh_pl.reports.results import COLUMNS, Cell, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes
 
 from .conftest import Run
@@ -264,3 +264,19 @@ def test_unknown_method_is_refused(
 ) -> None:
     assert udmsh("reproduce", colours / "config.yaml", "--methods", "nothing") == 2
     assert "it has lsh, itq, udmsh" in capsys.readouterr().err
+
+
+def test_a_profile_says_where_the_time_went(
+    run_dir: Path, colours: Path, udmsh: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run_dir / "cells" / Cell("udmsh", 8, 0).name)
+    plan = ("reproduce", colours / "config.yaml", "--out", "run", "--trainer.max_epochs", 2)
+    assert udmsh(*plan, "--profile") == 0
+    text = (run_dir / "profile.txt").read_text()
+    assert text in capsys.readouterr().out
+    seconds = {line.split()[0]: float(line.split()[1]) for line in text.splitlines()[1:]}
+    assert {"imports", "parsing", "steps", "evaluation", "report", "whole"} <= set(seconds)
+    whole = seconds.pop("whole")
+    assert sum(seconds.values()) == pytest.approx(whole, abs=0.1)
+    assert udmsh(*plan, "--profile", "--jobs", 2) == 2
+    assert "leave out --jobs" in capsys.readouterr().err

@@ -201,11 +201,12 @@ def _learn(
     """Learn from the chosen pictures, whose features give the codes too; gives the other names and
     the encoder.
     """
-    import torch
+    with clock("imports"):
+        import torch
 
-    from udmsh_pl.features.batches import passes
-    from udmsh_pl.search import train
-    from udmsh_pl.search.graph import read_network
+        from udmsh_pl.features.batches import passes
+        from udmsh_pl.search import train
+        from udmsh_pl.search.graph import read_network
 
     picked, shapes = train.chosen(list(files)), train.feature_shapes()
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
@@ -247,7 +248,8 @@ def _learn(
     facts = [[bytes(digest).hex() for digest in kept.files["digest"]], bits, done.folder.name]
     folder = work / f"encoder-{_digest(facts)}"
     if not (folder / FILE).is_file():
-        train.learn(features, folder, bits)
+        with clock("encoder"):  # what is neither the teacher nor steps: made, traced and written
+            train.learn(features, folder, bits)
     encoder = HashEncoder(folder)
     report.lines.append(encoder.spec.note)
     codes = train.encode_features(read_network(folder, encoder.spec).head, features)
