@@ -246,6 +246,36 @@ def test_mistakes_are_one_line_and_status_2(tmp_path, data, capsys, monkeypatch,
     assert "\n" not in error
 
 
+@pytest.mark.parametrize("dtype", ["U8", "S8"])
+def test_names_of_classes_equal_class_numbers(tmp_path, data, dtype):
+    query, database, *_ = data
+    names = np.array(["cat", "dog", "sea"])
+    numbers = np.arange(20) % 3, np.arange(300) % 3
+    for file, labels in (("n", numbers), ("t", [names[one].astype(dtype) for one in numbers])):
+        np.savez(
+            tmp_path / f"{file}.npz", query_codes=pack_codes(query), query_labels=labels[0],
+            database_codes=pack_codes(database), database_labels=labels[1], bits=BITS,
+        )  # fmt: skip
+    assert score(tmp_path / "t.npz").map == score(tmp_path / "n.npz").map
+    np.savez(tmp_path / "c.npz", codes=np.array([["a", "b"]] * 9), labels=np.arange(9))
+    with pytest.raises(InputError, match="codes are text"):
+        score(tmp_path / "c.npz")
+
+
+def test_zeros_among_signs_are_counted_in_one_line(tmp_path, data, caplog):
+    query, database, query_labels, database_labels = data
+    signs = np.sign(query), np.sign(database)
+    signs[1][3, :4] = 0
+    np.savez(
+        tmp_path / "z.npz", query_codes=signs[0].astype(np.int8), query_labels=query_labels,
+        database_codes=signs[1].astype(np.int8), database_labels=database_labels,
+    )  # fmt: skip
+    score(tmp_path / "z.npz")
+    assert [one.getMessage().partition(": ")[2] for one in caplog.records] == [
+        "4 zeros among -1/+1 codes count as +1"
+    ]
+
+
 def test_lengths_that_differ_are_named(tmp_path, data):
     np.savez(
         tmp_path / "codes.npz",

@@ -77,6 +77,25 @@ def test_labels_of_either_name_and_any_separator(tmp_path: Path, column: str, ce
     assert images.labels.tolist() == [[True, True], [False, True]]  # desert, sea
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_other_separators_and_utf_16_are_read(
+    tmp_path: Path, separator: str, encoding: str
+) -> None:
+    lines = [("path", "labels"), ("é.jpg", "cat|dog"), ("b.jpg", "cat")]
+    text = "".join(separator.join(cells) + "\r\n" for cells in lines)
+    found = read_manifest(write(tmp_path / "m.csv", text.encode(encoding)), tmp_path)["all"]
+    assert list(found.names) == ["é.jpg", "b.jpg"]
+    assert found.labels.tolist() == [[True, True], [True, False]]
+
+
+def test_utf_16_that_is_cut_is_one_line(tmp_path: Path) -> None:
+    content = "path,labels\na.jpg,x\n".encode("utf-16")[:-1]
+    said = message_of(lambda: read_manifest(write(tmp_path / "m.csv", content), tmp_path))
+    assert "save it with UTF-8" in said
+    assert "\n" not in said
+
+
 def test_columns_that_are_not_read_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ from udmsh_pl.images.protocol import Protocol
 from udmsh_pl.images.usable import (
     broken_line,
     drop_broken,
+    drop_missing,
     find_broken,
     find_broken_in,
     load_or_blank,
@@ -111,3 +112,11 @@ def test_a_worker_error_is_one_line(splits: Splits) -> None:
         told = str(error)
     traceback = f"Caught UnreadablePicture in worker 0.\n  File x\nUnreadablePicture: {told}\n"
     assert str(UnreadablePicture(traceback)) == told
+
+
+def test_names_that_are_spelled_otherwise_on_the_disk_say_so(tmp_path: Path, place_images) -> None:
+    place_images(tmp_path, ["a.jpg", "e\u0301.jpg"])
+    for name, cause in (("A.jpg", "other letter case"), ("\u00e9.jpg", "another Unicode form")):
+        images = ImageList(["a.jpg", name], LABELS[:2], tmp_path)
+        with pytest.raises(InputError, match=rf"1 of 2 .* images are missing, .*{cause}"):
+            drop_missing(Splits(FACTS, None, images, images), allow_missing=True)

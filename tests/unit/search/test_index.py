@@ -374,3 +374,48 @@ def test_an_index_of_version_0_2_opens_and_is_updated(tmp_path: Path) -> None:
     again = ImageIndex.open(tmp_path / "index")
     assert list(again.rows.names) == list(opened.rows.names)
     assert name not in again.rows.names
+
+
+def test_patterns_are_kept_and_can_be_forgotten(place: Path) -> None:
+    pictures = place / "pictures"
+    opened = ImageIndex.open(place / "index")
+    report = opened.update(exclude=["below", "0[0-8].png"])
+    assert (report.deleted, len(opened)) == (10, 2)  # more than half, but they are not gone
+    assert report.skipped["below"] == "excluded by below"
+    draw(pictures / "below/new.png", 80)
+    report = ImageIndex.open(place / "index").update()
+    assert (report.added, report.deleted) == (0, 0)
+    assert ImageIndex.open(place / "index").update(exclude=[]).added == 11
+
+
+def test_names_in_another_unicode_form_are_one_picture(place: Path) -> None:
+    disk, typed = place / "pictures/e\u0301.png", place / "pictures/\u00e9.png"
+    draw(disk, 81)
+    opened = ImageIndex.open(place / "index")
+    assert opened.add(typed).added == 1
+    assert opened.add(typed).unchanged == 1
+    assert opened.search(typed, k=1)[0].path == disk
+    disk.unlink()
+    assert opened.remove(typed) == 1
+
+
+def test_another_code_length_is_refused(place: Path) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = [str(place / "pictures"), "--out", str(place / "index"), "--bits", "128"]
+    with pytest.raises(InputError, match="has codes of 64 bits; give --retrain"):
+        command.run(parser.parse_args(words))
+    with pytest.raises(InputError, match="gives codes of 64 bits; leave --bits 128 out"):
+        command.run(parser.parse_args([*words, "--model", str(place / "index")]))
+
+
+def test_a_format_that_is_no_longer_read_loses_no_row(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = ImageIndex.open(place / "index")
+    for module in ("images.walk", "search.index"):
+        monkeypatch.setattr(f"udmsh_pl.{module}.no_picture", lambda ending: "needs the extra")
+    report = opened.update()
+    assert (report.unreachable, report.deleted, len(opened)) == (12, 0, 12)
+    (place / "pictures/02.png").unlink()
+    assert (opened.update().deleted, len(opened)) == (1, 11)
