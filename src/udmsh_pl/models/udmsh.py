@@ -32,7 +32,7 @@ from udmsh_pl.similarity.structure import Levels, SemanticStructure
 Teacher = Literal["global", "spatial", "both"]
 
 # the ranking's temperature of codes times sqrt(K): about what chance does to a cosine of K bits, so
-# that short codes are not asked for differences they cannot have (experiments/README.md)
+# that short codes are not asked for differences they cannot have (docs/choices.md)
 BLUR = 1.1
 
 

@@ -36,7 +36,7 @@ from udmsh_pl.similarity.manifold import (
     unit_rows,
 )
 
-NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (experiments/README.md)
+NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
 NEAREST = 3  # nearest images of each image that a batch may show beside it
 
 

@@ -163,7 +163,7 @@ def diffused_embedding(
     blur them. So by default the time is ``18 (1 - eigenvalue number 64)``: 5 on 3,154 drawings of
     69 kinds, 7 on 9,000 images of CIFAR-10, 5 on 50,000 of them, 10 on 1,800 scenes of five labels;
     and at least 2, where groups lie wholly apart. 18 and 64 were chosen by retrieval
-    (experiments/README.md).
+    (docs/choices.md).
 
     Args:
         graph: from :func:`neighbour_graph`
