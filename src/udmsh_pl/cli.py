@@ -157,9 +157,9 @@ def _help() -> str:
     lines = [f"  {name:24} {text}" for name, text in COMMANDS.items()]
     lightning = "Lightning's subcommands: --config X.yaml, any --trainer.*, --model.*, --data.*"
     lines.append(f"  {'|'.join(LIGHTNING):24} {lightning}")
-    told = f"plans, for `udmsh reproduce NAME` and --config NAME: {', '.join(plans())}"
+    names = f"plans, for `udmsh reproduce NAME` and --config NAME: {', '.join(plans())}"
     last = [
-        told,
+        names,
         "Each command has --help; `udmsh fit --model.help UDMSH` lists a model's options.",
     ]
     return "\n".join(["usage: udmsh COMMAND ...", "", *lines, "", *last])

@@ -28,7 +28,7 @@ FC7 = {
     "vgg16": "classifier.3.weight",
     "alexnet": "classifier.4.weight",
 }  # torchvision's backbones, and their fc7
-# what timm's transformers are told so that they take other sizes than the one they were trained at
+# options of timm's transformers, so that they take other sizes than the one they were trained at
 ANY_SIZE: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False}
 
 
@@ -224,7 +224,7 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
 
 
 def weights_id(name: str, weights: str | None = None) -> str:
-    """What tells one set of weights from another in a cache key: the SHA-256 of the file, or the
+    """Identity of a set of weights in a cache key: the SHA-256 of the file, or the
     published address.
     """
     if weights == "random":

@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cores = os.cpu_count() or 1
     parser.add_argument("--workers", type=int, default=cores, help="check: processes that decode")
-    told = "extract: this machine's part, 1/4 to 4/4 for four machines with one --data.cache_dir"
-    parser.add_argument("--shard", help=told)
-    told = "extract: by a Ray cluster, auto for the one of this machine, or HOST:PORT"
-    parser.add_argument("--ray", metavar="ADDRESS", help=told)
+    note = "extract: this machine's part, 1/4 to 4/4 for four machines with one --data.cache_dir"
+    parser.add_argument("--shard", help=note)
+    note = "extract: by a Ray cluster, auto for the one of this machine, or HOST:PORT"
+    parser.add_argument("--ray", metavar="ADDRESS", help=note)
     parser.add_argument("--write", type=Path, help="split: folder for the three lists")
 
 

@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drop-zero-hits", action="store_true", help="leave queries without relevant items out"
     )
-    told = "of udmsh_pl.retrieval.measures, or my_module.my_measure"
-    parser.add_argument("--measures", nargs="+", default=list(MEASURES), help=told)
+    note = "of udmsh_pl.retrieval.measures, or my_module.my_measure"
+    parser.add_argument("--measures", nargs="+", default=list(MEASURES), help=note)
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument(
         "--engine",

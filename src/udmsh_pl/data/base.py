@@ -47,7 +47,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         cache_dir: folder of the feature cache
         grid: side of the cached feature map; set by the model
         views: random views of each train image in the cache, two of which go into each train batch
-        strict: refuse pictures that cannot be decoded, which are else left out and told
+        strict: refuse pictures that cannot be decoded; otherwise they are left out and listed
         extractor: what runs the frozen backbone: ``torch``, ``openvino`` (extra
             ``udmsh-pl[extract]``) or ``auto``
         backbone: backbone; set by the model
@@ -131,7 +131,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return TrainFeatures(arrays, folder, self._stores["train"])
 
     def feature_keys(self) -> dict[str, str]:
-        """What tells the cached features of each split from others; fine-tuning: of train alone."""
+        """Identity of each split's cached features; with fine-tuning, of the train split alone."""
         self._open_features()
         return dict(self._stores)
 

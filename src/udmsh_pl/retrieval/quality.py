@@ -94,7 +94,7 @@ def neighbour_flips(
         seed: of the draw
 
     Example:
-        The first two items are each other's neighbours, and one bit tells them apart:
+        The first two items are each other's neighbours, and their codes differ in one bit:
 
         >>> from udmsh_pl.retrieval import neighbour_flips, pack_codes
         >>> neighbour_flips(pack_codes([[1, 1], [1, -1]]), [[1.0, 0.0], [1.0, 0.1]], bits=2)

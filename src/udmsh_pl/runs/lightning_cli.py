@@ -73,11 +73,11 @@ class OneLineParser(LightningArgumentParser):
 def one_line(message: str) -> str:
     """The part of jsonargparse's message that names the option and says what is wrong."""
     key = re.search(r'Parser key "([^"]+)"', message)
-    told = re.search(r"Errors:\s*- (.*?)(\n\s*Given|$)", message, re.DOTALL)
-    if not key or not told:
+    errors = re.search(r"Errors:\s*- (.*?)(\n\s*Given|$)", message, re.DOTALL)
+    if not key or not errors:
         return " ".join(message.split())
     # one problem for each type that the value might have had: what is no class name says more
-    problems = re.split(r"\n\s*- ", told[1])
+    problems = re.split(r"\n\s*- ", errors[1])
     problem = next((one for one in problems if not one.startswith("Expected a ")), problems[0])
     if problem.endswith(" is abstract"):  # options alone, as of --data.num_workers, or a base class
         problem = f"no class is chosen; give --{key[1]} NAME (--help lists them)"
@@ -140,8 +140,8 @@ class UdmshCLI(LightningCLI):
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
         parser.add_class_arguments(Plan, "reproduce")
         parser.add_class_arguments(Evaluation, "evaluation")
-        told = "validate, test, predict: take random weights where no checkpoint is given"
-        parser.add_argument("--untrained", type=bool, default=False, help=told)
+        note = "validate, test, predict: take random weights where no checkpoint is given"
+        parser.add_argument("--untrained", type=bool, default=False, help=note)
 
     def before_instantiate_classes(self) -> None:
         """Give the trainer our callbacks, which score as the configuration says."""
@@ -156,7 +156,7 @@ class UdmshCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(saves)
 
     def instantiate_classes(self) -> None:
-        """Build what was asked for; a logger whose package is absent is told with its extra."""
+        """Build the parts; an error names the extra of a logger whose package is absent."""
         loggers = self._get(self.config, "trainer.logger")
         for one in loggers if isinstance(loggers, list) else [loggers]:
             if isinstance(one, Namespace):

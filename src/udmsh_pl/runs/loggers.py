@@ -75,7 +75,7 @@ def _build(config: Namespace, folder: Path, name: str) -> Logger:
         _end_running()
         arguments.name = name
         arguments.save_dir = str(folder.resolve())  # W&B's service has a current folder of its own
-        # Lightning tells W&B of ``offline`` by an environment variable, which W&B reads once
+        # Lightning passes ``offline`` to W&B by an environment variable, which W&B reads once
         offline = {"mode": "offline"} if arguments.offline else {}
         config.dict_kwargs = {"group": str(folder), **offline, **(config.get("dict_kwargs") or {})}
     elif kind == "TensorBoardLogger":

@@ -172,7 +172,7 @@ def _chance(index: ImageIndex) -> tuple[float, float]:
 
 
 def _same(snapshot: Snapshot, thumbnail: bytes, matches: list[Match]) -> set[int]:
-    """Rows that show the query's very picture, told by their pixels."""
+    """Rows whose thumbnails show the query's very picture."""
     near = [one for one in matches[:COMPARED] if one.similarity >= LEAST_COPY]
     if not near:
         return set()

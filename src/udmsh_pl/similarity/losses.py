@@ -208,7 +208,7 @@ def nt_xent_loss(
     """
     both = normalize(torch.cat([first, second]), dim=1)
     logits = both @ both.T / temperature
-    if apart is not None:  # views of one image are told from the others in any case
+    if apart is not None:  # the pair of an image's own views always counts
         logits = logits + apart.clone().fill_diagonal_(1).log().repeat(2, 2)
     logits = logits.fill_diagonal_(-torch.inf)
     partner = torch.arange(len(both), device=both.device).roll(len(first))

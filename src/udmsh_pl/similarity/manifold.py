@@ -119,7 +119,7 @@ def graph_of_neighbours(
 
 
 def neighbour_trust(unit: Float32s, k: int = 30) -> float:
-    """How far lists of neighbours are to be trusted, from 0 to 1, told without a label.
+    """How far lists of neighbours can be trusted, from 0 to 1, without labels.
 
     Features that say little of what images show have hubs, which are in everybody's list and have
     few of those in their own, and heat that flows through hubs mixes all groups. So what is asked

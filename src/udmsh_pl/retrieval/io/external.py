@@ -134,7 +134,7 @@ def external_codes(
         array: [items, bits] or [bits, items]; booleans, 0/1, -1/+1, real values (by sign; some
             must be below 0), or packed bytes, uint8
         bits: code length where it is known; needed for packed codes that do not fill their bytes
-        items: number of items where it is known (from labels): tells the axes apart
+        items: number of items where it is known (from labels); it decides which axis is which
         source: file name for messages
 
     Returns:
