@@ -1,5 +1,5 @@
 """What an index must hold, from the disk alone: written without the package's walk and update."""
-# ruff: noqa: PTH114, PTH116, PTH123, PTH208
+# ruff: noqa: PTH112, PTH114, PTH116, PTH123, PTH208
 
 import fnmatch
 import hashlib
@@ -46,7 +46,7 @@ def _look(folder: str, prefix: str, exclude: Sequence[str], seen: Seen) -> None:
     except OSError:
         seen.left_out.add(prefix.rstrip("/"))
         return
-    if prefix and ".nomedia" in names:
+    if prefix and ".nomedia" in names and not os.path.isdir(f"{folder}/.nomedia"):
         seen.left_out.add(prefix.rstrip("/"))
         return
     for name in names:
