@@ -85,7 +85,7 @@ def test_bare_paths(tmp_path: Path) -> None:
         (b"a.jpg 0 1\n\nb.jpg 1 1\r\na.jpg 1 1\n", r":4: 'a.jpg' is already on line 1"),
         (b"a.jpg 0 1\rb.jpg 1 1\r", r":1: a control character"),
         (b"a\0.jpg 0 1\n", r":1: a control character"),
-        ("a.jpg 0 1\n".encode("utf-16"), r":1: "),
+        (b"\xff\xfea\0.", "UTF-16 that is cut or damaged"),
         (b"a.jpg\nb.jpg\n", r":1: .*found no label"),
         (b"", "the list is empty"),
         (b"\n \r\n\n", "the list is empty"),
@@ -99,6 +99,15 @@ def test_broken_lists_are_refused_with_file_and_line(
         read_list(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_utf_16_is_read(tmp_path: Path) -> None:
+    lines = "a.jpg 0 1\nä.jpg 1 1\n"
+    wide, plain = (
+        read_list(write(tmp_path / code, lines.encode(code))) for code in ("utf-16", "utf-8")
+    )
+    assert wide.names == plain.names == ["a.jpg", "ä.jpg"]
+    assert wide.fingerprint() == plain.fingerprint()
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../q.jpg", "a/../../q.jpg", "//q.jpg"])
