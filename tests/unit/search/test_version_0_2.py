@@ -60,8 +60,7 @@ def test_codes_learned_from_a_collection_are_as_good(pictures: Path, tmp_path: P
             report = evaluate_codes(codes, codes, labels, labels, 64, ks=(None,))
             found.append(report.map[None])
     print("mAP of 0.2 and of now:", found)
-    # the draws are not those of 0.2 (.652); .6454 and .6508 were seen with two seeds
-    assert found[1] > found[0] - 0.02
+    assert found[1] > found[0] - 0.005
 
 
 def test_few_pictures_get_the_same_codes(few: Path, tmp_path: Path) -> None:
