@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return answers[0] + ("+changes" if answers[1] else "")
+
+
+@cache
+def package_commit() -> str | None:
+    """:func:`git_commit` of this package's code, as it was at the first call."""
+    return git_commit(Path(__file__).parent)
 
 
 def driver_version() -> str | None:
@@ -79,7 +86,7 @@ def environment(
         **devices(),
         "precision": precision or "32-true",
         "world_size": world_size,
-        "package_commit": git_commit(Path(__file__).parent),
+        "package_commit": package_commit(),
         "working_directory_commit": git_commit(Path.cwd()),
         "split_sha256": split_sha256,
         "command": sys.argv,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
+from udmsh_pl.reports.environment import package_commit
 from udmsh_pl.reports.results import Cell, Result, read_results, write_results
 from udmsh_pl.retrieval.evaluation import RetrievalReport
 from udmsh_pl.retrieval.ties import Cutoff
@@ -147,7 +148,7 @@ class RunDirectory:
         folder = self.folder(cell)
         write_results(folder / ROWS, rows)
         kept = {name: sha256_file(folder / name) for name in CODES if (folder / name).is_file()}
-        _write_mark(folder, _plain(stamp), kept)
+        _write_mark(folder, _plain(stamp) | {"commit": package_commit()}, kept)
 
     def take_over(self) -> None:
         """Give cells that 0.2 finished their rows, which only ``results.csv`` had.
@@ -254,6 +255,7 @@ def _mark(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """The stamp that a cell was finished with, None where there is none; checksums of its files."""
     stamp = _json(folder / "done.json")
     kept = stamp.pop("kept", None)
+    stamp.pop("commit", None)  # of the code: says where rows are from, makes none stale
     return stamp or None, kept if isinstance(kept, dict) else {}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.reports.environment import package_commit
 from udmsh_pl.reports.results import Cell, Result, read_results, write_results
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes
@@ -76,6 +77,17 @@ def test_other_settings_and_lost_files_make_it_unfinished(tmp_path: Path) -> Non
     assert run.finished(CELL, STAMP)
     (run.folder(CELL) / "rows.csv").unlink()
     assert not run.finished(CELL, STAMP)
+
+
+def test_a_cell_names_the_commit_of_its_code_which_makes_no_other_commit_run_it_again(
+    tmp_path: Path,
+) -> None:
+    run = finished(tmp_path)
+    mark = run.folder(CELL) / "done.json"
+    stamp = json.loads(mark.read_text())
+    assert stamp["commit"] == package_commit()
+    mark.write_text(json.dumps(stamp | {"commit": "c" * 40}))
+    assert run.finished(CELL, STAMP)
 
 
 def test_files_that_did_not_change_are_not_read(tmp_path: Path) -> None:
