@@ -10,7 +10,13 @@ import timm
 import torch
 from torch import nn
 
-from udmsh_pl.backbones.networks import Backbone, backbone_info, build_backbone, weights_id
+from udmsh_pl.backbones.networks import (
+    Backbone,
+    TimmBackbone,
+    backbone_info,
+    build_backbone,
+    weights_id,
+)
 from udmsh_pl.backbones.pixels import forward_of
 from udmsh_pl.backbones.weights import installed_file, read_weights
 from udmsh_pl.errors import InputError
@@ -82,6 +88,46 @@ def test_other_sizes(name: str, size: int, cells: int) -> None:
     with torch.no_grad():
         for mine, theirs in zip(alone(image), (feature, feature_map), strict=True):
             torch.testing.assert_close(mine, theirs)
+
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "dim", "side", "prefix", "normalisation"),
+    [
+        ("vit_small_patch14_dinov2.lvd142m", 518, 384, 37, 1, IMAGENET),
+        ("vit_base_patch14_reg4_dinov2.lvd142m", 518, 768, 37, 5, IMAGENET),
+        ("vit_small_patch16_dinov3.lvd1689m", 256, 384, 16, 5, IMAGENET),
+        ("convnext_tiny.dinov3_lvd1689m", 224, 768, 7, None, IMAGENET),
+        ("vit_base_patch16_siglip_224.v2_webli", 224, 768, 14, 0, HALF),
+        ("vit_base_patch16_clip_quickgelu_224.openai", 224, 768, 14, 1, OPENAI),
+        ("resnet50_clip.openai", 224, 2048, 7, None, OPENAI),
+        ("convnextv2_tiny.fcmae_ft_in22k_in1k", 224, 768, 7, None, IMAGENET),
+        ("resnet50.a1_in1k", 224, 2048, 7, None, IMAGENET),
+    ],
+)
+def test_backbones_that_people_use_now(
+    name: str,
+    size: int,
+    dim: int,
+    side: int,
+    prefix: int | None,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+) -> None:
+    """Sizes, tokens before the patches and normalisation, as the models' own cards name them."""
+    with torch.device("meta"):
+        backbone = TimmBackbone(name).eval()
+        image = torch.empty(2, 3, size, size)
+    info = backbone.info
+    assert (info.image_size, info.global_dim, info.map_channels) == (size, dim, dim)
+    assert (info.mean, info.std) == normalisation
+    assert getattr(backbone.network, "num_prefix_tokens", None) == prefix
+    features = backbone(image)
+    assert features.global_feature.shape == (2, dim)
+    assert features.feature_map.shape == (2, dim, side, side)
 
 
 def test_a_vits_positions_are_those_that_timm_interpolates() -> None:
