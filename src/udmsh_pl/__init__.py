@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         ImageFolders,
         ListFiles,
         MIRFlickr,
-    )
+    )  # fmt: skip
     from udmsh_pl.data.base import RetrievalDataModule
     from udmsh_pl.models import UDMSH, DualBranchEncoder, HashingModule, UDMSHPlus
     from udmsh_pl.retrieval import (
@@ -37,34 +37,17 @@ if TYPE_CHECKING:
         evaluate_codes,
         pack_codes,
         unpack_codes,
-    )
+    )  # fmt: skip
     from udmsh_pl.search import HashEncoder, ImageIndex
 
 __version__ = "0.3.0.dev0"
 
 __all__ = [
-    "CIFAR10",
-    "COCO",
-    "NUSWIDE",
-    "UDMSH",
-    "BinaryIndex",
-    "DualBranchEncoder",
-    "FashionMNIST",
-    "FashionSample",
-    "HammingRetrieval",
-    "HashEncoder",
-    "HashingModule",
-    "ImageFolders",
-    "ImageIndex",
-    "ListFiles",
-    "MIRFlickr",
-    "RetrievalDataModule",
-    "RetrievalReport",
-    "UDMSHPlus",
-    "evaluate_codes",
-    "pack_codes",
-    "unpack_codes",
-]
+    "CIFAR10", "COCO", "NUSWIDE", "UDMSH", "BinaryIndex", "DualBranchEncoder", "FashionMNIST",
+    "FashionSample", "HammingRetrieval", "HashEncoder", "HashingModule", "ImageFolders",
+    "ImageIndex", "ListFiles", "MIRFlickr", "RetrievalDataModule", "RetrievalReport", "UDMSHPlus",
+    "evaluate_codes", "pack_codes", "unpack_codes",
+]  # fmt: skip
 
 
 def touched(
@@ -109,29 +92,16 @@ class _OldNames(MetaPathFinder, Loader):
 
 sys.meta_path.append(_OldNames())
 
-# a new name is one line here, one above and one in the imports for type checkers
-_MODULE_OF = {
-    "BinaryIndex": "udmsh_pl.retrieval",
-    "HammingRetrieval": "udmsh_pl.retrieval",
-    "RetrievalReport": "udmsh_pl.retrieval",
-    "evaluate_codes": "udmsh_pl.retrieval",
-    "pack_codes": "udmsh_pl.retrieval",
-    "unpack_codes": "udmsh_pl.retrieval",
-    "DualBranchEncoder": "udmsh_pl.models",
-    "HashingModule": "udmsh_pl.models",
-    "UDMSH": "udmsh_pl.models",
-    "UDMSHPlus": "udmsh_pl.models",
-    "RetrievalDataModule": "udmsh_pl.data.base",
-    "CIFAR10": "udmsh_pl.data",
-    "COCO": "udmsh_pl.data",
-    "FashionMNIST": "udmsh_pl.data",
-    "FashionSample": "udmsh_pl.data",
-    "ImageFolders": "udmsh_pl.data",
-    "ListFiles": "udmsh_pl.data",
-    "MIRFlickr": "udmsh_pl.data",
-    "NUSWIDE": "udmsh_pl.data",
-    "HashEncoder": "udmsh_pl.search",
-    "ImageIndex": "udmsh_pl.search",
+# a new name is a word here, one above and one in the imports for type checkers
+_NAMES = {
+    "udmsh_pl.data": "CIFAR10 COCO FashionMNIST FashionSample ImageFolders ListFiles MIRFlickr "
+    "NUSWIDE",
+    "udmsh_pl.data.base": "RetrievalDataModule",
+    "udmsh_pl.models": "DualBranchEncoder HashingModule UDMSH UDMSHPlus",
+    "udmsh_pl.retrieval": "BinaryIndex HammingRetrieval RetrievalReport evaluate_codes pack_codes "
+    "unpack_codes",
+    "udmsh_pl.search": "HashEncoder ImageIndex",
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __getattr__, __dir__ = touched(__name__, _MODULE_OF)

@@ -14,14 +14,6 @@ from udmsh_pl.models.udmsh import UDMSH
 from udmsh_pl.models.udmsh_plus import UDMSHPlus
 
 __all__ = [
-    "UDMSH",
-    "Backbone",
-    "BackboneFeatures",
-    "BackboneInfo",
-    "DualBranchEncoder",
-    "HashingModule",
-    "UDMSHPlus",
-    "UDMSHPlusLabelled",
-    "backbone_info",
-    "build_backbone",
-]
+    "UDMSH", "Backbone", "BackboneFeatures", "BackboneInfo", "DualBranchEncoder", "HashingModule",
+    "UDMSHPlus", "UDMSHPlusLabelled", "backbone_info", "build_backbone",
+]  # fmt: skip
