@@ -13,25 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from udmsh_pl.backbones.networks import (
-    FC7,
-    OFFLINE_BACKBONE,
-    Backbone,
-    TimmBackbone,
-    TorchvisionBackbone,
-    build_backbone,
-    weights_id,
-)
+from udmsh_pl.backbones import networks
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, Backbone, build_backbone, weights_id
 from udmsh_pl.backbones.openvino import convert, has_openvino
 from udmsh_pl.backbones.pixels import PixelFeatures
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.heads import (
-    DualBranchEncoder,
-    FusedEncoder,
-    FusedFeature,
-    LinearEncoder,
-    side_by_side,
-)
+from udmsh_pl.models import heads
+from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.safe.files import atomic_path, sha256_file
 from udmsh_pl.search.spec import GRAPH, WEIGHTS, EncoderSpec, check_files, write_spec
 
@@ -42,13 +30,7 @@ class SignEncoder(FusedEncoder):
     """Codes without training: ITQ on the fused feature, for collections too small to learn from.
 
     The axes beyond the rank of the few pictures are random ones, so that pictures that come later
-    differ there.
-
-    Args:
-        global_dim: D, length of the backbone's global feature
-        map_dim: length of the flattened feature map
-        bits: code length K
-        dims: axes kept, at least K
+    differ there; ``dims`` of them are kept, at least K.
     """
 
     def __init__(self, global_dim: int, map_dim: int, bits: int, dims: int) -> None:
@@ -61,20 +43,15 @@ class HashHead(nn.Module):
     [B, d])``; codes alone where there is no re-rank feature.
 
     Args:
-        encoder: gives the bits before their sign
-        fusion: the fused feature whose first ``dims`` axes are the re-rank feature; None where the
-            encoder has none and none was fitted
+        encoder: of :data:`ENCODERS`; gives the bits before their sign
+        fusion: the fused feature whose first ``dims`` axes are the re-rank feature, for an encoder
+            without one of its own; None where none was fitted
         dims: d
     """
 
-    def __init__(
-        self,
-        encoder: FusedEncoder | DualBranchEncoder | LinearEncoder,
-        fusion: FusedFeature | None,
-        dims: int,
-    ) -> None:
+    def __init__(self, encoder: Any, fusion: FusedFeature | None, dims: int) -> None:
         super().__init__()
-        self.encoder: Any = encoder
+        self.encoder = encoder
         self.own_fusion = fusion if not isinstance(encoder, FusedEncoder) else None
         self.dims = dims
 
@@ -105,10 +82,8 @@ class PixelEncoder(PixelFeatures):
 
 # the only classes that a folder can name
 ENCODERS: Mapping[str, type[Any]] = {
-    "FusedEncoder": FusedEncoder,
-    "DualBranchEncoder": DualBranchEncoder,
-    "LinearEncoder": LinearEncoder,
-    "SignEncoder": SignEncoder,
+    kind.__name__: kind
+    for kind in (FusedEncoder, heads.DualBranchEncoder, heads.LinearEncoder, SignEncoder)
 }
 
 
@@ -194,6 +169,7 @@ def _backbone(spec: EncoderSpec) -> Backbone:
                 f"are {found[:16] or 'none'}; install the version that made it, or train anew"
             )
         return build_backbone(spec.backbone)
-    if spec.backbone in FC7:
-        return TorchvisionBackbone(spec.backbone, spec.arguments["global_dim"] == 4096)
-    return TimmBackbone(spec.backbone)
+    if spec.backbone in networks.FC7:
+        fc7 = spec.arguments["global_dim"] == 4096
+        return networks.TorchvisionBackbone(spec.backbone, fc7)
+    return networks.TimmBackbone(spec.backbone)

@@ -7,8 +7,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from udmsh_pl.images.walk import LINK
 from udmsh_pl.safe.untrusted import exists
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
-from udmsh_pl.search.pictures import Report, encoded, facts_of, find_pictures, read_files
+from udmsh_pl.search.pictures import Report, encoded, find_pictures, read_files
 from udmsh_pl.search.searching import SHORTLIST, Match, Searcher, with_lists
 from udmsh_pl.search.segment import FileFacts, Rows, some_rows, write_segment
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 CHUNK = 8192  # pictures a segment, and in memory, at most
 FEW = 3  # pictures whose deletion is believed, be they all
+Files = Path | str | Iterable[Path | str]
 
 
 class ImageIndex:
@@ -66,15 +68,14 @@ class ImageIndex:
         replace_other: bool = False,
         exclude: Sequence[str] = (),
     ) -> "ImageIndex":
-        """Index the pictures of a folder; without an encoder one is learned from these pictures.
+        """Index the pictures of a folder; see :func:`udmsh_pl.search.build.build_index`.
 
         Args:
             folder: folder of the pictures
-            encoder: a trained encoder
+            encoder: a trained encoder; None learns one from these pictures
             out: the index's folder; None for a temporary one, which :meth:`save` copies
             replace_other: ``out`` may be the index of another folder
-            exclude: patterns of what is left out, also by later updates, see
-                :func:`udmsh_pl.images.walk.excluded`
+            exclude: patterns of what is left out, also by later updates
 
         Raises:
             InputError: no pictures, or ``out`` is something else, another folder's index, or being
@@ -126,13 +127,10 @@ class ImageIndex:
         Raises:
             InputError: no such row, or k is below 1.
         """
-        part = slice(row, row + 1)
         if not 0 <= row < len(self):
             raise InputError(f"row is {row}: the index has rows 0 to {len(self) - 1}")
-        name = [self.rows.names[row]]
-        return self.search_codes(
-            Codes(name, self.rows.codes[part], self.rows.features[part]), k, rerank
-        )
+        own = some_rows(self.rows, np.array([row]))
+        return self.search_codes(Codes(own.names, own.codes, own.features), k, rerank)
 
     def search_codes(self, query: Codes, k: int = 20, rerank: int | None = None) -> list[Match]:
         """:meth:`search` for a picture that is encoded already, the first of ``query``."""
@@ -189,19 +187,13 @@ class ImageIndex:
             if not moved and folder is not None:
                 check_root(self.path, Path(folder))
             root = self.root if folder is None else Path(folder).expanduser().resolve()
-            manifest = replace(self.manifest, root=str(root))
-            if recall is not None:
-                manifest = replace(manifest, recall=recall)
-            if exclude is not None:
-                manifest = replace(manifest, exclude=tuple(exclude))
+            given = {"recall": recall, "exclude": None if exclude is None else tuple(exclude)}
+            given = {name: value for name, value in given.items() if value is not None}
+            manifest = replace(self.manifest, root=str(root), **given)
             walked = find_pictures(root, manifest.exclude)
             found = {name: FileFacts.of(facts) for name, facts in walked.files.items()}
-            known = {name: row for row, name in enumerate(self.rows.names)}
-            fresh = [
-                name for name in found
-                if verify or name not in known or not found[name].fits(self.rows.files[known[name]])
-            ]  # fmt: skip
-            lacking = [name for name in known if name not in found]
+            fresh = [name for name, facts in found.items() if verify or not self._has(name, facts)]
+            lacking = [name for name in self._known if name not in found]
             listed = _Listings()
             gone = [
                 name for name in lacking
@@ -215,57 +207,55 @@ class ImageIndex:
                 own += outside
             else:  # what a rule leaves out is not gone, but a link to a folder may be an accident
                 lost = [name for name in own if walked.why(name) in ("", LINK)]
-                self._check_deletions(root, lost, [found[name] for name in fresh], known)
-            if outside and not allow_deletions:
-                report.lines.append(
-                    f"{len(outside):,} pictures from outside of {root} are gone; "
-                    "--allow-deletions drops them"
-                )
+                self._check_deletions(root, lost, [found[name] for name in fresh])
+                if outside:
+                    many = f"{len(outside):,} pictures from outside of {root} are gone"
+                    report.lines.append(f"{many}; --allow-deletions drops them")
             report.deleted = len(own)
-            self._write(manifest, fresh, [known[name] for name in own], report)
+            self._write(manifest, fresh, [self._known[name] for name in own], report)
         return report
 
-    def _check_deletions(
-        self, root: Path, gone: list[str], fresh: list[FileFacts], known: dict[str, int]
-    ) -> None:
+    def _has(self, name: str, facts: FileFacts) -> bool:
+        """Whether a file is in the index, as it is now."""
+        row = self._known.get(name)
+        return row is not None and facts.fits(self.rows.files[row])
+
+    def _check_deletions(self, root: Path, gone: list[str], fresh: list[FileFacts]) -> None:
         """Refuse to drop most of the index; a file under a new name is not dropped."""
         renamed = Counter((facts.size, facts.mtime_ns) for facts in fresh)
-        files = self.rows.files[np.array([known[name] for name in gone], dtype=np.int64)]
+        files = self.rows.files[np.array([self._known[name] for name in gone], dtype=np.int64)]
         pairs = Counter(zip(files["size"].tolist(), files["mtime_ns"].tolist(), strict=True))
-        lost, own = (pairs - renamed).total(), len(known)
+        lost, own = (pairs - renamed).total(), len(self)
         if lost > FEW and lost > own / 2:
             raise InputError(
                 f"{lost:,} of {own:,} pictures are gone from {root}; if its disk is away, nothing "
                 "was changed; if they are deleted, give --allow-deletions"
             )
 
-    def add(self, pictures: Path | str | Iterable[Path | str]) -> Report:
+    def add(self, pictures: Files) -> Report:
         """Add a picture file or several, also from outside of the index's folder; those already
         there are encoded again if their content changed.
         """
         with store.writing(self.path):
             self._reload()
-            known = {name: row for row, name in enumerate(self.rows.names)}
-            names = list(dict.fromkeys(self._names(pictures, known)))
-            fresh = []
-            for name in names:
-                path = self.root / name
-                old = None if name not in known else self.rows.files[known[name]]
-                if old is None or not path.is_file() or not facts_of(path).fits(old):
-                    fresh.append(name)
+            names = list(dict.fromkeys(self._names(pictures)))
+            paths = {name: self.root / name for name in names}
+            fresh = [
+                name for name, path in paths.items()
+                if not path.is_file() or not self._has(name, FileFacts.of(path.stat()))
+            ]  # fmt: skip
             report = Report(unchanged=len(names) - len(fresh))
             self._write(self.manifest, fresh, [], report)
         return report
 
-    def remove(self, pictures: Path | str | Iterable[Path | str]) -> int:
+    def remove(self, pictures: Files) -> int:
         """Take a picture or several out of the index, never off the disk; gives how many were in
         it.
         """
         with store.writing(self.path):
             self._reload()
-            known = {name: row for row, name in enumerate(self.rows.names)}
-            wanted = set(self._names(pictures, known))
-            gone = [row for name, row in known.items() if name in wanted]
+            wanted = set(self._names(pictures))
+            gone = [row for name, row in self._known.items() if name in wanted]
             self._commit(self.manifest, gone, [])
         return len(gone)
 
@@ -293,18 +283,22 @@ class ImageIndex:
     def _reload(self) -> None:
         self.manifest, self.rows = store.open_rows(self.path)
         self._searcher = Searcher(self.path, self.manifest, self.rows)
+        self.__dict__.pop("_known", None)
 
-    def _names(
-        self, pictures: Path | str | Iterable[Path | str], known: Mapping[str, int]
-    ) -> Iterator[str]:
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        """Row of each name."""
+        return {name: row for row, name in enumerate(self.rows.names)}
+
+    def _names(self, pictures: Files) -> Iterator[str]:
         """What the index calls these files, also where it has their names in another Unicode
         form.
         """
         several = [pictures] if isinstance(pictures, str | Path) else pictures
         names = [self._name(Path(picture)) for picture in several]
-        odd = any(name not in known and not name.isascii() for name in names)
-        forms = {composed(name): name for name in known} if odd else {}
-        return (name if name in known else forms.get(composed(name), name) for name in names)
+        odd = any(name not in self._known and not name.isascii() for name in names)
+        forms = {composed(name): name for name in self._known} if odd else {}
+        return (name if name in self._known else forms.get(composed(name), name) for name in names)
 
     def _name(self, picture: Path) -> str:
         path = file_called(picture.expanduser())
@@ -325,8 +319,7 @@ class ImageIndex:
         self, root: Path, fresh: Sequence[str], removed: list[int], report: Report
     ) -> Iterator[Rows]:
         """New rows of these files; adds the rows that they replace to ``removed``."""
-        old = {name: row for row, name in enumerate(self.rows.names)}
-        files = self.rows.files
+        files, old = self.rows.files, self._known
         known = {digest.tobytes(): row for row, digest in enumerate(files["digest"])}
         reads = read_files(root, fresh, self.encoder.spec.image_size, known)
         for rows, broken in encoded(reads, self.encoder, known, self.rows, CHUNK):
@@ -342,7 +335,7 @@ class ImageIndex:
                 if before is None or now != before:
                     places.append(place)
                     removed += [old[name]] if name in old else []
-            report.broken += [(read.name, read.problem) for read in broken]
+            report.leave_out(broken)
             for read in broken:
                 if read.name in old and read.digest:
                     removed.append(old[read.name])
@@ -369,11 +362,7 @@ class ImageIndex:
 
 
 def check_root(path: Path, folder: Path) -> None:
-    """Refuse an index of another folder.
-
-    Args:
-        path: an index's folder
-        folder: of the pictures
+    """Refuse the index ``path`` of another folder than ``folder``.
 
     Raises:
         InputError: it is another's.
@@ -406,14 +395,9 @@ class _Listings:
         if path.parent not in self._names:
             self._names[path.parent] = self._list(path.parent)
         names = self._names[path.parent]
-        if names is None:
-            return False
-        if path.name in names:
-            try:
-                path.stat()
-            except OSError:
-                return False
-        return True
+        if names is None or path.name not in names:
+            return names is not None
+        return exists(path)
 
     def _list(self, folder: Path) -> set[str] | None:
         try:

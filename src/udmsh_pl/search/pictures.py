@@ -8,7 +8,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from udmsh_pl.images.walk import Found, walk
 from udmsh_pl.safe.profile import clock, wait_for
 from udmsh_pl.safe.untrusted import read_file
 from udmsh_pl.search.encoder import BATCH, HashEncoder
-from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows
+from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows, joined, some_rows
 
 THUMBNAIL_SIDE = 192  # pixels of the longer side
 
@@ -35,7 +35,7 @@ class Picture:
         pixels: uint8 [3, S, S], the whole picture squeezed to a square
         thumbnail: JPEG, the longer side at most 192 pixels
         width: of the picture as it is shown, in pixels
-        height: of the picture as it is shown, in pixels
+        height: the same
     """
 
     pixels: NDArray[np.uint8]
@@ -91,12 +91,16 @@ class Report:
     lines: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [f"{self.added:,} added", f"{self.changed:,} changed", f"{self.deleted:,} deleted"]
-        parts += [f"{self.unchanged:,} unchanged"]
+        always = ("added", "changed", "deleted", "unchanged")
+        parts = [f"{getattr(self, name):,} {name}" for name in always]
         parts += [f"{self.unreachable:,} unreachable, kept"] if self.unreachable else []
         parts += [f"{self.reused:,} of them known by content"] if self.reused else []
         parts += [f"{len(self.broken):,} unreadable, left out"] if self.broken else []
         return ", ".join(parts)
+
+    def leave_out(self, reads: Sequence[Read]) -> None:
+        """Note the files that cannot be read."""
+        self.broken += [(read.name, read.problem) for read in reads]
 
 
 def find_pictures(folder: Path, exclude: Sequence[str] = ()) -> Found:
@@ -110,22 +114,13 @@ def find_pictures(folder: Path, exclude: Sequence[str] = ()) -> Found:
     return walk(folder, exclude=exclude)
 
 
-def facts_of(path: Path) -> FileFacts:
-    """What shows that a file has changed."""
-    return FileFacts.of(path.stat())
-
-
 def digest_of(content: bytes) -> bytes:
     """BLAKE2b of a file's bytes, 16 bytes."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a picture's file.
-
-    Raises:
-        InputError: the file cannot be read, is no regular file, or larger than ``UDMSH_MAX_BYTES``.
-    """
+    """Content of a picture's file, see :func:`udmsh_pl.safe.untrusted.read_file`."""
     return read_file(path, "picture")
 
 
@@ -152,15 +147,12 @@ def read_files(
     """Read files in threads, in order; those whose content is ``known`` are not decoded."""
 
     def read(name: str) -> Read:
-        path = root / name
+        path, facts, digest = root / name, FileFacts(), b""
         try:
-            facts, content = facts_of(path), read_bytes(path)
-        except (InputError, OSError) as error:
-            return Read(name, FileFacts(), b"", None, str(error).removeprefix(f"{path}: "))
-        digest = digest_of(content)
-        try:
+            before, content = FileFacts.of(path.stat()), read_bytes(path)
+            facts, digest = before, digest_of(content)
             picture = None if digest in known else decode(content, str(path), side)
-        except InputError as error:
+        except (InputError, OSError) as error:
             return Read(name, facts, digest, None, str(error).removeprefix(f"{path}: "))
         return Read(name, facts, digest, picture)
 
@@ -172,29 +164,20 @@ def rows_of(reads: Sequence[Read], codes: NDArray[np.uint8], features: NDArray[n
     pictures = [read.picture for read in reads if read.picture is not None]
     files = np.zeros(len(reads), FILES)
     for row, (read, picture) in enumerate(zip(reads, pictures, strict=True)):
-        files[row] = (
-            *read.facts,
-            picture.width,
-            picture.height,
-            zlib.crc32(picture.thumbnail),
-            np.frombuffer(read.digest, np.uint8),
-        )
+        crc, digest = zlib.crc32(picture.thumbnail), np.frombuffer(read.digest, np.uint8)
+        files[row] = (*read.facts, picture.width, picture.height, crc, digest)
     thumbnails = [picture.thumbnail for picture in pictures]
     return Rows([read.name for read in reads], files, codes, features, thumbnails)
 
 
 def copies_of(reads: Sequence[Read], rows: Rows, known: Mapping[bytes, int]) -> Rows:
-    """Rows of files whose content is in ``rows``: code, feature and thumbnail are taken from
-    there.
-    """
+    """Rows of files whose content is in ``rows``, with its code, feature and thumbnail."""
     source = np.array([known[read.digest] for read in reads], dtype=np.int64)
-    files = rows.files[source].copy()
+    found = some_rows(rows, source)
+    files = found.files.copy()
     for name in FileFacts._fields:
         files[name] = [getattr(read.facts, name) for read in reads]
-    thumbnails = [rows.thumbnails[row] for row in source.tolist()]
-    return Rows(
-        [read.name for read in reads], files, rows.codes[source], rows.features[source], thumbnails
-    )
+    return replace(found, names=[read.name for read in reads], files=files)
 
 
 def encoded(
@@ -225,22 +208,3 @@ def encoded(
             made, broken = [], []
     if made or broken:
         yield joined(made, rows), broken
-
-
-def no_rows(code_bytes: int, dims: int) -> Rows:
-    """Rows of no picture, with codes and features of these lengths."""
-    return Rows(
-        [], np.empty(0, FILES), np.empty((0, code_bytes), "u1"), np.empty((0, dims), "i1"), []
-    )
-
-
-def joined(parts: Sequence[Rows], like: Rows) -> Rows:
-    """The rows of all parts; of none, no rows of the shape of ``like``."""
-    empty = no_rows(like.codes.shape[1], like.features.shape[1])
-    files, codes, features = (
-        np.concatenate([getattr(part, name) for part in (empty, *parts)])
-        for name in ("files", "codes", "features")
-    )
-    names = [name for part in parts for name in part.names]
-    thumbnails = [thumbnail for part in parts for thumbnail in part.thumbnails]
-    return Rows(names, files, codes, features, thumbnails)

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file, write_text
@@ -18,6 +17,8 @@ FORMAT = 1
 MAX_JSON = 1 << 20  # bytes; no honest one is longer
 # int8. On drawings 128 find .010 less at k = 1, 240 at most .008 less (*ours*)
 RERANK_DIMS = 512
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,52 @@ class EncoderSpec:
         return (self.bits + 7) // 8
 
 
-def cache_folder() -> Path:
-    """The user's own cache, which nobody else writes to: ``UDMSH_CACHE``, or below the home."""
-    return Path(os.environ.get("UDMSH_CACHE", "~/.cache/udmsh-pl")).expanduser()
+def digest_of(plain: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object, which does not depend on its spelling."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, of_format: int, facts: Any) -> None:
+    """Write a dataclass with its format and its checksum, whole or not at all."""
+    plain = json.loads(json.dumps({"format": of_format} | asdict(facts)))
+    write_text(path, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
+
+
+def read_json(
+    path: Path, most: int, formats: Sequence[int], make: Callable[[dict[str, Any]], T], mend: str
+) -> T:
+    """What ``make`` makes of the object that :func:`write_json` wrote.
+
+    Args:
+        path: the file
+        most: bytes
+        formats: that are read
+        make: raises ``ValueError``, ``KeyError``, ``TypeError`` or ``AttributeError`` for damage
+        mend: what to do about a damaged file
+
+    Raises:
+        InputError: of another format, or damaged.
+    """
+    try:
+        if path.stat().st_size > most:
+            raise ValueError("too long")
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["format"] not in formats:
+            known = " and ".join(map(str, formats))
+            raise InputError(f"{path} is of format {plain['format']}, this version reads {known}")
+        if plain.pop("sha256") != digest_of(plain):
+            raise ValueError("its checksum differs")
+        del plain["format"]
+        return make(plain)
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} was cut or altered ({error}); {mend}") from error
 
 
 def write_spec(folder: Path, spec: EncoderSpec) -> None:
     """Write ``encoder.json``, the last file of an encoder's folder."""
-    plain = json.loads(json.dumps({"format": FORMAT} | asdict(spec)))
-    write_text(folder / FILE, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
-
-
-def digest_of(plain: dict[str, Any]) -> str:
-    """SHA-256 of a JSON object, which does not depend on its spelling."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    write_json(folder / FILE, FORMAT, spec)
 
 
 def read_spec(folder: Path) -> EncoderSpec:
@@ -85,22 +118,7 @@ def read_spec(folder: Path) -> EncoderSpec:
     path = folder / FILE
     if not path.is_file():
         raise InputError(f"{folder} is no encoder: it has no {FILE}; `udmsh export` writes one")
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError("too long")
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        if plain["format"] != FORMAT:
-            raise InputError(f"{path} is of format {plain['format']}, this version reads {FORMAT}")
-        if plain.pop("sha256") != digest_of(plain):
-            raise ValueError("its checksum differs")
-        del plain["format"]
-        spec = EncoderSpec(**plain | {name: tuple(plain[name]) for name in ("mean", "std")})
-        _check(spec)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged ({error}); export or index anew") from error
-    return spec
+    return read_json(path, MAX_JSON, [FORMAT], _spec, "export or index anew")
 
 
 def check_files(folder: Path, spec: EncoderSpec, names: Iterable[str]) -> None:
@@ -111,20 +129,18 @@ def check_files(folder: Path, spec: EncoderSpec, names: Iterable[str]) -> None:
     """
     paths = [folder / name for name in names]
     with ThreadPoolExecutor() as pool:
-        for path, digest in zip(paths, pool.map(_sha256, paths), strict=True):
-            if digest is None or digest != spec.files.get(path.name):
+        sums = pool.map(lambda path: path.is_file() and sha256_file(path), paths)
+        for path, digest in zip(paths, sums, strict=True):
+            if not digest or digest != spec.files.get(path.name):
                 raise InputError(f"{path} is missing, cut or altered; export or index anew")
 
 
-def _sha256(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
-
-
-def _check(spec: EncoderSpec) -> None:
-    limits = {"image_size": 4096, "grid": 64, "bits": 1024, "dims": 4096}
-    for name, most in limits.items():
+def _spec(plain: dict[str, Any]) -> EncoderSpec:
+    spec = EncoderSpec(**plain | {name: tuple(plain[name]) for name in ("mean", "std")})
+    limits = {"image_size": (1, 4096), "grid": (1, 64), "bits": (1, 1024), "dims": (0, 4096)}
+    for name, (least, most) in limits.items():
         value = getattr(spec, name)
-        if type(value) is not int or not (0 if name == "dims" else 1) <= value <= most:
+        if type(value) is not int or not least <= value <= most:
             raise ValueError(f"{name} is {value!r}")
     for name in ("mean", "std"):
         numbers = getattr(spec, name)
@@ -135,3 +151,4 @@ def _check(spec: EncoderSpec) -> None:
     for name in spec.files:
         if "/" in name or "\\" in name or name.startswith("."):
             raise ValueError(f"{name!r} is no name of a file beside it")
+    return spec
