@@ -25,6 +25,7 @@ from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import SIDE as SQUARE
 from udmsh_pl.search.overlap import Details, Relation, details_of, open_thumbnail, overlap
 from udmsh_pl.search.pictures import digest_of, read_bytes
+from udmsh_pl.search.searching import unit
 from udmsh_pl.search.segment import FileFacts, Rows
 from udmsh_pl.search.verification import SIDE, largest_difference
 
@@ -74,10 +75,8 @@ def find_groups(
     rows: Rows, bits: int, path_of: Callable[[int], Path], radius: int | None = None
 ) -> list[list[Copy]]:
     """Groups of at least two pictures, those with most copies first. In each the picture that is
-    kept comes first: a file that is there, no link, with the most pixels.
-
-    Every other picture of a group is compared with the first itself. Memory grows by 4 KB a
-    picture.
+    kept comes first: a file that is there, no link, with the most pixels. Every other one is
+    compared with it. Memory grows by 4 KB a picture.
 
     Args:
         rows: pictures of an index
@@ -90,14 +89,14 @@ def find_groups(
     """
     if radius is not None and radius < 0:
         raise InputError(f"radius is {radius}: a distance is 0 or more; give --radius a number")
-    pictures = _Pictures(rows, path_of)
-    reach = bits * RADIUS // 64 if radius is None else radius
+    pictures, reach = _Pictures(rows, path_of), bits * RADIUS // 64 if radius is None else radius
     chosen = pictures.chosen
     signatures = np.empty((len(chosen), 3 * len(_CORNER)), np.float32)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(chosen), AT_ONCE):
             part = chosen[start : start + AT_ONCE].tolist()
-            seen = pool.map(_look, [rows.thumbnails[row] for row in part])
+            images = pool.map(open_thumbnail, [rows.thumbnails[row] for row in part])
+            seen = pool.map(lambda image: (signature_of(image), details_of(image)), images)
             for place, (signature, details) in enumerate(seen, start):
                 signatures[place], pictures.planes[place] = signature, details
     for one, two, cosine in candidates(rows.codes, rows.features, reach, chosen):
@@ -106,10 +105,11 @@ def find_groups(
         pictures.compare(int(chosen[one]), int(chosen[two]), False)
     groups = [*_groups_of_copies(pictures)]
     groups += _groups_of_similar(pictures, groups)
-    return sorted(
-        groups,
-        key=lambda group: (-sum(one.is_copy for one in group), -len(group), str(group[0].path)),
-    )
+
+    def order(group: list[Copy]) -> tuple[int, int, str]:
+        return -sum(one.is_copy for one in group), -len(group), str(group[0].path)
+
+    return sorted(groups, key=order)
 
 
 def candidates(
@@ -128,14 +128,17 @@ def candidates(
     """
     import faiss  # slow to load
 
+    def leading(rows: NDArray[np.int64]) -> Floats:
+        return unit(np.asarray(features[rows])[:, :AXES])
+
     words = code_words(np.asarray(codes[chosen]))
     nearest = min(NEIGHBOURS + 1, len(chosen))  # a row is its own nearest
     seen: set[int] = set()
     for start in range(0, len(chosen), QUERIES):
-        queries = _unit(features, chosen[start : start + QUERIES])
+        queries = leading(chosen[start : start + QUERIES])
         cosines, others = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), "i8")
         for first in range(0, len(chosen), BASE):
-            base = _unit(features, chosen[first : first + BASE])
+            base = leading(chosen[first : first + BASE])
             some = min(nearest, len(base))
             found, places = faiss.knn(queries, base, some, metric=faiss.METRIC_INNER_PRODUCT)
             cosines, others = np.hstack([cosines, found]), np.hstack([others, places + first])
@@ -145,18 +148,11 @@ def candidates(
         flat, alike = others.ravel(), cosines.ravel()
         near = (popcounts(words[flat] ^ words[places]) <= radius) & (alike >= LEAST_COSINE)
         near &= flat != places
-        for one, two, cosine in zip(
-            *(x[near].tolist() for x in (places, flat, alike)), strict=True
-        ):
-            pair = min(one, two) * len(chosen) + max(one, two)
-            if pair not in seen:
-                seen.add(pair)
-                yield int(chosen[min(one, two)]), int(chosen[max(one, two)]), cosine
-
-
-def _unit(features: NDArray[np.int8], rows: NDArray[np.int64]) -> Floats:
-    found = np.asarray(features[rows])[:, :AXES].astype(np.float32)
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9))
+        low, high = np.minimum(flat, places)[near], np.maximum(flat, places)[near]
+        for one, two, cosine in zip(low.tolist(), high.tolist(), alike[near].tolist(), strict=True):
+            if one * len(chosen) + two not in seen:
+                seen.add(one * len(chosen) + two)
+                yield int(chosen[one]), int(chosen[two]), cosine
 
 
 def signature_of(image: Image.Image) -> Floats:
@@ -179,28 +175,17 @@ def rotation_candidates(signatures: Floats) -> list[tuple[int, int]]:
     reach = CLOSE * np.sqrt(signatures.shape[1])
     count = min(NEIGHBOURS + 1, len(signatures))  # each is its own nearest
     _, near = cKDTree(signatures).query(signatures, count, distance_upper_bound=reach)
-    return sorted(
-        {
-            (min(row, other), max(row, other))
-            for row, others in enumerate(near.tolist())
-            for other in others
-            if other not in (row, len(signatures))  # the number of all stands for none
-        }
-    )
+    pairs = ((row, other) for row, others in enumerate(near.tolist()) for other in others)
+    # the number of all stands for none
+    return sorted({(min(pair), max(pair)) for pair in pairs if pair[1] not in (pair[0], len(near))})
 
 
 class _File(NamedTuple):
-    """Where a row's file is now.
+    """Where a row's file is now."""
 
-    Args:
-        is_link: a symbolic link
-        key: device and inode; None if it cannot be reached
-        unchanged: it seems to be what was indexed
-    """
-
-    is_link: bool
-    key: tuple[int, int] | None
-    unchanged: bool
+    is_link: bool  # a symbolic link
+    key: tuple[int, int] | None  # device and inode; None if it cannot be reached
+    unchanged: bool  # it seems to be what was indexed
 
 
 class _Pictures:
@@ -211,34 +196,33 @@ class _Pictures:
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
         self.details = lru_cache(256)(self._details)
-        _, which = np.unique(self.files["digest"], axis=0, return_inverse=True)
-        contents: dict[int, list[int]] = {}
-        for row, content in enumerate(which.ravel().tolist()):
-            contents.setdefault(content, []).append(row)
-        families = [
+        contents: dict[bytes, list[int]] = {}
+        for row, digest in enumerate(self.files["digest"]):
+            contents.setdefault(digest.tobytes(), []).append(row)
+        families = (
             sorted(family, key=self.rank) if len(family) > 1 else family
             for family in contents.values()
-        ]
-        self.same = {family[0]: family[1:] for family in families}  # files with one content
+        )
+        self.same = {first: others for first, *others in families}  # files with one content
         self.chosen = np.array(sorted(self.same), dtype=np.int64)
         self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
         self.heads = {row: row for row in self.same}  # of the sets of copies
         self.similar: list[tuple[int, int]] = []
 
-    def _file(self, row: int) -> "_File":
+    def _file(self, row: int) -> _File:
         path = self.path_of(row)
         try:
             facts = path.stat()
-            unchanged = FileFacts.of(facts).fits(self.files[row])
-            return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), unchanged)
         except (OSError, ValueError):
             return _File(False, None, False)
+        unchanged = FileFacts.of(facts).fits(self.files[row])
+        return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), unchanged)
 
     def rank(self, row: int) -> tuple[bool, bool, int, int, str]:
         """Sorts the file that is best kept first."""
-        file, facts = self.file(row), self.files[row]
-        pixels = int(facts["width"]) * int(facts["height"])
-        return file.key is None, file.is_link, -pixels, -int(facts["size"]), self.rows.names[row]
+        file = self.file(row)
+        width, height, size = (int(self.files[row][name]) for name in ("width", "height", "size"))
+        return file.key is None, file.is_link, -width * height, -size, self.rows.names[row]
 
     def _image(self, row: int) -> Image.Image | None:
         """The picture of a row, not much larger than it is compared at; None if its file cannot be
@@ -264,6 +248,10 @@ class _Pictures:
             row = self.heads[row]
         return row
 
+    def first(self, row: int) -> Copy:
+        """A picture that is kept."""
+        return Copy(self.path_of(row), row, "first", 1.0)
+
     def compare(self, one: int, two: int, cuts: bool) -> None:
         """Note whether two pictures are copies, or similar."""
         if self.head(one) == self.head(two):
@@ -280,20 +268,14 @@ class _Pictures:
         found = overlap(self.details(first), self.details(row), cuts)
         if not found.is_copy:
             return None
-        one, two = self.image(first), self.image(row)
-        verified = one is not None and two is not None
-        relation = found.relation
-        if one and two and largest_difference(one, two, found.placement) >= 1:
-            relation = "similar"
-        shapes = self.files[["width", "height"]][[first, row]]
+        relation, shapes = found.relation, self.files[["width", "height"]][[first, row]]
         if relation == "recompressed" and shapes[0] != shapes[1]:
             relation = "resized"
+        one, two = self.image(first), self.image(row)
+        verified = one is not None and two is not None
+        if one and two and largest_difference(one, two, found.placement) >= 1:
+            relation = "similar"
         return Copy(self.path_of(row), row, relation, round(found.agreement, 3), verified)
-
-
-def _look(thumbnail: bytes) -> tuple[Floats, NDArray[np.int8]]:
-    image = open_thumbnail(thumbnail)
-    return signature_of(image), details_of(image)
 
 
 def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
@@ -305,8 +287,7 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
         rest = sorted(members, key=pictures.rank)
         while rest:
             first, *others = rest
-            kept = [*_of_content(pictures, Copy(pictures.path_of(first), first, "first", 1.0))]
-            rest = []
+            kept, rest = [*_of_content(pictures, pictures.first(first))], []
             for row in others:
                 found = pictures.relation(first, row)
                 if found is None or not found.is_copy:
@@ -321,23 +302,21 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
 def _of_content(pictures: _Pictures, copy: Copy) -> Iterator[Copy]:
     """A picture and the files with its very bytes."""
     yield copy
-    first = copy.relation == "first"
+    relation: Relation = "exact" if copy.relation == "first" else copy.relation
     for row in pictures.same[copy.row]:
-        same = [pictures.file(one).unchanged for one in (copy.row, row)]
-        verified = copy.verified and all(same)
-        relation = "exact" if first else copy.relation
+        unchanged = pictures.file(copy.row).unchanged and pictures.file(row).unchanged
+        verified = copy.verified and unchanged
         yield Copy(pictures.path_of(row), row, relation, copy.agreement, verified)
 
 
 def _with_links(pictures: _Pictures, group: Iterable[Copy]) -> Iterator[Copy]:
     """The group; what is a link, or another name of a file that was there before, says so."""
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int] | None] = set()
     for copy in group:
         is_link, key, _ = pictures.file(copy.row)
-        named = copy.relation != "first" and (is_link or key in seen)
+        named = copy.relation != "first" and (is_link or (key is not None and key in seen))
         yield replace(copy, relation="link") if named else copy
-        if key is not None:
-            seen.add(key)
+        seen.add(key)
 
 
 def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[list[Copy]]:
@@ -349,13 +328,12 @@ def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[li
     more: list[list[Copy]] = []
     for pair in pictures.similar:
         first, row = sorted(pair, key=lambda one: (one not in of_first, pictures.rank(one)))
-        elsewhere = row in of_first or (row in listed and first not in of_first)
-        if elsewhere or pictures.file(row).is_link:
+        if row in of_first or pictures.file(row).is_link:
             continue
         if first not in of_first:
-            if first in listed or pictures.file(first).is_link:
+            if first in listed or row in listed or pictures.file(first).is_link:
                 continue
-            of_first[first] = [Copy(pictures.path_of(first), first, "first", 1.0)]
+            of_first[first] = [pictures.first(first)]
             more.append(of_first[first])
         group = of_first[first]
         found = pictures.relation(first, row)

@@ -5,12 +5,14 @@ rotated, or cut out of it.
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter1d
 
 Relation = Literal[
     "first", "link", "exact", "recompressed", "resized", "cropped", "mirrored", "rotated", "similar"
@@ -43,12 +45,8 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Placement(NamedTuple):
-    """Where two pictures show the same.
-
-    Args:
-        turn: of :data:`TURNS`, which comes first on the second picture
-        one: the box of the first picture
-        two: the box of the second, turned
+    """Where two pictures show the same: ``turn`` of :data:`TURNS` comes first on the second one,
+    then its box ``two`` shows what the box ``one`` of the first picture does.
     """
 
     turn: int = 0
@@ -107,16 +105,17 @@ class Details:
         self.plane: Plane = plane.astype(np.float32) / np.float32(STEPS)
 
     @cached_property
-    def turned(self) -> NDArray[np.float32]:
+    def ways(self) -> NDArray[np.float32]:
         """The plane in the eight ways of :data:`TURNS`, each of length 1, [8, 4096]."""
-        ways = np.stack([_turned(self.plane, turn) for turn in range(len(TURNS))])
-        return ways.reshape(len(TURNS), -1) / max(float(np.linalg.norm(self.plane)), 1e-9)
+        image = Image.fromarray(self.plane)
+        ways = [image if turn is None else image.transpose(turn) for turn in TURNS]
+        flat = np.stack([np.asarray(way).ravel() for way in ways])
+        return flat / max(float(np.linalg.norm(self.plane)), 1e-9)
 
     @cached_property
     def coarse(self) -> "_Layers":
         """For a first look at cuts: a quarter of the pixels, sizes a tenth apart."""
-        small = self.plane.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3))
-        return _Layers(small, SHARES[::2])
+        return _Layers(self.plane.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3)), SHARES[::2])
 
     @cached_property
     def fine(self) -> "_Layers":
@@ -129,12 +128,8 @@ class _Layers:
 
     def __init__(self, plane: Plane, shares: Sequence[float]) -> None:
         self.plane, self.side = plane, len(plane)
-        self.sizes = [
-            (round(self.side * high), round(self.side * wide))
-            for high in shares
-            for wide in shares
-            if high * wide < 1
-        ]
+        sides = [round(self.side * share) for share in shares]
+        self.sizes = [pair for pair in product(sides, sides) if pair != plane.shape]
 
     @cached_property
     def spectrum(self) -> NDArray[np.complex64]:
@@ -154,7 +149,8 @@ class _Layers:
         """
         placed = np.zeros((len(self.sizes), self.side, self.side), dtype=np.float32)
         for number, (height, width) in enumerate(self.sizes):
-            placed[number, :height, :width] = _resized(self.plane, height, width)
+            small = Image.fromarray(self.plane).resize((width, height), Image.Resampling.BILINEAR)
+            placed[number, :height, :width] = np.asarray(small)
         spectra = np.asarray(np.conj(np.fft.rfft2(placed)), dtype=np.complex64)
         return spectra, np.sqrt((placed**2).sum((1, 2)))
 
@@ -162,17 +158,13 @@ class _Layers:
         """How well ``part`` agrees with the best rectangle of this plane, and that rectangle."""
         side, sums = self.side, self.energy
         spectra, lengths = part.cuts
-        products = np.fft.irfft2(self.spectrum * spectra, s=(side, side))
+        found = np.fft.irfft2(self.spectrum * spectra, s=(side, side))
         best, box = -1.0, WHOLE
-        for (height, width), product, length in zip(self.sizes, products, lengths, strict=True):
+        for (height, width), plane, length in zip(self.sizes, found, lengths, strict=True):
             down, right = side - height + 1, side - width + 1
-            window = (
-                sums[height:, width:]
-                - sums[:down, width:]
-                - sums[height:, :right]
-                + sums[:down, :right]
-            )
-            scores = product[:down, :right] / np.sqrt(np.maximum(window, 1e-9) * length**2 + 1e-9)
+            window = sums[height:, width:] - sums[:down, width:] - sums[height:, :right]
+            window = window + sums[:down, :right]
+            scores = plane[:down, :right] / np.sqrt(np.maximum(window, 1e-9) * length**2 + 1e-9)
             top, left = divmod(int(scores.argmax()), right)
             if scores[top, left] > best:
                 best = float(scores[top, left])
@@ -182,28 +174,23 @@ class _Layers:
     def best_shift(self, other: "_Layers") -> tuple[float, Box, Box]:
         """How well the shared part of both agrees, at the best of all shifts, and its two boxes."""
         side, most = self.side, round(self.side * (1 - LEAST_SHARE))
-        products = np.fft.irfft2(
-            np.fft.rfft2(self.plane, s=(2 * side, 2 * side))
-            * np.conj(np.fft.rfft2(other.plane, s=(2 * side, 2 * side))),
-            s=(2 * side, 2 * side),
-        )
+        shape = (2 * side, 2 * side)
+        mine, others = (np.fft.rfft2(one.plane, s=shape) for one in (self, other))
+        products = np.fft.irfft2(mine * np.conj(others), s=shape)
         steps = np.arange(-most, most + 1)
-        mine, others = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
-        lengths = side - np.abs(steps)
-        energies = [_rectangles(one.energy, start, lengths)
-                    for one, start in ((self, mine), (other, others))]  # fmt: skip
+        starts = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
+        ends = [start + side - np.abs(steps) for start in starts]
+        energies = [
+            _rectangles(one.energy, start, end)
+            for one, start, end in zip((self, other), starts, ends, strict=True)
+        ]
         scores = products[np.ix_(steps, steps)] / np.sqrt(energies[0] * energies[1] + 1e-9)
         row, column = divmod(int(scores.argmax()), len(steps))
-        boxes = [
-            (
-                float(start[column] / side),
-                float(start[row] / side),
-                float((start[column] + lengths[column]) / side),
-                float((start[row] + lengths[row]) / side),
-            )
-            for start in (mine, others)
-        ]
-        return float(scores[row, column]), boxes[0], boxes[1]
+        one, two = (
+            (start[column] / side, start[row] / side, end[column] / side, end[row] / side)
+            for start, end in zip(starts, ends, strict=True)
+        )
+        return float(scores[row, column]), one, two
 
 
 def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
@@ -214,7 +201,7 @@ def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
         two: of another
         cuts: try them too, where no other way is beyond doubt; they take a hundred times as long
     """
-    scores = two.turned @ one.turned[0]
+    scores = two.ways @ one.ways[0]
     turn = int(scores.argmax())
     relation: Relation = ("recompressed", "mirrored")[turn] if turn < 2 else "rotated"
     best = Overlap(relation, float(scores[turn]), Placement(turn))
@@ -224,45 +211,29 @@ def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
     found = [coarse.best_cut(other)[0], other.best_cut(coarse)[0], coarse.best_shift(other)[0]]
     if max(found) < PROMISING:
         return best
-    ways = [best]
-    (agreement, box), (back, back_box) = one.fine.best_cut(two.fine), two.fine.best_cut(one.fine)
-    ways.append(Overlap("cropped", agreement, Placement(0, box, WHOLE)))
-    ways.append(Overlap("cropped", back, Placement(0, WHOLE, back_box)))
-    agreement, mine, others = one.fine.best_shift(two.fine)
-    ways.append(Overlap("cropped", agreement, Placement(0, mine, others)))
+    agreement, box = one.fine.best_cut(two.fine)
+    back, back_box = two.fine.best_cut(one.fine)
+    shared, mine, others = one.fine.best_shift(two.fine)
+    ways = [
+        best,
+        Overlap("cropped", agreement, Placement(0, box, WHOLE)),
+        Overlap("cropped", back, Placement(0, WHOLE, back_box)),
+        Overlap("cropped", shared, Placement(0, mine, others)),
+    ]
     return max(ways, key=lambda way: way.agreement)
 
 
 def _rectangles(
-    sums: NDArray[np.float64], starts: NDArray[Any], lengths: NDArray[Any]
+    sums: NDArray[np.float64], starts: NDArray[Any], ends: NDArray[Any]
 ) -> NDArray[np.float64]:
     """Energy of the rectangles of all pairs of rows and columns."""
-    ends = starts + lengths
-    return np.asarray(
-        sums[np.ix_(ends, ends)]
-        - sums[np.ix_(starts, ends)]
-        - sums[np.ix_(ends, starts)]
-        + sums[np.ix_(starts, starts)]
-    )
+    outer = sums[np.ix_(ends, ends)] - sums[np.ix_(starts, ends)]
+    return np.asarray(outer - sums[np.ix_(ends, starts)] + sums[np.ix_(starts, starts)])
 
 
-def _turned(plane: Plane, turn: int) -> Plane:
-    way = TURNS[turn]
-    return plane if way is None else np.asarray(Image.fromarray(plane).transpose(way))
-
-
-def _resized(plane: Plane, height: int, width: int) -> Plane:
-    image = Image.fromarray(plane)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-@lru_cache
+@cache
 def _blur(sigma: float) -> Plane:
     """Gaussian blur of a line of SIDE values, as a matrix; the line is mirrored at its ends."""
     reach = int(3 * sigma) + 1
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    source = np.pad(np.arange(SIDE), reach, mode="reflect")
-    matrix = np.zeros((SIDE, SIDE), dtype=np.float32)
-    for row in range(SIDE):
-        np.add.at(matrix[row], source[row : row + 2 * reach + 1], kernel / kernel.sum())
-    return matrix
+    blurred = gaussian_filter1d(np.eye(SIDE), sigma, axis=0, mode="mirror", radius=reach)
+    return np.asarray(blurred, dtype=np.float32)

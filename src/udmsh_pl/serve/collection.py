@@ -31,17 +31,11 @@ class Gone(InputError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of the index.
-
-    Args:
-        index: opened
-        strong: similarity that one of 1,000 others has to a typical picture
-        likely: similarity that one of 100 has
-    """
+    """One version of the index."""
 
     index: ImageIndex
-    strong: float
-    likely: float
+    strong: float  # similarity that one of 1,000 others has to a typical picture
+    likely: float  # similarity that one of 100 has
 
     @property
     def version(self) -> int:
@@ -49,7 +43,7 @@ class Snapshot:
         return self.index.manifest.version
 
     def certainty(self, similarity: float) -> Literal["strong", "likely", "weak"]:
-        """How sure a match is: ``strong``, ``likely`` or ``weak``."""
+        """How sure a match is."""
         if similarity >= self.strong:
             return "strong"
         return "likely" if similarity >= self.likely else "weak"
@@ -116,11 +110,9 @@ class Collection:
 
     def _reload(self) -> None:
         try:
-            stamp = self._stamp()
-            if stamp == self._seen:
-                return
-            self._snapshot = _snapshot(ImageIndex.open(self.path), self._snapshot)
-            self._seen, self.problem = stamp, ""
+            if (stamp := self._stamp()) != self._seen:
+                self._snapshot = _snapshot(ImageIndex.open(self.path), self._snapshot)
+                self._seen, self.problem = stamp, ""
         except (InputError, OSError):  # what is served stays what it was
             self.problem = "the index on the disk cannot be read; an older version is shown"
 
@@ -154,19 +146,18 @@ def _chance(index: ImageIndex) -> tuple[float, float]:
     what is alike for all others.
     """
     count, bits = len(index), index.manifest.bits
+    if count < 2:
+        return 1.0, 1.0
     rows, others = (
         np.sort(np.random.default_rng(seed).choice(count, min(count, most), replace=False))
         for seed, most in ((0, SAMPLED), (1, 64 * SAMPLED))
     )
-    codes, features = index.rows.codes[others], index.rows.features[others]
-    words, found = code_words(codes), []
+    words, features = code_words(index.rows.codes[others]), index.rows.features[others]
+    quantiles = []
     for row in rows.tolist():
         own = code_words(index.rows.codes[row : row + 1])
         near = likeness(popcounts(words ^ own), bits, index.rows.features[row], features)
-        found.append(near[others != row])
-    if not found or not len(found[0]):
-        return 1.0, 1.0
-    quantiles = [np.quantile(one, [STRONG, LIKELY]) for one in found]
+        quantiles.append(np.quantile(near[others != row], [STRONG, LIKELY]))
     strong, likely = np.median(quantiles, axis=0)
     return float(strong), float(likely)
 

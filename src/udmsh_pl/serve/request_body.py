@@ -2,9 +2,9 @@
 
 import asyncio
 from email.message import Message
-from typing import Any
 
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 MOST_PARTS = 32  # of a form; the file is looked for in no more
 
@@ -48,20 +48,16 @@ def file_of_form(body: bytes, content_type: str) -> bytes:
 
 
 async def _collect(request: Request, most: int) -> bytes:
-    parts: list[bytes] = []
-    length = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise HTTPException(400, "the upload was cut")
-        parts.append(message.get("body", b""))
-        length += len(parts[-1])
-        if length > most:
-            raise _too_large(most)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise _too_large(most)
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload was cut") from None
+    return bytes(body)
 
 
 def _too_large(most: int) -> HTTPException:
-    headers: dict[str, Any] = {"connection": "close"}
-    return HTTPException(413, f"more than {most:,} bytes", headers)
+    return HTTPException(413, f"more than {most:,} bytes", {"connection": "close"})

@@ -116,29 +116,18 @@ def server_of(
         upload_seconds: that a body may take to come
     """
     api = create_api(service, access, upload_seconds)
-    return uvicorn.Server(
-        uvicorn.Config(
-            AccessMiddleware(api, access, RateLimiter() if limiter is None else limiter),
-            http=connection,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=connections,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=3,
-        )
-    )
+    app = AccessMiddleware(api, access, RateLimiter() if limiter is None else limiter)
+    config = uvicorn.Config(
+        app, http=connection, log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, limit_concurrency=connections, timeout_keep_alive=15,
+        timeout_graceful_shutdown=3,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def serve(path: Path, access: Access, sock: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve an index until the process is interrupted.
-
-    Args:
-        path: the index's folder
-        access: who may ask
-        sock: that listens
-        ready: called when the first request can be answered
+    """Serve the index in ``path`` until the process is interrupted; ``ready`` is called when the
+    first request can be answered.
     """
     collection = Collection(path)
     with closing(Decoder()) as decoder:
