@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from udmsh_pl.errors import InputError
@@ -48,21 +49,15 @@ Floats = NDArray[np.float32]
 class Copy:
     """A picture of a group.
 
-    Args:
-        path: its file
-        row: its row in the index
-        relation: to the group's first picture, which is kept: ``link`` is the same file under
-            another name, so its removal frees no space; ``similar`` differs in a part and is no
-            copy
-        agreement: of their details, 0 to 1
-        verified: both files were compared; else one cannot be read or has changed, and only their
-            thumbnails agree
+    Its relation is to the group's first picture, which is kept: ``link`` is the same file under
+    another name, so its removal frees no space; ``similar`` differs in a part and is no copy.
     """
 
     path: Path
-    row: int
+    row: int  # in the index
     relation: Relation
-    agreement: float
+    agreement: float  # of their details, 0 to 1
+    # both files were compared; else one cannot be read or has changed: only thumbnails agree
     verified: bool = True
 
     @property
@@ -206,7 +201,7 @@ class _Pictures:
         self.same = {first: others for first, *others in families}  # files with one content
         self.chosen = np.array(sorted(self.same), dtype=np.int64)
         self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
-        self.heads = {row: row for row in self.same}  # of the sets of copies
+        self.sets = DisjointSet(self.same)  # of copies
         self.similar: list[tuple[int, int]] = []
 
     def _file(self, row: int) -> _File:
@@ -241,25 +236,17 @@ class _Pictures:
     def _details(self, row: int) -> Details:
         return Details(self.planes[int(np.searchsorted(self.chosen, row))])
 
-    def head(self, row: int) -> int:
-        """One of the rows that are copies of this one, the same for all."""
-        while self.heads[row] != row:
-            self.heads[row] = self.heads[self.heads[row]]
-            row = self.heads[row]
-        return row
-
     def first(self, row: int) -> Copy:
         """A picture that is kept."""
         return Copy(self.path_of(row), row, "first", 1.0)
 
     def compare(self, one: int, two: int, cuts: bool) -> None:
         """Note whether two pictures are copies, or similar."""
-        if self.head(one) == self.head(two):
+        if self.sets.connected(one, two):
             return
         found = self.relation(one, two, cuts)
         if found is not None and found.is_copy:
-            one, two = self.head(one), self.head(two)
-            self.heads[max(one, two)] = min(one, two)
+            self.sets.merge(one, two)
         elif found is not None:
             self.similar.append((one, two))
 
@@ -280,10 +267,7 @@ class _Pictures:
 
 def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
     """Each picture that is kept and its direct copies."""
-    sets: dict[int, list[int]] = {}
-    for row in pictures.same:
-        sets.setdefault(pictures.head(row), []).append(row)
-    for members in sets.values():
+    for members in pictures.sets.subsets():
         rest = sorted(members, key=pictures.rank)
         while rest:
             first, *others = rest

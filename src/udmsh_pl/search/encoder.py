@@ -32,17 +32,11 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """What an encoder says of N pictures.
+    """What an encoder says of N pictures."""
 
-    Args:
-        names: the path of each picture, or ``#row`` where it came without one
-        codes: uint8 [N, ceil(K / 8)], as :func:`udmsh_pl.retrieval.pack_codes` packs them
-        features: int8 [N, d]; their cosines compare pictures more finely than codes
-    """
-
-    names: list[str]
-    codes: NDArray[np.uint8]
-    features: NDArray[np.int8]
+    names: list[str]  # the path of each, or #row where it came without one
+    codes: NDArray[np.uint8]  # [N, ceil(K / 8)], as udmsh_pl.retrieval.pack_codes packs them
+    features: NDArray[np.int8]  # [N, d]; their cosines compare pictures more finely than codes
 
     def __len__(self) -> int:
         return len(self.names)

@@ -2,14 +2,13 @@
 for copies.
 """
 
-import io
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +47,8 @@ class ImageIndex:
 
     @classmethod
     def open(cls, path: Path | str, encoder: HashEncoder | None = None) -> "ImageIndex":
-        """Open an index.
-
-        Args:
-            path: its folder
-            encoder: its own (:meth:`HashEncoder.of_index`), where that is being loaded already
+        """Open the index in a folder; ``encoder`` is its own (:meth:`HashEncoder.of_index`), where
+        that is being loaded already.
 
         Raises:
             InputError: no index, damaged, or of another format.
@@ -102,9 +98,17 @@ class ImageIndex:
         """File of a row."""
         return self.root / self.rows.names[row]
 
+    @property
+    def method(self) -> str:
+        """How a search finds the nearest codes."""
+        return str(self._searcher)
+
+    def thumbnail(self, row: int) -> bytes:
+        """JPEG of a row, its longer side at most 192 pixels."""
+        return bytes(self.rows.thumbnails[row])
+
     def search(self, picture: Any, k: int = 20, rerank: int | None = None) -> list[Match]:
-        """The k pictures most like ``picture``: a path, an open binary file, bytes, a PIL image, a
-        uint8 array or tensor.
+        """The k pictures most like ``picture``, of any kind that :meth:`HashEncoder.encode` takes.
 
         The ``rerank`` nearest by Hamming distance are ordered by their re-rank features (and by
         that distance, :func:`udmsh_pl.search.searching.likeness`); 0 leaves the order of the codes,
@@ -115,18 +119,10 @@ class ImageIndex:
         """
         if isinstance(picture, str | Path):
             picture = file_called(Path(picture).expanduser())
-        elif isinstance(picture, bytes) or hasattr(picture, "read"):
-            from udmsh_pl.images.decode import decode
-
-            picture = decode(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
         return self.search_codes(self.encoder.encode([picture]), k, rerank)
 
     def similar(self, row: int, k: int = 20, rerank: int | None = None) -> list[Match]:
-        """The k pictures most like a picture of the index, itself first.
-
-        Raises:
-            InputError: no such row, or k is below 1.
-        """
+        """:meth:`search` for a picture of the index, itself first."""
         if not 0 <= row < len(self):
             raise InputError(f"row is {row}: the index has rows 0 to {len(self) - 1}")
         own = some_rows(self.rows, np.array([row]))
@@ -144,15 +140,6 @@ class ImageIndex:
             for distance, row, cosine in zip(*found, strict=True)
         ]
 
-    @property
-    def method(self) -> str:
-        """How a search finds the nearest codes."""
-        return str(self._searcher)
-
-    def thumbnail(self, row: int) -> bytes:
-        """JPEG of a row, its longer side at most 192 pixels."""
-        return bytes(self.rows.thumbnails[row])
-
     def update(
         self,
         folder: Path | str | None = None,
@@ -166,8 +153,8 @@ class ImageIndex:
         and touch nothing else.
 
         A picture is deleted when its folder can be listed and lacks it; one that cannot be reached
-        is kept. A picture is changed when its size, inode or times and then its content differ. A
-        file with a known content (moved, copied, touched) is not encoded again.
+        is kept. It is changed when its size, inode or times and then its content differ. A file
+        with a known content (moved, copied, touched) is not encoded again.
 
         Args:
             folder: None for the index's own
@@ -195,10 +182,7 @@ class ImageIndex:
             fresh = [name for name, facts in found.items() if verify or not self._has(name, facts)]
             lacking = [name for name in self._known if name not in found]
             listed = _Listings()
-            gone = [
-                name for name in lacking
-                if listed.lack(root / name) and not is_closed_format(root / name)
-            ]  # fmt: skip
+            gone = [name for name in lacking if listed.lack(root / name)]
             outside = [name for name in gone if Path(name).is_absolute() and not exists(Path(name))]
             own = [name for name in gone if not Path(name).is_absolute()]
             report = Report(unchanged=len(found) - len(fresh), skipped=walked.skipped)
@@ -256,7 +240,7 @@ class ImageIndex:
             self._reload()
             wanted = set(self._names(pictures))
             gone = [row for name, row in self._known.items() if name in wanted]
-            self._commit(self.manifest, gone, [])
+            self._write(self.manifest, [], gone, Report())
         return len(gone)
 
     def save(self, path: Path | str) -> "ImageIndex":
@@ -311,9 +295,19 @@ class ImageIndex:
         self, manifest: store.Manifest, fresh: Sequence[str], gone: Sequence[int], report: Report
     ) -> None:
         """Encode ``fresh`` and make one new version of the index."""
-        removed = list(gone)
-        new = self._encode(Path(manifest.root), fresh, removed, report)
-        self._commit(manifest, removed, new)
+        removed, version = list(gone), self.manifest.version + 1
+        written = []
+        for rows in self._encode(Path(manifest.root), fresh, removed, report) if fresh else ():
+            if len(rows):
+                name = f"{version:06d}-{len(written):04d}"
+                written.append(write_segment(self.path / store.SEGMENTS, name, rows))
+        if not removed and not written and manifest == self.manifest:
+            return
+        changed = store.without(manifest, np.asarray(removed, dtype=np.int64))
+        changed = replace(changed, version=version, segments=(*changed.segments, *written))
+        changed = with_lists(self.path, store.compacted(self.path, changed))
+        store.write_manifest(self.path, changed)
+        self._reload()
 
     def _encode(
         self, root: Path, fresh: Sequence[str], removed: list[int], report: Report
@@ -344,22 +338,6 @@ class ImageIndex:
                     report.unreachable += 1
             yield some_rows(rows, np.array(places, dtype=np.int64))
 
-    def _commit(self, manifest: store.Manifest, removed: list[int], new: Iterable[Rows]) -> None:
-        """Make one new version of ``new`` rows; ``removed`` is read when those are written."""
-        version = self.manifest.version + 1
-        written = [
-            write_segment(self.path / store.SEGMENTS, f"{version:06d}-{number:04d}", rows)
-            for number, rows in enumerate(new)
-            if len(rows)
-        ]
-        if not removed and not written and manifest == self.manifest:
-            return
-        changed = store.without(manifest, np.asarray(removed, dtype=np.int64))
-        changed = replace(changed, version=version, segments=(*changed.segments, *written))
-        changed = with_lists(self.path, store.compacted(self.path, changed))
-        store.write_manifest(self.path, changed)
-        self._reload()
-
 
 def check_root(path: Path, folder: Path) -> None:
     """Refuse the index ``path`` of another folder than ``folder``.
@@ -375,31 +353,23 @@ def check_root(path: Path, folder: Path) -> None:
         )
 
 
-def is_closed_format(path: Path) -> bool:
-    """Whether a file is there whose format this installation lacks: an extra that is gone."""
-    return bool(no_picture(path.suffix.lower())) and path.is_file()
-
-
 class _Listings:
     """What folders hold, each listed once."""
 
     def __init__(self) -> None:
-        self._names: dict[Path, set[str] | None] = {}
+        self.names = cache(self._names)
 
     def lack(self, path: Path) -> bool:
         """Whether a file is deleted: its folder can be listed and lacks it, or is deleted itself.
-        A file that is there but is left out counts as deleted, a closed one does not.
+        A file that is there but is left out counts as deleted; a closed one does not, nor one whose
+        format this installation lacks (an extra that is gone).
         """
-        if path.parent == path:
-            return False
-        if path.parent not in self._names:
-            self._names[path.parent] = self._list(path.parent)
-        names = self._names[path.parent]
+        names = None if path.parent == path else self.names(path.parent)
         if names is None or path.name not in names:
             return names is not None
-        return exists(path)
+        return exists(path) and not (no_picture(path.suffix.lower()) and path.is_file())
 
-    def _list(self, folder: Path) -> set[str] | None:
+    def _names(self, folder: Path) -> set[str] | None:
         try:
             return set(os.listdir(folder))  # noqa: PTH208 - names are compared
         except (FileNotFoundError, NotADirectoryError):

@@ -56,16 +56,10 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class Overlap:
-    """How two pictures lie on each other.
+    """How two pictures lie on each other."""
 
-    Args:
-        relation: ``recompressed`` (as it is), ``cropped``, ``mirrored`` or ``rotated``
-        agreement: normalised correlation of details, -1 to 1
-        placement: where they show the same
-    """
-
-    relation: Relation
-    agreement: float
+    relation: Relation  # recompressed (as it is), cropped, mirrored or rotated
+    agreement: float  # normalised correlation of details, -1 to 1
     placement: Placement
 
     @property

@@ -29,66 +29,39 @@ THUMBNAIL_SIDE = 192  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture.
+    """A decoded picture."""
 
-    Args:
-        pixels: uint8 [3, S, S], the whole picture squeezed to a square
-        thumbnail: JPEG, the longer side at most 192 pixels
-        width: of the picture as it is shown, in pixels
-        height: the same
-    """
-
-    pixels: NDArray[np.uint8]
-    thumbnail: bytes
-    width: int
+    pixels: NDArray[np.uint8]  # [3, S, S], the whole picture squeezed to a square
+    thumbnail: bytes  # JPEG, the longer side at most 192 pixels
+    width: int  # of the picture as it is shown, in pixels
     height: int
 
 
 @dataclass(frozen=True)
 class Read:
-    """A picture's file, read.
+    """A picture's file, read."""
 
-    Args:
-        name: in the index
-        facts: its size, times and inode before it was read
-        digest: of its bytes; empty where the file cannot be opened
-        picture: decoded, or None where the content is known or cannot be decoded
-        problem: why it cannot be read
-    """
-
-    name: str
-    facts: FileFacts
-    digest: bytes
-    picture: Picture | None
-    problem: str = ""
+    name: str  # in the index
+    facts: FileFacts  # before it was read
+    digest: bytes  # of its bytes; empty where the file cannot be opened
+    picture: Picture | None  # None where the content is known or cannot be decoded
+    problem: str = ""  # why it cannot be read
 
 
 @dataclass
 class Report:
-    """What an index or an update did.
-
-    Args:
-        added: pictures that were not there
-        changed: pictures whose content changed
-        deleted: pictures whose file is gone
-        unreachable: pictures that are kept, though their file cannot be seen or opened now
-        unchanged: pictures that were left as they are
-        reused: of those added or changed, how many have a content that was encoded before (a file
-            that was moved, copied or only touched)
-        broken: name and reason of each picture that cannot be read; they are left out
-        skipped: name and reason of what is no picture, see :class:`udmsh_pl.images.walk.Found`
-        lines: what else a user should know
-    """
+    """What an index or an update did: counts of pictures, and what was left out."""
 
     added: int = 0
-    changed: int = 0
+    changed: int = 0  # in their content
     deleted: int = 0
-    unreachable: int = 0
+    unreachable: int = 0  # kept, though their file cannot be seen or opened now
     unchanged: int = 0
+    # of those added or changed: their content was encoded before (moved, copied or only touched)
     reused: int = 0
-    broken: list[tuple[str, str]] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)  # name, and why it cannot be read
+    skipped: dict[str, str] = field(default_factory=dict)  # no picture: see images.walk.Found
+    lines: list[str] = field(default_factory=list)  # what else a user should know
 
     def __str__(self) -> str:
         always = ("added", "changed", "deleted", "unchanged")

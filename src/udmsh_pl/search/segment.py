@@ -34,18 +34,12 @@ PARTS = ("files.npy", "codes.npy", "features.npy", "thumbnails.npy", "names.bin"
 class FileFacts(NamedTuple):
     """What shows, without reading it, that a file is the one that was indexed: a copy may keep its
     size and time, but no user sets the time of change.
-
-    Args:
-        size: bytes
-        mtime_ns: time of the last change of its content, nanoseconds, at most that of 2262
-        inode: its number in its file system; 0 where an index of format 1 does not hold it
-        ctime_ns: time of the last change of its state, nanoseconds; 0 likewise
     """
 
-    size: int = 0
-    mtime_ns: int = 0
-    inode: int = 0
-    ctime_ns: int = 0
+    size: int = 0  # bytes
+    mtime_ns: int = 0  # time of the last change of its content, nanoseconds, at most that of 2262
+    inode: int = 0  # its number in its file system; 0 where an index of format 1 does not hold it
+    ctime_ns: int = 0  # time of the last change of its state, nanoseconds; 0 likewise
 
     @classmethod
     def of(cls, facts: os.stat_result) -> "FileFacts":
@@ -64,20 +58,13 @@ class FileFacts(NamedTuple):
 class Rows:
     """N pictures of an index. In a large one, arrays are :class:`ConcatenatedArray`, which are
     fetched from the disk row by row.
-
-    Args:
-        names: paths relative to the index's root, or absolute ones
-        files: :data:`FILES` [N]
-        codes: uint8 [N, ceil(K / 8)]
-        features: int8 [N, d]
-        thumbnails: JPEG files
     """
 
-    names: Sequence[str]
-    files: NDArray[Any]
-    codes: NDArray[np.uint8]
-    features: NDArray[np.int8]
-    thumbnails: Sequence[bytes]
+    names: Sequence[str]  # paths relative to the index's root, or absolute ones
+    files: NDArray[Any]  # FILES [N]
+    codes: NDArray[np.uint8]  # [N, ceil(K / 8)]
+    features: NDArray[np.int8]  # [N, d]
+    thumbnails: Sequence[bytes]  # JPEG files
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,28 +72,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Segment:
-    """What the manifest says of a segment.
+    """What the manifest says of a segment."""
 
-    Args:
-        name: of its folder
-        rows: number of rows, removed ones too
-        files: name -> [bytes, SHA-256] of each file
-        removed: rows that are no longer in the index
-    """
-
-    name: str
-    rows: int
-    files: dict[str, tuple[int, str]]
-    removed: tuple[int, ...] = ()
+    name: str  # of its folder
+    rows: int  # removed ones too
+    files: dict[str, tuple[int, str]]  # name -> bytes and SHA-256
+    removed: tuple[int, ...] = ()  # rows that are no longer in the index
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Segment":
-        """From what JSON holds of one.
-
-        Raises:
-            ValueError: of other files, or with a name outside of its folder.
-            KeyError, TypeError, AttributeError: of another shape.
-        """
+        """From what JSON holds of one; raises what Python does for an object of another shape."""
         files = {name: (int(size), str(sha)) for name, (size, sha) in plain["files"].items()}
         if set(files) != set(PARTS) or "/" in plain["name"] or plain["name"].startswith("."):
             raise ValueError("a segment of other files")
@@ -151,14 +126,8 @@ def write_segment(parent: Path, name: str, rows: Rows) -> Segment:
 def read_segment(
     parent: Path, segment: Segment, bits: int, dims: int, mapped: bool = False
 ) -> Rows:
-    """Rows of a segment that are still in the index; names and thumbnails stay on the disk.
-
-    Args:
-        parent: folder of the segments
-        segment: which one
-        bits: code length K
-        dims: length of the re-rank feature
-        mapped: arrays stay on the disk too, and of the files only the sizes are checked
+    """Rows of a segment that are still in the index; names and thumbnails stay on the disk. Where
+    ``mapped``, arrays do too, and of the files only the sizes are checked.
 
     Raises:
         InputError: a file is cut, altered, or of another shape than the manifest says.

@@ -23,37 +23,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Everything about an encoder but its weights.
+    """Everything about an encoder but its weights."""
 
-    Args:
-        method: class of the hash head: one of :mod:`udmsh_pl.models`, or ``SignEncoder``
-        arguments: constructor arguments of that class
-        backbone: backbone name
-        weights: what identifies the backbone's weights (:func:`udmsh_pl.backbones.weights_id`)
-        own_backbone: the backbone's weights lie in ``encoder.safetensors`` too
-        image_size: side of the square input in pixels
-        mean: per-channel mean that the network subtracts, in units of 0..1
-        std: per-channel deviation that it divides by
-        grid: the feature map is averaged to grid x grid positions
-        bits: code length K
-        dims: length of the re-rank feature; 0 where there is none
-        note: how it came about, for people
-        files: SHA-256 of each file beside ``encoder.json``
-    """
-
-    method: str
-    arguments: dict[str, Any]
+    method: str  # class of the hash head: one of udmsh_pl.models, or SignEncoder
+    arguments: dict[str, Any]  # constructor arguments of that class
     backbone: str
-    weights: str
-    own_backbone: bool
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    grid: int
-    bits: int
-    dims: int
-    note: str = ""
-    files: dict[str, str] = field(default_factory=dict)
+    weights: str  # what identifies the backbone's (udmsh_pl.backbones.weights_id)
+    own_backbone: bool  # the backbone's weights lie in encoder.safetensors too
+    image_size: int  # side of the square input in pixels
+    mean: tuple[float, float, float]  # of each channel, in units of 0..1; it is subtracted
+    std: tuple[float, float, float]  # of each channel; it is divided by
+    grid: int  # the feature map is averaged to grid x grid positions
+    bits: int  # code length K
+    dims: int  # length of the re-rank feature; 0 where there is none
+    note: str = ""  # how it came about, for people
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of each beside encoder.json
 
     @property
     def code_bytes(self) -> int:

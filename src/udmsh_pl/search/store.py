@@ -37,29 +37,17 @@ MOST_REMOVED = 0.25  # share of a segment's rows; beyond, it is written anew
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an index consists of.
+    """What an index consists of."""
 
-    Args:
-        version: counts the writes
-        root: folder of the pictures, absolute
-        encoder: name of the encoder's folder
-        bits: code length K
-        dims: length of the re-rank feature
-        segments: the rows
-        lists: name of the folder of inverted lists; none where every code is looked at
-        recall: share of the nearest codes that a search through lists should find
-        exclude: patterns of what an update leaves out, see :func:`udmsh_pl.images.walk.excluded`
-    """
-
-    version: int
-    root: str
-    encoder: str
-    bits: int
-    dims: int
+    version: int  # counts the writes
+    root: str  # folder of the pictures, absolute
+    encoder: str  # name of its folder
+    bits: int  # code length K
+    dims: int  # length of the re-rank feature
     segments: tuple[Segment, ...] = ()
-    lists: str = ""
-    recall: float = RECALL
-    exclude: tuple[str, ...] = ()
+    lists: str = ""  # name of the folder of inverted lists; none where every code is looked at
+    recall: float = RECALL  # share of the nearest codes that a search through lists should find
+    exclude: tuple[str, ...] = ()  # patterns of what an update leaves out, see images.walk.excluded
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -11,7 +11,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from udmsh_pl.search import ImageIndex
 from udmsh_pl.search.searching import unit
@@ -76,11 +76,8 @@ def draw_tiles(index: ImageIndex, rows: list[int]) -> bytes:
     for place, row in enumerate(rows):
         with Image.open(io.BytesIO(index.thumbnail(row)), formats=["JPEG"]) as image:
             image.draft("RGB", (2 * TILE, 2 * TILE))
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            box = (left, top, left + side, top + side)
-            tile = image.convert("RGB").resize((TILE, TILE), Image.Resampling.BILINEAR, box)
-        drawn.paste(tile, (place % COLUMNS * TILE, place // COLUMNS * TILE))
+            middle = ImageOps.fit(image.convert("RGB"), (TILE, TILE), Image.Resampling.BILINEAR)
+        drawn.paste(middle, (place % COLUMNS * TILE, place // COLUMNS * TILE))
     stream = io.BytesIO()
     drawn.save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()
