@@ -84,9 +84,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _escape_output() -> None:
-    """Print what a terminal's encoding lacks as escapes, and names on a disk that are no UTF-8 as
-    their bytes.
-    """
+    """Print what a terminal's encoding lacks as escapes, names that are no UTF-8 as their bytes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             utf8 = stream.encoding.lower().replace("-", "") == "utf8"

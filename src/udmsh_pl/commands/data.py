@@ -69,10 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_extract(data: "RetrievalDataModule", part: str) -> int:
-    """Extract a part, as ``1/4``, of every store that training needs; gives the exit status 0.
-
-    The machine whose part is the last one joins all parts.
-    """
+    """Extract a part, as ``1/4``, of every store for training; the last machine joins them."""
     from udmsh_pl.features.shards import Shard
 
     shard, waiting = Shard.parse(part), []
@@ -102,9 +99,7 @@ def run_extract_on_ray(
 
 
 def run_check(splits: Splits, workers: int) -> int:
-    """Check all images and print a table, the fingerprint, and what is off; gives the exit status,
-    1 when something is off.
-    """
+    """Check all images and print table, fingerprint and problems; gives 1 where there are any."""
     report = check_splits(splits, workers)
     print(f"{splits.protocol.dataset} {splits.protocol.name}")
     print(f"{report.table}\nfingerprint {report.fingerprint}")

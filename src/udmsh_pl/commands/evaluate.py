@@ -55,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, print, and write what ``--out`` names; raises ``InputError`` for files that do not
-    fit.
-    """
+    """Score, print, and write what ``--out`` names."""
     ks = tuple(_cutoff(text) for text in args.k)
     if args.out is not None and args.out.suffix not in (".csv", ".md"):
         raise InputError(f"--out {args.out}: give a name that ends in .csv or .md")
@@ -170,9 +168,7 @@ def _labels(codes: ExternalFile, role: str, source: str | None) -> Array:
 
 
 def _codes(file: ExternalFile, role: str, labels: Array, bits: int | None) -> tuple[Array, int]:
-    """Packed codes and their length; the number of items is the size that labels and codes have in
-    common, the codes' first one if possible.
-    """
+    """Packed codes and their length; the number of items is a size of both labels and codes."""
     codes = file.codes(role)
     common = [size for size in labels.shape if size in codes.shape]
     first = [size for size in common if size in codes.shape[:1]]

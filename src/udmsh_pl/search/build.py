@@ -170,9 +170,7 @@ def _encode(
 def _learn(
     root: Path, files: Files, work: Path, maker: _Segments, report: Report, bits: int
 ) -> tuple[list[str], HashEncoder]:
-    """Learn from the chosen pictures, whose features give the codes too; gives the other names and
-    the encoder.
-    """
+    """Learn from chosen pictures, which get codes too; gives the other names and the encoder."""
     with clock("imports"):
         from udmsh_pl.search import train
         from udmsh_pl.search.graph import read_network

@@ -78,9 +78,7 @@ def spec_of(
 
 
 def _arguments(encoder: Any, info: BackboneInfo) -> dict[str, Any]:
-    """Constructor arguments of an encoder, read from the shapes of its weights; ``info`` has the
-    sizes that a branch which is absent does not show.
-    """
+    """Constructor arguments of an encoder, from the shapes of its weights and its backbone."""
     if isinstance(encoder, FusedEncoder):
         parts, last = encoder.fusion.parts, encoder.head[-1]
         found = {"global_dim": parts[0], "map_dim": sum(parts[1:]), "bits": last.out_features}

@@ -220,9 +220,7 @@ class _Pictures:
         return file.key is None, file.is_link, -width * height, -size, self.rows.names[row]
 
     def _image(self, row: int) -> Image.Image | None:
-        """The picture of a row, not much larger than it is compared at; None if its file cannot be
-        read, or is no longer what was indexed.
-        """
+        """The picture of a row, made smaller; None if its file is closed or has changed."""
         try:
             content = read_bytes(self.path_of(row))
             if digest_of(content) != self.files[row]["digest"].tobytes():
@@ -304,9 +302,7 @@ def _with_links(pictures: _Pictures, group: Iterable[Copy]) -> Iterator[Copy]:
 
 
 def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[list[Copy]]:
-    """Puts similar pictures behind the copies of the first one that they are compared with; gives
-    groups of those that are similar to none.
-    """
+    """Groups of similar pictures without copies; the others go behind the copies in theirs."""
     of_first = {group[0].row: group for group in groups}
     listed = {copy.row for group in groups for copy in group}
     more: list[list[Copy]] = []

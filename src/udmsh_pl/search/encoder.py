@@ -43,8 +43,7 @@ class Codes:
 
 
 class HashEncoder:
-    """A trained hash function with its backbone and its way to prepare a picture, in the folder
-    that ``udmsh export`` or ``udmsh index`` wrote.
+    """A trained hash function in the folder that ``udmsh export`` or ``udmsh index`` wrote.
 
     The first picture loads the network; files that it is loaded from are checked then.
     """
@@ -105,10 +104,9 @@ class HashEncoder:
         return push(self.folder, name, self.spec, private, token)
 
     def prepare(self) -> None:
-        """Begin to load the network in a thread: a first picture is read and decoded meanwhile.
+        """Begin to load the network in a thread, while a first picture is read and decoded.
 
-        Where that takes longer, the network is run once, which takes several times as long as the
-        next.
+        Where that takes longer, the network is run once: the next run takes a fraction of the time.
         """
 
         def load() -> Run:

@@ -29,8 +29,8 @@ OUTPUTS = ("codes", "features")
 class SignEncoder(FusedEncoder):
     """Codes without training: ITQ on the fused feature, for collections too small to learn from.
 
-    The axes beyond the rank of the few pictures are random ones, so that pictures that come later
-    differ there; ``dims`` of them are kept, at least K.
+    Its ``dims`` axes, at least K, are random ones beyond the rank of the few pictures, so that
+    pictures that come later differ there.
     """
 
     def __init__(self, global_dim: int, map_dim: int, bits: int, dims: int) -> None:
@@ -88,9 +88,7 @@ ENCODERS: Mapping[str, type[Any]] = {
 
 
 def pack_bits(logits: Tensor) -> Tensor:
-    """The same function as :func:`udmsh_pl.retrieval.pack_codes` for exported graphs, which cannot
-    call NumPy: ``[B, K] -> uint8 [B, ceil(K / 8)]``; a test compares the two.
-    """
+    """``[B, K] -> uint8 [B, ceil(K / 8)]``: ``udmsh_pl.retrieval.pack_codes`` without NumPy."""
     bits = pad((logits >= 0).int(), (0, -logits.shape[1] % 8))
     worth = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.int32, device=logits.device)
     eights = bits.reshape(-1, bits.shape[1] // 8, 8)
@@ -106,10 +104,8 @@ def to_int8(features: Tensor) -> Tensor:
 def write_network(
     network: PixelEncoder, spec: EncoderSpec, folder: Path, graph: bool = True
 ) -> EncoderSpec:
-    """Write weights, with ``graph`` OpenVINO's one where OpenVINO is installed, and
-    ``encoder.json`` last.
-
-    Returns the specification with the checksums.
+    """Write weights, OpenVINO's graph if wanted and installed, and ``encoder.json`` last; gives the
+    specification with the checksums.
     """
     state = {
         name: value.detach().cpu().clone().contiguous()

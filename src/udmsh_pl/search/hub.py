@@ -93,9 +93,7 @@ def push(folder: Path, name: str, spec: EncoderSpec, private: bool, token: str |
 
 
 def model_card(spec: EncoderSpec, graph: str) -> str:
-    """Text of the model card: what a person who finds the folder, or the page on a hub, must know.
-    ``graph`` is the file that turns pixels into codes.
-    """
+    """What a finder of the folder or page must know; ``graph`` is the file for programs."""
     output = f"`codes` uint8 [B, {spec.code_bytes}]: {spec.bits} bits, the least significant first"
     if spec.dims:
         output += f"; `features` int8 [B, {spec.dims}]: their cosine orders the nearest codes"

@@ -217,9 +217,7 @@ class ImageIndex:
             )
 
     def add(self, pictures: Files) -> Report:
-        """Add a picture file or several, also from outside of the index's folder; those already
-        there are encoded again if their content changed.
-        """
+        """Add picture files, also from outside of the folder; changed ones are encoded again."""
         with store.writing(self.path):
             self._reload()
             names = list(dict.fromkeys(self._names(pictures)))
@@ -233,9 +231,7 @@ class ImageIndex:
         return report
 
     def remove(self, pictures: Files) -> int:
-        """Take a picture or several out of the index, never off the disk; gives how many were in
-        it.
-        """
+        """Take pictures out of the index, never off the disk; gives how many were in it."""
         with store.writing(self.path):
             self._reload()
             wanted = set(self._names(pictures))
@@ -257,9 +253,7 @@ class ImageIndex:
         return ImageIndex(target)
 
     def duplicates(self, radius: int | None = None) -> "list[list[Copy]]":
-        """Groups of pictures that are copies of each other, see
-        :func:`udmsh_pl.search.duplicates.find_groups`.
-        """
+        """Groups of copies, see :func:`udmsh_pl.search.duplicates.find_groups`."""
         from udmsh_pl.search.duplicates import find_groups
 
         return find_groups(self.rows, self.manifest.bits, self.path_of, radius)
@@ -275,9 +269,7 @@ class ImageIndex:
         return {name: row for row, name in enumerate(self.rows.names)}
 
     def _names(self, pictures: Files) -> Iterator[str]:
-        """What the index calls these files, also where it has their names in another Unicode
-        form.
-        """
+        """What the index calls these files, also where it has them in another Unicode form."""
         several = [pictures] if isinstance(pictures, str | Path) else pictures
         names = [self._name(Path(picture)) for picture in several]
         odd = any(name not in self._known and not name.isascii() for name in names)
@@ -340,11 +332,7 @@ class ImageIndex:
 
 
 def check_root(path: Path, folder: Path) -> None:
-    """Refuse the index ``path`` of another folder than ``folder``.
-
-    Raises:
-        InputError: it is another's.
-    """
+    """Raise InputError for the index ``path`` of another folder than ``folder``."""
     root = store.read_manifest(path).root
     if str(folder.expanduser().resolve()) != root:
         raise InputError(

@@ -76,9 +76,7 @@ def open_thumbnail(thumbnail: bytes) -> Image.Image:
 
 
 def details_of(image: Image.Image) -> NDArray[np.int8]:
-    """int8 [64, 64]: the details of a picture, grey between two blurs, of even contrast, in a
-    square.
-    """
+    """int8 [64, 64]: a picture's grey between two blurs, of even contrast, in a square."""
     small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     grey = np.asarray(small, dtype=np.float32)
     fine, coarse = _blur(FINE), _blur(COARSE)
@@ -138,9 +136,7 @@ class _Layers:
 
     @cached_property
     def cuts(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-        """Conjugate spectra of the plane squeezed to each of the sizes, in the corner of an empty
-        square, and the root of the energy of each.
-        """
+        """Conjugate spectra of the plane squeezed to each size, and the roots of their energy."""
         placed = np.zeros((len(self.sizes), self.side, self.side), dtype=np.float32)
         for number, (height, width) in enumerate(self.sizes):
             small = Image.fromarray(self.plane).resize((width, height), Image.Resampling.BILINEAR)

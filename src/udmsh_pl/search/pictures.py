@@ -77,11 +77,7 @@ class Report:
 
 
 def find_pictures(folder: Path, exclude: Sequence[str] = ()) -> Found:
-    """What lies in a folder of pictures, see :func:`udmsh_pl.images.walk.walk`.
-
-    Raises:
-        InputError: no such folder.
-    """
+    """What a folder of pictures holds, see :func:`udmsh_pl.images.walk.walk`; it must be there."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of your pictures")
     return walk(folder, exclude=exclude)

@@ -34,9 +34,7 @@ Ranking = tuple[Int64s, Int64s, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Match:
-    """A picture of the index: its file, the Hamming distance of its code in bits, its
-    :func:`likeness` to the query, and its row.
-    """
+    """A picture of the index, with its code's distance in bits and its :func:`likeness`."""
 
     path: Path
     distance: int
@@ -51,9 +49,7 @@ class Searcher:
         self.path, self.manifest, self.rows = path, manifest, rows
 
     def search(self, query: Codes, k: int, rerank: int) -> Ranking:
-        """Distances, rows and similarities of the k pictures most like the first of ``query``, see
-        :meth:`udmsh_pl.search.ImageIndex.search`.
-        """
+        """Distances, rows and similarities of the k pictures most like the first of ``query``."""
         code, bits, feature = query.codes[0], self.manifest.bits, query.features[0]
         count = max(k, rerank)
         if self._lists is None:
@@ -90,10 +86,7 @@ class Searcher:
 
 
 def with_lists(path: Path, manifest: store.Manifest) -> store.Manifest:
-    """The manifest with inverted lists of its codes if it has a million or more.
-
-    Where all of the nearest are wanted (a recall of 1), every code is looked at.
-    """
+    """The manifest with inverted lists of a million codes or more, unless the recall is 1."""
     count = sum(one.rows - len(one.removed) for one in manifest.segments)
     if count < EXACT_BELOW or manifest.recall == 1:
         return replace(manifest, lists="")

@@ -56,9 +56,7 @@ class FileFacts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """N pictures of an index. In a large one, arrays are :class:`ConcatenatedArray`, which are
-    fetched from the disk row by row.
-    """
+    """N pictures of an index; arrays of a large one are :class:`ConcatenatedArray`, on the disk."""
 
     names: Sequence[str]  # paths relative to the index's root, or absolute ones
     files: NDArray[Any]  # FILES [N]

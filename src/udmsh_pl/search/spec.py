@@ -94,11 +94,7 @@ def write_spec(folder: Path, spec: EncoderSpec) -> None:
 
 
 def read_spec(folder: Path) -> EncoderSpec:
-    """Read ``encoder.json``; :func:`check_files` looks at what is beside it.
-
-    Raises:
-        InputError: no encoder here, of a newer format, or damaged.
-    """
+    """Read ``encoder.json``; raises InputError if it is absent, damaged, or of a newer format."""
     path = folder / FILE
     if not path.is_file():
         raise InputError(f"{folder} is no encoder: it has no {FILE}; `udmsh export` writes one")
@@ -106,11 +102,7 @@ def read_spec(folder: Path) -> EncoderSpec:
 
 
 def check_files(folder: Path, spec: EncoderSpec, names: Iterable[str]) -> None:
-    """Compare files beside ``encoder.json`` with their checksums, before they are read.
-
-    Raises:
-        InputError: one is not named there, missing, cut or altered.
-    """
+    """Compare files with their checksums before they are read; raises InputError if one differs."""
     paths = [folder / name for name in names]
     with ThreadPoolExecutor() as pool:
         sums = pool.map(lambda path: path.is_file() and sha256_file(path), paths)

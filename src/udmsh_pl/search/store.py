@@ -51,11 +51,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check ``index.json``.
-
-    Raises:
-        InputError: no index here, damaged, or of another format.
-    """
+    """Read ``index.json``; raises InputError if it is absent, damaged, or of another format."""
     file = path / MANIFEST
     if not file.is_file():
         raise InputError(f"{path} is no index; `udmsh index PICTURES --out {path}` makes one")
@@ -69,8 +65,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Be the only writer of an index's folder, and leave no file behind that the manifest does not
-    name.
+    """Be the only writer of an index's folder; leaves no file that the manifest does not name.
 
     Raises:
         InputError: another process writes there, or the folder holds something else.
@@ -175,11 +170,7 @@ def read_rows(path: Path, manifest: Manifest) -> Rows:
 
 
 def check(path: Path, manifest: Manifest) -> None:
-    """Look at every byte of an index's segments but thumbnails.
-
-    Raises:
-        InputError: one is another than was written.
-    """
+    """Raise InputError if a byte of the index's segments, but for thumbnails, was altered."""
     for segment in manifest.segments:
         read_segment(path / SEGMENTS, segment, manifest.bits, manifest.dims)
 
@@ -210,9 +201,7 @@ def without(manifest: Manifest, rows: NDArray[np.int64]) -> Manifest:
 
 
 def compacted(path: Path, manifest: Manifest) -> Manifest:
-    """The manifest after segments with many removed rows, and the smallest of too many, were
-    merged into one.
-    """
+    """The manifest after segments with many removed rows, and the smallest of many, were merged."""
     segments = list(manifest.segments)
     merged = [one for one in segments if len(one.removed) > MOST_REMOVED * one.rows]
     if len(segments) > MOST_SEGMENTS:

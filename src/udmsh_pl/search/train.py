@@ -79,9 +79,7 @@ def chosen(names: Sequence[str]) -> list[str]:
 def extracted(
     reads: Iterator[Read], total: int, report: Report
 ) -> Iterator[tuple[list[Read], NDArray[np.float32]]]:
-    """Batches of the pictures that can be read, and both features of the default backbone side by
-    side, float32 [B, D + C g g]; the others are reported.
-    """
+    """Batches of readable pictures and both features side by side, float32 [B, D + C g g]."""
     runner, content = best_runner() if total > FEW else "torch", weights_id(OFFLINE_BACKBONE)
     with clock("backbone"):
         side = backbone().image_size
@@ -189,8 +187,8 @@ def encode_features(
 
 
 def fused_feature(features: Features, dims: int = RERANK_DIMS) -> FusedFeature:
-    """A fused feature fitted to these pictures; axes beyond their rank are random ones at half
-    weight, so that pictures which come later differ there.
+    """A fused feature fitted to these pictures; axes beyond their rank are random, at half weight,
+    so that pictures which come later differ there.
     """
     parts = _parts(features)
     fusion = FusedFeature(_sizes(features), dims)
@@ -208,9 +206,7 @@ def fused_feature(features: Features, dims: int = RERANK_DIMS) -> FusedFeature:
 def with_rerank(
     network: PixelEncoder, spec: EncoderSpec, reads: Iterator[Read], folder: Path
 ) -> EncoderSpec:
-    """Give an encoder without re-rank feature one that is fitted to these pictures, and write it to
-    ``folder``.
-    """
+    """Write an encoder to ``folder`` with a re-rank feature that is fitted to these pictures."""
     forward = torch.inference_mode()(network.features)
     found = [parts for parts, _ in passes(_batches(reads, Report()), forward)]
     features = dict(zip(_PAIR, map(np.concatenate, zip(*found, strict=True)), strict=True))

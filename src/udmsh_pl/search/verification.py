@@ -104,9 +104,7 @@ def _with_levels_of(goal: Pixels, source: Pixels) -> Pixels:
 
 
 def _place(cuts: Sequence[Image.Image], width: int, height: int) -> Floats:
-    """Scale and shift of both sides, [4] in shares of them, that lay the second picture on the
-    first: Lucas and Kanade (1981), from small to large.
-    """
+    """Scale and shift of both sides, in shares, of the second picture: Lucas and Kanade (1981)."""
     start = np.array([1.0, 0.0, 1.0, 0.0])
     place = start
     for side in LEVELS:

@@ -49,11 +49,7 @@ class Snapshot:
         return "likely" if similarity >= self.likely else "weak"
 
     def content(self, row: int) -> bytes:
-        """The file of a row, if it is byte for byte the one that was indexed.
-
-        Raises:
-            Gone: it has been changed, moved or deleted.
-        """
+        """The file of a row, as it was indexed; raises Gone if it has changed or is absent."""
         try:
             content = read_bytes(self.index.path_of(row))
         except InputError as error:
@@ -140,10 +136,8 @@ def _snapshot(index: ImageIndex, former: Snapshot | None) -> Snapshot:
 
 
 def _chance(index: ImageIndex) -> tuple[float, float]:
-    """Similarities that one of 1,000 others has to a typical picture, and one of 100.
-
-    They are medians over pictures: of all pairs at once, a hundred pictures of one scene would say
-    what is alike for all others.
+    """Similarities that one of 1,000 others has to a typical picture, and one of 100: medians over
+    pictures, since among all pairs a hundred pictures of one scene would count the most.
     """
     count, bits = len(index), index.manifest.bits
     if count < 2:

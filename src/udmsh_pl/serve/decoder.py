@@ -74,12 +74,7 @@ class Decoder:
         return Picture(pixels, data[size:], int(width), int(height))
 
     def show(self, content: bytes, side: int) -> bytes:
-        """A picture as JPEG without its metadata, the longer side at most ``side`` pixels.
-
-        Raises:
-            Undecodable: as :meth:`query`.
-            Busy: too many wait.
-        """
+        """A picture as JPEG without metadata, its longer side at most ``side``; raises likewise."""
         return self._call("show", content, side)[1]
 
     def close(self) -> None:

@@ -10,11 +10,8 @@ MOST_PARTS = 32  # of a form; the file is looked for in no more
 
 
 async def body_of(request: Request, most: int, seconds: float) -> bytes:
-    """The whole body.
-
-    Raises:
-        HTTPException: 413 for more than ``most`` bytes, 408 for one that takes longer than
-            ``seconds``, 400 for a connection that ended early.
+    """The whole body; raises HTTPException 413 for more than ``most`` bytes, 408 for one that takes
+    longer than ``seconds``, 400 for a connection that ended early.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isascii() and announced.isdecimal() and int(announced[:16]) > most:
@@ -26,13 +23,8 @@ async def body_of(request: Request, most: int, seconds: float) -> bytes:
 
 
 def file_of_form(body: bytes, content_type: str) -> bytes:
-    """The first file of a form that was sent as ``multipart/form-data``; another body as it is.
-
-    Own code, since a form's parser of a library writes large files to the disk, and nothing that is
-    uploaded shall be kept.
-
-    Raises:
-        HTTPException: 400 for a form without a file among its first parts.
+    """The first file of a form that was sent as ``multipart/form-data``, another body as it is;
+    HTTPException 400 for none. A library's parser would write large files to the disk.
     """
     header = Message()
     header["content-type"] = content_type

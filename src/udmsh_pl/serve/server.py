@@ -73,11 +73,7 @@ class Connection(H11Protocol):
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes any that is free.
-
-    Raises:
-        InputError: the address is none of this machine's, or the port is taken.
-    """
+    """A socket that listens, on any free port for 0; raises InputError if it cannot."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -126,9 +122,7 @@ def server_of(
 
 
 def serve(path: Path, access: Access, sock: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve the index in ``path`` until the process is interrupted; ``ready`` is called when the
-    first request can be answered.
-    """
+    """Serve an index until the process is interrupted; calls ``ready`` when it can answer."""
     collection = Collection(path)
     with closing(Decoder()) as decoder:
         service = Service(collection, decoder)
