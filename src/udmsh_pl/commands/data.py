@@ -110,16 +110,8 @@ def run_check(splits: Splits, workers: int) -> int:
 
 
 def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
-    """Decode all pictures of a folder, a list file or a manifest, and print what is off and what
-    was left out; gives the exit status, 1 when one cannot be read.
-
-    Args:
-        path: the folder or file
-        workers: processes that decode
-        root: folder that the paths of a list or manifest are relative to; None for its own folder
-
-    Raises:
-        InputError: no pictures in the folder, or the list or manifest is wrong.
+    """Decode all pictures of a folder, or those of a list or manifest below ``root`` (its folder),
+    and print problems and what was left out; gives 1 where one cannot be read.
     """
     skipped: Mapping[str, str] = {}
     names: list[str] | None = None

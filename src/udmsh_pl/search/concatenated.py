@@ -14,19 +14,7 @@ from udmsh_pl.errors import InputError
 Int64s = NDArray[np.int64]
 
 
-class _Sequence(Sequence[Any]):
-    """Items by their number; a slice of them is a list."""
-
-    def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, slice):
-            return [self._item(row) for row in range(*item.indices(len(self)))]
-        return self._item(item)
-
-    def _item(self, row: int) -> Any:
-        raise NotImplementedError
-
-
-class Concatenated(_Sequence):
+class Concatenated(Sequence[Any]):
     """Several sequences as one."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
@@ -36,7 +24,7 @@ class Concatenated(_Sequence):
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def _item(self, row: int) -> Any:
+    def __getitem__(self, row: Any) -> Any:
         part = int(np.searchsorted(self.ends, row, side="right"))
         return self.parts[part][row - (int(self.ends[part - 1]) if part else 0)]
 
@@ -46,11 +34,8 @@ class Concatenated(_Sequence):
 
 
 class ConcatenatedArray:
-    """Arrays of several segments as one: what is asked for is copied, the rest stays on the disk.
-
-    Args:
-        parts: arrays [n, ...] of one dtype and shape but for n
-        kept: rows of each part that count; None for all
+    """Arrays [n, ...] of segments as one, each with the rows of it that count, None for all: what
+    is asked for is copied, the rest stays on the disk.
     """
 
     def __init__(self, parts: Sequence[NDArray[Any]], kept: Sequence[Int64s | None]) -> None:
@@ -96,14 +81,8 @@ def concatenated(parts: Sequence[Any]) -> ConcatenatedArray:
     return ConcatenatedArray(arrays, kept)
 
 
-class Names(_Sequence):
-    """Names of a segment's chosen rows in a file with a zero byte between, decoded when asked for.
-
-    Args:
-        path: the file
-        total: names in it
-        rows: those that count
-    """
+class Names(Sequence[Any]):
+    """Names of chosen rows of a file of ``total``, a zero byte between, decoded when asked for."""
 
     def __init__(self, path: Path, total: int, rows: Int64s) -> None:
         self.path, self.total, self.rows, self._content = path, total, rows, _mapped(path)
@@ -119,7 +98,7 @@ class Names(_Sequence):
             raise InputError(f"{self.path} {damage}")
         return np.append(zeros, np.int64(len(self._content)))
 
-    def _item(self, row: int) -> str:
+    def __getitem__(self, row: Any) -> Any:
         row = self.rows[row]
         start = self._ends[row - 1] + 1 if row else 0
         return _text(self._content[start : self._ends[row]])
@@ -130,15 +109,8 @@ class Names(_Sequence):
             yield from (every[row] for row in self.rows.tolist())
 
 
-class Thumbnails(_Sequence):
-    """Thumbnails of a segment's chosen rows, read from a mapped file when asked for.
-
-    Args:
-        path: the file
-        starts: where each begins, and the last one ends
-        crcs: CRC-32 of each
-        rows: those that count
-    """
+class Thumbnails(Sequence[Any]):
+    """Thumbnails of chosen rows of a mapped file, by where each starts and ends, and its CRC-32."""
 
     def __init__(self, path: Path, starts: Int64s, crcs: NDArray[np.uint32], rows: Int64s) -> None:
         self.path, self.starts, self.crcs, self.rows = path, starts, crcs, rows
@@ -147,7 +119,7 @@ class Thumbnails(_Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _item(self, row: int) -> bytes:
+    def __getitem__(self, row: Any) -> Any:
         row = self.rows[row]
         found = self._content[self.starts[row] : self.starts[row + 1]].tobytes()
         if zlib.crc32(found) != self.crcs[row]:

@@ -73,14 +73,8 @@ def find_groups(
     kept comes first: a file that is there, no link, with the most pixels. Every other one is
     compared with it. Memory grows by 4 KB a picture.
 
-    Args:
-        rows: pictures of an index
-        bits: code length K
-        path_of: file of a row
-        radius: Hamming distance of candidates; None for three eighths of the bits
-
-    Raises:
-        InputError: the radius is negative.
+    ``radius`` is the Hamming distance of candidates, None for three eighths of the K bits; a
+    negative one raises InputError.
     """
     if radius is not None and radius < 0:
         raise InputError(f"radius is {radius}: a distance is 0 or more; give --radius a number")
@@ -110,16 +104,12 @@ def find_groups(
 def candidates(
     codes: NDArray[np.uint8], features: NDArray[np.int8], radius: int, chosen: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, float]]:
-    """Pairs of rows that may be copies, each once, with the cosine of their features.
+    """Pairs of rows that may be copies, each once, with the cosine of their features: one is among
+    the five nearest of the other by feature, with a cosine of at least 0.5, and their codes are
+    within ``radius``. Features are compared in blocks: memory does not grow with them.
 
-    One is among the five nearest of the other by feature, with a cosine of at least 0.5, and their
-    codes are within ``radius``. Features are compared in blocks: memory does not grow with them.
-
-    Args:
-        codes: uint8 [N, B]
-        features: int8 [N, d]
-        radius: bits
-        chosen: int64 [n], rows that are compared, ascending
+    Codes are uint8 [N, B], features int8 [N, d]; ``chosen``, int64 [n], are the rows to compare,
+    ascending.
     """
     import faiss  # slow to load
 

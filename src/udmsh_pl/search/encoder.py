@@ -192,14 +192,12 @@ def bar(items: Iterator[Any], total: int, what: str = "encode") -> Iterator[Any]
 
 
 def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
-    """A function from pixels to codes and features, of an encoder's folder.
-
-    ``openvino`` needs the extra ``udmsh-pl[extract]``; ``auto`` takes it where it is installed and
-    the folder has its graph.
+    """A function from pixels to codes and features, of an encoder's folder: by ``openvino`` (extra
+    ``udmsh-pl[extract]``), ``torch``, or ``auto``, OpenVINO where it and the folder's graph are
+    there.
 
     Raises:
-        InputError: OpenVINO is asked for, but not installed, or the folder has no graph for it; a
-            file was altered.
+        InputError: there is no OpenVINO, or no graph for it; a file was altered.
     """
     there = has_openvino()
     if runner != "torch" and there and all(name in spec.files for name in GRAPH):

@@ -42,11 +42,8 @@ class HashHead(nn.Module):
     """``(global feature [B, D], map [B, C, g, g]) -> (codes uint8 [B, ceil(K / 8)], re-rank int8
     [B, d])``; codes alone where there is no re-rank feature.
 
-    Args:
-        encoder: of :data:`ENCODERS`; gives the bits before their sign
-        fusion: the fused feature whose first ``dims`` axes are the re-rank feature, for an encoder
-            without one of its own; None where none was fitted
-        dims: d
+    The encoder is one of :data:`ENCODERS`; ``fusion`` gives the re-rank feature of one that has no
+    fused feature of its own.
     """
 
     def __init__(self, encoder: Any, fusion: FusedFeature | None, dims: int) -> None:
@@ -122,8 +119,7 @@ def write_network(
         model = convert(network.cpu().eval(), spec.image_size, OUTPUTS)
         openvino.save_model(model, folder / GRAPH[0], compress_to_fp16=False)
         names += GRAPH
-    sums = {name: sha256_file(folder / name) for name in names}
-    spec = replace(spec, files=spec.files | sums)
+    spec = replace(spec, files=spec.files | {name: sha256_file(folder / name) for name in names})
     write_spec(folder, spec)
     return spec
 

@@ -29,12 +29,9 @@ def cache_folder() -> Path:
 
 
 def fetch(name: str, revision: str | None, token: str | None) -> Path:
-    """The folder of an encoder of the hub, in the user's cache, with a graph of our own making.
+    """The folder in the user's cache of the encoder ``owner/name``, with a graph of our own making.
 
-    Args:
-        name: ``owner/name``
-        revision: branch, tag or commit; a commit never changes
-        token: for a private one; None for the one that ``hf auth login`` keeps
+    ``revision`` is a branch, tag or commit; without a token, that of ``hf auth login`` is taken.
 
     Raises:
         InputError: no such encoder, no connection, no permission, or files that are damaged.
@@ -64,17 +61,8 @@ def fetch(name: str, revision: str | None, token: str | None) -> Path:
 
 
 def push(folder: Path, name: str, spec: EncoderSpec, private: bool, token: str | None) -> str:
-    """Upload an encoder's two files and its card in one commit; gives the address of the commit.
-
-    Args:
-        folder: of the encoder
-        name: ``owner/name``; it is made where it is not there
-        spec: the encoder's
-        private: make it for its owner alone
-        token: as in :func:`fetch`, with the right to write
-
-    Raises:
-        InputError: no connection or no permission.
+    """Upload an encoder's two files and its card to ``owner/name``, which is made where it is
+    missing; gives the address of the commit. Raises InputError without connection or permission.
     """
     hub = _hub()
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)

@@ -184,12 +184,8 @@ class _Layers:
 
 
 def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
-    """The best of all ways to lay two pictures on each other.
-
-    Args:
-        one: of a picture
-        two: of another
-        cuts: try them too, where no other way is beyond doubt; they take a hundred times as long
+    """The best of all ways to lay two pictures on each other. ``cuts``, which take a hundred times
+    as long, are tried where no other way is beyond doubt.
     """
     scores = two.ways @ one.ways[0]
     turn = int(scores.argmax())

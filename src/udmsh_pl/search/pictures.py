@@ -153,14 +153,7 @@ def encoded(
     reads: Iterator[Read], encoder: HashEncoder, known: Mapping[bytes, int], rows: Rows, size: int
 ) -> Iterator[tuple[Rows, list[Read]]]:
     """Rows of about ``size`` pictures at a time, and the reads that gave none; pictures are decoded
-    while the encoder sees those before.
-
-    Args:
-        reads: files
-        encoder: for those that were decoded
-        known: content -> row of ``rows``
-        rows: of the index so far
-        size: pictures whose rows are held in memory
+    while the encoder sees those before. Content that is ``known`` has a row in ``rows``, the index.
     """
     made: list[Rows] = []
     broken: list[Read] = []

@@ -107,11 +107,6 @@ def shortlist(
     Learned codes tie a lot (of 2,000 pictures, one has 14 others with its very code), and which of
     them came first in the index must not decide. No index is built: one search from the command
     line would wait for it longer.
-
-    Args:
-        code: uint8 [B]
-        codes: uint8 [N, B]
-        count: codes asked for
     """
     distances = popcounts(code_words(codes) ^ code_words(code[None]))
     if count < len(distances):

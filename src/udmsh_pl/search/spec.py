@@ -59,17 +59,9 @@ def write_json(path: Path, of_format: int, facts: Any) -> None:
 def read_json(
     path: Path, most: int, formats: Sequence[int], make: Callable[[dict[str, Any]], T], mend: str
 ) -> T:
-    """What ``make`` makes of the object that :func:`write_json` wrote.
-
-    Args:
-        path: the file
-        most: bytes
-        formats: that are read
-        make: raises ``ValueError``, ``KeyError``, ``TypeError`` or ``AttributeError`` for damage
-        mend: what to do about a damaged file
-
-    Raises:
-        InputError: of another format, or damaged.
+    """What ``make`` makes of the object that :func:`write_json` wrote; InputError says ``mend``
+    where the file is damaged, longer than ``most`` bytes, or ``make`` raises what Python does for
+    damage.
     """
     try:
         if path.stat().st_size > most:

@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,24 +85,20 @@ def writing(path: Path) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock, which the system releases if the process is killed."""
-    with (path / LOCK).open("ab") as stream:
+    with (path / LOCK).open("ab") as stream, ExitStack() as stack:
         try:
             import fcntl
 
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.callback(fcntl.flock, stream, fcntl.LOCK_UN)
         except BlockingIOError as error:
             mend = "wait until it has ended"
             raise InputError(f"another process is writing {path}; {mend}") from error
         except (ImportError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise
-            with _owned(path):
-                yield
-            return
-        try:
-            yield
-        finally:
-            fcntl.flock(stream, fcntl.LOCK_UN)
+            stack.enter_context(_owned(path))
+        yield
 
 
 @contextmanager

@@ -112,17 +112,10 @@ def steps_for(count: int) -> int:
 def learn(
     features: Features, folder: Path, bits: int = BITS, least: int = LEAST, steps: int | None = None
 ) -> EncoderSpec:
-    """Make an encoder from the features of a collection and write it to ``folder``.
+    """Make an encoder of K bits from float32 ``global_feature [N, D]`` and ``feature_map [N, C, g,
+    g]`` and write it to ``folder``; the note of its specification says what was done.
 
-    Args:
-        features: float32 ``global_feature [N, D]`` and ``feature_map [N, C, g, g]``
-        folder: for the encoder
-        bits: code length K
-        least: below so many pictures nothing is trained: codes are ITQ of the fused features
-        steps: of the optimiser; None for :func:`steps_for`
-
-    Returns:
-        The specification, whose note says what was done.
+    Below ``least`` pictures nothing is trained: codes are ITQ of the fused features.
     """
     count = len(features["global_feature"])
     if count < least:
@@ -142,13 +135,8 @@ def learn(
 
 def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEncoder:
     """Train ``udmsh-plus`` on frozen features by Lightning, as ``udmsh fit`` does, without logs and
-    checkpoints; gives the encoder in eval mode, on the CPU.
-
-    Args:
-        features: as in :func:`learn`
-        bits: code length K
-        steps: optimiser steps of at most 256 pictures
-        seed: decides initial weights; the caller's random state stays as it is
+    checkpoints; gives the encoder in eval mode, on the CPU. The seed decides the initial weights;
+    the caller's random state stays as it is.
     """
     log = logging.getLogger("lightning.pytorch")
     level = log.level

@@ -47,13 +47,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def create_api(service: Service, access: Access, upload_seconds: float = UPLOAD_SECONDS) -> FastAPI:
-    """The application without its middleware.
-
-    Args:
-        service: answers
-        access: for sessions; the middleware asks it too
-        upload_seconds: that a body may take to come
-    """
+    """The application without its middleware; ``access`` is for sessions."""
     api = FastAPI(
         title="udmsh serve", version=__version__, description=ABOUT, docs_url=None, redoc_url=None,
         responses=PROBLEMS, redirect_slashes=False,

@@ -60,15 +60,7 @@ class Snapshot:
 
 
 class Collection:
-    """An index's folder, always in its newest version.
-
-    Args:
-        path: the index's folder
-        check_seconds: between two checks of the index on the disk
-
-    Raises:
-        InputError: no index, or damaged.
-    """
+    """An index's folder, always in its newest version; raises InputError where there is none."""
 
     def __init__(self, path: Path, check_seconds: float = CHECK_SECONDS) -> None:
         self.path, self.problem, self._check_seconds = path, "", check_seconds

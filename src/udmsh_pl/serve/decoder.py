@@ -37,14 +37,7 @@ class Busy(Exception):
 
 
 class Decoder:
-    """Opens pictures in processes of its own.
-
-    Args:
-        workers: processes, and so pictures at a time
-        seconds: that a picture may take; its worker is killed then, and replaced
-        memory: bytes that a picture may take
-        waiting: pictures that may wait for a worker
-    """
+    """Opens pictures in processes of its own; one that takes too long is killed and replaced."""
 
     def __init__(
         self,

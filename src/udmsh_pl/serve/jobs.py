@@ -26,12 +26,7 @@ class Jobs:
         threading.Thread(target=self._work, daemon=True, name="udmsh-jobs").start()
 
     def result(self, key: Hashable, function: Callable[[], Any], wait: float = 0.0) -> Any:
-        """What ``function`` gives, or None while it is being computed.
-
-        Args:
-            key: of the result; a function is called once a key
-            function: without arguments
-            wait: seconds
+        """What ``function`` gives, once a key, or None if it takes more than ``wait`` seconds.
 
         Raises:
             Full: too many tasks wait.

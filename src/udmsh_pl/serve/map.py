@@ -33,13 +33,7 @@ Floats = NDArray[np.float32]
 
 
 def positions(features: NDArray[np.int8], seed: int = 0, most: int = LANDMARKS) -> Floats:
-    """Places in the unit square, float32 [N, 2].
-
-    Args:
-        features: int8 [N, d], compared by their cosine
-        seed: of the draw of landmarks
-        most: landmarks
-    """
+    """Places in the unit square, float32 [N, 2], by the cosines of features int8 [N, d]."""
     count = len(features)
     generator = np.random.default_rng(seed)
     if count < 3:

@@ -101,16 +101,7 @@ def server_of(
     connections: int = CONNECTIONS,
     upload_seconds: float = UPLOAD_SECONDS,
 ) -> uvicorn.Server:
-    """A server that is not running yet; nothing of a request is logged.
-
-    Args:
-        service: answers
-        access: who may ask
-        limiter: how often
-        connection: protocol with its time limits
-        connections: at a time
-        upload_seconds: that a body may take to come
-    """
+    """A server that is not running yet; nothing of a request is logged."""
     api = create_api(service, access, upload_seconds)
     app = AccessMiddleware(api, access, RateLimiter() if limiter is None else limiter)
     config = uvicorn.Config(

@@ -36,15 +36,7 @@ class Computing(Exception):
 
 
 class Service:
-    """Answers from a collection; strangers' bytes go to the decoder.
-
-    Args:
-        collection: that is served
-        decoder: that opens pictures
-        upload_bytes: that an upload may have
-        wait: seconds that a request waits for a result that is being computed
-        most_at_once: pictures that are compared with each other, or drawn
-    """
+    """Answers from a collection; strangers' bytes go to the decoder."""
 
     def __init__(
         self,
