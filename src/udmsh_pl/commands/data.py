@@ -59,42 +59,34 @@ def run(args: argparse.Namespace) -> int:
     datamodule.download()
     if args.action == "check":
         return run_check(datamodule.splits, args.workers)
-    if args.action == "extract" and args.ray:
-        return run_extract_on_ray(configuration, datamodule, args.ray, args.shard)
     if args.action == "extract":
-        return run_extract(datamodule, args.shard or "1/1")
+        return run_extract(configuration, datamodule, args.ray, args.shard)
     if args.write is None:
         raise InputError("udmsh data split needs --write DIRECTORY")
     return run_split(datamodule.splits, args.write)
 
 
-def run_extract(data: "RetrievalDataModule", part: str) -> int:
-    """Extract a part, as ``1/4``, of every store for training; the last machine joins them."""
-    from udmsh_pl.features.shards import Shard
-
-    shard, waiting = Shard.parse(part), []
-    for name, images, views in data.stores():
-        what = f"{views} views of {name}" if views else name
-        if not data.feature_extractor.make_shard(images, shard, views):
-            waiting.append(what)
-    if waiting:
-        print(f"shard {part} is there; others are still missing of {', '.join(waiting)}")
-    else:
-        print(f"all features are in {data.cache_dir}")
-    return 0
-
-
-def run_extract_on_ray(
-    configuration: "Configuration", data: "RetrievalDataModule", address: str, part: str | None
+def run_extract(
+    configuration: "Configuration", data: "RetrievalDataModule", ray: str | None, part: str | None
 ) -> int:
-    """Extract by a Ray cluster; gives the exit status 0."""
-    from udmsh_pl.runs import on_ray
+    """Extract all features by a Ray cluster, or a part as ``1/4``; the last machine joins them."""
+    waiting = []
+    if ray:
+        from udmsh_pl.runs import on_ray
 
-    if part is not None:
-        raise InputError("--ray makes its own parts; leave out --shard")
-    with on_ray.cluster(address, configuration, [data.cache_dir]) as place:
-        on_ray.extract(place, data)
-    print(f"all features are in {data.cache_dir}")
+        if part is not None:
+            raise InputError("--ray makes its own parts; leave out --shard")
+        with on_ray.cluster(ray, configuration, [data.cache_dir]) as place:
+            on_ray.extract(place, data)
+    else:
+        from udmsh_pl.features.shards import Shard
+
+        shard = Shard.parse(part or "1/1")
+        for name, images, views in data.stores():
+            if not data.feature_extractor.make_shard(images, shard, views):
+                waiting.append(f"{views} views of {name}" if views else name)
+    missing = f"shard {part} is there; others are still missing of {', '.join(waiting)}"
+    print(missing if waiting else f"all features are in {data.cache_dir}")
     return 0
 
 

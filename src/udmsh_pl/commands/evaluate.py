@@ -157,8 +157,8 @@ def _csv(rows: list[Row]) -> str:
 
 
 def _labels(codes: ExternalFile, role: str, source: str | None) -> Array:
-    own = source is None
-    labels = (codes if own else ExternalFile.open(source)).labels(role, not own)
+    file = codes if source is None else ExternalFile.open(source)
+    labels = file.labels(role, own_file=source is not None)
     if labels is None:
         raise InputError(
             f"{codes.path} names no {role} labels (it holds {codes.listing()}): give "

@@ -22,15 +22,7 @@ from udmsh_pl.search import store
 from udmsh_pl.search.encoder import HashEncoder, bar
 from udmsh_pl.search.pictures import Report, encoded, find_pictures, read_files, rows_of
 from udmsh_pl.search.searching import with_lists
-from udmsh_pl.search.segment import (
-    Rows,
-    Segment,
-    joined,
-    no_rows,
-    read_segment,
-    some_rows,
-    write_segment,
-)
+from udmsh_pl.search.segment import Rows, Segment, joined, read_segment, write_segment
 from udmsh_pl.search.spec import FILE
 
 CHUNK = 8192  # pictures a segment
@@ -130,7 +122,7 @@ def encode_part(part: Part, encoder: HashEncoder) -> tuple[Segment | None, Broke
     """Write the segment of a part; gives it and what cannot be read."""
     spec, report = encoder.spec, Report()
     reads = read_files(part.root, part.names, spec.image_size, {})
-    nothing = no_rows(spec.code_bytes, spec.dims)
+    nothing = Rows.empty(spec.code_bytes, spec.dims)
     [(rows, broken)] = encoded(reads, encoder, {}, nothing, len(part.names))
     report.leave_out(broken)
     segment = write_segment(part.segments, part.name, rows) if len(rows) else None
@@ -146,7 +138,7 @@ class _Segments:
 
     def add(self, rows: Rows) -> None:
         for start in range(0, len(rows), CHUNK):
-            part = some_rows(rows, np.arange(start, min(start + CHUNK, len(rows))))
+            part = rows.take(np.arange(start, min(start + CHUNK, len(rows))))
             self.made.append(write_segment(self.parent, self._name(0), part))
 
     def parts(self, root: Path, names: Sequence[str], encoder: Path) -> list[Part]:
@@ -171,7 +163,7 @@ class Unfinished:
 
     def __init__(self, folder: Path, bits: int, dims: int) -> None:
         self.folder, self.bits, self.dims = folder, bits, dims
-        self._empty = no_rows((bits + 7) // 8, dims)
+        self._empty = Rows.empty((bits + 7) // 8, dims)
         self._waiting: list[Rows] = []
         self._parts: list[Rows] = []
         self._places: dict[str, tuple[int, int]] = {}
@@ -204,7 +196,7 @@ class Unfinished:
         """The rows of these pictures, in their order; without those that have none."""
         self._write()
         places = [self._places[name] for name in names if name in self._places]
-        found = [some_rows(self._parts[part], np.array([row])) for part, row in places]
+        found = [self._parts[part].take(np.array([row])) for part, row in places]
         return joined(found, self._empty)
 
     def _write(self) -> None:
@@ -229,7 +221,7 @@ def _encode(
     done = Unfinished(work / f"codes-{_digest(asdict(spec))}", spec.bits, spec.dims)
     if missing := _missing(done, files, names, report):
         reads = bar(read_files(root, missing, spec.image_size, {}), len(missing))
-        nothing = no_rows(spec.code_bytes, spec.dims)
+        nothing = Rows.empty(spec.code_bytes, spec.dims)
         for rows, broken in encoded(reads, encoder, {}, nothing, min(SIZE, len(missing))):
             report.leave_out(broken)
             done.add(rows)

@@ -23,7 +23,7 @@ from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
 from udmsh_pl.search.pictures import Report, encoded, find_pictures, read_files
 from udmsh_pl.search.searching import SHORTLIST, Match, Searcher, with_lists
-from udmsh_pl.search.segment import FileFacts, Rows, some_rows, write_segment
+from udmsh_pl.search.segment import FileFacts, Rows, write_segment
 
 if TYPE_CHECKING:
     from udmsh_pl.search.duplicates import Copy
@@ -125,7 +125,7 @@ class ImageIndex:
         """:meth:`search` for a picture of the index, itself first."""
         if not 0 <= row < len(self):
             raise InputError(f"row is {row}: the index has rows 0 to {len(self) - 1}")
-        own = some_rows(self.rows, np.array([row]))
+        own = self.rows.take(np.array([row]))
         return self.search_codes(Codes(own.names, own.codes, own.features), k, rerank)
 
     def search_codes(self, query: Codes, k: int = 20, rerank: int | None = None) -> list[Match]:
@@ -328,7 +328,7 @@ class ImageIndex:
                     report.deleted += 1
                 elif read.name in old:  # it is there, and closed to us
                     report.unreachable += 1
-            yield some_rows(rows, np.array(places, dtype=np.int64))
+            yield rows.take(np.array(places, dtype=np.int64))
 
 
 def check_root(path: Path, folder: Path) -> None:

@@ -22,7 +22,7 @@ from udmsh_pl.images.walk import Found, walk
 from udmsh_pl.safe.profile import clock, wait_for
 from udmsh_pl.safe.untrusted import read_file
 from udmsh_pl.search.encoder import BATCH, HashEncoder
-from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows, joined, some_rows
+from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows, joined
 
 THUMBNAIL_SIDE = 192  # pixels of the longer side
 
@@ -142,7 +142,7 @@ def rows_of(reads: Sequence[Read], codes: NDArray[np.uint8], features: NDArray[n
 def copies_of(reads: Sequence[Read], rows: Rows, known: Mapping[bytes, int]) -> Rows:
     """Rows of files whose content is in ``rows``, with its code, feature and thumbnail."""
     source = np.array([known[read.digest] for read in reads], dtype=np.int64)
-    found = some_rows(rows, source)
+    found = rows.take(source)
     files = found.files.copy()
     for name in FileFacts._fields:
         files[name] = [getattr(read.facts, name) for read in reads]

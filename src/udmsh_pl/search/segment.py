@@ -64,8 +64,22 @@ class Rows:
     features: NDArray[np.int8]  # [N, d]
     thumbnails: Sequence[bytes]  # JPEG files
 
+    @classmethod
+    def empty(cls, code_bytes: int, dims: int) -> "Rows":
+        """No picture, with codes and features of these lengths."""
+        codes, features = np.empty((0, code_bytes), np.uint8), np.empty((0, dims), np.int8)
+        return cls([], np.empty(0, FILES), codes, features, [])
+
     def __len__(self) -> int:
         return len(self.names)
+
+    def take(self, places: NDArray[np.int64]) -> "Rows":
+        """The rows at these places."""
+        names, thumbnails = (
+            [part[place] for place in places.tolist()] for part in (self.names, self.thumbnails)
+        )
+        arrays = (part[places] for part in (self.files, self.codes, self.features))
+        return Rows(names, *arrays, thumbnails)
 
 
 @dataclass(frozen=True)
@@ -176,23 +190,9 @@ def _of_format_1(files: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def some_rows(rows: Rows, places: NDArray[np.int64]) -> Rows:
-    """The rows at these places."""
-    names, thumbnails = (
-        [part[place] for place in places.tolist()] for part in (rows.names, rows.thumbnails)
-    )
-    return Rows(names, rows.files[places], rows.codes[places], rows.features[places], thumbnails)
-
-
-def no_rows(code_bytes: int, dims: int) -> Rows:
-    """Rows of no picture, with codes and features of these lengths."""
-    codes, features = np.empty((0, code_bytes), np.uint8), np.empty((0, dims), np.int8)
-    return Rows([], np.empty(0, FILES), codes, features, [])
-
-
 def joined(parts: Sequence[Rows], like: Rows) -> Rows:
     """The rows of all parts; of none, no rows of the shape of ``like``."""
-    parts = [no_rows(like.codes.shape[1], like.features.shape[1]), *parts]
+    parts = [Rows.empty(like.codes.shape[1], like.features.shape[1]), *parts]
     files, codes, features = (
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("files", "codes", "features")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.search.concatenated import Concatenated, concatenated
-from udmsh_pl.search.segment import UNCHECKED, Rows, Segment, no_rows, read_segment, write_segment
+from udmsh_pl.search.segment import UNCHECKED, Rows, Segment, read_segment, write_segment
 from udmsh_pl.search.spec import read_json, write_json
 
 MANIFEST, LOCK, OWNER, SEGMENTS = "index.json", "lock", "lock.owner", "segments"
@@ -155,7 +155,7 @@ def read_rows(path: Path, manifest: Manifest) -> Rows:
     mapped = sum(size for name, (size, _) in files if name != UNCHECKED) > IN_MEMORY
     parts = [read_segment(path / SEGMENTS, one, bits, dims, mapped) for one in segments]
     if len(parts) < 2:
-        return parts[0] if parts else no_rows((bits + 7) // 8, dims)
+        return parts[0] if parts else Rows.empty((bits + 7) // 8, dims)
     join: Any = concatenated if mapped else np.concatenate
 
     def column(name: str) -> list[Any]:

@@ -15,13 +15,8 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
-from udmsh_pl.backbones.networks import (
-    OFFLINE_BACKBONE,
-    BackboneInfo,
-    backbone_info,
-    build_backbone,
-    weights_id,
-)
+from udmsh_pl.backbones import networks
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, weights_id
 from udmsh_pl.backbones.pixels import best_runner, forward_of
 from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.features.batches import passes
@@ -51,9 +46,9 @@ _PAIR = ("global_feature", "feature_map")
 
 
 @cache
-def backbone() -> BackboneInfo:
+def backbone() -> networks.BackboneInfo:
     """The default backbone's sizes."""
-    return backbone_info(OFFLINE_BACKBONE)
+    return networks.backbone_info(OFFLINE_BACKBONE)
 
 
 def backbone_key() -> str:
@@ -128,7 +123,7 @@ def learn(
         steps = steps or steps_for(count)
         encoder = train(features, bits, steps)
         note = f"udmsh-plus, {bits} bits, learned from {count:,} of your pictures in {steps} steps"
-    built = build_backbone(OFFLINE_BACKBONE)
+    built = networks.build_backbone(OFFLINE_BACKBONE)
     network = PixelEncoder(built, GRID, HashHead(encoder, None, RERANK_DIMS)).eval()
     return write_network(network, spec_of(network, built.info, None, False, note), folder)
 

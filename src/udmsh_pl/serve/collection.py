@@ -71,12 +71,15 @@ class Collection:
 
     def current(self) -> Snapshot:
         """The newest version; while one thread opens it, the others go on with the one before."""
-        if time.monotonic() - self._checked < self._check_seconds:
-            return self._snapshot
-        if self._reloading.acquire(blocking=False):
+        due = time.monotonic() - self._checked >= self._check_seconds
+        if due and self._reloading.acquire(blocking=False):
             try:
                 self._checked = time.monotonic()
-                self._reload()
+                if (stamp := self._stamp()) != self._seen:
+                    self._snapshot = _snapshot(ImageIndex.open(self.path), self._snapshot)
+                    self._seen, self.problem = stamp, ""
+            except (InputError, OSError):  # what is served stays what it was
+                self.problem = "the index on the disk cannot be read; an older version is shown"
             finally:
                 self._reloading.release()
         return self._snapshot
@@ -95,14 +98,6 @@ class Collection:
         side = encoder.spec.image_size
         with self._encoding:
             list(encoder.encode_pixels(iter([np.zeros((3, side, side), np.uint8)])))
-
-    def _reload(self) -> None:
-        try:
-            if (stamp := self._stamp()) != self._seen:
-                self._snapshot = _snapshot(ImageIndex.open(self.path), self._snapshot)
-                self._seen, self.problem = stamp, ""
-        except (InputError, OSError):  # what is served stays what it was
-            self.problem = "the index on the disk cannot be read; an older version is shown"
 
     def _stamp(self) -> tuple[int, int, int]:
         try:

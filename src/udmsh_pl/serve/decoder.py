@@ -88,22 +88,21 @@ class Decoder:
         try:
             return worker.call(function, side, content=content, seconds=self._seconds)
         except ChildFailure as failure:
-            raise self._undecodable(failure) from failure
+            if failure.cause == "refused":
+                too_large = over("PIXELS") in failure.text
+                raise Undecodable(failure.text[:300], too_large) from failure
+            large = {
+                "memory": "it needs too much memory",
+                "time": f"it takes more than {self._seconds:g} s to open",
+            }
+            reason = large.get(failure.cause, "its decoder broke")
+            raise Undecodable(reason, failure.cause in large) from failure
         finally:
             if worker.alive:
                 self._idle.put(worker)
             else:  # only those who need its successor wait for it
                 threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
             self._places.release()
-
-    def _undecodable(self, failure: ChildFailure) -> Undecodable:
-        if failure.cause == "refused":
-            return Undecodable(failure.text[:300], over("PIXELS") in failure.text)
-        large = {
-            "memory": "it needs too much memory",
-            "time": f"it takes more than {self._seconds:g} s to open",
-        }
-        return Undecodable(large.get(failure.cause, "its decoder broke"), failure.cause in large)
 
     def _replace(self, worker: Child) -> None:
         worker.end()
