@@ -119,9 +119,8 @@ def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
     else:
         images = ImageList(names, np.zeros((len(names), 0), np.bool_), root)
     if not len(images):
-        raise InputError(
-            f"{path}: no images here ({skipped_line(skipped)}); give the folder of your images"
-        )
+        problem = f"no images here ({skipped_line(skipped)})"
+        raise InputError(f"{path}: {problem}; give the folder of your images")
     broken = find_broken(images, workers)
     print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")
     _print_skipped(skipped)

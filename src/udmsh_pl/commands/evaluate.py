@@ -79,9 +79,8 @@ def score(args: argparse.Namespace, ks: tuple[Cutoff, ...]) -> RetrievalReport:
     """Read the files that ``args`` names and score them."""
     sources = args.query or args.codes, args.database or args.codes
     if None in sources:
-        raise InputError(
-            "which codes? Give one file that holds all, or --query FILE --database FILE"
-        )
+        mend = "Give one file that holds all, or --query FILE --database FILE"
+        raise InputError(f"which codes? {mend}")
     query = ExternalFile.open(sources[0])
     database = query if sources[1] == sources[0] else ExternalFile.open(sources[1])
     wanted = _labels(query, "query", args.query_labels)
@@ -94,10 +93,8 @@ def score(args: argparse.Namespace, ks: tuple[Cutoff, ...]) -> RetrievalReport:
     query_codes, query_bits = _codes(query, "query", wanted, bits)
     database_codes, length = _codes(database, "database", have, bits)
     if query_bits != length:
-        raise InputError(
-            f"query codes have {query_bits} bits, database codes {length}: both need the same hash "
-            "function"
-        )
+        problem = f"query codes have {query_bits} bits, database codes {length}"
+        raise InputError(f"{problem}: both need the same hash function")
     labels = external_labels(wanted, have, len(query_codes), len(database_codes))
     return evaluate_codes(
         query_codes, database_codes, *labels, length, ks=ks, denominator=args.denominator,
@@ -160,10 +157,8 @@ def _labels(codes: ExternalFile, role: str, source: str | None) -> Array:
     file = codes if source is None else ExternalFile.open(source)
     labels = file.labels(role, own_file=source is not None)
     if labels is None:
-        raise InputError(
-            f"{codes.path} names no {role} labels (it holds {codes.listing()}): give "
-            f"--{role}-labels FILE"
-        )
+        problem = f"{codes.path} names no {role} labels (it holds {codes.listing()})"
+        raise InputError(f"{problem}: give --{role}-labels FILE")
     return labels
 
 

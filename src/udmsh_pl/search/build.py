@@ -83,10 +83,8 @@ def build_index(
     walked = find_pictures(root, exclude)
     report, names = Report(skipped=walked.skipped), list(walked.files)
     if not names:
-        raise InputError(
-            f"{folder}: no pictures here ({skipped_line(walked.skipped)}); give the folder of your "
-            "pictures"
-        )
+        problem = f"no pictures here ({skipped_line(walked.skipped)})"
+        raise InputError(f"{folder}: {problem}; give the folder of your pictures")
     with store.writing(path):
         known = (path / store.MANIFEST).is_file()
         version = store.read_manifest(path).version + 1 if known else 1

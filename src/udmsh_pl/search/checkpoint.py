@@ -36,10 +36,9 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
         or type(module).forward not in (HashingModule.forward, UDMSH.forward)
         or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
     ):
-        raise InputError(
-            f"{path}: {type(module).__name__} cannot be used outside of training; give a "
-            "checkpoint of UDMSH, UDMSHPlus, ITQ, PCAH or LSH"
-        )
+        problem = f"{type(module).__name__} cannot be used outside of training"
+        mend = "give a checkpoint of UDMSH, UDMSHPlus, ITQ, PCAH or LSH"
+        raise InputError(f"{path}: {problem}; {mend}")
     backbone = module.network or build_backbone(module.backbone, module.weights)
     dims = min(RERANK_DIMS, encoder.fusion.dims) if isinstance(encoder, FusedEncoder) else 0
     network = PixelEncoder(backbone, module.grid, HashHead(encoder.eval(), None, dims)).eval()
@@ -109,11 +108,9 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         found = torch.load(path, "cpu", weights_only=True)
         parts = found["hyper_parameters"], found["state_dict"]
     except Exception as error:  # torch has an error of its own for each kind of damage
-        what = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {what}); "
-            "give one that `udmsh fit` wrote"
-        ) from error
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        problem = f"not a checkpoint that can be read safely ({what})"
+        raise InputError(f"{path}: {problem}; give one that `udmsh fit` wrote") from error
     if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path}: no checkpoint of a method; give one that `udmsh fit` wrote")
     return parts
@@ -134,10 +131,8 @@ def _module(path: Path, options: dict[str, Any], state: dict[str, Any]) -> Hashi
             problem = problem or f" ({method.__name__}: {what})"
             continue
         return module.eval()
-    raise InputError(
-        f"{path}: no method of this package has these options and weights{problem}; was it written "
-        "by another version?"
-    )
+    problem = f"no method of this package has these options and weights{problem}"
+    raise InputError(f"{path}: {problem}; was it written by another version?")
 
 
 def _methods() -> list[type[HashingModule]]:

@@ -180,7 +180,7 @@ class _Pictures:
         self.rows, self.path_of, self.files = rows, path_of, np.asarray(rows.files)
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
-        self.details = lru_cache(256)(self._details)
+        self.details = lru_cache(256)(lambda row: Details(self.planes[places[row]]))
         contents: dict[bytes, list[int]] = {}
         for row, digest in enumerate(self.files["digest"]):
             contents.setdefault(digest.tobytes(), []).append(row)
@@ -190,6 +190,7 @@ class _Pictures:
         )
         self.same = {first: others for first, *others in families}  # files with one content
         self.chosen = np.array(sorted(self.same), dtype=np.int64)
+        places = {row: place for place, row in enumerate(self.chosen.tolist())}
         self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
         self.sets = DisjointSet(self.same)  # of copies
         self.similar: list[tuple[int, int]] = []
@@ -220,9 +221,6 @@ class _Pictures:
             return None
         image.thumbnail((2 * SIDE, 2 * SIDE), reducing_gap=3)
         return image
-
-    def _details(self, row: int) -> Details:
-        return Details(self.planes[int(np.searchsorted(self.chosen, row))])
 
     def first(self, row: int) -> Copy:
         """A picture that is kept."""

@@ -155,13 +155,10 @@ class HashEncoder:
         from udmsh_pl.images.ahead import batched
 
         for batch in batched(pixels, BATCH):
-            yield self._network()(np.stack(batch))
-
-    def _network(self) -> Run:
-        if self._run is None:
-            own, self._wanted = (self.folder, self.spec, self.runner), True
-            self._run = self._loading.result() if self._loading else runner_of(*own)
-        return self._run
+            if self._run is None:
+                own, self._wanted = (self.folder, self.spec, self.runner), True
+                self._run = self._loading.result() if self._loading else runner_of(*own)
+            yield self._run(np.stack(batch))
 
     def save(self, folder: Path | str) -> None:
         """Copy the encoder to another folder; ``encoder.json`` is last: half a copy is none."""

@@ -37,7 +37,10 @@ def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
     Raises:
         InputError: no encoder there, or the extra that the format needs is not installed.
     """
-    _check_installed(target)
+    if target == "onnx" and (find_spec("onnx") is None or find_spec("onnxscript") is None):
+        raise InputError("--format onnx needs the extra: pip install 'udmsh-pl[export]'")
+    if target == "openvino" and not has_openvino():
+        raise InputError("--format openvino needs the extra: pip install 'udmsh-pl[extract]'")
     if source.is_file():
         network, spec = read_checkpoint(source)
     else:
@@ -81,13 +84,6 @@ def differing_bits(
             far = np.abs(features.astype(int) - answers[1].astype(int)).max()
             furthest = max(furthest, int(far))
     return bits, seen * spec.bits, furthest, seen
-
-
-def _check_installed(target: Format) -> None:
-    if target == "onnx" and (find_spec("onnx") is None or find_spec("onnxscript") is None):
-        raise InputError("--format onnx needs the extra: pip install 'udmsh-pl[export]'")
-    if target == "openvino" and not has_openvino():
-        raise InputError("--format openvino needs the extra: pip install 'udmsh-pl[extract]'")
 
 
 def _write(network: PixelEncoder, spec: EncoderSpec, target: Format, path: Path) -> None:

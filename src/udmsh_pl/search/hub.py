@@ -44,10 +44,8 @@ def fetch(name: str, revision: str | None, token: str | None) -> Path:
             for file in (FILE, WEIGHTS)
         ]
     except Exception as error:  # it has an error of its own for each way to fail, some of httpx
-        raise InputError(
-            f"{name} cannot be fetched from the hub ({type(error).__name__}: {reason_of(error)}); "
-            "give owner/name of an encoder, or a path"
-        ) from error
+        problem = f"cannot be fetched from the hub ({type(error).__name__}: {reason_of(error)})"
+        raise InputError(f"{name} {problem}; give owner/name of an encoder, or a path") from error
     for file in files:
         check_file(file, "encoder")
     from udmsh_pl.search.graph import read_network, write_network
@@ -73,10 +71,9 @@ def push(folder: Path, name: str, spec: EncoderSpec, private: bool, token: str |
         api.create_repo(name, private=private, exist_ok=True)
         done = api.create_commit(name, added, commit_message="An image hash")
     except Exception as error:  # as above
-        raise InputError(
-            f"{name} cannot be written to the hub ({type(error).__name__}: {reason_of(error)}); "
-            "log in with `hf auth login`, and give owner/name"
-        ) from error
+        problem = f"cannot be written to the hub ({type(error).__name__}: {reason_of(error)})"
+        mend = "log in with `hf auth login`, and give owner/name"
+        raise InputError(f"{name} {problem}; {mend}") from error
     return str(done.commit_url)
 
 

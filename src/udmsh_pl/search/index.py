@@ -335,10 +335,9 @@ def check_root(path: Path, folder: Path) -> None:
     """Raise InputError for the index ``path`` of another folder than ``folder``."""
     root = store.read_manifest(path).root
     if str(folder.expanduser().resolve()) != root:
-        raise InputError(
-            f"{path} is the index of {root}; give that folder, or another --out, or --moved if its "
-            "pictures lie here now, or --replace to index this folder instead"
-        )
+        mend = "give that folder, or another --out, or --moved if its pictures lie here now"
+        mend += ", or --replace to index this folder instead"
+        raise InputError(f"{path} is the index of {root}; {mend}")
 
 
 class _Listings:

@@ -102,7 +102,8 @@ class Details:
         image = Image.fromarray(self.plane)
         ways = [image if turn is None else image.transpose(turn) for turn in TURNS]
         flat = np.stack([np.asarray(way).ravel() for way in ways])
-        return flat / max(float(np.linalg.norm(self.plane)), 1e-9)
+        length = max(float(np.linalg.norm(self.plane)), 1e-9)
+        return np.asarray(flat / length, dtype=np.float32)
 
     @cached_property
     def coarse(self) -> "_Layers":

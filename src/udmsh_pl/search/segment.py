@@ -78,8 +78,8 @@ class Rows:
         names, thumbnails = (
             [part[place] for place in places.tolist()] for part in (self.names, self.thumbnails)
         )
-        arrays = (part[places] for part in (self.files, self.codes, self.features))
-        return Rows(names, *arrays, thumbnails)
+        files, codes, features = self.files[places], self.codes[places], self.features[places]
+        return Rows(names, files, codes, features, thumbnails)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,9 @@ def read_segment(
             for file in ("files.npy", "codes.npy", "features.npy", "thumbnails.npy")
         )
         if files.dtype == FILES_1:
-            files = _of_format_1(files)
+            former, files = files, np.zeros(len(files), FILES)
+            for name in FILES_1.names or ():
+                files[name] = former[name]
         count = segment.rows
         shapes: list[Any] = [
             (files, (count,), FILES),
@@ -180,14 +182,8 @@ def read_segment(
     arrays: list[Any] = [files, codes, features]
     if len(kept) < count:
         arrays = [ConcatenatedArray([one], [kept]) if mapped else one[kept] for one in arrays]
-    return Rows(names, *arrays, thumbnails)
-
-
-def _of_format_1(files: NDArray[Any]) -> NDArray[Any]:
-    found = np.zeros(len(files), FILES)
-    for name in FILES_1.names or ():
-        found[name] = files[name]
-    return found
+    files, codes, features = arrays
+    return Rows(names, files, codes, features, thumbnails)
 
 
 def joined(parts: Sequence[Rows], like: Rows) -> Rows:

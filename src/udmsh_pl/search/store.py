@@ -111,25 +111,19 @@ def _owned(path: Path) -> Iterator[None]:
                 json.dump({"host": host, "process": os.getpid(), "since": time.ctime()}, stream)
             break
         except FileExistsError as error:
-            other = _owner_of(owner)
+            other: dict[str, Any] = {"owner": "unknown"}
+            with suppress(OSError, ValueError):
+                found = json.loads(owner.read_text(encoding="utf-8"))
+                other = found if isinstance(found, dict) else other
             if attempt or other.get("host") != host or _runs(other.get("process")):
                 who = ", ".join(f"{name} {value}" for name, value in other.items())
-                raise InputError(
-                    f"another process is writing {path} ({who}); if it has ended, delete {owner}"
-                ) from error
+                problem = f"another process is writing {path} ({who})"
+                raise InputError(f"{problem}; if it has ended, delete {owner}") from error
             owner.unlink(missing_ok=True)
     try:
         yield
     finally:
         owner.unlink(missing_ok=True)
-
-
-def _owner_of(file: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {"owner": "unknown"}
 
 
 def _runs(process: Any) -> bool:
@@ -161,8 +155,9 @@ def read_rows(path: Path, manifest: Manifest) -> Rows:
     def column(name: str) -> list[Any]:
         return [getattr(part, name) for part in parts]
 
-    arrays = (join(column(name)) for name in ("files", "codes", "features"))
-    return Rows(Concatenated(column("names")), *arrays, Concatenated(column("thumbnails")))
+    names, thumbnails = (Concatenated(column(name)) for name in ("names", "thumbnails"))
+    files, codes, features = (join(column(name)) for name in ("files", "codes", "features"))
+    return Rows(names, files, codes, features, thumbnails)
 
 
 def check(path: Path, manifest: Manifest) -> None:

@@ -149,7 +149,8 @@ def _moved(pixels: Pixels, place: Floats) -> tuple[Pixels, tuple[slice, slice]]:
         )
         for channel in range(channels)
     ]
-    return np.stack(planes, axis=-1), (_inside(height, high, top), _inside(width, wide, left))
+    moved = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+    return moved, (_inside(height, high, top), _inside(width, wide, left))
 
 
 def _inside(size: int, scale: float, start: float) -> slice:

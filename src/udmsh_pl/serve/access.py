@@ -35,17 +35,13 @@ class Access:
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
-            raise InputError(
-                f"--host {self.host} lets other machines in; give --token too, alone to have one "
-                "made, or leave --host out"
-            )
+            mend = "give --token too, alone to have one made, or leave --host out"
+            raise InputError(f"--host {self.host} lets other machines in; {mend}")
         if self.token and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
             raise InputError(f"--token has to have {LEAST_TOKEN} ASCII characters or more")
         if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
-            raise InputError(
-                f"--root-path {self.root_path} is no path; give one such as /photos, which starts "
-                "with a slash and ends without"
-            )
+            mend = "give one such as /photos, which starts with a slash and ends without"
+            raise InputError(f"--root-path {self.root_path} is no path; {mend}")
 
     @property
     def cookie(self) -> str:

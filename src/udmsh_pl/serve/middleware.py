@@ -62,11 +62,6 @@ class RateLimiter:
             self._left[client] = 0.0, self._clock()
 
 
-def cost_of(path: str) -> float:
-    """What a request for a path costs."""
-    return COSTS.get("/" + path.split("/")[1] if "/" in path else "", 1.0)
-
-
 class AccessMiddleware:
     """ASGI middleware: known host, no forged request, allowance, session; headers on answers."""
 
@@ -116,7 +111,8 @@ class AccessMiddleware:
                     f"start `udmsh serve` with --name {origin.partition('://')[2] or 'NAME'}"
                 )
             return 403, problem, {}
-        if not self.limiter.take(client, cost_of(path)):
+        cost = COSTS.get("/" + path.split("/")[1] if "/" in path else "", 1.0)
+        if not self.limiter.take(client, cost):
             return 429, "too many requests; wait a second", {"retry-after": "1"}
         if not path:  # addresses of the page are relative to a folder
             return 308, "", {"location": self.access.root_path + "/"}
