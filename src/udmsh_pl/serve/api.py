@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from email.message import Message
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -11,6 +12,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
@@ -19,10 +21,10 @@ from udmsh_pl.serve.access import Access
 from udmsh_pl.serve.collection import Gone
 from udmsh_pl.serve.decoder import Busy, Undecodable
 from udmsh_pl.serve.jobs import Full
-from udmsh_pl.serve.request_body import body_of, file_of_form
 from udmsh_pl.serve.service import Computing, OtherVersion, Service, TooMany
 
 UPLOADS = 8  # at a time; each is in memory as a whole
+MOST_PARTS = 32  # of a form; the file is looked for in no more
 LOGIN_BYTES, UPLOAD_SECONDS = 4096, 30.0
 KINDS = {
     "html": "text/html; charset=utf-8",
@@ -76,6 +78,48 @@ def _body(kinds: dict[str, Any], about: str) -> dict[str, Any]:
     """What OpenAPI says of a body that we read ourselves."""
     content = {kind: {"schema": schema} for kind, schema in kinds.items()}
     return {"requestBody": {"required": True, "description": about, "content": content}}
+
+
+async def body_of(request: Request, most: int, seconds: float) -> bytes:
+    """The whole body; raises HTTPException 413 for more than ``most`` bytes, 408 for one that takes
+    longer than ``seconds``, 400 for a connection that ended early.
+    """
+    too_large = HTTPException(413, f"more than {most:,} bytes", {"connection": "close"})
+    announced = request.headers.get("content-length", "0")
+    if announced.isascii() and announced.isdecimal() and int(announced[:16]) > most:
+        raise too_large
+
+    async def collect() -> bytes:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise too_large
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(collect(), seconds)
+    except (TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
+        raise HTTPException(408, "the upload takes too long") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload was cut") from None
+
+
+def file_of_form(body: bytes, content_type: str) -> bytes:
+    """The first file of a form that was sent as ``multipart/form-data``, another body as it is;
+    HTTPException 400 for none. A library's parser would write large files to the disk.
+    """
+    header = Message()
+    header["content-type"] = content_type
+    if header.get_content_type() != "multipart/form-data":
+        return body
+    boundary = str(header.get_param("boundary", "")).encode("latin-1", "replace")
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary, MOST_PARTS) if boundary else []
+    for part in parts[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if b"filename" in head.lower():
+            return content
+    raise HTTPException(400, "the form holds no file; send it as `curl -F file=@picture.jpg` does")
 
 
 def _add_search(api: FastAPI, service: Service, upload_seconds: float) -> None:
