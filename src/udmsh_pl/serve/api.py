@@ -12,7 +12,6 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
@@ -90,9 +89,13 @@ async def body_of(request: Request, most: int, seconds: float) -> bytes:
         raise too_large
 
     async def collect() -> bytes:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
+        body, more = bytearray(), True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise HTTPException(400, "the upload was cut")
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
             if len(body) > most:
                 raise too_large
         return bytes(body)
@@ -101,8 +104,6 @@ async def body_of(request: Request, most: int, seconds: float) -> bytes:
         return await asyncio.wait_for(collect(), seconds)
     except (TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
         raise HTTPException(408, "the upload takes too long") from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the upload was cut") from None
 
 
 def file_of_form(body: bytes, content_type: str) -> bytes:

@@ -2,13 +2,18 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
+from fastapi.datastructures import Headers
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from udmsh_pl.serve.access import Access
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -65,10 +70,10 @@ class RateLimiter:
 class AccessMiddleware:
     """ASGI middleware: known host, no forged request, allowance, session; headers on answers."""
 
-    def __init__(self, app: ASGIApp, access: Access, limiter: RateLimiter) -> None:
+    def __init__(self, app: App, access: Access, limiter: RateLimiter) -> None:
         self.app, self.access, self.limiter = app, access, limiter
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
@@ -94,7 +99,7 @@ class AccessMiddleware:
         status, detail, extra = problem
         return await JSONResponse({"detail": detail}, status, extra)(scope, receive, with_headers)
 
-    def _problem(self, scope: Scope, path: str) -> tuple[int, str, dict[str, str]] | None:
+    def _problem(self, scope: Message, path: str) -> tuple[int, str, dict[str, str]] | None:
         headers, client = Headers(scope=scope), (scope.get("client") or ("",))[0]
         host, origin = (headers.get(name, "")[:200] for name in ("host", "origin"))
         if len(headers.getlist("host")) != 1 or not self.access.knows_host(host):
