@@ -7,10 +7,11 @@ differs in one place is ``similar`` and no copy.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,14 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import decode
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import SIDE as SQUARE
-from udmsh_pl.search.overlap import Details, Relation, details_of, open_thumbnail, overlap
+from udmsh_pl.search.overlap import (
+    Details,
+    Relation,
+    details_of,
+    may_be_copies,
+    open_thumbnail,
+    overlap,
+)
 from udmsh_pl.search.pictures import digest_of, read_bytes
 from udmsh_pl.search.searching import unit
 from udmsh_pl.search.segment import FileFacts, Rows
@@ -35,7 +43,8 @@ NEIGHBOURS = 5  # nearest by feature, and by colours
 AXES = 128  # of the features: those behind them show fine differences, which copies do not have
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
 QUERIES, BASE = 4096, 1 << 15  # rows compared at once
-AT_ONCE = 1024  # thumbnails decoded
+AT_ONCE = 4096  # thumbnails decoded, pairs compared
+PAIRS = 128  # of them that fit into a processor's cache
 GRID = 8  # cells of a side whose colours are compared
 # root mean square of the difference in grey values: of 400 pictures rotated, made smaller and saved
 # anew 2.3 at most, of no pair of 400 different ones as little as this
@@ -88,10 +97,10 @@ def find_groups(
             seen = pool.map(lambda image: (signature_of(image), details_of(image)), images)
             for place, (signature, details) in enumerate(seen, start):
                 signatures[place], pictures.planes[place] = signature, details
-    for one, two, cosine in candidates(rows.codes, rows.features, reach, chosen):
-        pictures.compare(one, two, cosine >= CUT_COSINE)
-    for one, two in rotation_candidates(signatures):
-        pictures.compare(int(chosen[one]), int(chosen[two]), False)
+    near = candidates(rows.codes, rows.features, reach, chosen)
+    pictures.compare_all((one, two, cosine >= CUT_COSINE) for one, two, cosine in near)
+    rotated = chosen[np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)]
+    pictures.compare_all((one, two, False) for one, two in rotated.tolist())
     groups = [*_groups_of_copies(pictures)]
     groups += _groups_of_similar(pictures, groups)
 
@@ -180,7 +189,7 @@ class _Pictures:
         self.rows, self.path_of, self.files = rows, path_of, np.asarray(rows.files)
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
-        self.details = lru_cache(256)(lambda row: Details(self.planes[places[row]]))
+        self.details = lru_cache(256)(lambda row: Details(self.planes[self.places[row]]))
         contents: dict[bytes, list[int]] = {}
         for row, digest in enumerate(self.files["digest"]):
             contents.setdefault(digest.tobytes(), []).append(row)
@@ -190,7 +199,7 @@ class _Pictures:
         )
         self.same = {first: others for first, *others in families}  # files with one content
         self.chosen = np.array(sorted(self.same), dtype=np.int64)
-        places = {row: place for place, row in enumerate(self.chosen.tolist())}
+        self.places = {row: place for place, row in enumerate(self.chosen.tolist())}
         self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
         self.sets = DisjointSet(self.same)  # of copies
         self.similar: list[tuple[int, int]] = []
@@ -225,6 +234,20 @@ class _Pictures:
     def first(self, row: int) -> Copy:
         """A picture that is kept."""
         return Copy(self.path_of(row), row, "first", 1.0)
+
+    def compare_all(self, pairs: Iterable[tuple[int, int, bool]]) -> None:
+        """:meth:`compare` many: pairs of rows, and whether one may be cut out of the other."""
+        pairs = iter(pairs)
+        with ThreadPoolExecutor() as pool:
+            while block := [*islice(pairs, AT_ONCE)]:
+                parts = [block[at : at + PAIRS] for at in range(0, len(block), PAIRS)]
+                for part, maybe in zip(parts, pool.map(self._may_be_copies, parts), strict=True):
+                    for pair in compress(part, maybe.tolist()):
+                        self.compare(*pair)
+
+    def _may_be_copies(self, pairs: Sequence[tuple[int, int, bool]]) -> NDArray[np.bool_]:
+        ones, others = (self.planes[[self.places[pair[side]] for pair in pairs]] for side in (0, 1))
+        return may_be_copies(ones, others, np.array([cuts for *_, cuts in pairs]))
 
     def compare(self, one: int, two: int, cuts: bool) -> None:
         """Note whether two pictures are copies, or similar."""

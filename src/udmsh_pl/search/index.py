@@ -190,7 +190,10 @@ class ImageIndex:
             if allow_deletions:
                 own += outside
             else:  # what a rule leaves out is not gone, but a link to a folder may be an accident
-                lost = [name for name in own if walked.why(name) in ("", LINK)]
+                lost = [
+                    name for name in own
+                    if walked.why(name) in ("", LINK) or not exists(root / name)
+                ]  # fmt: skip
                 self._check_deletions(root, lost, [found[name] for name in fresh])
                 if outside:
                     many = f"{len(outside):,} pictures from outside of {root} are gone"

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import fft
 from scipy.ndimage import gaussian_filter1d
 
 Relation = Literal[
@@ -40,6 +41,8 @@ TURNS: tuple[Image.Transpose | None, ...] = (
     Image.Transpose.TRANSVERSE,
 )
 Plane = NDArray[np.float32]
+Planes = NDArray[np.float32]  # of P pictures
+Ends = tuple[NDArray[np.int64], NDArray[np.int64]]  # where intervals start and end
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
@@ -86,136 +89,161 @@ def details_of(image: Image.Image) -> NDArray[np.int8]:
 
 
 class Details:
-    """What is compared of a picture; spectra are made when they are asked for.
+    """What is compared of one picture, or of P pictures at once.
 
     Args:
-        source: a thumbnail's JPEG, or its :func:`details_of`
+        source: a thumbnail's JPEG, or :func:`details_of` one [64, 64] or several [P, 64, 64]
     """
 
-    def __init__(self, source: bytes | NDArray[np.int8]) -> None:
-        plane = details_of(open_thumbnail(source)) if isinstance(source, bytes) else source
-        self.plane: Plane = plane.astype(np.float32) / np.float32(STEPS)
+    def __init__(self, source: bytes | NDArray[np.int8] | Planes) -> None:
+        found = details_of(open_thumbnail(source)) if isinstance(source, bytes) else source
+        self.planes: Planes = found.reshape(-1, *found.shape[-2:]).astype(np.float32)
+        self.side = self.planes.shape[1]
 
     @cached_property
-    def ways(self) -> NDArray[np.float32]:
-        """The plane in the eight ways of :data:`TURNS`, each of length 1, [8, 4096]."""
-        image = Image.fromarray(self.plane)
-        ways = [image if turn is None else image.transpose(turn) for turn in TURNS]
-        flat = np.stack([np.asarray(way).ravel() for way in ways])
-        length = max(float(np.linalg.norm(self.plane)), 1e-9)
-        return np.asarray(flat / length, dtype=np.float32)
+    def half(self) -> "Details":
+        """The same at a quarter of the pixels."""
+        rows = self.planes[:, ::2] + self.planes[:, 1::2]
+        return Details((rows[:, :, ::2] + rows[:, :, 1::2]) / 4)
 
     @cached_property
-    def coarse(self) -> "_Layers":
-        """For a first look at cuts: a quarter of the pixels, sizes a tenth apart."""
-        return _Layers(self.plane.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3)), SHARES[::2])
-
-    @cached_property
-    def fine(self) -> "_Layers":
-        """For cuts that look promising."""
-        return _Layers(self.plane, SHARES)
-
-
-class _Layers:
-    """A plane for correlation with cuts of another, and it squeezed as a cut of the other."""
-
-    def __init__(self, plane: Plane, shares: Sequence[float]) -> None:
-        self.plane, self.side = plane, len(plane)
-        sides = [round(self.side * share) for share in shares]
-        self.sizes = [pair for pair in product(sides, sides) if pair != plane.shape]
-
-    @cached_property
-    def spectrum(self) -> NDArray[np.complex64]:
-        return np.asarray(np.fft.rfft2(self.plane), dtype=np.complex64)
-
-    @cached_property
-    def energy(self) -> NDArray[np.float64]:
-        """Sums of squares over all rectangles from the corner, [side + 1, side + 1]."""
-        sums = np.zeros((self.side + 1, self.side + 1))
-        sums[1:, 1:] = np.cumsum(np.cumsum(self.plane.astype(np.float64) ** 2, axis=0), axis=1)
-        return sums
-
-    @cached_property
-    def cuts(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-        """Conjugate spectra of the plane squeezed to each size, and the roots of their energy."""
-        placed = np.zeros((len(self.sizes), self.side, self.side), dtype=np.float32)
-        for number, (height, width) in enumerate(self.sizes):
-            small = Image.fromarray(self.plane).resize((width, height), Image.Resampling.BILINEAR)
-            placed[number, :height, :width] = np.asarray(small)
-        spectra = np.asarray(np.conj(np.fft.rfft2(placed)), dtype=np.complex64)
-        return spectra, np.sqrt((placed**2).sum((1, 2)))
-
-    def best_cut(self, part: "_Layers") -> tuple[float, Box]:
-        """How well ``part`` agrees with the best rectangle of this plane, and that rectangle."""
-        side, sums = self.side, self.energy
-        spectra, lengths = part.cuts
-        found = np.fft.irfft2(self.spectrum * spectra, s=(side, side))
-        best, box = -1.0, WHOLE
-        for (height, width), plane, length in zip(self.sizes, found, lengths, strict=True):
-            down, right = side - height + 1, side - width + 1
-            window = sums[height:, width:] - sums[:down, width:] - sums[height:, :right]
-            window = window + sums[:down, :right]
-            scores = plane[:down, :right] / np.sqrt(np.maximum(window, 1e-9) * length**2 + 1e-9)
-            top, left = divmod(int(scores.argmax()), right)
-            if scores[top, left] > best:
-                best = float(scores[top, left])
-                box = left / side, top / side, (left + width) / side, (top + height) / side
-        return best, box
-
-    def best_shift(self, other: "_Layers") -> tuple[float, Box, Box]:
-        """How well the shared part of both agrees, at the best of all shifts, and its two boxes."""
-        side, most = self.side, round(self.side * (1 - LEAST_SHARE))
-        shape = (2 * side, 2 * side)
-        mine, others = (np.fft.rfft2(one.plane, s=shape) for one in (self, other))
-        products = np.fft.irfft2(mine * np.conj(others), s=shape)
-        steps = np.arange(-most, most + 1)
-        starts = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
-        ends = [start + side - np.abs(steps) for start in starts]
-        energies = [
-            _rectangles(one.energy, start, end)
-            for one, start, end in zip((self, other), starts, ends, strict=True)
-        ]
-        scores = products[np.ix_(steps, steps)] / np.sqrt(energies[0] * energies[1] + 1e-9)
-        row, column = divmod(int(scores.argmax()), len(steps))
-        one, two = (
-            (start[column] / side, start[row] / side, end[column] / side, end[row] / side)
-            for start, end in zip(starts, ends, strict=True)
-        )
-        return float(scores[row, column]), one, two
+    def sums(self) -> NDArray[np.float64]:
+        """Sums of squares over all rectangles from the corner, [P, side + 1, side + 1]."""
+        sums = np.zeros((len(self.planes), self.side + 1, self.side + 1))
+        np.cumsum(self.planes.astype(np.float64) ** 2, axis=1, out=sums[:, 1:, 1:])
+        return np.cumsum(sums, axis=2, out=sums)
 
 
 def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
     """The best of all ways to lay two pictures on each other. ``cuts``, which take a hundred times
     as long, are tried where no other way is beyond doubt.
     """
-    scores = two.ways @ one.ways[0]
+    scores = _turns(one, two)[:, 0]
     turn = int(scores.argmax())
     relation: Relation = ("recompressed", "mirrored")[turn] if turn < 2 else "rotated"
     best = Overlap(relation, float(scores[turn]), Placement(turn))
-    if best.agreement >= SURE or not cuts:
+    if best.agreement >= SURE or not cuts or _first_look(one, two)[0] < PROMISING:
         return best
-    coarse, other = one.coarse, two.coarse
-    found = [coarse.best_cut(other)[0], other.best_cut(coarse)[0], coarse.best_shift(other)[0]]
-    if max(found) < PROMISING:
-        return best
-    agreement, box = one.fine.best_cut(two.fine)
-    back, back_box = two.fine.best_cut(one.fine)
-    shared, mine, others = one.fine.best_shift(two.fine)
+    agreement, boxes = _best_cut(one, two, SHARES)
+    back, back_boxes = _best_cut(two, one, SHARES)
+    shared, mine, others = _best_shift(one, two)
     ways = [
         best,
-        Overlap("cropped", agreement, Placement(0, box, WHOLE)),
-        Overlap("cropped", back, Placement(0, WHOLE, back_box)),
-        Overlap("cropped", shared, Placement(0, mine, others)),
+        Overlap("cropped", float(agreement[0]), Placement(0, _box(boxes[0]), WHOLE)),
+        Overlap("cropped", float(back[0]), Placement(0, WHOLE, _box(back_boxes[0]))),
+        Overlap("cropped", float(shared[0]), Placement(0, _box(mine[0]), _box(others[0]))),
     ]
     return max(ways, key=lambda way: way.agreement)
 
 
-def _rectangles(
-    sums: NDArray[np.float64], starts: NDArray[Any], ends: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Energy of the rectangles of all pairs of rows and columns."""
-    outer = sums[np.ix_(ends, ends)] - sums[np.ix_(starts, ends)]
-    return np.asarray(outer - sums[np.ix_(ends, starts)] + sums[np.ix_(starts, starts)])
+def may_be_copies(
+    ones: NDArray[np.int8], others: NDArray[np.int8], cuts: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether :func:`overlap` may call pairs of :func:`details_of` copies, bool [P]: where this says
+    no, neither does it. Of many pairs few are copies, and all at once take a tenth of the time.
+
+    Args:
+        ones: int8 [P, 64, 64]
+        others: int8 [P, 64, 64]
+        cuts: bool [P], pairs for which cuts are tried
+    """
+    maybe = _turns(Details(ones), Details(others)).max(0) >= ENOUGH
+    tried = np.flatnonzero(cuts & ~maybe)
+    maybe[tried] = _first_look(Details(ones[tried]), Details(others[tried])) >= PROMISING
+    return np.asarray(maybe)
+
+
+def _turns(ones: Details, others: Details) -> Planes:
+    """Agreement of P pictures with the others in the eight ways of :data:`TURNS`, [8, P]."""
+    planes = others.planes
+    across = planes.swapaxes(1, 2)
+    ways = (
+        planes, planes[:, :, ::-1], across[:, ::-1], planes[:, ::-1, ::-1],
+        across[:, :, ::-1], planes[:, ::-1], across, across[:, ::-1, ::-1],
+    )  # fmt: skip
+    lengths = np.sqrt(_energy(ones.planes) * _energy(planes)).clip(1e-9)
+    return np.stack([np.einsum("pij,pij->p", ones.planes, way) for way in ways]) / lengths
+
+
+def _first_look(ones: Details, others: Details) -> Planes:
+    """How well the best cut or shift of P pictures agrees, [P], at a quarter of the pixels and
+    with sizes a tenth apart.
+    """
+    one, other = ones.half, others.half
+    cuts = [_best_cut(*pair, SHARES[::2])[0] for pair in ((one, other), (other, one))]
+    return np.asarray(np.max([*cuts, _best_shift(one, other)[0]], axis=0))
+
+
+def _best_cut(wholes: Details, parts: Details, shares: Sequence[float]) -> tuple[Planes, Planes]:
+    """How well parts agree with the best rectangle of P pictures, [P], and that, [P, 4]."""
+    side, count = wholes.side, len(wholes.planes)
+    best, boxes = np.full(count, -1, np.float32), np.tile(np.float32(WHOLE), (count, 1))
+    spectra = fft.rfft2(wholes.planes)
+    sides = [round(side * share) for share in shares]
+    for height, width in product(sides, sides):
+        if (height, width) == (side, side):
+            continue
+        down, right = np.arange(side - height + 1), np.arange(side - width + 1)
+        cuts = _squeeze(side, height) @ parts.planes @ _squeeze(side, width).T
+        found = fft.irfft2(spectra * fft.rfft2(cuts, s=(side, side)).conj(), s=(side, side))
+        energy = _rectangles(wholes.sums, (down, down + height), (right, right + width))
+        energy = np.maximum(energy, 1e-9) * _energy(cuts)[:, None, None]
+        scores = found[:, : len(down), : len(right)] / np.sqrt(energy + 1e-9)
+        places = scores.reshape(count, len(down) * len(right)).argmax(1)
+        top, left = np.divmod(places, len(right))
+        score = scores[np.arange(count), top, left]
+        better = score > best
+        best[better] = score[better]
+        corners = np.stack([left, top, left + width, top + height], 1) / side
+        boxes[better] = corners[better]
+    return best, boxes
+
+
+def _best_shift(ones: Details, others: Details) -> tuple[Planes, Planes, Planes]:
+    """How well the shared part of P pictures agrees, [P], at the best of all shifts, and its box in
+    both, [P, 4].
+    """
+    side, count, most = ones.side, len(ones.planes), round(ones.side * (1 - LEAST_SHARE))
+    shape = 2 * (fft.next_fast_len(side + most, real=True),)
+    spectra = [fft.rfft2(one.planes, s=shape) for one in (ones, others)]
+    products = fft.irfft2(spectra[0] * spectra[1].conj(), s=shape)
+    steps = np.arange(-most, most + 1)
+    starts = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
+    ends = [start + side - np.abs(steps) for start in starts]
+    energies = [
+        _rectangles(one.sums, (start, end), (start, end))
+        for one, start, end in zip((ones, others), starts, ends, strict=True)
+    ]
+    scores = products[:, steps[:, None], steps] / np.sqrt(energies[0] * energies[1] + 1e-9)
+    row, column = np.divmod(scores.reshape(count, len(steps) ** 2).argmax(1), len(steps))
+    one, two = (
+        np.stack([start[column], start[row], end[column], end[row]], 1) / np.float32(side)
+        for start, end in zip(starts, ends, strict=True)
+    )
+    return scores[np.arange(count), row, column], one, two
+
+
+def _box(corners: Planes) -> Box:
+    left, top, right, bottom = corners.tolist()
+    return left, top, right, bottom
+
+
+def _energy(planes: Planes) -> Planes:
+    return np.asarray(np.einsum("pij,pij->p", planes, planes))
+
+
+def _rectangles(sums: NDArray[np.float64], rows: Ends, columns: Ends) -> NDArray[np.float64]:
+    """Sums over the rectangles of all pairs of rows and columns, (starts, ends) each."""
+    (top, bottom), (left, right) = (rows[0][:, None], rows[1][:, None]), columns
+    outer = sums[:, bottom, right] - sums[:, top, right]
+    return np.asarray(outer - sums[:, bottom, left] + sums[:, top, left])
+
+
+@cache
+def _squeeze(side: int, size: int) -> Plane:
+    """PIL's bilinear resize of a line of ``side`` values to ``size``, as a matrix."""
+    identity = Image.fromarray(np.eye(side, dtype=np.float32))
+    return np.asarray(identity.resize((side, size), Image.Resampling.BILINEAR))
 
 
 @cache
