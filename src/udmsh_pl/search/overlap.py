@@ -139,8 +139,8 @@ def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
 def may_be_copies(
     ones: NDArray[np.int8], others: NDArray[np.int8], cuts: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Whether :func:`overlap` may call pairs of :func:`details_of` copies, bool [P]: where this says
-    no, neither does it. Of many pairs few are copies, and all at once take a tenth of the time.
+    """Whether :func:`overlap` may call pairs of :func:`details_of` copies, bool [P]; where this
+    denies it, so does that. It takes a sixth of the time, and of many pairs few are copies.
 
     Args:
         ones: int8 [P, 64, 64]
