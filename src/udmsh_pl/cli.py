@@ -57,12 +57,12 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         # a data worker's error arrives with its traceback
         status = _tell(str(cause).rsplit("InputError: ", 1)[-1].strip())
-    except KeyboardInterrupt:
-        status = _interrupted()
-    except SystemExit as stop:  # Lightning turns an interrupted training into status 1
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns an interrupted training into status 1
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        status = _interrupted()
+        print("udmsh: interrupted", file=sys.stderr)
+        status = 130
     except BrokenPipeError:  # `udmsh table runs/x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
@@ -73,27 +73,22 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.exit(_tell(f"{error.filename}: {error.strerror}; give another path"))
         if error.errno not in NO_ROOM:
             raise
-        where = error.filename or "a log of the run"
-        mend = "free some room and run again"
+        where, mend = error.filename or "a log of the run", "free some room and run again"
         status = _tell(f"{where} cannot be written ({error.strerror}); {mend}")
-    if args is None and arguments[:1] == ["search"]:
-        _leave(status)
+    if args is None and arguments[:1] == ["search"]:  # taking OpenVINO down is a sixth of a search
+        with suppress(OSError):  # `udmsh search X Y | head`
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
 def _escape_output() -> None:
-    """Print what a terminal's encoding lacks as escapes, and names on a disk that are no UTF-8 as
-    their bytes.
-    """
+    """Print what a terminal's encoding lacks as escapes, names that are no UTF-8 as their bytes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             utf8 = stream.encoding.lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
-
-
-def _interrupted() -> int:
-    print("udmsh: interrupted", file=sys.stderr)
-    return 130
 
 
 def user_mistake(error: BaseException | None) -> InputError | None:
@@ -122,20 +117,16 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(command, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         raise InputError(f"no command {command!r}; {hint}")
-    return _run(command, rest)
-
-
-def _run(command: str, arguments: list[str]) -> int:
     with profiled():
         with clock("imports"):
             module = importlib.import_module(f"udmsh_pl.commands.{command}")
         parser = argparse.ArgumentParser(f"udmsh {command}", description=module.__doc__)
         module.add_arguments(parser)
         if getattr(module, "TAKES_OVERRIDES", False):  # --trainer.*, --model.*, --data.* of a yaml
-            args, overrides = parser.parse_known_args(arguments)
-            args.overrides, args.arguments = overrides, arguments
+            args, args.overrides = parser.parse_known_args(rest)
+            args.arguments = rest
         else:
-            args = parser.parse_args(arguments)
+            args = parser.parse_args(rest)
         status: int = module.run(args)
     return status
 
@@ -145,21 +136,10 @@ def _tell(message: str) -> int:
     return 2
 
 
-def _leave(status: int) -> None:
-    """End this process at once: taking OpenVINO down in order is a sixth of a search."""
-    with suppress(OSError):  # `udmsh search X Y | head`
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
-
-
 def _help() -> str:
     lines = [f"  {name:24} {text}" for name, text in COMMANDS.items()]
     lightning = "Lightning's subcommands: --config X.yaml, any --trainer.*, --model.*, --data.*"
     lines.append(f"  {'|'.join(LIGHTNING):24} {lightning}")
     names = f"plans, for `udmsh reproduce NAME` and --config NAME: {', '.join(plans())}"
-    last = [
-        names,
-        "Each command has --help; `udmsh fit --model.help UDMSH` lists a model's options.",
-    ]
-    return "\n".join(["usage: udmsh COMMAND ...", "", *lines, "", *last])
+    last = "Each command has --help; `udmsh fit --model.help UDMSH` lists a model's options."
+    return "\n".join(["usage: udmsh COMMAND ...", "", *lines, "", names, last])

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -112,7 +113,8 @@ def one_tree(
             for _ in range(choices.randint(1, 5)):
                 disk.mutate()
             if choices.random() < 0.05:
-                (other / "out1.png").unlink(missing_ok=True)
+                with suppress(PermissionError):  # its folder may be closed
+                    (other / "out1.png").unlink(missing_ok=True)
             state = one_update(disk, place, exclude, state, codes, counts)
     except (Wrong, InputError, OSError) as error:
         raise Wrong(f"{type(error).__name__}: {error}; {disk.done}") from error

@@ -19,7 +19,7 @@ from udmsh_pl.images.usable import find_broken
 from udmsh_pl.images.walk import skipped_line, walk
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.shipped import plan_file, plans
-from udmsh_pl.safe.untrusted import exists
+from udmsh_pl.safe.untrusted import exists, reason_of
 
 if TYPE_CHECKING:
     from udmsh_pl.data.base import RetrievalDataModule
@@ -31,22 +31,19 @@ _MOST_LINES = 50  # of one kind that are printed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh data``; ``--data.*`` goes to Lightning's parser."""
-    parser.add_argument("action", choices=("check", "split", "extract"))
-    parser.add_argument(
-        "source",
-        help=f"a yaml, or one of {', '.join(plans())}, --data.* may follow; check: also a folder "
-        "of pictures, a list file or a manifest (.csv, .parquet)",
-    )
-    parser.add_argument(
-        "--root", type=Path, help="check of a list or manifest: the folder of its paths (its own)"
-    )
+    add = parser.add_argument
+    add("action", choices=("check", "split", "extract"))
+    add("source", help=f"a yaml, or one of {', '.join(plans())}, --data.* may follow; check: also "
+        "a folder of pictures, a list file or a manifest (.csv, .parquet)")  # fmt: skip
+    note = "check of a list or manifest: the folder of its paths (its own)"
+    add("--root", type=Path, help=note)
     cores = os.cpu_count() or 1
-    parser.add_argument("--workers", type=int, default=cores, help="check: processes that decode")
+    add("--workers", type=int, default=cores, help="check: processes that decode")
     note = "extract: this machine's part, 1/4 to 4/4 for four machines with one --data.cache_dir"
-    parser.add_argument("--shard", help=note)
+    add("--shard", help=note)
     note = "extract: by a Ray cluster, auto for the one of this machine, or HOST:PORT"
-    parser.add_argument("--ray", metavar="ADDRESS", help=note)
-    parser.add_argument("--write", type=Path, help="split: folder for the three lists")
+    add("--ray", metavar="ADDRESS", help=note)
+    add("--write", type=Path, help="split: folder for the three lists")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,63 +59,42 @@ def run(args: argparse.Namespace) -> int:
     datamodule.download()
     if args.action == "check":
         return run_check(datamodule.splits, args.workers)
-    if args.action == "extract" and args.ray:
-        return run_extract_on_ray(configuration, datamodule, args.ray, args.shard)
     if args.action == "extract":
-        return run_extract(datamodule, args.shard or "1/1")
+        return run_extract(configuration, datamodule, args.ray, args.shard)
     if args.write is None:
         raise InputError("udmsh data split needs --write DIRECTORY")
     return run_split(datamodule.splits, args.write)
 
 
-def run_extract(data: "RetrievalDataModule", part: str) -> int:
-    """Extract a part, as ``1/4``, of every store that training needs; gives the exit status 0.
-
-    The machine whose part is the last one joins all parts.
-    """
-    from udmsh_pl.features.shards import Shard
-
-    shard, waiting = Shard.parse(part), []
-    for name, images, views in data.stores():
-        what = f"{views} views of {name}" if views else name
-        if not data.feature_extractor.make_shard(images, shard, views):
-            waiting.append(what)
-    if waiting:
-        print(f"shard {part} is there; others are still missing of {', '.join(waiting)}")
-    else:
-        print(f"all features are in {data.cache_dir}")
-    return 0
-
-
-def run_extract_on_ray(
-    configuration: "Configuration", data: "RetrievalDataModule", address: str, part: str | None
+def run_extract(
+    configuration: "Configuration", data: "RetrievalDataModule", ray: str | None, part: str | None
 ) -> int:
-    """Extract by a Ray cluster; gives the exit status 0."""
-    from udmsh_pl.runs import on_ray
+    """Extract all features by a Ray cluster, or a part as ``1/4``; the last machine joins them."""
+    waiting = []
+    if ray:
+        from udmsh_pl.runs import on_ray
 
-    if part is not None:
-        raise InputError("--ray makes its own parts; leave out --shard")
-    with on_ray.cluster(address, configuration, [data.cache_dir]) as place:
-        on_ray.extract(place, data)
-    print(f"all features are in {data.cache_dir}")
+        if part is not None:
+            raise InputError("--ray makes its own parts; leave out --shard")
+        with on_ray.cluster(ray, configuration, [data.cache_dir]) as place:
+            on_ray.extract(place, data)
+    else:
+        from udmsh_pl.features.shards import Shard
+
+        shard = Shard.parse(part or "1/1")
+        for name, images, views in data.stores():
+            if not data.feature_extractor.make_shard(images, shard, views):
+                waiting.append(f"{views} views of {name}" if views else name)
+    missing = f"shard {part} is there; others are still missing of {', '.join(waiting)}"
+    print(missing if waiting else f"all features are in {data.cache_dir}")
     return 0
 
 
 def run_check(splits: Splits, workers: int) -> int:
-    """Check all images and print a table, the fingerprint, and what is off.
-
-    Args:
-        splits: what to check.
-        workers: processes that decode.
-
-    Returns:
-        Exit status: 0 when all is well, 1 when something is off.
-    """
+    """Check all images and print table, fingerprint and problems; gives 1 where there are any."""
     report = check_splits(splits, workers)
-    protocol = splits.protocol
-    print(f"{protocol.dataset} {protocol.name}")
-    print(report.table)
-    print(f"fingerprint {report.fingerprint}")
+    print(f"{splits.protocol.dataset} {splits.protocol.name}")
+    print(f"{report.table}\nfingerprint {report.fingerprint}")
     _print_skipped(splits.skipped)
     for note in report.notes:
         print(printable(f"note: {note}"))
@@ -126,35 +102,25 @@ def run_check(splits: Splits, workers: int) -> int:
 
 
 def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
-    """Decode all pictures of a folder, a list file or a manifest, and print what is off and what
-    was left out.
-
-    Args:
-        path: the folder or file.
-        workers: processes that decode.
-        root: folder that the paths of a list or manifest are relative to; None for its own folder.
-
-    Returns:
-        Exit status: 0 when all can be read, 1 when not.
-
-    Raises:
-        InputError: no pictures in the folder, or the list or manifest is wrong.
+    """Decode all pictures of a folder, or those of a list or manifest below ``root`` (its folder),
+    and print problems and what was left out; gives 1 where one cannot be read.
     """
     skipped: Mapping[str, str] = {}
+    names: list[str] | None = None
+    root = root or path.parent
     if path.is_dir():
-        found = walk(path)
-        skipped = found.skipped
-        images = ImageList(list(found.files), np.zeros((len(found.files), 0), np.bool_), path)
+        found, root = walk(path), path
+        names, skipped = list(found.files), found.skipped
     elif path.suffix.lower() in (".csv", ".parquet", ".pq"):
-        parts = read_manifest(path, root or path.parent).values()
+        parts = read_manifest(path, root).values()
         names = list(dict.fromkeys(name for part in parts for name in part.names))
-        images = ImageList(names, np.zeros((len(names), 0), np.bool_), root or path.parent)
+    if names is None:
+        images = read_list(path, root, labels="any")
     else:
-        images = read_list(path, root or path.parent, labels="any")
+        images = ImageList(names, np.zeros((len(names), 0), np.bool_), root)
     if not len(images):
-        raise InputError(
-            f"{path}: no images here ({skipped_line(skipped)}); give the folder of your images"
-        )
+        problem = f"no images here ({skipped_line(skipped)})"
+        raise InputError(f"{path}: {problem}; give the folder of your images")
     broken = find_broken(images, workers)
     print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")
     _print_skipped(skipped)
@@ -183,36 +149,27 @@ def _print_some(lines: Sequence[str]) -> None:
 
 def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
     """Write ``query.txt``, ``train.txt`` and ``database.txt``, and ``split.yaml``, the data block
-    that reads them back.
+    that reads the same rows with the same fingerprint back; gives the path of each list.
 
-    Reading them back gives the same rows and the same fingerprint. Images in memory (CIFAR-10, the
-    sample) are listed by their name in the official files; such lists tell a split but hold no
-    images.
-
-    Returns:
-        Path of each list by the split's name.
+    Images in memory (CIFAR-10, the sample) are listed by their name in the official files; such
+    lists state a split but hold no images.
 
     Raises:
-        InputError: a name cannot stand in a list, see :func:`udmsh_pl.data.lists.check_names`.
+        InputError: a name cannot stand in a list.
     """
-    paths = {name: directory / f"{name}.txt" for name in splits.by_name()}
-    for name, images in splits.by_name().items():
+    parts, protocol, database = splits.by_name(), splits.protocol, splits.database
+    paths = {name: directory / f"{name}.txt" for name in parts}
+    for name, images in parts.items():
         check_names(images, paths[name])  # all before the first is written
-    for name, images in splits.by_name().items():
+    for name, images in parts.items():
         write_list(images, paths[name])
-    protocol = splits.protocol
     arguments: dict[str, object] = {name: str(path) for name, path in paths.items()}
     arguments |= {"dataset": protocol.dataset, "protocol": protocol.name, "map_at": protocol.map_at}
-    arguments |= {
-        "labels": splits.database.labels.shape[1],
-        "root": str(splits.database.root or "."),
-    }
+    arguments |= {"labels": database.labels.shape[1], "root": str(database.root or ".")}
     arguments |= {"missing": {name: count for name, count in splits.missing.items() if count}}
-    if not splits.database.upright:
+    if not database.upright:
         arguments["upright"] = False
-    if any(
-        name.startswith(("/", "../")) for part in splits.by_name().values() for name in part.names
-    ):
+    if any(name.startswith(("/", "../")) for part in parts.values() for name in part.names):
         arguments["allow_outside"] = True
     # JSON scalars are YAML, so no YAML writer is needed for a flat block.
     lines = [f"    {name}: {json.dumps(value)}" for name, value in arguments.items()]
@@ -223,16 +180,12 @@ def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
 
 
 def run_split(splits: Splits, directory: Path) -> int:
-    """Export the lists of a split, see :func:`write_splits`, and print where they are; returns the
-    exit status 0.
-    """
+    """:func:`write_splits`, and print where the lists are; gives the exit status 0."""
     try:
         written = write_splits(splits, directory)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"--write {directory}: cannot be written to ({reason}); give another folder"
-        ) from error
+        problem = f"cannot be written to ({reason_of(error)}); give another folder"
+        raise InputError(f"--write {directory}: {problem}") from error
     for name, path in written.items():
         print(f"{path}: {len(splits.by_name()[name]):,} lines")
     print(f"{directory / 'split.yaml'}: the data block that reads them back")

@@ -18,19 +18,13 @@ NOTES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh duplicates``."""
-    parser.add_argument("index", type=Path, help="folder that `udmsh index` made")
-    parser.add_argument(
-        "--radius", type=int, help="bits that the codes of candidates may differ in (default: "
-        "three eighths of them); each candidate is checked on its pixels"
-    )  # fmt: skip
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print {copies, bytes, groups: [[{path, relation, agreement, verified, size}]]}",
-    )
-    parser.add_argument(
-        "--report", type=Path, help="write the groups to this .html, with thumbnails"
-    )
+    add = parser.add_argument
+    add("index", type=Path, help="folder that `udmsh index` made")
+    add("--radius", type=int, help="bits that the codes of candidates may differ in (default: "
+        "three eighths of them); each candidate is checked on its pixels")  # fmt: skip
+    shape = "{copies, bytes, groups: [[{path, relation, agreement, verified, size}]]}"
+    add("--json", action="store_true", help=f"print {shape}")
+    add("--report", type=Path, help="write the groups to this .html, with thumbnails")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,13 +64,8 @@ def _note(copy: Copy) -> str:
 
 
 def _plain(copy: Copy, size: int) -> dict[str, object]:
-    return {
-        "path": str(copy.path),  # JSON escapes what is not UTF-8
-        "relation": copy.relation,
-        "agreement": copy.agreement,
-        "verified": copy.verified,
-        "size": size,
-    }
+    facts = {name: getattr(copy, name) for name in ("relation", "agreement", "verified")}
+    return {"path": str(copy.path)} | facts | {"size": size}  # JSON escapes what is not UTF-8
 
 
 def _tile(index: ImageIndex, copy: Copy) -> Tile:

@@ -8,18 +8,17 @@ from udmsh_pl.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh export``."""
-    parser.add_argument("model", type=Path, help="a .ckpt, an index, or another export's folder")
-    parser.add_argument("--format", choices=("onnx", "openvino", "torchscript"), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the graph")
-    parser.add_argument(
-        "--check", type=Path, metavar="PICTURES", help="count the bits that the graph gives "
-        "otherwise than torch on the pictures of this folder"
-    )  # fmt: skip
+    add = parser.add_argument
+    add("model", type=Path, help="a .ckpt, an index, or another export's folder")
+    add("--format", choices=("onnx", "openvino", "torchscript"), required=True)
+    add("--out", type=Path, required=True, help="folder for the graph")
+    check = "count the bits that graph and torch give differently on the pictures of this folder"
+    add("--check", type=Path, metavar="PICTURES", help=check)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the folder; prints its size and, with ``--check``, how the graph agrees with torch."""
-    from udmsh_pl.search.export import GRAPHS, export
+    from udmsh_pl.search.export import GRAPHS, differing_bits, export
 
     out = arguments.out.expanduser()
     if out.is_file():
@@ -29,11 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     size = sum((out / name).stat().st_size for name in spec.files)
     print(f"{graph}: {spec.bits} bits, re-rank feature of {spec.dims}; {size / 1e6:.1f} MB in all")
     if arguments.check is not None:
-        from udmsh_pl.search.export import differing_bits
-
-        bits, all_bits, features, pictures = differing_bits(
-            out, spec, arguments.format, arguments.check
-        )
+        found = differing_bits(out, spec, arguments.format, arguments.check)
+        bits, all_bits, features, pictures = found
         share = 100 * bits / max(all_bits, 1)
         print(
             f"{pictures:,} pictures: {bits} of {all_bits:,} bits differ from torch "

@@ -19,58 +19,33 @@ from udmsh_pl.search.store import MANIFEST, RECALL, read_manifest
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh index``."""
-    parser.add_argument("pictures", type=Path, help="folder of your pictures")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the index; one that is there is updated"
-    )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        help="a .ckpt, or a folder of `udmsh export`; without it, a hash is "
-        "learned from these pictures",
-    )
-    parser.add_argument(
-        "--bits", type=int, help="code length where a hash is learned (default: 64)"
-    )
-    parser.add_argument(
-        "--exclude", metavar="PATTERN", action="append", help="leave out files and folders like "
+    add = parser.add_argument
+    add("pictures", type=Path, help="folder of your pictures")
+    add("--out", type=Path, required=True, help="folder of the index; one that is there is updated")
+    add("--model", type=Path, help="a .ckpt, or a folder of `udmsh export`; without it, a hash is "
+        "learned from these pictures")  # fmt: skip
+    add("--bits", type=int, help="code length where a hash is learned (default: 64)")
+    add("--exclude", metavar="PATTERN", action="append", help="leave out files and folders like "
         "this: '*.png', Screenshots, '2019/*'; may be given several times; later updates keep it, "
-        "and --exclude '' forgets it",
-    )  # fmt: skip
-    parser.add_argument(
-        "--recall", type=float, help="share of the nearest codes that a search finds among a "
-        "million pictures and more (default: 0.99; 1: all, by looking at every code)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--retrain", action="store_true", help="learn and encode anew, though there is an index"
-    )
-    parser.add_argument(
-        "--ray", metavar="ADDRESS", help="encode on a Ray cluster: auto, or HOST:PORT; for a new "
-        "index, or with --retrain",
-    )  # fmt: skip
-    parser.add_argument(
-        "--moved", action="store_true", help="the pictures of the index lie in this folder now"
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="index this folder instead of the index's former one"
-    )
-    parser.add_argument(
-        "--allow-deletions", action="store_true", help="drop pictures that are gone, even if they "
-        "are most of the index or lay outside of the folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="read every file again, also those that seem unchanged",
-    )
+        "and --exclude '' forgets it")  # fmt: skip
+    add("--recall", type=float, help="share of the nearest codes that a search finds among a "
+        "million pictures and more (default: 0.99; 1: all, by looking at every code)")  # fmt: skip
+    add("--retrain", action="store_true", help="learn and encode anew, though there is an index")
+    add("--ray", metavar="ADDRESS", help="encode on a Ray cluster: auto, or HOST:PORT; for a new "
+        "index, or with --retrain")  # fmt: skip
+    add("--moved", action="store_true", help="the pictures of the index lie in this folder now")
+    add("--replace", action="store_true",
+        help="index this folder instead of the index's former one")  # fmt: skip
+    add("--allow-deletions", action="store_true", help="drop pictures that are gone, even if they "
+        "are most of the index or lay outside of the folder")  # fmt: skip
+    add("--verify", action="store_true",
+        help="read every file again, also those that seem unchanged")  # fmt: skip
     profile = f"print where the time went, and write it to {PROFILE} in the index's folder"
-    parser.add_argument("--profile", action="store_true", help=profile)
+    add("--profile", action="store_true", help=profile)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build or update; prints what was done and what was left out, all of which ``skipped.csv`` in
-    the index's folder lists.
-    """
+    """Build or update; prints what was done, and what was left out: ``skipped.csv`` lists it."""
     start = time.perf_counter()
     out, pictures = arguments.out.expanduser(), arguments.pictures.expanduser()
     encoder = None if arguments.model is None else HashEncoder.load(arguments.model)
@@ -95,10 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
             pictures, arguments.moved, recall, arguments.allow_deletions, arguments.verify, exclude
         )
     else:
-        parts = None if arguments.ray is None else _on_ray(arguments.ray)
-        report = build_index(
-            out, pictures, encoder, bits or 64, recall or RECALL, parts, exclude or ()
-        )
+        elsewhere: Elsewhere | None = None
+        if arguments.ray is not None:
+            from udmsh_pl.runs.index_on_ray import encode_on
+
+            elsewhere = partial(encode_on, arguments.ray)
+        recall, bits = recall or RECALL, bits or 64
+        report = build_index(out, pictures, encoder, bits, recall, elsewhere, exclude or ())
     write_skipped(report.skipped | dict(report.broken), out)
     _print_report(report, ImageIndex.open(out), time.perf_counter() - start)
     if arguments.profile:
@@ -114,17 +92,10 @@ def _check_bits(
         raise InputError(f"--bits is {bits}: give 1 or more")
     if bits is None or encoder is None or encoder.bits == bits:
         return
+    own = f"codes of {encoder.bits} bits"
     if model is not None:
-        raise InputError(f"{model} gives codes of {encoder.bits} bits; leave --bits {bits} out")
-    raise InputError(
-        f"{out} has codes of {encoder.bits} bits; give --retrain to index anew with {bits}"
-    )
-
-
-def _on_ray(address: str) -> Elsewhere:
-    from udmsh_pl.runs.index_on_ray import encode_on
-
-    return partial(encode_on, address)
+        raise InputError(f"{model} gives {own}; leave --bits {bits} out")
+    raise InputError(f"{out} has {own}; give --retrain to index anew with {bits}")
 
 
 def _print_report(report: Report, index: ImageIndex, seconds: float) -> None:

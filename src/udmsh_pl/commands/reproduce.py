@@ -12,17 +12,18 @@ TAKES_OVERRIDES = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh reproduce``; all others go to Lightning's parser."""
     parser.epilog = "Any --trainer.*, --model.* and --data.* overrides the plan's yaml."
-    parser.add_argument("plan", help=f"a yaml, or one of {', '.join(plans())}")
-    parser.add_argument("--bits", type=int, nargs="+", help="code lengths instead of the plan's")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
-    parser.add_argument("--methods", nargs="+", help="only these methods of the plan")
-    parser.add_argument("--jobs", type=int, default=1, help="workers that share the cells")
+    add = parser.add_argument
+    add("plan", help=f"a yaml, or one of {', '.join(plans())}")
+    add("--bits", type=int, nargs="+", help="code lengths instead of the plan's")
+    add("--seeds", type=int, nargs="+", help="seeds instead of the plan's")
+    add("--methods", nargs="+", help="only these methods of the plan")
+    add("--jobs", type=int, default=1, help="workers that share the cells")
     where = "cells as tasks of a Ray cluster: auto for the one of this machine, or HOST:PORT"
-    parser.add_argument("--ray", metavar="ADDRESS", help=where)
+    add("--ray", metavar="ADDRESS", help=where)
     profile = f"print where the time went, and write it to {FILE} in the run directory"
-    parser.add_argument("--profile", action="store_true", help=profile)
-    parser.add_argument("--verbose", action="store_true", help="show what Lightning says, too")
-    parser.add_argument("--out", type=Path, help="run directory (default: runs/<name of the yaml>)")
+    add("--profile", action="store_true", help=profile)
+    add("--verbose", action="store_true", help="show what Lightning says, too")
+    add("--out", type=Path, help="run directory (default: runs/<name of the yaml>)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if args.ray and configuration.ranks() > 1:
         raise InputError("--ray trains each cell on one device; leave out --trainer.devices")
     if args.profile and (args.jobs > 1 or args.ray or configuration.ranks() > 1):
-        raise InputError(
-            "--profile is of one process; leave out --jobs, --ray and --trainer.devices"
-        )
+        mend = "leave out --jobs, --ray and --trainer.devices"
+        raise InputError(f"--profile is of one process; {mend}")
     options = Options(out, command, args.jobs, args.ray, verbose=args.verbose)
     status = reproduce(configuration, plan, options)
     if args.profile:

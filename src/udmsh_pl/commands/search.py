@@ -9,20 +9,15 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh search``."""
-    parser.add_argument("index", type=Path, help="folder that `udmsh index` made")
-    parser.add_argument("picture", type=Path, help="what to look for")
-    parser.add_argument("-k", type=int, default=20, help="how many (default: 20)")
-    parser.add_argument(
-        "--rerank", type=int,
-        help="so many nearest codes are ordered by their features (default: 1000; 0: by code "
-        "alone)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print {results: [{path, distance, similarity, exists}]}",
-    )
-    parser.add_argument("--open", action="store_true", help="show the pictures in the browser")
+    add = parser.add_argument
+    add("index", type=Path, help="folder that `udmsh index` made")
+    add("picture", type=Path, help="what to look for")
+    add("-k", type=int, default=20, help="how many (default: 20)")
+    add("--rerank", type=int, help="so many nearest codes are ordered by their features (default: "
+        "1000; 0: by code alone)")  # fmt: skip
+    shape = "{results: [{path, distance, similarity, exists}]}"
+    add("--json", action="store_true", help=f"print {shape}")
+    add("--open", action="store_true", help="show the pictures in the browser")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,19 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
     matches = index.search(arguments.picture, arguments.k, arguments.rerank)
     there = [one.path.exists() for one in matches]
     if not index.root.is_dir():
-        print(
-            f"{index.root} is not there; if its pictures have moved: "
-            f"udmsh index NEW_FOLDER --out {index.path} --moved",
-            file=sys.stderr,
-        )
+        mend = f"udmsh index NEW_FOLDER --out {index.path} --moved"
+        problem = f"{index.root} is not there; if its pictures have moved: {mend}"
+        print(problem, file=sys.stderr)
     if arguments.json:
         results = [
-            {
-                "path": str(one.path),
-                "distance": one.distance,
-                "similarity": one.similarity,
-                "exists": exists,
-            }
+            {"path": str(one.path), "distance": one.distance, "similarity": one.similarity}
+            | {"exists": exists}
             for one, exists in zip(matches, there, strict=True)
         ]
         print(json.dumps({"results": results}, indent=1))

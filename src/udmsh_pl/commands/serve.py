@@ -22,31 +22,20 @@ VARIABLE = "UDMSH_TOKEN"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh serve``."""
-    parser.add_argument("index", type=Path, help="folder that `udmsh index` made")
-    parser.add_argument(
-        "--host", default="127.0.0.1",
-        help="address to listen on (default: 127.0.0.1); any other lets other machines in, and "
-        "needs --token",
-    )  # fmt: skip
-    parser.add_argument(
-        "--port", type=int, default=PORT, help=f"default: {PORT}; 0 takes one that is free"
-    )
-    parser.add_argument(
-        "--token", nargs="?", const="",
-        help="secret that opens the page; without a value one is made and printed. Others of this "
-        f"machine can read a value in the list of processes: the variable {VARIABLE} hides it",
-    )  # fmt: skip
-    parser.add_argument(
-        "--name", action="append", default=[],
-        help="a further name under which the page is reached, such as that of a proxy, with its "
-        "port where that is neither 80 nor 443; repeatable",
-    )  # fmt: skip
-    parser.add_argument(
-        "--root-path", default="",
-        help="path under which a proxy shows the page, such as /photos; the proxy may pass it on "
-        "or take it off",
-    )  # fmt: skip
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    add = parser.add_argument
+    add("index", type=Path, help="folder that `udmsh index` made")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1); any other "
+        "lets other machines in, and needs --token")  # fmt: skip
+    add("--port", type=int, default=PORT, help=f"default: {PORT}; 0 takes one that is free")
+    add("--token", nargs="?", const="", help="secret that opens the page; without a value one is "
+        "made and printed. Others of this machine can read a value in the list of processes: the "
+        f"variable {VARIABLE} hides it")  # fmt: skip
+    add("--name", action="append", default=[], help="a further name under which the page is "
+        "reached, such as that of a proxy, with its port where that is neither 80 nor 443; "
+        "repeatable")  # fmt: skip
+    add("--root-path", default="", help="path under which a proxy shows the page, such as "
+        "/photos; the proxy may pass it on or take it off")  # fmt: skip
+    add("--open", action="store_true", help="open the page in the browser")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,22 +49,23 @@ def run(arguments: argparse.Namespace) -> int:
     read_manifest(path)  # a mistake is reported before anything listens
     if not 0 <= arguments.port <= 65535:
         raise InputError(f"--port {arguments.port} is none; give a number from 0 to 65535")
-    token = _token(arguments.token)
+    token, host = arguments.token, arguments.host
+    if not token:  # given without a value it is a new one where the environment has none
+        token = os.environ.get(VARIABLE, "") or ("" if token is None else secrets.token_urlsafe(24))
     root_path = arguments.root_path.rstrip("/")
-    access = Access(arguments.host, arguments.port, token, arguments.name, root_path)
-    sock = listening(arguments.host, arguments.port)
+    access = Access(host, arguments.port, token, arguments.name, root_path)
+    sock = listening(host, arguments.port)
     access = replace(access, port=sock.getsockname()[1])
-    address = _address(arguments.host, access.port)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host
+    shown = f"[{shown}]" if ":" in shown else shown
+    address = f"http://{shown}:{access.port}/"
 
     def ready() -> None:
         url = address + (f"#token={quote(token)}" if token else "")
         print(f"{path} is at {url}  (Ctrl-C ends it)", flush=True)
-        if not is_loopback(arguments.host):
-            print(
-                "note: the token and the pictures cross the network unencrypted; put a proxy with "
-                "TLS in front, or come through ssh -L",
-                file=sys.stderr,
-            )
+        if not is_loopback(host):
+            note = "note: the token and the pictures cross the network unencrypted; put a proxy "
+            print(f"{note}with TLS in front, or come through ssh -L", file=sys.stderr)
         if arguments.open:
             import webbrowser
 
@@ -83,14 +73,3 @@ def run(arguments: argparse.Namespace) -> int:
 
     serve(path, access, sock, ready)
     return 0
-
-
-def _token(given: str | None) -> str:
-    if given is None:
-        return os.environ.get(VARIABLE, "")
-    return given or os.environ.get(VARIABLE, "") or secrets.token_urlsafe(24)
-
-
-def _address(host: str, port: int) -> str:
-    shown = "127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host
-    return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"

@@ -16,41 +16,28 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.ahead import batched
 from udmsh_pl.images.walk import skipped_line
+from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.profile import clock
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import HashEncoder, bar
-from udmsh_pl.search.pictures import (
-    Read,
-    Report,
-    encoded,
-    find_pictures,
-    joined,
-    no_rows,
-    read_files,
-    rows_of,
-)
+from udmsh_pl.search.pictures import Report, encoded, find_pictures, read_files, rows_of
 from udmsh_pl.search.searching import with_lists
-from udmsh_pl.search.segment import Rows, Segment, blocks, write_segment
+from udmsh_pl.search.segment import Rows, Segment, joined, read_segment, write_segment
 from udmsh_pl.search.spec import FILE
-from udmsh_pl.search.unfinished import SIZE, Unfinished
 
 CHUNK = 8192  # pictures a segment
 PARTS = 64  # at least, of a collection that several machines encode
 UNFINISHED = "unfinished"  # folder in the index's
+SIZE = 1024  # pictures between two safe points
+DAMAGE = (InputError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 Broken = list[tuple[str, str]]  # name and reason
 Files = Mapping[str, os.stat_result]
 
 
 class Part(NamedTuple):
-    """Pictures that become one segment, anywhere.
-
-    Args:
-        root: folder of the pictures
-        names: of the pictures, relative to it
-        encoder: the encoder's folder
-        segments: folder of the segments
-        name: of the segment
+    """Pictures that become one segment, anywhere: their folder, their names relative to it, the
+    encoder's folder, the folder of the segments, and the segment's name.
     """
 
     root: Path
@@ -96,45 +83,34 @@ def build_index(
     walked = find_pictures(root, exclude)
     report, names = Report(skipped=walked.skipped), list(walked.files)
     if not names:
-        raise InputError(
-            f"{folder}: no pictures here ({skipped_line(walked.skipped)}); give the folder of your "
-            "pictures"
-        )
+        problem = f"no pictures here ({skipped_line(walked.skipped)})"
+        raise InputError(f"{folder}: {problem}; give the folder of your pictures")
     with store.writing(path):
-        version = store.read_manifest(path).version + 1 if _is_index(path) else 1
+        known = (path / store.MANIFEST).is_file()
+        version = store.read_manifest(path).version + 1 if known else 1
         here, work = path / f"encoder-{version:06d}", path / UNFINISHED
         maker = _Segments(path / store.SEGMENTS, version)
         if encoder is None:
-            rest, encoder = _learn(root, walked.files, work, maker, report, bits)
-        else:
-            rest = names
-            if not encoder.spec.dims:
-                encoder = _with_rerank(encoder, root, names, work)
+            names, encoder = _learn(root, walked.files, work, maker, report, bits)
+        elif not encoder.spec.dims:
+            encoder = _with_rerank(encoder, root, names, work)
         encoder.save(here)
         encoder = HashEncoder(here, encoder.runner)
         if elsewhere is None:
-            for rows in _encode(root, walked.files, rest, encoder, work, report):
+            for rows in _encode(root, walked.files, names, encoder, work, report):
                 maker.add(rows)
         else:
-            for segment, broken in elsewhere(maker.parts(root, rest, here)):
+            for segment, broken in elsewhere(maker.parts(root, names, here)):
                 report.broken += broken
-                maker.add(segment)
+                maker.made += [segment] if segment else []
         report.added = sum(segment.rows for segment in maker.made)
         if not report.added:
-            raise InputError(
-                f"{folder}: none of {len(names):,} pictures can be read, "
-                f"first {': '.join(report.broken[0])}"
-            )
+            raise _unreadable(folder, f"{len(walked.files):,} pictures", report)
+        spec, made = encoder.spec, tuple(maker.made)
         manifest = store.Manifest(
-            version,
-            str(root),
-            here.name,
-            encoder.spec.bits,
-            encoder.spec.dims,
-            tuple(maker.made),
-            recall=recall,
-            exclude=tuple(exclude),
-        )
+            version, str(root), here.name, spec.bits, spec.dims, made,
+            recall=recall, exclude=tuple(exclude),
+        )  # fmt: skip
         store.write_manifest(path, with_lists(path, manifest))
         shutil.rmtree(work, ignore_errors=True)
     return report
@@ -142,12 +118,13 @@ def build_index(
 
 def encode_part(part: Part, encoder: HashEncoder) -> tuple[Segment | None, Broken]:
     """Write the segment of a part; gives it and what cannot be read."""
-    spec = encoder.spec
+    spec, report = encoder.spec, Report()
     reads = read_files(part.root, part.names, spec.image_size, {})
-    nothing = no_rows(spec.code_bytes, spec.dims)
+    nothing = Rows.empty(spec.code_bytes, spec.dims)
     [(rows, broken)] = encoded(reads, encoder, {}, nothing, len(part.names))
+    report.leave_out(broken)
     segment = write_segment(part.segments, part.name, rows) if len(rows) else None
-    return segment, [(read.name, read.problem) for read in broken]
+    return segment, report.broken
 
 
 class _Segments:
@@ -157,23 +134,81 @@ class _Segments:
         self.parent, self.version = parent, version
         self.made: list[Segment] = []
 
-    def add(self, found: Rows | Segment | None) -> None:
-        if isinstance(found, Segment):
-            self.made.append(found)
-        elif found is not None:
-            for part in blocks(found, CHUNK):
-                self.made.append(write_segment(self.parent, self._name(0), part))
+    def add(self, rows: Rows) -> None:
+        for start in range(0, len(rows), CHUNK):
+            part = rows.take(np.arange(start, min(start + CHUNK, len(rows))))
+            self.made.append(write_segment(self.parent, self._name(0), part))
 
     def parts(self, root: Path, names: Sequence[str], encoder: Path) -> list[Part]:
         """Parts of these pictures, whose segments come next."""
         size = max(1, min(CHUNK, -(-len(names) // PARTS)))
         return [
-            Part(root, tuple(names[start : start + size]), encoder, self.parent, self._name(number))
-            for number, start in enumerate(range(0, len(names), size))
+            Part(root, tuple(some), encoder, self.parent, self._name(number))
+            for number, some in enumerate(batched(names, size))
         ]
 
     def _name(self, ahead: int) -> str:
         return f"{self.version:06d}-{len(self.made) + ahead:04d}"
+
+
+class Unfinished:
+    """Rows of a build that are finished, by the name of their picture.
+
+    They lie in a folder of the index that no reader looks at, as segments with what a manifest
+    would say of them in a JSON file beside each, which is written last. What is damaged is made
+    again.
+    """
+
+    def __init__(self, folder: Path, bits: int, dims: int) -> None:
+        self.folder, self.bits, self.dims = folder, bits, dims
+        self._empty = Rows.empty((bits + 7) // 8, dims)
+        self._waiting: list[Rows] = []
+        self._parts: list[Rows] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for facts in sorted(folder.glob("*.json")):
+            try:
+                self._open(Segment.of(json.loads(facts.read_text(encoding="utf-8"))))
+            except DAMAGE:
+                facts.unlink(missing_ok=True)
+
+    def missing(self, files: Mapping[str, os.stat_result], names: Sequence[str]) -> list[str]:
+        """Those of the names that have no row of the file as it is now."""
+
+        def is_known(name: str) -> bool:
+            if name not in self._places:
+                return False
+            part, row = self._places[name]
+            own, now = self._parts[part].files[row], files[name]
+            return bool(own["size"] == now.st_size and own["mtime_ns"] == now.st_mtime_ns)
+
+        return [name for name in names if not is_known(name)]
+
+    def add(self, rows: Rows) -> None:
+        """Keep rows; they are written once there are ``SIZE``, or when :meth:`rows` is called."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= SIZE:
+            self._write()
+
+    def rows(self, names: Sequence[str]) -> Rows:
+        """The rows of these pictures, in their order; without those that have none."""
+        self._write()
+        places = [self._places[name] for name in names if name in self._places]
+        found = [self._parts[part].take(np.array([row])) for part, row in places]
+        return joined(found, self._empty)
+
+    def _write(self) -> None:
+        rows, self._waiting = joined(self._waiting, self._empty), []
+        if len(rows):
+            name = f"{len(self._parts):06d}-{os.urandom(4).hex()}"
+            segment = write_segment(self.folder, name, rows)
+            write_text(self.folder / f"{name}.json", json.dumps(asdict(segment)))
+            self._open(segment)
+
+    def _open(self, segment: Segment) -> None:
+        rows = read_segment(self.folder, segment, self.bits, self.dims, mapped=True)
+        self._places |= {name: (len(self._parts), row) for row, name in enumerate(rows.names)}
+        self._parts.append(rows)
 
 
 def _encode(
@@ -182,14 +217,11 @@ def _encode(
     """Rows of the pictures, a segment at a time; those of a killed run are not made again."""
     spec = encoder.spec
     done = Unfinished(work / f"codes-{_digest(asdict(spec))}", spec.bits, spec.dims)
-    missing = done.missing(files, names)
-    _say_known(report, len(names) - len(missing))
-    if missing:
+    if missing := _missing(done, files, names, report):
         reads = bar(read_files(root, missing, spec.image_size, {}), len(missing))
-        for rows, broken in encoded(
-            reads, encoder, {}, no_rows(spec.code_bytes, spec.dims), min(SIZE, len(missing))
-        ):
-            report.broken += [(read.name, read.problem) for read in broken]
+        nothing = Rows.empty(spec.code_bytes, spec.dims)
+        for rows, broken in encoded(reads, encoder, {}, nothing, min(SIZE, len(missing))):
+            report.leave_out(broken)
             done.add(rows)
     for part in batched(names, CHUNK):
         yield done.rows(part)
@@ -198,13 +230,8 @@ def _encode(
 def _learn(
     root: Path, files: Files, work: Path, maker: _Segments, report: Report, bits: int
 ) -> tuple[list[str], HashEncoder]:
-    """Learn from the chosen pictures, whose features give the codes too; gives the other names and
-    the encoder.
-    """
+    """Learn from chosen pictures, which get codes too; gives the other names and the encoder."""
     with clock("imports"):
-        import torch
-
-        from udmsh_pl.features.batches import passes
         from udmsh_pl.search import train
         from udmsh_pl.search.graph import read_network
 
@@ -212,34 +239,14 @@ def _learn(
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
     # both features of a picture side by side, float32, as the bytes that a segment holds
     done = Unfinished(work / f"features-{train.backbone_key()}", 0, 4 * sum(sizes))
-    missing = done.missing(files, picked)
-    _say_known(report, len(picked) - len(missing))
-    if missing:
-        reads = read_files(root, missing, train.image_size(), {})
+    if missing := _missing(done, files, picked, report):
+        reads = read_files(root, missing, train.backbone().image_size, {})
         every = bar(reads, len(missing), "features")
-        with clock("backbone"):
-            forward = train.forward_for(len(missing))
-        batches = (
-            (
-                torch.from_numpy(np.stack([one.picture.pixels for one in batch if one.picture])),
-                batch,
-            )
-            for batch in _readable(every, train.BATCH, report)
-        )
-        made: list[Rows] = []
-        for parts, batch in passes(batches, forward):
-            flat = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-            octets = np.ascontiguousarray(flat, dtype=np.float32).view(np.int8)
-            made.append(rows_of(batch, np.empty((len(batch), 0), np.uint8), octets))
-            if sum(map(len, made)) >= SIZE:
-                done.add(joined(made, no_rows(0, done.dims)))
-                made = []
-        done.add(joined(made, no_rows(0, done.dims)))
+        for batch, flat in train.extracted(every, len(missing), report):
+            done.add(rows_of(batch, np.empty((len(batch), 0), np.uint8), flat.view(np.int8)))
     kept = done.rows(picked)
     if not len(kept):
-        raise InputError(
-            f"{root}: none of the pictures can be read, first {': '.join(report.broken[0])}"
-        )
+        raise _unreadable(root, "the pictures", report)
     values = np.split(kept.features.view(np.float32), np.cumsum(sizes)[:-1], axis=1)
     features = {
         name: one.reshape(-1, *shape)
@@ -252,23 +259,10 @@ def _learn(
             train.learn(features, folder, bits)
     encoder = HashEncoder(folder)
     report.lines.append(encoder.spec.note)
-    codes = train.encode_features(read_network(folder, encoder.spec).head, features)
-    maker.add(replace(kept, codes=codes[0], features=codes[1]))
+    codes, reranks = train.encode_features(read_network(folder, encoder.spec).head, features)
+    maker.add(replace(kept, codes=codes, features=reranks))
     chosen = set(picked)
     return [name for name in files if name not in chosen], encoder
-
-
-def _readable(reads: Iterator[Read], size: int, report: Report) -> Iterator[list[Read]]:
-    """Batches of decoded pictures; the others are reported."""
-
-    def whole() -> Iterator[Read]:
-        for read in reads:
-            if read.picture is None:
-                report.broken.append((read.name, read.problem))
-            else:
-                yield read
-
-    return batched(whole(), size)
 
 
 def _with_rerank(encoder: HashEncoder, root: Path, names: list[str], work: Path) -> HashEncoder:
@@ -277,22 +271,25 @@ def _with_rerank(encoder: HashEncoder, root: Path, names: list[str], work: Path)
 
     few = np.random.default_rng(0).permutation(len(names))[: train.FUSED_FROM]
     reads = read_files(root, [names[row] for row in few], encoder.spec.image_size, {})
-    pixels = (read.picture.pixels for read in reads if read.picture is not None)
     network = read_network(encoder.folder, encoder.spec)
     folder = work / f"rerank-{_digest([asdict(encoder.spec), names])}"
     if not (folder / FILE).is_file():
-        train.with_rerank(network, encoder.spec, pixels, folder)
+        train.with_rerank(network, encoder.spec, reads, folder)
     return HashEncoder(folder)
 
 
-def _say_known(report: Report, count: int) -> None:
-    if count:
+def _missing(done: Unfinished, files: Files, names: list[str], report: Report) -> list[str]:
+    """Names that still have no row; how many have one is reported."""
+    missing = done.missing(files, names)
+    if count := len(names) - len(missing):
         report.lines.append(f"{count:,} pictures were finished by a run that was interrupted")
+    return missing
+
+
+def _unreadable(folder: Path, which: str, report: Report) -> InputError:
+    first = ": ".join(report.broken[0])
+    return InputError(f"{folder}: none of {which} can be read, first {first}")
 
 
 def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _is_index(path: Path) -> bool:
-    return (path / store.MANIFEST).is_file()

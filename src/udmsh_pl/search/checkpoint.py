@@ -6,13 +6,7 @@ from typing import Any
 
 import torch
 
-from udmsh_pl.backbones.networks import (
-    OFFLINE_BACKBONE,
-    Backbone,
-    BackboneInfo,
-    build_backbone,
-    weights_id,
-)
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, BackboneInfo, build_backbone, weights_id
 from udmsh_pl.baselines.shallow import ShallowEncoder
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import UDMSH
@@ -33,62 +27,57 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     Raises:
         InputError: no such file, no checkpoint, or of a method that cannot leave Lightning.
     """
-    checkpoint = _load(path)
-    options, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-    module = _module(path, options, state)
+    module = _module(path, *_load(path))
     encoder: Any = module.encoder
     if isinstance(encoder, ShallowEncoder):
         encoder = encoder.as_linear()
-    known = FusedEncoder, DualBranchEncoder, LinearEncoder
-    if type(encoder) not in known or (
+    if type(encoder) not in (FusedEncoder, DualBranchEncoder, LinearEncoder) or (
         type(module).logits is not HashingModule.logits
         or type(module).forward not in (HashingModule.forward, UDMSH.forward)
         or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
     ):
-        raise InputError(
-            f"{path}: {type(module).__name__} cannot be used outside of training; give a "
-            "checkpoint of UDMSH, UDMSHPlus, ITQ, PCAH or LSH"
-        )
+        problem = f"{type(module).__name__} cannot be used outside of training"
+        mend = "give a checkpoint of UDMSH, UDMSHPlus, ITQ, PCAH or LSH"
+        raise InputError(f"{path}: {problem}; {mend}")
     backbone = module.network or build_backbone(module.backbone, module.weights)
-    fused = isinstance(encoder, FusedEncoder)
-    dims = min(RERANK_DIMS, encoder.fusion.dims) if fused else 0
-    head = HashHead(encoder.eval(), None, dims)
-    network = PixelEncoder(backbone, module.grid, head).eval()
-    return network, spec_of(network, backbone, module.weights, module.finetune, path.name)
+    dims = min(RERANK_DIMS, encoder.fusion.dims) if isinstance(encoder, FusedEncoder) else 0
+    network = PixelEncoder(backbone, module.grid, HashHead(encoder.eval(), None, dims)).eval()
+    tuned, note = module.finetune, path.name
+    return network, spec_of(network, backbone.info, module.weights, tuned, note)
 
 
 def spec_of(
-    network: PixelEncoder, backbone: Backbone, weights: str | None, tuned: bool, note: str
+    network: PixelEncoder, info: BackboneInfo, weights: str | None, tuned: bool, note: str
 ) -> EncoderSpec:
     """The specification of a network.
 
     Args:
         network: the network
-        backbone: its backbone
+        info: of its backbone
         weights: what its weights were built from
         tuned: the backbone was fine-tuned, so its weights go with the encoder
         note: how it came about
     """
-    info, encoder = backbone.info, network.head.encoder
-    published = info.name == OFFLINE_BACKBONE and weights is None and not tuned
+    encoder = network.head.encoder
+    arguments = _arguments(encoder, info)
     return EncoderSpec(
         method=type(encoder).__name__,
-        arguments=_arguments(encoder) | _sizes(encoder, info),
+        arguments=arguments,
         backbone=info.name,
         weights=weights_id(info.name, weights) if not tuned else "fine-tuned",
-        own_backbone=not published,
+        own_backbone=info.name != OFFLINE_BACKBONE or weights is not None or tuned,
         image_size=info.image_size,
         mean=info.mean,
         std=info.std,
         grid=network.grid,
-        bits=_arguments(encoder)["bits"],
+        bits=arguments["bits"],
         dims=network.head.dims,
         note=note,
     )
 
 
-def _arguments(encoder: Any) -> dict[str, Any]:
-    """Constructor arguments of an encoder, read from the shapes of its weights."""
+def _arguments(encoder: Any, info: BackboneInfo) -> dict[str, Any]:
+    """Constructor arguments of an encoder, from the shapes of its weights and its backbone."""
     if isinstance(encoder, FusedEncoder):
         parts, last = encoder.fusion.parts, encoder.head[-1]
         found = {"global_dim": parts[0], "map_dim": sum(parts[1:]), "bits": last.out_features}
@@ -99,48 +88,37 @@ def _arguments(encoder: Any) -> dict[str, Any]:
     if isinstance(encoder, LinearEncoder):
         return dict(zip(("global_dim", "bits"), encoder.directions.shape, strict=True))
     found = {"bits": encoder.hash_layer.out_features, "branches": encoder.branches}
+    found |= {"global_dim": info.global_dim, "map_channels": info.map_channels}
     if encoder.branches != "spatial":
         linear, follows = encoder.global_branch[0], encoder.global_branch[1]
-        found |= {"global_dim": linear.in_features, "hidden": linear.out_features}
+        found["hidden"] = linear.out_features
     if encoder.branches != "global":
         conv, follows = encoder.spatial_branch[0], encoder.spatial_branch[1]
-        found |= {"map_channels": conv.in_channels, "spatial_hidden": conv.out_channels}
-        found["pooling"] = encoder.spatial_branch[-1].kind
+        found |= {"spatial_hidden": conv.out_channels, "pooling": encoder.spatial_branch[-1].kind}
     found["batch_norm"] = not isinstance(follows, torch.nn.ReLU)
     return found
 
 
-def _sizes(encoder: Any, info: BackboneInfo) -> dict[str, int]:
-    """Sizes of the backbone that a branch which is not there would not tell."""
-    if isinstance(encoder, FusedEncoder | LinearEncoder):
-        return {}
-    return {"global_dim": info.global_dim, "map_channels": info.map_channels}
-
-
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options and weights of a checkpoint."""
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give --model a .ckpt or an export's folder")
     check_archive(path)  # torch would take a flipped bit for a weight
     try:
         found = torch.load(path, "cpu", weights_only=True)
-        complete = isinstance(found["hyper_parameters"], dict) and isinstance(
-            found["state_dict"], dict
-        )
+        parts = found["hyper_parameters"], found["state_dict"]
     except Exception as error:  # torch has an error of its own for each kind of damage
-        what = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {what}); "
-            "give one that `udmsh fit` wrote"
-        ) from error
-    if not complete:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        problem = f"not a checkpoint that can be read safely ({what})"
+        raise InputError(f"{path}: {problem}; give one that `udmsh fit` wrote") from error
+    if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path}: no checkpoint of a method; give one that `udmsh fit` wrote")
-    return dict(found)
+    return parts
 
 
 def _module(path: Path, options: dict[str, Any], state: dict[str, Any]) -> HashingModule:
     known = {name: value for name, value in options.items() if not name.startswith("_")}
-    tried = []
-    named = str(options.get("_class_path", "")).rpartition(".")[2]
+    problem, named = "", str(options.get("_class_path", "")).rpartition(".")[2]
     for method in sorted(_methods(), key=lambda method: method.__name__ != named):
         options = {name: known[name] for name in known if name not in method.former_options}
         if not set(options) <= set(inspect.signature(method).parameters):
@@ -149,13 +127,12 @@ def _module(path: Path, options: dict[str, Any], state: dict[str, Any]) -> Hashi
             module = method(**options)
             module.load_state_dict(state)
         except (RuntimeError, TypeError) as error:
-            tried.append(f"{method.__name__}: {' '.join(str(error).split())[:80]}")
+            what = " ".join(str(error).split())[:80]
+            problem = problem or f" ({method.__name__}: {what})"
             continue
         return module.eval()
-    raise InputError(
-        f"{path}: no method of this package has these options and weights"
-        f"{' (' + tried[0] + ')' if tried else ''}; was it written by another version?"
-    )
+    problem = f"no method of this package has these options and weights{problem}"
+    raise InputError(f"{path}: {problem}; was it written by another version?")
 
 
 def _methods() -> list[type[HashingModule]]:

@@ -1,5 +1,6 @@
 """Rows of several segments as one sequence, fetched from mapped files when they are asked for."""
 
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +24,9 @@ class Concatenated(Sequence[Any]):
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, slice):
-            return [self[row] for row in range(*item.indices(len(self)))]
-        part = int(np.searchsorted(self.ends, item, side="right"))
-        return self.parts[part][item - (int(self.ends[part - 1]) if part else 0)]
+    def __getitem__(self, row: Any) -> Any:
+        part = int(np.searchsorted(self.ends, row, side="right"))
+        return self.parts[part][row - (int(self.ends[part - 1]) if part else 0)]
 
     def __iter__(self) -> Any:
         for part in self.parts:
@@ -35,19 +34,14 @@ class Concatenated(Sequence[Any]):
 
 
 class ConcatenatedArray:
-    """Arrays of several segments as one: what is asked for is copied, the rest stays on the disk.
-
-    Args:
-        parts: arrays [n, ...] of one dtype and shape but for n
-        kept: rows of each part that count; None for all
+    """Arrays [n, ...] of segments as one, each with the rows of it that count, None for all: what
+    is asked for is copied, the rest stays on the disk.
     """
 
     def __init__(self, parts: Sequence[NDArray[Any]], kept: Sequence[Int64s | None]) -> None:
         self.parts, self.kept = parts, kept
-        lengths = [
-            len(part) if rows is None else len(rows) for part, rows in zip(parts, kept, strict=True)
-        ]
-        self.ends = np.cumsum(lengths)
+        pairs = zip(parts, kept, strict=True)
+        self.ends = np.cumsum([len(part if rows is None else rows) for part, rows in pairs])
         self.dtype = parts[0].dtype
         self.shape = (int(self.ends[-1]), *parts[0].shape[1:])
 
@@ -76,33 +70,22 @@ class ConcatenatedArray:
         return found if np.ndim(item) else found[0]
 
 
-def concatenated(parts: Sequence[Any]) -> Any:
+def concatenated(parts: Sequence[Any]) -> ConcatenatedArray:
     """One array of arrays and of concatenated ones."""
-    flat = [
-        pair
-        for part in parts
-        for pair in (
-            zip(part.parts, part.kept, strict=True)
-            if isinstance(part, ConcatenatedArray)
-            else [(part, None)]
-        )
-    ]
-    return ConcatenatedArray([array for array, _ in flat], [kept for _, kept in flat])
+    arrays: list[NDArray[Any]] = []
+    kept: list[Int64s | None] = []
+    for part in parts:
+        inner = isinstance(part, ConcatenatedArray)
+        arrays += part.parts if inner else [part]
+        kept += part.kept if inner else [None]
+    return ConcatenatedArray(arrays, kept)
 
 
-class Names(Sequence[str]):
-    """Names of a segment's chosen rows in a file with a zero byte between, decoded when asked for.
-
-    Args:
-        path: the file
-        total: names in it
-        rows: those that count
-    """
+class Names(Sequence[Any]):
+    """Names of chosen rows of a file of ``total``, a zero byte between, decoded when asked for."""
 
     def __init__(self, path: Path, total: int, rows: Int64s) -> None:
-        self.path, self.total, self.rows = path, total, rows
-        # mapped at once: a later writer may remove the file
-        self._content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, "u1")
+        self.path, self.total, self.rows, self._content = path, total, rows, _mapped(path)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,25 +93,44 @@ class Names(Sequence[str]):
     @cached_property
     def _ends(self) -> Int64s:
         zeros = np.flatnonzero(self._content == 0).astype(np.int64)
-        ends = np.append(zeros, np.int64(len(self._content)))
-        if len(ends) != max(self.total, 1):
-            raise InputError(
-                f"{self.path} is damaged (another number of names); build the index anew"
-            )
-        return ends
+        if len(zeros) + 1 != max(self.total, 1):
+            damage = "is damaged (another number of names); build the index anew"
+            raise InputError(f"{self.path} {damage}")
+        return np.append(zeros, np.int64(len(self._content)))
 
-    def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, slice):
-            return [self[row] for row in range(*item.indices(len(self)))]
-        row = self.rows[item]
+    def __getitem__(self, row: Any) -> Any:
+        row = self.rows[row]
         start = self._ends[row - 1] + 1 if row else 0
-        return _text(self._content[start : self._ends[row]].tobytes())
+        return _text(self._content[start : self._ends[row]])
 
     def __iter__(self) -> Any:
         if self._ends is not None and len(self.rows):
-            every = _text(self._content.tobytes()).split("\0")
+            every = _text(self._content).split("\0")
             yield from (every[row] for row in self.rows.tolist())
 
 
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "surrogateescape")
+class Thumbnails(Sequence[Any]):
+    """Thumbnails of chosen rows of a mapped file, by where each starts and ends, and its CRC-32."""
+
+    def __init__(self, path: Path, starts: Int64s, crcs: NDArray[np.uint32], rows: Int64s) -> None:
+        self.path, self.starts, self.crcs, self.rows = path, starts, crcs, rows
+        self._content = _mapped(path)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        row = self.rows[row]
+        found = self._content[self.starts[row] : self.starts[row + 1]].tobytes()
+        if zlib.crc32(found) != self.crcs[row]:
+            raise InputError(f"{self.path} is altered; build the index anew")
+        return found
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """A file's bytes, mapped at once: a later writer may remove the file."""
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+
+
+def _text(content: NDArray[np.uint8]) -> str:
+    return content.tobytes().decode("utf-8", "surrogateescape")

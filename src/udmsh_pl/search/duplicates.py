@@ -7,24 +7,34 @@ differs in one place is ``similar`` and no copy.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import decode
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import SIDE as SQUARE
-from udmsh_pl.search.overlap import Details, Relation, details_of, open_thumbnail, overlap
+from udmsh_pl.search.overlap import (
+    Details,
+    Relation,
+    details_of,
+    may_be_copies,
+    open_thumbnail,
+    overlap,
+)
 from udmsh_pl.search.pictures import digest_of, read_bytes
+from udmsh_pl.search.searching import unit
 from udmsh_pl.search.segment import FileFacts, Rows
 from udmsh_pl.search.verification import SIDE, largest_difference
 
@@ -33,7 +43,8 @@ NEIGHBOURS = 5  # nearest by feature, and by colours
 AXES = 128  # of the features: those behind them show fine differences, which copies do not have
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
 QUERIES, BASE = 4096, 1 << 15  # rows compared at once
-AT_ONCE = 1024  # thumbnails decoded
+AT_ONCE = 4096  # thumbnails decoded, pairs compared
+PAIRS = 128  # of them that fit into a processor's cache
 GRID = 8  # cells of a side whose colours are compared
 # root mean square of the difference in grey values: of 400 pictures rotated, made smaller and saved
 # anew 2.3 at most, of no pair of 400 different ones as little as this
@@ -47,21 +58,15 @@ Floats = NDArray[np.float32]
 class Copy:
     """A picture of a group.
 
-    Args:
-        path: its file
-        row: its row in the index
-        relation: to the group's first picture, which is kept: ``link`` is the same file under
-            another name, so its removal frees no space; ``similar`` differs in a part and is no
-            copy
-        agreement: of their details, 0 to 1
-        verified: both files were compared; else one cannot be read or has changed, and only their
-            thumbnails agree
+    Its relation is to the group's first picture, which is kept: ``link`` is the same file under
+    another name, so its removal frees no space; ``similar`` differs in a part and is no copy.
     """
 
     path: Path
-    row: int
+    row: int  # in the index
     relation: Relation
-    agreement: float
+    agreement: float  # of their details, 0 to 1
+    # both files were compared; else one cannot be read or has changed: only thumbnails agree
     verified: bool = True
 
     @property
@@ -74,68 +79,60 @@ def find_groups(
     rows: Rows, bits: int, path_of: Callable[[int], Path], radius: int | None = None
 ) -> list[list[Copy]]:
     """Groups of at least two pictures, those with most copies first. In each the picture that is
-    kept comes first: a file that is there, no link, with the most pixels.
+    kept comes first: a file that is there, no link, with the most pixels. Every other one is
+    compared with it. Memory grows by 4 KB a picture.
 
-    Every other picture of a group is compared with the first itself. Memory grows by 4 KB a
-    picture.
-
-    Args:
-        rows: pictures of an index
-        bits: code length K
-        path_of: file of a row
-        radius: Hamming distance of candidates; None for three eighths of the bits
-
-    Raises:
-        InputError: the radius is negative.
+    ``radius`` is the Hamming distance of candidates, None for three eighths of the K bits; a
+    negative one raises InputError.
     """
     if radius is not None and radius < 0:
         raise InputError(f"radius is {radius}: a distance is 0 or more; give --radius a number")
-    pictures = _Pictures(rows, path_of)
-    reach = bits * RADIUS // 64 if radius is None else radius
+    pictures, reach = _Pictures(rows, path_of), bits * RADIUS // 64 if radius is None else radius
     chosen = pictures.chosen
     signatures = np.empty((len(chosen), 3 * len(_CORNER)), np.float32)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(chosen), AT_ONCE):
             part = chosen[start : start + AT_ONCE].tolist()
-            seen = pool.map(_look, [rows.thumbnails[row] for row in part])
+            images = pool.map(open_thumbnail, [rows.thumbnails[row] for row in part])
+            seen = pool.map(lambda image: (signature_of(image), details_of(image)), images)
             for place, (signature, details) in enumerate(seen, start):
                 signatures[place], pictures.planes[place] = signature, details
-    for one, two, cosine in candidates(rows.codes, rows.features, reach, chosen):
-        pictures.compare(one, two, cosine >= CUT_COSINE)
-    for one, two in rotation_candidates(signatures):
-        pictures.compare(int(chosen[one]), int(chosen[two]), False)
+    near = candidates(rows.codes, rows.features, reach, chosen)
+    pictures.compare_all((one, two, cosine >= CUT_COSINE) for one, two, cosine in near)
+    rotated = chosen[np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)]
+    pictures.compare_all((one, two, False) for one, two in rotated.tolist())
     groups = [*_groups_of_copies(pictures)]
     groups += _groups_of_similar(pictures, groups)
-    return sorted(
-        groups,
-        key=lambda group: (-sum(one.is_copy for one in group), -len(group), str(group[0].path)),
-    )
+
+    def order(group: list[Copy]) -> tuple[int, int, str]:
+        return -sum(one.is_copy for one in group), -len(group), str(group[0].path)
+
+    return sorted(groups, key=order)
 
 
 def candidates(
     codes: NDArray[np.uint8], features: NDArray[np.int8], radius: int, chosen: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, float]]:
-    """Pairs of rows that may be copies, each once, with the cosine of their features.
+    """Pairs of rows that may be copies, each once, with the cosine of their features: one is among
+    the five nearest of the other by feature, with a cosine of at least 0.5, and their codes are
+    within ``radius``. Features are compared in blocks: memory does not grow with them.
 
-    One is among the five nearest of the other by feature, with a cosine of at least 0.5, and their
-    codes are within ``radius``. Features are compared in blocks: memory does not grow with them.
-
-    Args:
-        codes: uint8 [N, B]
-        features: int8 [N, d]
-        radius: bits
-        chosen: int64 [n], rows that are compared, ascending
+    Codes are uint8 [N, B], features int8 [N, d]; ``chosen``, int64 [n], are the rows to compare,
+    ascending.
     """
     import faiss  # slow to load
+
+    def leading(rows: NDArray[np.int64]) -> Floats:
+        return unit(np.asarray(features[rows])[:, :AXES])
 
     words = code_words(np.asarray(codes[chosen]))
     nearest = min(NEIGHBOURS + 1, len(chosen))  # a row is its own nearest
     seen: set[int] = set()
     for start in range(0, len(chosen), QUERIES):
-        queries = _unit(features, chosen[start : start + QUERIES])
+        queries = leading(chosen[start : start + QUERIES])
         cosines, others = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), "i8")
         for first in range(0, len(chosen), BASE):
-            base = _unit(features, chosen[first : first + BASE])
+            base = leading(chosen[first : first + BASE])
             some = min(nearest, len(base))
             found, places = faiss.knn(queries, base, some, metric=faiss.METRIC_INNER_PRODUCT)
             cosines, others = np.hstack([cosines, found]), np.hstack([others, places + first])
@@ -145,18 +142,11 @@ def candidates(
         flat, alike = others.ravel(), cosines.ravel()
         near = (popcounts(words[flat] ^ words[places]) <= radius) & (alike >= LEAST_COSINE)
         near &= flat != places
-        for one, two, cosine in zip(
-            *(x[near].tolist() for x in (places, flat, alike)), strict=True
-        ):
-            pair = min(one, two) * len(chosen) + max(one, two)
-            if pair not in seen:
-                seen.add(pair)
-                yield int(chosen[min(one, two)]), int(chosen[max(one, two)]), cosine
-
-
-def _unit(features: NDArray[np.int8], rows: NDArray[np.int64]) -> Floats:
-    found = np.asarray(features[rows])[:, :AXES].astype(np.float32)
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9))
+        low, high = np.minimum(flat, places)[near], np.maximum(flat, places)[near]
+        for one, two, cosine in zip(low.tolist(), high.tolist(), alike[near].tolist(), strict=True):
+            if one * len(chosen) + two not in seen:
+                seen.add(one * len(chosen) + two)
+                yield int(chosen[one]), int(chosen[two]), cosine
 
 
 def signature_of(image: Image.Image) -> Floats:
@@ -179,28 +169,17 @@ def rotation_candidates(signatures: Floats) -> list[tuple[int, int]]:
     reach = CLOSE * np.sqrt(signatures.shape[1])
     count = min(NEIGHBOURS + 1, len(signatures))  # each is its own nearest
     _, near = cKDTree(signatures).query(signatures, count, distance_upper_bound=reach)
-    return sorted(
-        {
-            (min(row, other), max(row, other))
-            for row, others in enumerate(near.tolist())
-            for other in others
-            if other not in (row, len(signatures))  # the number of all stands for none
-        }
-    )
+    pairs = ((row, other) for row, others in enumerate(near.tolist()) for other in others)
+    # the number of all stands for none
+    return sorted({(min(pair), max(pair)) for pair in pairs if pair[1] not in (pair[0], len(near))})
 
 
 class _File(NamedTuple):
-    """Where a row's file is now.
+    """Where a row's file is now."""
 
-    Args:
-        is_link: a symbolic link
-        key: device and inode; None if it cannot be reached
-        unchanged: it seems to be what was indexed
-    """
-
-    is_link: bool
-    key: tuple[int, int] | None
-    unchanged: bool
+    is_link: bool  # a symbolic link
+    key: tuple[int, int] | None  # device and inode; None if it cannot be reached
+    unchanged: bool  # it seems to be what was indexed
 
 
 class _Pictures:
@@ -210,40 +189,38 @@ class _Pictures:
         self.rows, self.path_of, self.files = rows, path_of, np.asarray(rows.files)
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
-        self.details = lru_cache(256)(self._details)
-        _, which = np.unique(self.files["digest"], axis=0, return_inverse=True)
-        contents: dict[int, list[int]] = {}
-        for row, content in enumerate(which.ravel().tolist()):
-            contents.setdefault(content, []).append(row)
-        families = [
+        self.details = lru_cache(256)(lambda row: Details(self.planes[self.places[row]]))
+        contents: dict[bytes, list[int]] = {}
+        for row, digest in enumerate(self.files["digest"]):
+            contents.setdefault(digest.tobytes(), []).append(row)
+        families = (
             sorted(family, key=self.rank) if len(family) > 1 else family
             for family in contents.values()
-        ]
-        self.same = {family[0]: family[1:] for family in families}  # files with one content
+        )
+        self.same = {first: others for first, *others in families}  # files with one content
         self.chosen = np.array(sorted(self.same), dtype=np.int64)
+        self.places = {row: place for place, row in enumerate(self.chosen.tolist())}
         self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
-        self.heads = {row: row for row in self.same}  # of the sets of copies
+        self.sets = DisjointSet(self.same)  # of copies
         self.similar: list[tuple[int, int]] = []
 
-    def _file(self, row: int) -> "_File":
+    def _file(self, row: int) -> _File:
         path = self.path_of(row)
         try:
             facts = path.stat()
-            unchanged = FileFacts.of(facts).fits(self.files[row])
-            return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), unchanged)
         except (OSError, ValueError):
             return _File(False, None, False)
+        unchanged = FileFacts.of(facts).fits(self.files[row])
+        return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), unchanged)
 
     def rank(self, row: int) -> tuple[bool, bool, int, int, str]:
         """Sorts the file that is best kept first."""
-        file, facts = self.file(row), self.files[row]
-        pixels = int(facts["width"]) * int(facts["height"])
-        return file.key is None, file.is_link, -pixels, -int(facts["size"]), self.rows.names[row]
+        file = self.file(row)
+        width, height, size = (int(self.files[row][name]) for name in ("width", "height", "size"))
+        return file.key is None, file.is_link, -width * height, -size, self.rows.names[row]
 
     def _image(self, row: int) -> Image.Image | None:
-        """The picture of a row, not much larger than it is compared at; None if its file cannot be
-        read, or is no longer what was indexed.
-        """
+        """The picture of a row, made smaller; None if its file is closed or has changed."""
         try:
             content = read_bytes(self.path_of(row))
             if digest_of(content) != self.files[row]["digest"].tobytes():
@@ -254,24 +231,31 @@ class _Pictures:
         image.thumbnail((2 * SIDE, 2 * SIDE), reducing_gap=3)
         return image
 
-    def _details(self, row: int) -> Details:
-        return Details(self.planes[int(np.searchsorted(self.chosen, row))])
+    def first(self, row: int) -> Copy:
+        """A picture that is kept."""
+        return Copy(self.path_of(row), row, "first", 1.0)
 
-    def head(self, row: int) -> int:
-        """One of the rows that are copies of this one, the same for all."""
-        while self.heads[row] != row:
-            self.heads[row] = self.heads[self.heads[row]]
-            row = self.heads[row]
-        return row
+    def compare_all(self, pairs: Iterable[tuple[int, int, bool]]) -> None:
+        """:meth:`compare` many: pairs of rows, and whether one may be cut out of the other."""
+        pairs = iter(pairs)
+        with ThreadPoolExecutor() as pool:
+            while block := [*islice(pairs, AT_ONCE)]:
+                parts = [block[at : at + PAIRS] for at in range(0, len(block), PAIRS)]
+                for part, maybe in zip(parts, pool.map(self._may_be_copies, parts), strict=True):
+                    for pair in compress(part, maybe.tolist()):
+                        self.compare(*pair)
+
+    def _may_be_copies(self, pairs: Sequence[tuple[int, int, bool]]) -> NDArray[np.bool_]:
+        ones, others = (self.planes[[self.places[pair[side]] for pair in pairs]] for side in (0, 1))
+        return may_be_copies(ones, others, np.array([cuts for *_, cuts in pairs]))
 
     def compare(self, one: int, two: int, cuts: bool) -> None:
         """Note whether two pictures are copies, or similar."""
-        if self.head(one) == self.head(two):
+        if self.sets.connected(one, two):
             return
         found = self.relation(one, two, cuts)
         if found is not None and found.is_copy:
-            one, two = self.head(one), self.head(two)
-            self.heads[max(one, two)] = min(one, two)
+            self.sets.merge(one, two)
         elif found is not None:
             self.similar.append((one, two))
 
@@ -280,33 +264,23 @@ class _Pictures:
         found = overlap(self.details(first), self.details(row), cuts)
         if not found.is_copy:
             return None
-        one, two = self.image(first), self.image(row)
-        verified = one is not None and two is not None
-        relation = found.relation
-        if one and two and largest_difference(one, two, found.placement) >= 1:
-            relation = "similar"
-        shapes = self.files[["width", "height"]][[first, row]]
+        relation, shapes = found.relation, self.files[["width", "height"]][[first, row]]
         if relation == "recompressed" and shapes[0] != shapes[1]:
             relation = "resized"
+        one, two = self.image(first), self.image(row)
+        verified = one is not None and two is not None
+        if one and two and largest_difference(one, two, found.placement) >= 1:
+            relation = "similar"
         return Copy(self.path_of(row), row, relation, round(found.agreement, 3), verified)
-
-
-def _look(thumbnail: bytes) -> tuple[Floats, NDArray[np.int8]]:
-    image = open_thumbnail(thumbnail)
-    return signature_of(image), details_of(image)
 
 
 def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
     """Each picture that is kept and its direct copies."""
-    sets: dict[int, list[int]] = {}
-    for row in pictures.same:
-        sets.setdefault(pictures.head(row), []).append(row)
-    for members in sets.values():
+    for members in pictures.sets.subsets():
         rest = sorted(members, key=pictures.rank)
         while rest:
             first, *others = rest
-            kept = [*_of_content(pictures, Copy(pictures.path_of(first), first, "first", 1.0))]
-            rest = []
+            kept, rest = [*_of_content(pictures, pictures.first(first))], []
             for row in others:
                 found = pictures.relation(first, row)
                 if found is None or not found.is_copy:
@@ -321,41 +295,36 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
 def _of_content(pictures: _Pictures, copy: Copy) -> Iterator[Copy]:
     """A picture and the files with its very bytes."""
     yield copy
-    first = copy.relation == "first"
+    relation: Relation = "exact" if copy.relation == "first" else copy.relation
     for row in pictures.same[copy.row]:
-        same = [pictures.file(one).unchanged for one in (copy.row, row)]
-        verified = copy.verified and all(same)
-        relation = "exact" if first else copy.relation
+        unchanged = pictures.file(copy.row).unchanged and pictures.file(row).unchanged
+        verified = copy.verified and unchanged
         yield Copy(pictures.path_of(row), row, relation, copy.agreement, verified)
 
 
 def _with_links(pictures: _Pictures, group: Iterable[Copy]) -> Iterator[Copy]:
     """The group; what is a link, or another name of a file that was there before, says so."""
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int] | None] = set()
     for copy in group:
         is_link, key, _ = pictures.file(copy.row)
-        named = copy.relation != "first" and (is_link or key in seen)
+        named = copy.relation != "first" and (is_link or (key is not None and key in seen))
         yield replace(copy, relation="link") if named else copy
-        if key is not None:
-            seen.add(key)
+        seen.add(key)
 
 
 def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[list[Copy]]:
-    """Puts similar pictures behind the copies of the first one that they are compared with; gives
-    groups of those that are similar to none.
-    """
+    """Groups of similar pictures without copies; the others go behind the copies in theirs."""
     of_first = {group[0].row: group for group in groups}
     listed = {copy.row for group in groups for copy in group}
     more: list[list[Copy]] = []
     for pair in pictures.similar:
         first, row = sorted(pair, key=lambda one: (one not in of_first, pictures.rank(one)))
-        elsewhere = row in of_first or (row in listed and first not in of_first)
-        if elsewhere or pictures.file(row).is_link:
+        if row in of_first or pictures.file(row).is_link:
             continue
         if first not in of_first:
-            if first in listed or pictures.file(first).is_link:
+            if first in listed or row in listed or pictures.file(first).is_link:
                 continue
-            of_first[first] = [Copy(pictures.path_of(first), first, "first", 1.0)]
+            of_first[first] = [pictures.first(first)]
             more.append(of_first[first])
         group = of_first[first]
         found = pictures.relation(first, row)

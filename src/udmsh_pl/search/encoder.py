@@ -17,16 +17,9 @@ from numpy.typing import NDArray
 
 from udmsh_pl.backbones.openvino import CHUNK, Graph, has_openvino
 from udmsh_pl.errors import InputError
-from udmsh_pl.search.hub import is_hub_id
-from udmsh_pl.search.spec import (
-    FILE,
-    GRAPH,
-    WEIGHTS,
-    EncoderSpec,
-    cache_folder,
-    check_files,
-    read_spec,
-)
+from udmsh_pl.safe.files import sha256_file
+from udmsh_pl.search.hub import cache_folder, fetch, is_hub_id, push
+from udmsh_pl.search.spec import FILE, GRAPH, WEIGHTS, EncoderSpec, check_files, read_spec
 from udmsh_pl.search.store import MANIFEST, read_manifest
 
 Runner = Literal["auto", "torch", "openvino"]
@@ -39,30 +32,20 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """What an encoder says of N pictures.
+    """What an encoder says of N pictures."""
 
-    Args:
-        names: the path of each picture, or ``#row`` where it came without one
-        codes: uint8 [N, ceil(K / 8)], as :func:`udmsh_pl.retrieval.pack_codes` packs them
-        features: int8 [N, d]; their cosines compare pictures more finely than codes
-    """
-
-    names: list[str]
-    codes: NDArray[np.uint8]
-    features: NDArray[np.int8]
+    names: list[str]  # the path of each, or #row where it came without one
+    codes: NDArray[np.uint8]  # [N, ceil(K / 8)], as udmsh_pl.retrieval.pack_codes packs them
+    features: NDArray[np.int8]  # [N, d]; their cosines compare pictures more finely than codes
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 class HashEncoder:
-    """A trained hash function with its backbone and its way to prepare a picture.
+    """A trained hash function in the folder that ``udmsh export`` or ``udmsh index`` wrote.
 
     The first picture loads the network; files that it is loaded from are checked then.
-
-    Args:
-        folder: an encoder's folder, as ``udmsh export`` and ``udmsh index`` write it
-        runner: ``auto``, ``openvino`` or ``torch``
     """
 
     def __init__(self, folder: Path, runner: Runner = "auto") -> None:
@@ -90,60 +73,51 @@ class HashEncoder:
             return cls(path, runner)
         if path.is_dir():
             raise InputError(f"{path} holds no encoder; give a .ckpt or what `udmsh export` wrote")
-        return cls(_from_checkpoint(path), runner)
+        from udmsh_pl.search.checkpoint import read_checkpoint
+        from udmsh_pl.search.graph import write_network
+
+        network, spec = read_checkpoint(path)
+        folder = cache_folder() / "encoders" / sha256_file(path)[:16]
+        if not (folder / FILE).is_file():
+            write_network(network, spec, folder)
+        return cls(folder, runner)
 
     @classmethod
     def of_index(cls, path: Path, runner: Runner = "auto") -> "HashEncoder":
-        """Open that of an index.
-
-        Raises:
-            InputError: no index, or damaged.
-        """
+        """Open that of an index."""
         folder = path.expanduser()
         return cls(folder / read_manifest(folder).encoder, runner)
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str,
-        revision: str | None = None,
-        token: str | None = None,
+        cls, name: str, revision: str | None = None, token: str | None = None,
         runner: Runner = "auto",
-    ) -> "HashEncoder":
-        """Open what :meth:`push_to_hub` wrote: ``owner/name`` of the hub, or a folder; see
-        :func:`udmsh_pl.search.hub.fetch`.
-        """
+    ) -> "HashEncoder":  # fmt: skip
+        """Open a folder, or ``owner/name`` of the hub, see :func:`udmsh_pl.search.hub.fetch`."""
         if Path(name).is_dir():
             return cls.load(name, runner)
-        from udmsh_pl.search.hub import fetch
-
         return cls(fetch(name, revision, token), runner)
 
     def push_to_hub(self, name: str, private: bool = False, token: str | None = None) -> str:
-        """Upload weights (safetensors), specification and a card to ``owner/name`` of the hub; see
-        :func:`udmsh_pl.search.hub.push`. Gives the address of the commit.
-        """
-        from udmsh_pl.search.hub import push
-
+        """Upload weights, specification and a model card, see :func:`udmsh_pl.search.hub.push`."""
         check_files(self.folder, self.spec, [WEIGHTS])
         return push(self.folder, name, self.spec, private, token)
 
     def prepare(self) -> None:
-        """Begin to load the network in a thread: a first picture is read and decoded meanwhile.
+        """Begin to load the network in a thread, while a first picture is read and decoded.
 
-        Where that takes longer, the network is run once, which takes several times as long as the
-        next.
+        Where that takes longer, the network is run once: the next run takes a fraction of the time.
         """
-        pool = ThreadPoolExecutor(1)
-        self._loading = pool.submit(self._warm)
-        pool.shutdown(wait=False)
 
-    def _warm(self) -> Run:
-        run = runner_of(self.folder, self.spec, self.runner)
-        if not self._wanted:
-            side = self.spec.image_size
-            run(np.zeros((1, 3, side, side), np.uint8))
-        return run
+        def load() -> Run:
+            run, side = runner_of(self.folder, self.spec, self.runner), self.spec.image_size
+            if not self._wanted:
+                run(np.zeros((1, 3, side, side), np.uint8))
+            return run
+
+        pool = ThreadPoolExecutor(1)
+        self._loading = pool.submit(load)
+        pool.shutdown(wait=False)
 
     @property
     def bits(self) -> int:
@@ -164,28 +138,27 @@ class HashEncoder:
         """
         from udmsh_pl.images.ahead import in_order
 
-        names = [_name(picture, row) for row, picture in enumerate(pictures)]
+        names = [
+            str(picture) if isinstance(picture, str | Path) else f"#{row}"
+            for row, picture in enumerate(pictures)
+        ]
         pixels = in_order(lambda pair: self._pixels(*pair), zip(pictures, names, strict=True))
-        found = list(self.encode_pixels(bar(pixels, len(names)) if progress else pixels))
-        codes = np.concatenate(
-            [np.empty((0, self.spec.code_bytes), np.uint8)] + [a for a, _ in found]
-        )
-        features = np.concatenate([np.empty((0, self.spec.dims), np.int8)] + [b for _, b in found])
-        return Codes(names, codes, features)
+        codes = [np.empty((0, self.spec.code_bytes), np.uint8)]
+        features = [np.empty((0, self.spec.dims), np.int8)]
+        for code, feature in self.encode_pixels(bar(pixels, len(names)) if progress else pixels):
+            codes.append(code)
+            features.append(feature)
+        return Codes(names, np.concatenate(codes), np.concatenate(features))
 
     def encode_pixels(self, pixels: Iterator[NDArray[np.uint8]]) -> Iterator[Encoded]:
         """Codes and features of prepared pictures, uint8 [3, S, S] each, batch by batch."""
         from udmsh_pl.images.ahead import batched
 
         for batch in batched(pixels, BATCH):
-            yield self._network()(np.stack(batch))
-
-    def _network(self) -> Run:
-        if self._run is None:
-            loading, self._wanted = self._loading, True
-            own = self.folder, self.spec, self.runner
-            self._run = loading.result() if loading else runner_of(*own)
-        return self._run
+            if self._run is None:
+                own, self._wanted = (self.folder, self.spec, self.runner), True
+                self._run = self._loading.result() if self._loading else runner_of(*own)
+            yield self._run(np.stack(batch))
 
     def save(self, folder: Path | str) -> None:
         """Copy the encoder to another folder; ``encoder.json`` is last: half a copy is none."""
@@ -207,10 +180,6 @@ class HashEncoder:
             raise InputError(f"{name}: {error}") from error
 
 
-def _name(picture: Any, row: int) -> str:
-    return str(picture) if isinstance(picture, str | Path) else f"#{row}"
-
-
 def bar(items: Iterator[Any], total: int, what: str = "encode") -> Iterator[Any]:
     """The same items, with a bar on stderr that shows the time left."""
     from tqdm import tqdm
@@ -219,39 +188,20 @@ def bar(items: Iterator[Any], total: int, what: str = "encode") -> Iterator[Any]
     yield from tqdm(items, total=total, unit="img", desc=what, mininterval=every)
 
 
-def _from_checkpoint(path: Path) -> Path:
-    """The folder of a checkpoint in the user's cache, by the checkpoint's content."""
-    from udmsh_pl.safe.files import sha256_file
-    from udmsh_pl.search.checkpoint import read_checkpoint
-    from udmsh_pl.search.graph import write_network
-
-    network, spec = read_checkpoint(path)
-    folder = cache_folder() / "encoders" / sha256_file(path)[:16]
-    if not (folder / FILE).is_file():
-        write_network(network, spec, folder)
-    return folder
-
-
 def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
-    """A function from pixels to codes and features.
-
-    Args:
-        folder: the encoder's folder
-        spec: its specification
-        runner: ``openvino`` needs the extra ``udmsh-pl[extract]``; ``auto`` takes it where it is
-            installed and the folder has its graph
+    """A function from pixels to codes and features, of an encoder's folder: by ``openvino`` (extra
+    ``udmsh-pl[extract]``), ``torch``, or ``auto``, OpenVINO where it and the folder's graph are
+    there.
 
     Raises:
-        InputError: OpenVINO is asked for, but not installed, or the folder has no graph for it; a
-            file was altered.
+        InputError: there is no OpenVINO, or no graph for it; a file was altered.
     """
     there = has_openvino()
-    has_graph = all(name in spec.files for name in GRAPH)
-    if runner == "openvino" and not (there and has_graph):
+    if runner != "torch" and there and all(name in spec.files for name in GRAPH):
+        return _by_openvino(folder, spec)
+    if runner == "openvino":
         mend = "export or index anew" if there else "pip install 'udmsh-pl[extract]'"
         raise InputError(f"{folder} cannot run on OpenVINO here; {mend}")
-    if runner != "torch" and there and has_graph:
-        return _by_openvino(folder, spec)
     return _by_torch(folder, spec)
 
 
@@ -266,14 +216,13 @@ def _by_openvino(folder: Path, spec: EncoderSpec) -> Run:
             graph.prepare(1)
         finally:  # the compiler's own words on altered weights do not help
             checked.result()
-    return lambda pixels: _both(graph(pixels), spec)
+    return lambda pixels: _both(graph(pixels))
 
 
-def _both(answers: list[NDArray[Any]], spec: EncoderSpec) -> Encoded:
+def _both(answers: Sequence[NDArray[Any]]) -> Encoded:
     """Codes and features; features of no length where the encoder has none."""
-    if spec.dims:
-        return answers[0], answers[1]
-    return answers[0], np.empty((len(answers[0]), 0), np.int8)
+    codes, *features = answers
+    return codes, features[0] if features else np.empty((len(codes), 0), np.int8)
 
 
 def _by_torch(folder: Path, spec: EncoderSpec) -> Run:
@@ -286,13 +235,11 @@ def _by_torch(folder: Path, spec: EncoderSpec) -> Run:
     size = CHUNK if device == "cpu" else 256
 
     def run(pixels: Pixels) -> Encoded:
-        codes, features = [], []
+        made = []
         with torch.inference_mode():
             for block in torch.split(torch.from_numpy(pixels), size):
                 answer = network(block.to(device, memory_format=torch.channels_last))
-                code, feature = _both([part.cpu().numpy() for part in answer], spec)
-                codes.append(code)
-                features.append(feature)
-        return np.concatenate(codes), np.concatenate(features)
+                made.append([part.cpu().numpy() for part in answer])
+        return _both([np.concatenate(parts) for parts in zip(*made, strict=True)])
 
     return run

@@ -4,7 +4,7 @@ whether it gives what torch gives.
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from udmsh_pl.backbones.openvino import has_openvino
 from udmsh_pl.errors import InputError
@@ -20,7 +19,7 @@ from udmsh_pl.images.ahead import batched
 from udmsh_pl.images.walk import walk
 from udmsh_pl.safe.files import atomic_path, sha256_file, write_text
 from udmsh_pl.search.checkpoint import read_checkpoint
-from udmsh_pl.search.encoder import HashEncoder, runner_of
+from udmsh_pl.search.encoder import HashEncoder, Pixels, runner_of
 from udmsh_pl.search.graph import OUTPUTS, PixelEncoder, read_network, write_network
 from udmsh_pl.search.hub import model_card
 from udmsh_pl.search.pictures import read_files
@@ -32,17 +31,16 @@ BATCH = 16
 
 
 def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
-    """Write ``encoder.json``, ``encoder.safetensors``, a graph and a model card to ``folder``.
-
-    Args:
-        source: a ``.ckpt``, an index, or another export
-        target: which graph
-        folder: a folder that is made where it is not there
+    """Write ``encoder.json``, ``encoder.safetensors``, a graph and a model card of a ``.ckpt``, an
+    index or another export to ``folder``, which is made where it is missing.
 
     Raises:
         InputError: no encoder there, or the extra that the format needs is not installed.
     """
-    _check_installed(target)
+    if target == "onnx" and (find_spec("onnx") is None or find_spec("onnxscript") is None):
+        raise InputError("--format onnx needs the extra: pip install 'udmsh-pl[export]'")
+    if target == "openvino" and not has_openvino():
+        raise InputError("--format openvino needs the extra: pip install 'udmsh-pl[extract]'")
     if source.is_file():
         network, spec = read_checkpoint(source)
     else:
@@ -53,10 +51,9 @@ def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
     folder.mkdir(parents=True, exist_ok=True)
     spec = write_network(network, spec, folder, graph=target == "openvino")
     if target != "openvino":
-        write = _write_onnx if target == "onnx" else _write_torchscript
         name = GRAPHS[target]
         with atomic_path(folder / name) as partial:
-            write(network, spec, partial)
+            _write(network, spec, target, partial)
         spec = replace(spec, files=spec.files | {name: sha256_file(folder / name)})
         write_spec(folder, spec)
     write_text(folder / "README.md", model_card(spec, GRAPHS[target]))
@@ -89,63 +86,37 @@ def differing_bits(
     return bits, seen * spec.bits, furthest, seen
 
 
-def _check_installed(target: Format) -> None:
-    if target == "onnx" and (find_spec("onnx") is None or find_spec("onnxscript") is None):
-        raise InputError("--format onnx needs the extra: pip install 'udmsh-pl[export]'")
-    if target == "openvino" and not has_openvino():
-        raise InputError("--format openvino needs the extra: pip install 'udmsh-pl[extract]'")
-
-
-def _example(spec: EncoderSpec) -> torch.Tensor:
-    """Two different pictures, so that no exporter takes the batch for a constant."""
+def _write(network: PixelEncoder, spec: EncoderSpec, target: Format, path: Path) -> None:
     shape = (2, 3, spec.image_size, spec.image_size)
+    # two different pictures, so that no exporter takes the batch for a constant
     drawn = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
-    return drawn.to(torch.uint8)
-
-
-def _write_onnx(network: PixelEncoder, spec: EncoderSpec, path: Path) -> None:
+    example = drawn.to(torch.uint8)
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if target == "torchscript":
+            with torch.inference_mode():
+                traced: Any = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, str(path))
+            return
         part = Path(temporary, "encoder.onnx")
         torch.onnx.export(
-            network,
-            (_example(spec),),
-            str(part),
-            input_names=["pixels"],
-            output_names=list(OUTPUTS[: 2 if spec.dims else 1]),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("pictures")},),
-            external_data=False,
-            verbose=False,
-        )
+            network, (example,), str(part), input_names=["pixels"],
+            output_names=list(OUTPUTS[: 2 if spec.dims else 1]), dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("pictures")},), external_data=False, verbose=False,
+        )  # fmt: skip
         path.write_bytes(part.read_bytes())
 
 
-def _write_torchscript(network: PixelEncoder, spec: EncoderSpec, path: Path) -> None:
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            network, _example(spec), check_trace=False
-        )
-        torch.jit.save(traced, str(path))
-
-
-def _graph(
-    folder: Path, spec: EncoderSpec, target: str
-) -> Callable[[NDArray[np.uint8]], list[NDArray[Any]]]:
+def _graph(folder: Path, spec: EncoderSpec, target: str) -> Callable[[Pixels], Sequence[Any]]:
     if target == "openvino":
-        run = runner_of(folder, spec, "openvino")
-        return lambda pixels: list(run(pixels))
+        return runner_of(folder, spec, "openvino")
     if target == "torchscript":
-        import torch
-
         traced = torch.jit.load(str(folder / "encoder.pt"))  # type: ignore[no-untyped-call]
         return lambda pixels: [part.numpy() for part in traced(torch.from_numpy(pixels))]
     try:
         import onnxruntime
     except ImportError as error:
         raise InputError("--check needs the extra: pip install 'udmsh-pl[export]'") from error
-    session = onnxruntime.InferenceSession(
-        str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"]
-    )
+    file, providers = str(folder / "encoder.onnx"), ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(file, providers=providers)
     return lambda pixels: list(session.run(None, {"pixels": pixels}))

@@ -13,25 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from udmsh_pl.backbones.networks import (
-    FC7,
-    OFFLINE_BACKBONE,
-    Backbone,
-    TimmBackbone,
-    TorchvisionBackbone,
-    build_backbone,
-    weights_id,
-)
+from udmsh_pl.backbones import networks
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, Backbone, build_backbone, weights_id
 from udmsh_pl.backbones.openvino import convert, has_openvino
 from udmsh_pl.backbones.pixels import PixelFeatures
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.heads import (
-    DualBranchEncoder,
-    FusedEncoder,
-    FusedFeature,
-    LinearEncoder,
-    side_by_side,
-)
+from udmsh_pl.models import heads
+from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.safe.files import atomic_path, sha256_file
 from udmsh_pl.search.spec import GRAPH, WEIGHTS, EncoderSpec, check_files, write_spec
 
@@ -41,14 +29,8 @@ OUTPUTS = ("codes", "features")
 class SignEncoder(FusedEncoder):
     """Codes without training: ITQ on the fused feature, for collections too small to learn from.
 
-    The axes beyond the rank of the few pictures are random ones, so that pictures that come later
-    differ there.
-
-    Args:
-        global_dim: D, length of the backbone's global feature
-        map_dim: length of the flattened feature map
-        bits: code length K
-        dims: axes kept, at least K
+    Its ``dims`` axes, at least K, are random ones beyond the rank of the few pictures, so that
+    pictures that come later differ there.
     """
 
     def __init__(self, global_dim: int, map_dim: int, bits: int, dims: int) -> None:
@@ -60,21 +42,13 @@ class HashHead(nn.Module):
     """``(global feature [B, D], map [B, C, g, g]) -> (codes uint8 [B, ceil(K / 8)], re-rank int8
     [B, d])``; codes alone where there is no re-rank feature.
 
-    Args:
-        encoder: gives the bits before their sign
-        fusion: the fused feature whose first ``dims`` axes are the re-rank feature; None where the
-            encoder has none and none was fitted
-        dims: d
+    The encoder is one of :data:`ENCODERS`; ``fusion`` gives the re-rank feature of one that has no
+    fused feature of its own.
     """
 
-    def __init__(
-        self,
-        encoder: FusedEncoder | DualBranchEncoder | LinearEncoder,
-        fusion: FusedFeature | None,
-        dims: int,
-    ) -> None:
+    def __init__(self, encoder: Any, fusion: FusedFeature | None, dims: int) -> None:
         super().__init__()
-        self.encoder: Any = encoder
+        self.encoder = encoder
         self.own_fusion = fusion if not isinstance(encoder, FusedEncoder) else None
         self.dims = dims
 
@@ -105,17 +79,13 @@ class PixelEncoder(PixelFeatures):
 
 # the only classes that a folder can name
 ENCODERS: Mapping[str, type[Any]] = {
-    "FusedEncoder": FusedEncoder,
-    "DualBranchEncoder": DualBranchEncoder,
-    "LinearEncoder": LinearEncoder,
-    "SignEncoder": SignEncoder,
+    kind.__name__: kind
+    for kind in (FusedEncoder, heads.DualBranchEncoder, heads.LinearEncoder, SignEncoder)
 }
 
 
 def pack_bits(logits: Tensor) -> Tensor:
-    """The same function as :func:`udmsh_pl.retrieval.pack_codes` for exported graphs, which cannot
-    call NumPy: ``[B, K] -> uint8 [B, ceil(K / 8)]``; a test compares the two.
-    """
+    """``[B, K] -> uint8 [B, ceil(K / 8)]``: ``udmsh_pl.retrieval.pack_codes`` without NumPy."""
     bits = pad((logits >= 0).int(), (0, -logits.shape[1] % 8))
     worth = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.int32, device=logits.device)
     eights = bits.reshape(-1, bits.shape[1] // 8, 8)
@@ -131,10 +101,8 @@ def to_int8(features: Tensor) -> Tensor:
 def write_network(
     network: PixelEncoder, spec: EncoderSpec, folder: Path, graph: bool = True
 ) -> EncoderSpec:
-    """Write weights, with ``graph`` OpenVINO's one where OpenVINO is installed, and
-    ``encoder.json`` last.
-
-    Returns the specification with the checksums.
+    """Write weights, OpenVINO's graph if wanted and installed, and ``encoder.json`` last; gives the
+    specification with the checksums.
     """
     state = {
         name: value.detach().cpu().clone().contiguous()
@@ -151,8 +119,7 @@ def write_network(
         model = convert(network.cpu().eval(), spec.image_size, OUTPUTS)
         openvino.save_model(model, folder / GRAPH[0], compress_to_fp16=False)
         names += GRAPH
-    sums = {name: sha256_file(folder / name) for name in names}
-    spec = replace(spec, files=spec.files | sums)
+    spec = replace(spec, files=spec.files | {name: sha256_file(folder / name) for name in names})
     write_spec(folder, spec)
     return spec
 
@@ -194,6 +161,7 @@ def _backbone(spec: EncoderSpec) -> Backbone:
                 f"are {found[:16] or 'none'}; install the version that made it, or train anew"
             )
         return build_backbone(spec.backbone)
-    if spec.backbone in FC7:
-        return TorchvisionBackbone(spec.backbone, spec.arguments["global_dim"] == 4096)
-    return TimmBackbone(spec.backbone)
+    if spec.backbone in networks.FC7:
+        fc7 = spec.arguments["global_dim"] == 4096
+        return networks.TorchvisionBackbone(spec.backbone, fc7)
+    return networks.TimmBackbone(spec.backbone)

@@ -13,7 +13,7 @@ from typing import Any
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file
 from udmsh_pl.safe.untrusted import check_file, reason_of
-from udmsh_pl.search.spec import FILE, WEIGHTS, EncoderSpec, cache_folder, read_spec
+from udmsh_pl.search.spec import FILE, WEIGHTS, EncoderSpec, read_spec
 
 HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
@@ -23,13 +23,15 @@ def is_hub_id(source: str) -> bool:
     return bool(HUB_ID.fullmatch(source)) and not source.endswith((".ckpt", ".pt"))
 
 
-def fetch(name: str, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder of an encoder of the hub, in the user's cache.
+def cache_folder() -> Path:
+    """The user's own cache, which nobody else writes to: ``UDMSH_CACHE``, or below the home."""
+    return Path(os.environ.get("UDMSH_CACHE", "~/.cache/udmsh-pl")).expanduser()
 
-    Args:
-        name: ``owner/name``
-        revision: branch, tag or commit; a commit never changes
-        token: for a private one; None for the one that ``hf auth login`` keeps
+
+def fetch(name: str, revision: str | None, token: str | None) -> Path:
+    """The folder in the user's cache of the encoder ``owner/name``, with a graph of our own making.
+
+    ``revision`` is a branch, tag or commit; without a token, that of ``hf auth login`` is taken.
 
     Raises:
         InputError: no such encoder, no connection, no permission, or files that are damaged.
@@ -42,61 +44,44 @@ def fetch(name: str, revision: str | None = None, token: str | None = None) -> P
             for file in (FILE, WEIGHTS)
         ]
     except Exception as error:  # it has an error of its own for each way to fail, some of httpx
-        raise InputError(
-            f"{name} cannot be fetched from the hub ({type(error).__name__}: {reason_of(error)}); "
-            "give owner/name of an encoder, or a path"
-        ) from error
+        problem = f"cannot be fetched from the hub ({type(error).__name__}: {reason_of(error)})"
+        raise InputError(f"{name} {problem}; give owner/name of an encoder, or a path") from error
     for file in files:
         check_file(file, "encoder")
-    return _made_here(files[0].parent)
+    from udmsh_pl.search.graph import read_network, write_network
+
+    fetched = files[0].parent
+    folder = cache_folder() / "encoders" / f"hub-{sha256_file(files[0])[:16]}"
+    if not (folder / FILE).is_file():
+        spec = read_spec(fetched)
+        write_network(read_network(fetched, spec), replace(spec, files={}), folder)
+    return folder
 
 
-def push(
-    folder: Path, name: str, spec: EncoderSpec, private: bool = False, token: str | None = None
-) -> str:
-    """Upload an encoder's two files and its card in one commit; gives the address of the commit.
-
-    Args:
-        folder: of the encoder
-        name: ``owner/name``; it is made where it is not there
-        spec: the encoder's
-        private: make it for its owner alone
-        token: as in :func:`fetch`, with the right to write
-
-    Raises:
-        InputError: no connection or no permission.
+def push(folder: Path, name: str, spec: EncoderSpec, private: bool, token: str | None) -> str:
+    """Upload an encoder's two files and its card to ``owner/name``, which is made where it is
+    missing; gives the address of the commit. Raises InputError without connection or permission.
     """
     hub = _hub()
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
     card = model_card(spec, WEIGHTS).encode()
     contents = [(FILE, folder / FILE), (WEIGHTS, folder / WEIGHTS), ("README.md", card)]
+    added = [hub.CommitOperationAdd(where, what) for where, what in contents]
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        done = api.create_commit(
-            name,
-            [hub.CommitOperationAdd(where, what) for where, what in contents],
-            commit_message="An image hash",
-        )
+        done = api.create_commit(name, added, commit_message="An image hash")
     except Exception as error:  # as above
-        raise InputError(
-            f"{name} cannot be written to the hub ({type(error).__name__}: {reason_of(error)}); "
-            "log in with `hf auth login`, and give owner/name"
-        ) from error
+        problem = f"cannot be written to the hub ({type(error).__name__}: {reason_of(error)})"
+        mend = "log in with `hf auth login`, and give owner/name"
+        raise InputError(f"{name} {problem}; {mend}") from error
     return str(done.commit_url)
 
 
 def model_card(spec: EncoderSpec, graph: str) -> str:
-    """Text of the model card: what a person who finds the folder, or the page on a hub, must know.
-
-    Args:
-        spec: the encoder's
-        graph: the file that turns pixels into codes
-    """
+    """What a finder of the folder or page must know; ``graph`` is the file for programs."""
     output = f"`codes` uint8 [B, {spec.code_bytes}]: {spec.bits} bits, the least significant first"
     if spec.dims:
-        output += (
-            f"; `features` int8 [B, {spec.dims}]: compare by cosine to order the nearest codes"
-        )
+        output += f"; `features` int8 [B, {spec.dims}]: their cosine orders the nearest codes"
     sums = "\n".join(f"- `{name}` SHA-256 `{sha}`" for name, sha in spec.files.items())
     return f"""---
 library_name: udmsh-pl
@@ -128,14 +113,3 @@ def _hub() -> Any:
     except ImportError as error:
         raise InputError("the hub needs the extra: pip install 'udmsh-pl[hub]'") from error
     return huggingface_hub
-
-
-def _made_here(fetched: Path) -> Path:
-    """A folder with a graph of our own making, by the content of what was fetched."""
-    from udmsh_pl.search.graph import read_network, write_network
-
-    folder = cache_folder() / "encoders" / f"hub-{sha256_file(fetched / FILE)[:16]}"
-    if not (folder / FILE).is_file():
-        spec = read_spec(fetched)
-        write_network(read_network(fetched, spec), replace(spec, files={}), folder)
-    return folder

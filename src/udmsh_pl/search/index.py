@@ -2,13 +2,13 @@
 for copies.
 """
 
-import io
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,16 @@ from udmsh_pl.images.walk import LINK
 from udmsh_pl.safe.untrusted import exists
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
-from udmsh_pl.search.pictures import Report, encoded, facts_of, find_pictures, read_files
+from udmsh_pl.search.pictures import Report, encoded, find_pictures, read_files
 from udmsh_pl.search.searching import SHORTLIST, Match, Searcher, with_lists
-from udmsh_pl.search.segment import FileFacts, Rows, some_rows, write_segment
+from udmsh_pl.search.segment import FileFacts, Rows, write_segment
 
 if TYPE_CHECKING:
     from udmsh_pl.search.duplicates import Copy
 
 CHUNK = 8192  # pictures a segment, and in memory, at most
 FEW = 3  # pictures whose deletion is believed, be they all
+Files = Path | str | Iterable[Path | str]
 
 
 class ImageIndex:
@@ -46,11 +47,8 @@ class ImageIndex:
 
     @classmethod
     def open(cls, path: Path | str, encoder: HashEncoder | None = None) -> "ImageIndex":
-        """Open an index.
-
-        Args:
-            path: its folder
-            encoder: its own (:meth:`HashEncoder.of_index`), where that is being loaded already
+        """Open the index in a folder; ``encoder`` is its own (:meth:`HashEncoder.of_index`), where
+        that is being loaded already.
 
         Raises:
             InputError: no index, damaged, or of another format.
@@ -66,15 +64,14 @@ class ImageIndex:
         replace_other: bool = False,
         exclude: Sequence[str] = (),
     ) -> "ImageIndex":
-        """Index the pictures of a folder; without an encoder one is learned from these pictures.
+        """Index the pictures of a folder; see :func:`udmsh_pl.search.build.build_index`.
 
         Args:
             folder: folder of the pictures
-            encoder: a trained encoder
+            encoder: a trained encoder; None learns one from these pictures
             out: the index's folder; None for a temporary one, which :meth:`save` copies
             replace_other: ``out`` may be the index of another folder
-            exclude: patterns of what is left out, also by later updates, see
-                :func:`udmsh_pl.images.walk.excluded`
+            exclude: patterns of what is left out, also by later updates
 
         Raises:
             InputError: no pictures, or ``out`` is something else, another folder's index, or being
@@ -101,9 +98,17 @@ class ImageIndex:
         """File of a row."""
         return self.root / self.rows.names[row]
 
+    @property
+    def method(self) -> str:
+        """How a search finds the nearest codes."""
+        return str(self._searcher)
+
+    def thumbnail(self, row: int) -> bytes:
+        """JPEG of a row, its longer side at most 192 pixels."""
+        return bytes(self.rows.thumbnails[row])
+
     def search(self, picture: Any, k: int = 20, rerank: int | None = None) -> list[Match]:
-        """The k pictures most like ``picture``: a path, an open binary file, bytes, a PIL image, a
-        uint8 array or tensor.
+        """The k pictures most like ``picture``, of any kind that :meth:`HashEncoder.encode` takes.
 
         The ``rerank`` nearest by Hamming distance are ordered by their re-rank features (and by
         that distance, :func:`udmsh_pl.search.searching.likeness`); 0 leaves the order of the codes,
@@ -114,25 +119,14 @@ class ImageIndex:
         """
         if isinstance(picture, str | Path):
             picture = file_called(Path(picture).expanduser())
-        elif isinstance(picture, bytes) or hasattr(picture, "read"):
-            from udmsh_pl.images.decode import decode
-
-            picture = decode(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
         return self.search_codes(self.encoder.encode([picture]), k, rerank)
 
     def similar(self, row: int, k: int = 20, rerank: int | None = None) -> list[Match]:
-        """The k pictures most like a picture of the index, itself first.
-
-        Raises:
-            InputError: no such row, or k is below 1.
-        """
-        part = slice(row, row + 1)
+        """:meth:`search` for a picture of the index, itself first."""
         if not 0 <= row < len(self):
             raise InputError(f"row is {row}: the index has rows 0 to {len(self) - 1}")
-        name = [self.rows.names[row]]
-        return self.search_codes(
-            Codes(name, self.rows.codes[part], self.rows.features[part]), k, rerank
-        )
+        own = self.rows.take(np.array([row]))
+        return self.search_codes(Codes(own.names, own.codes, own.features), k, rerank)
 
     def search_codes(self, query: Codes, k: int = 20, rerank: int | None = None) -> list[Match]:
         """:meth:`search` for a picture that is encoded already, the first of ``query``."""
@@ -145,15 +139,6 @@ class ImageIndex:
             Match(self.path_of(int(row)), int(distance), round(float(cosine), 4), int(row))
             for distance, row, cosine in zip(*found, strict=True)
         ]
-
-    @property
-    def method(self) -> str:
-        """How a search finds the nearest codes."""
-        return str(self._searcher)
-
-    def thumbnail(self, row: int) -> bytes:
-        """JPEG of a row, its longer side at most 192 pixels."""
-        return bytes(self.rows.thumbnails[row])
 
     def update(
         self,
@@ -168,8 +153,8 @@ class ImageIndex:
         and touch nothing else.
 
         A picture is deleted when its folder can be listed and lacks it; one that cannot be reached
-        is kept. A picture is changed when its size, inode or times and then its content differ. A
-        file with a known content (moved, copied, touched) is not encoded again.
+        is kept. It is changed when its size, inode or times and then its content differ. A file
+        with a known content (moved, copied, touched) is not encoded again.
 
         Args:
             folder: None for the index's own
@@ -189,24 +174,15 @@ class ImageIndex:
             if not moved and folder is not None:
                 check_root(self.path, Path(folder))
             root = self.root if folder is None else Path(folder).expanduser().resolve()
-            manifest = replace(self.manifest, root=str(root))
-            if recall is not None:
-                manifest = replace(manifest, recall=recall)
-            if exclude is not None:
-                manifest = replace(manifest, exclude=tuple(exclude))
+            given = {"recall": recall, "exclude": None if exclude is None else tuple(exclude)}
+            given = {name: value for name, value in given.items() if value is not None}
+            manifest = replace(self.manifest, root=str(root), **given)
             walked = find_pictures(root, manifest.exclude)
             found = {name: FileFacts.of(facts) for name, facts in walked.files.items()}
-            known = {name: row for row, name in enumerate(self.rows.names)}
-            fresh = [
-                name for name in found
-                if verify or name not in known or not found[name].fits(self.rows.files[known[name]])
-            ]  # fmt: skip
-            lacking = [name for name in known if name not in found]
+            fresh = [name for name, facts in found.items() if verify or not self._has(name, facts)]
+            lacking = [name for name in self._known if name not in found]
             listed = _Listings()
-            gone = [
-                name for name in lacking
-                if listed.lack(root / name) and not is_closed_format(root / name)
-            ]  # fmt: skip
+            gone = [name for name in lacking if listed.lack(root / name)]
             outside = [name for name in gone if Path(name).is_absolute() and not exists(Path(name))]
             own = [name for name in gone if not Path(name).is_absolute()]
             report = Report(unchanged=len(found) - len(fresh), skipped=walked.skipped)
@@ -214,59 +190,56 @@ class ImageIndex:
             if allow_deletions:
                 own += outside
             else:  # what a rule leaves out is not gone, but a link to a folder may be an accident
-                lost = [name for name in own if walked.why(name) in ("", LINK)]
-                self._check_deletions(root, lost, [found[name] for name in fresh], known)
-            if outside and not allow_deletions:
-                report.lines.append(
-                    f"{len(outside):,} pictures from outside of {root} are gone; "
-                    "--allow-deletions drops them"
-                )
+                lost = [
+                    name for name in own
+                    if walked.why(name) in ("", LINK) or not exists(root / name)
+                ]  # fmt: skip
+                self._check_deletions(root, lost, [found[name] for name in fresh])
+                if outside:
+                    many = f"{len(outside):,} pictures from outside of {root} are gone"
+                    report.lines.append(f"{many}; --allow-deletions drops them")
             report.deleted = len(own)
-            self._write(manifest, fresh, [known[name] for name in own], report)
+            self._write(manifest, fresh, [self._known[name] for name in own], report)
         return report
 
-    def _check_deletions(
-        self, root: Path, gone: list[str], fresh: list[FileFacts], known: dict[str, int]
-    ) -> None:
+    def _has(self, name: str, facts: FileFacts) -> bool:
+        """Whether a file is in the index, as it is now."""
+        row = self._known.get(name)
+        return row is not None and facts.fits(self.rows.files[row])
+
+    def _check_deletions(self, root: Path, gone: list[str], fresh: list[FileFacts]) -> None:
         """Refuse to drop most of the index; a file under a new name is not dropped."""
         renamed = Counter((facts.size, facts.mtime_ns) for facts in fresh)
-        files = self.rows.files[np.array([known[name] for name in gone], dtype=np.int64)]
+        files = self.rows.files[np.array([self._known[name] for name in gone], dtype=np.int64)]
         pairs = Counter(zip(files["size"].tolist(), files["mtime_ns"].tolist(), strict=True))
-        lost, own = (pairs - renamed).total(), len(known)
+        lost, own = (pairs - renamed).total(), len(self)
         if lost > FEW and lost > own / 2:
             raise InputError(
                 f"{lost:,} of {own:,} pictures are gone from {root}; if its disk is away, nothing "
                 "was changed; if they are deleted, give --allow-deletions"
             )
 
-    def add(self, pictures: Path | str | Iterable[Path | str]) -> Report:
-        """Add a picture file or several, also from outside of the index's folder; those already
-        there are encoded again if their content changed.
-        """
+    def add(self, pictures: Files) -> Report:
+        """Add picture files, also from outside of the folder; changed ones are encoded again."""
         with store.writing(self.path):
             self._reload()
-            known = {name: row for row, name in enumerate(self.rows.names)}
-            names = list(dict.fromkeys(self._names(pictures, known)))
-            fresh = []
-            for name in names:
-                path = self.root / name
-                old = None if name not in known else self.rows.files[known[name]]
-                if old is None or not path.is_file() or not facts_of(path).fits(old):
-                    fresh.append(name)
+            names = list(dict.fromkeys(self._names(pictures)))
+            paths = {name: self.root / name for name in names}
+            fresh = [
+                name for name, path in paths.items()
+                if not path.is_file() or not self._has(name, FileFacts.of(path.stat()))
+            ]  # fmt: skip
             report = Report(unchanged=len(names) - len(fresh))
             self._write(self.manifest, fresh, [], report)
         return report
 
-    def remove(self, pictures: Path | str | Iterable[Path | str]) -> int:
-        """Take a picture or several out of the index, never off the disk; gives how many were in
-        it.
-        """
+    def remove(self, pictures: Files) -> int:
+        """Take pictures out of the index, never off the disk; gives how many were in it."""
         with store.writing(self.path):
             self._reload()
-            known = {name: row for row, name in enumerate(self.rows.names)}
-            wanted = set(self._names(pictures, known))
-            gone = [row for name, row in known.items() if name in wanted]
-            self._commit(self.manifest, gone, [])
+            wanted = set(self._names(pictures))
+            gone = [row for name, row in self._known.items() if name in wanted]
+            self._write(self.manifest, [], gone, Report())
         return len(gone)
 
     def save(self, path: Path | str) -> "ImageIndex":
@@ -283,9 +256,7 @@ class ImageIndex:
         return ImageIndex(target)
 
     def duplicates(self, radius: int | None = None) -> "list[list[Copy]]":
-        """Groups of pictures that are copies of each other, see
-        :func:`udmsh_pl.search.duplicates.find_groups`.
-        """
+        """Groups of copies, see :func:`udmsh_pl.search.duplicates.find_groups`."""
         from udmsh_pl.search.duplicates import find_groups
 
         return find_groups(self.rows, self.manifest.bits, self.path_of, radius)
@@ -293,18 +264,20 @@ class ImageIndex:
     def _reload(self) -> None:
         self.manifest, self.rows = store.open_rows(self.path)
         self._searcher = Searcher(self.path, self.manifest, self.rows)
+        self.__dict__.pop("_known", None)
 
-    def _names(
-        self, pictures: Path | str | Iterable[Path | str], known: Mapping[str, int]
-    ) -> Iterator[str]:
-        """What the index calls these files, also where it has their names in another Unicode
-        form.
-        """
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        """Row of each name."""
+        return {name: row for row, name in enumerate(self.rows.names)}
+
+    def _names(self, pictures: Files) -> Iterator[str]:
+        """What the index calls these files, also where it has them in another Unicode form."""
         several = [pictures] if isinstance(pictures, str | Path) else pictures
         names = [self._name(Path(picture)) for picture in several]
-        odd = any(name not in known and not name.isascii() for name in names)
-        forms = {composed(name): name for name in known} if odd else {}
-        return (name if name in known else forms.get(composed(name), name) for name in names)
+        odd = any(name not in self._known and not name.isascii() for name in names)
+        forms = {composed(name): name for name in self._known} if odd else {}
+        return (name if name in self._known else forms.get(composed(name), name) for name in names)
 
     def _name(self, picture: Path) -> str:
         path = file_called(picture.expanduser())
@@ -317,16 +290,25 @@ class ImageIndex:
         self, manifest: store.Manifest, fresh: Sequence[str], gone: Sequence[int], report: Report
     ) -> None:
         """Encode ``fresh`` and make one new version of the index."""
-        removed = list(gone)
-        new = self._encode(Path(manifest.root), fresh, removed, report)
-        self._commit(manifest, removed, new)
+        removed, version = list(gone), self.manifest.version + 1
+        written = []
+        for rows in self._encode(Path(manifest.root), fresh, removed, report) if fresh else ():
+            if len(rows):
+                name = f"{version:06d}-{len(written):04d}"
+                written.append(write_segment(self.path / store.SEGMENTS, name, rows))
+        if not removed and not written and manifest == self.manifest:
+            return
+        changed = store.without(manifest, np.asarray(removed, dtype=np.int64))
+        changed = replace(changed, version=version, segments=(*changed.segments, *written))
+        changed = with_lists(self.path, store.compacted(self.path, changed))
+        store.write_manifest(self.path, changed)
+        self._reload()
 
     def _encode(
         self, root: Path, fresh: Sequence[str], removed: list[int], report: Report
     ) -> Iterator[Rows]:
         """New rows of these files; adds the rows that they replace to ``removed``."""
-        old = {name: row for row, name in enumerate(self.rows.names)}
-        files = self.rows.files
+        files, old = self.rows.files, self._known
         known = {digest.tobytes(): row for row, digest in enumerate(files["digest"])}
         reads = read_files(root, fresh, self.encoder.spec.image_size, known)
         for rows, broken in encoded(reads, self.encoder, known, self.rows, CHUNK):
@@ -342,80 +324,42 @@ class ImageIndex:
                 if before is None or now != before:
                     places.append(place)
                     removed += [old[name]] if name in old else []
-            report.broken += [(read.name, read.problem) for read in broken]
+            report.leave_out(broken)
             for read in broken:
                 if read.name in old and read.digest:
                     removed.append(old[read.name])
                     report.deleted += 1
                 elif read.name in old:  # it is there, and closed to us
                     report.unreachable += 1
-            yield some_rows(rows, np.array(places, dtype=np.int64))
-
-    def _commit(self, manifest: store.Manifest, removed: list[int], new: Iterable[Rows]) -> None:
-        """Make one new version of ``new`` rows; ``removed`` is read when those are written."""
-        version = self.manifest.version + 1
-        written = [
-            write_segment(self.path / store.SEGMENTS, f"{version:06d}-{number:04d}", rows)
-            for number, rows in enumerate(new)
-            if len(rows)
-        ]
-        if not removed and not written and manifest == self.manifest:
-            return
-        changed = store.without(manifest, np.asarray(removed, dtype=np.int64))
-        changed = replace(changed, version=version, segments=(*changed.segments, *written))
-        changed = with_lists(self.path, store.compacted(self.path, changed))
-        store.write_manifest(self.path, changed)
-        self._reload()
+            yield rows.take(np.array(places, dtype=np.int64))
 
 
 def check_root(path: Path, folder: Path) -> None:
-    """Refuse an index of another folder.
-
-    Args:
-        path: an index's folder
-        folder: of the pictures
-
-    Raises:
-        InputError: it is another's.
-    """
+    """Raise InputError for the index ``path`` of another folder than ``folder``."""
     root = store.read_manifest(path).root
     if str(folder.expanduser().resolve()) != root:
-        raise InputError(
-            f"{path} is the index of {root}; give that folder, or another --out, or --moved if its "
-            "pictures lie here now, or --replace to index this folder instead"
-        )
-
-
-def is_closed_format(path: Path) -> bool:
-    """Whether a file is there whose format this installation lacks: an extra that is gone."""
-    return bool(no_picture(path.suffix.lower())) and path.is_file()
+        mend = "give that folder, or another --out, or --moved if its pictures lie here now"
+        mend += ", or --replace to index this folder instead"
+        raise InputError(f"{path} is the index of {root}; {mend}")
 
 
 class _Listings:
     """What folders hold, each listed once."""
 
     def __init__(self) -> None:
-        self._names: dict[Path, set[str] | None] = {}
+        self.names = cache(self._names)
 
     def lack(self, path: Path) -> bool:
         """Whether a file is deleted: its folder can be listed and lacks it, or is deleted itself.
-        A file that is there but is left out counts as deleted, a closed one does not.
+        A file that is there but is left out counts as deleted; a closed one does not, nor one whose
+        format this installation lacks (an extra that is gone).
         """
-        if path.parent == path:
-            return False
-        if path.parent not in self._names:
-            self._names[path.parent] = self._list(path.parent)
-        names = self._names[path.parent]
-        if names is None:
-            return False
-        if path.name in names:
-            try:
-                path.stat()
-            except OSError:
-                return False
-        return True
+        names = None if path.parent == path else self.names(path.parent)
+        if names is None or path.name not in names:
+            return names is not None
+        return exists(path) and not (no_picture(path.suffix.lower()) and path.is_file())
 
-    def _list(self, folder: Path) -> set[str] | None:
+    def _names(self, folder: Path) -> set[str] | None:
         try:
             return set(os.listdir(folder))  # noqa: PTH208 - names are compared
         except (FileNotFoundError, NotADirectoryError):

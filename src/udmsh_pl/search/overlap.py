@@ -5,12 +5,15 @@ rotated, or cut out of it.
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, Literal, NamedTuple
+from functools import cache, cached_property
+from itertools import product
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import fft
+from scipy.ndimage import gaussian_filter1d
 
 Relation = Literal[
     "first", "link", "exact", "recompressed", "resized", "cropped", "mirrored", "rotated", "similar"
@@ -38,17 +41,15 @@ TURNS: tuple[Image.Transpose | None, ...] = (
     Image.Transpose.TRANSVERSE,
 )
 Plane = NDArray[np.float32]
+Planes = NDArray[np.float32]  # of P pictures
+Ends = tuple[NDArray[np.int64], NDArray[np.int64]]  # where intervals start and end
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Placement(NamedTuple):
-    """Where two pictures show the same.
-
-    Args:
-        turn: of :data:`TURNS`, which comes first on the second picture
-        one: the box of the first picture
-        two: the box of the second, turned
+    """Where two pictures show the same: ``turn`` of :data:`TURNS` comes first on the second one,
+    then its box ``two`` shows what the box ``one`` of the first picture does.
     """
 
     turn: int = 0
@@ -58,16 +59,10 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class Overlap:
-    """How two pictures lie on each other.
+    """How two pictures lie on each other."""
 
-    Args:
-        relation: ``recompressed`` (as it is), ``cropped``, ``mirrored`` or ``rotated``
-        agreement: normalised correlation of details, -1 to 1
-        placement: where they show the same
-    """
-
-    relation: Relation
-    agreement: float
+    relation: Relation  # recompressed (as it is), cropped, mirrored or rotated
+    agreement: float  # normalised correlation of details, -1 to 1
     placement: Placement
 
     @property
@@ -84,9 +79,7 @@ def open_thumbnail(thumbnail: bytes) -> Image.Image:
 
 
 def details_of(image: Image.Image) -> NDArray[np.int8]:
-    """int8 [64, 64]: the details of a picture, grey between two blurs, of even contrast, in a
-    square.
-    """
+    """int8 [64, 64]: a picture's grey between two blurs, of even contrast, in a square."""
     small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     grey = np.asarray(small, dtype=np.float32)
     fine, coarse = _blur(FINE), _blur(COARSE)
@@ -96,173 +89,166 @@ def details_of(image: Image.Image) -> NDArray[np.int8]:
 
 
 class Details:
-    """What is compared of a picture; spectra are made when they are asked for.
+    """What is compared of one picture, or of P pictures at once.
 
     Args:
-        source: a thumbnail's JPEG, or its :func:`details_of`
+        source: a thumbnail's JPEG, or :func:`details_of` one [64, 64] or several [P, 64, 64]
     """
 
-    def __init__(self, source: bytes | NDArray[np.int8]) -> None:
-        plane = details_of(open_thumbnail(source)) if isinstance(source, bytes) else source
-        self.plane: Plane = plane.astype(np.float32) / np.float32(STEPS)
+    def __init__(self, source: bytes | NDArray[np.int8] | Planes) -> None:
+        found = details_of(open_thumbnail(source)) if isinstance(source, bytes) else source
+        self.planes: Planes = found.reshape(-1, *found.shape[-2:]).astype(np.float32)
+        self.side = self.planes.shape[1]
 
     @cached_property
-    def turned(self) -> NDArray[np.float32]:
-        """The plane in the eight ways of :data:`TURNS`, each of length 1, [8, 4096]."""
-        ways = np.stack([_turned(self.plane, turn) for turn in range(len(TURNS))])
-        return ways.reshape(len(TURNS), -1) / max(float(np.linalg.norm(self.plane)), 1e-9)
+    def half(self) -> "Details":
+        """The same at a quarter of the pixels."""
+        rows = self.planes[:, ::2] + self.planes[:, 1::2]
+        return Details((rows[:, :, ::2] + rows[:, :, 1::2]) / 4)
 
     @cached_property
-    def coarse(self) -> "_Layers":
-        """For a first look at cuts: a quarter of the pixels, sizes a tenth apart."""
-        small = self.plane.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3))
-        return _Layers(small, SHARES[::2])
-
-    @cached_property
-    def fine(self) -> "_Layers":
-        """For cuts that look promising."""
-        return _Layers(self.plane, SHARES)
-
-
-class _Layers:
-    """A plane for correlation with cuts of another, and it squeezed as a cut of the other."""
-
-    def __init__(self, plane: Plane, shares: Sequence[float]) -> None:
-        self.plane, self.side = plane, len(plane)
-        self.sizes = [
-            (round(self.side * high), round(self.side * wide))
-            for high in shares
-            for wide in shares
-            if high * wide < 1
-        ]
-
-    @cached_property
-    def spectrum(self) -> NDArray[np.complex64]:
-        return np.asarray(np.fft.rfft2(self.plane), dtype=np.complex64)
-
-    @cached_property
-    def energy(self) -> NDArray[np.float64]:
-        """Sums of squares over all rectangles from the corner, [side + 1, side + 1]."""
-        sums = np.zeros((self.side + 1, self.side + 1))
-        sums[1:, 1:] = np.cumsum(np.cumsum(self.plane.astype(np.float64) ** 2, axis=0), axis=1)
-        return sums
-
-    @cached_property
-    def cuts(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-        """Conjugate spectra of the plane squeezed to each of the sizes, in the corner of an empty
-        square, and the root of the energy of each.
-        """
-        placed = np.zeros((len(self.sizes), self.side, self.side), dtype=np.float32)
-        for number, (height, width) in enumerate(self.sizes):
-            placed[number, :height, :width] = _resized(self.plane, height, width)
-        spectra = np.asarray(np.conj(np.fft.rfft2(placed)), dtype=np.complex64)
-        return spectra, np.sqrt((placed**2).sum((1, 2)))
-
-    def best_cut(self, part: "_Layers") -> tuple[float, Box]:
-        """How well ``part`` agrees with the best rectangle of this plane, and that rectangle."""
-        side, sums = self.side, self.energy
-        spectra, lengths = part.cuts
-        products = np.fft.irfft2(self.spectrum * spectra, s=(side, side))
-        best, box = -1.0, WHOLE
-        for (height, width), product, length in zip(self.sizes, products, lengths, strict=True):
-            down, right = side - height + 1, side - width + 1
-            window = (
-                sums[height:, width:]
-                - sums[:down, width:]
-                - sums[height:, :right]
-                + sums[:down, :right]
-            )
-            scores = product[:down, :right] / np.sqrt(np.maximum(window, 1e-9) * length**2 + 1e-9)
-            top, left = divmod(int(scores.argmax()), right)
-            if scores[top, left] > best:
-                best = float(scores[top, left])
-                box = left / side, top / side, (left + width) / side, (top + height) / side
-        return best, box
-
-    def best_shift(self, other: "_Layers") -> tuple[float, Box, Box]:
-        """How well the shared part of both agrees, at the best of all shifts, and its two boxes."""
-        side, most = self.side, round(self.side * (1 - LEAST_SHARE))
-        products = np.fft.irfft2(
-            np.fft.rfft2(self.plane, s=(2 * side, 2 * side))
-            * np.conj(np.fft.rfft2(other.plane, s=(2 * side, 2 * side))),
-            s=(2 * side, 2 * side),
-        )
-        steps = np.arange(-most, most + 1)
-        mine, others = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
-        lengths = side - np.abs(steps)
-        energies = [_rectangles(one.energy, start, lengths)
-                    for one, start in ((self, mine), (other, others))]  # fmt: skip
-        scores = products[np.ix_(steps, steps)] / np.sqrt(energies[0] * energies[1] + 1e-9)
-        row, column = divmod(int(scores.argmax()), len(steps))
-        boxes = [
-            (
-                float(start[column] / side),
-                float(start[row] / side),
-                float((start[column] + lengths[column]) / side),
-                float((start[row] + lengths[row]) / side),
-            )
-            for start in (mine, others)
-        ]
-        return float(scores[row, column]), boxes[0], boxes[1]
+    def sums(self) -> NDArray[np.float64]:
+        """Sums of squares over all rectangles from the corner, [P, side + 1, side + 1]."""
+        sums = np.zeros((len(self.planes), self.side + 1, self.side + 1))
+        np.cumsum(self.planes.astype(np.float64) ** 2, axis=1, out=sums[:, 1:, 1:])
+        return np.cumsum(sums, axis=2, out=sums)
 
 
 def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
-    """The best of all ways to lay two pictures on each other.
-
-    Args:
-        one: of a picture
-        two: of another
-        cuts: try them too, where no other way is beyond doubt; they take a hundred times as long
+    """The best of all ways to lay two pictures on each other. ``cuts``, which take a hundred times
+    as long, are tried where no other way is beyond doubt.
     """
-    scores = two.turned @ one.turned[0]
+    scores = _turns(one, two)[:, 0]
     turn = int(scores.argmax())
     relation: Relation = ("recompressed", "mirrored")[turn] if turn < 2 else "rotated"
     best = Overlap(relation, float(scores[turn]), Placement(turn))
-    if best.agreement >= SURE or not cuts:
+    if best.agreement >= SURE or not cuts or _first_look(one, two)[0] < PROMISING:
         return best
-    coarse, other = one.coarse, two.coarse
-    found = [coarse.best_cut(other)[0], other.best_cut(coarse)[0], coarse.best_shift(other)[0]]
-    if max(found) < PROMISING:
-        return best
-    ways = [best]
-    (agreement, box), (back, back_box) = one.fine.best_cut(two.fine), two.fine.best_cut(one.fine)
-    ways.append(Overlap("cropped", agreement, Placement(0, box, WHOLE)))
-    ways.append(Overlap("cropped", back, Placement(0, WHOLE, back_box)))
-    agreement, mine, others = one.fine.best_shift(two.fine)
-    ways.append(Overlap("cropped", agreement, Placement(0, mine, others)))
+    agreement, boxes = _best_cut(one, two, SHARES)
+    back, back_boxes = _best_cut(two, one, SHARES)
+    shared, mine, others = _best_shift(one, two)
+    ways = [
+        best,
+        Overlap("cropped", float(agreement[0]), Placement(0, _box(boxes[0]), WHOLE)),
+        Overlap("cropped", float(back[0]), Placement(0, WHOLE, _box(back_boxes[0]))),
+        Overlap("cropped", float(shared[0]), Placement(0, _box(mine[0]), _box(others[0]))),
+    ]
     return max(ways, key=lambda way: way.agreement)
 
 
-def _rectangles(
-    sums: NDArray[np.float64], starts: NDArray[Any], lengths: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Energy of the rectangles of all pairs of rows and columns."""
-    ends = starts + lengths
-    return np.asarray(
-        sums[np.ix_(ends, ends)]
-        - sums[np.ix_(starts, ends)]
-        - sums[np.ix_(ends, starts)]
-        + sums[np.ix_(starts, starts)]
+def may_be_copies(
+    ones: NDArray[np.int8], others: NDArray[np.int8], cuts: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether :func:`overlap` may call pairs of :func:`details_of` copies, bool [P]; where this
+    denies it, so does that. It takes a sixth of the time, and of many pairs few are copies.
+
+    Args:
+        ones: int8 [P, 64, 64]
+        others: int8 [P, 64, 64]
+        cuts: bool [P], pairs for which cuts are tried
+    """
+    maybe = _turns(Details(ones), Details(others)).max(0) >= ENOUGH
+    tried = np.flatnonzero(cuts & ~maybe)
+    maybe[tried] = _first_look(Details(ones[tried]), Details(others[tried])) >= PROMISING
+    return np.asarray(maybe)
+
+
+def _turns(ones: Details, others: Details) -> Planes:
+    """Agreement of P pictures with the others in the eight ways of :data:`TURNS`, [8, P]."""
+    planes = others.planes
+    across = planes.swapaxes(1, 2)
+    ways = (
+        planes, planes[:, :, ::-1], across[:, ::-1], planes[:, ::-1, ::-1],
+        across[:, :, ::-1], planes[:, ::-1], across, across[:, ::-1, ::-1],
+    )  # fmt: skip
+    lengths = np.sqrt(_energy(ones.planes) * _energy(planes)).clip(1e-9)
+    return np.stack([np.einsum("pij,pij->p", ones.planes, way) for way in ways]) / lengths
+
+
+def _first_look(ones: Details, others: Details) -> Planes:
+    """How well the best cut or shift of P pictures agrees, [P], at a quarter of the pixels and
+    with sizes a tenth apart.
+    """
+    one, other = ones.half, others.half
+    cuts = [_best_cut(*pair, SHARES[::2])[0] for pair in ((one, other), (other, one))]
+    return np.asarray(np.max([*cuts, _best_shift(one, other)[0]], axis=0))
+
+
+def _best_cut(wholes: Details, parts: Details, shares: Sequence[float]) -> tuple[Planes, Planes]:
+    """How well parts agree with the best rectangle of P pictures, [P], and that, [P, 4]."""
+    side, count = wholes.side, len(wholes.planes)
+    best, boxes = np.full(count, -1, np.float32), np.tile(np.float32(WHOLE), (count, 1))
+    spectra = fft.rfft2(wholes.planes)
+    sides = [round(side * share) for share in shares]
+    for height, width in product(sides, sides):
+        if (height, width) == (side, side):
+            continue
+        down, right = np.arange(side - height + 1), np.arange(side - width + 1)
+        cuts = _squeeze(side, height) @ parts.planes @ _squeeze(side, width).T
+        found = fft.irfft2(spectra * fft.rfft2(cuts, s=(side, side)).conj(), s=(side, side))
+        energy = _rectangles(wholes.sums, (down, down + height), (right, right + width))
+        energy = np.maximum(energy, 1e-9) * _energy(cuts)[:, None, None]
+        scores = found[:, : len(down), : len(right)] / np.sqrt(energy + 1e-9)
+        places = scores.reshape(count, len(down) * len(right)).argmax(1)
+        top, left = np.divmod(places, len(right))
+        score = scores[np.arange(count), top, left]
+        better = score > best
+        best[better] = score[better]
+        corners = np.stack([left, top, left + width, top + height], 1) / side
+        boxes[better] = corners[better]
+    return best, boxes
+
+
+def _best_shift(ones: Details, others: Details) -> tuple[Planes, Planes, Planes]:
+    """How well the shared part of P pictures agrees, [P], at the best of all shifts, and its box in
+    both, [P, 4].
+    """
+    side, count, most = ones.side, len(ones.planes), round(ones.side * (1 - LEAST_SHARE))
+    shape = 2 * (fft.next_fast_len(side + most, real=True),)
+    spectra = [fft.rfft2(one.planes, s=shape) for one in (ones, others)]
+    products = fft.irfft2(spectra[0] * spectra[1].conj(), s=shape)
+    steps = np.arange(-most, most + 1)
+    starts = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
+    ends = [start + side - np.abs(steps) for start in starts]
+    energies = [
+        _rectangles(one.sums, (start, end), (start, end))
+        for one, start, end in zip((ones, others), starts, ends, strict=True)
+    ]
+    scores = products[:, steps[:, None], steps] / np.sqrt(energies[0] * energies[1] + 1e-9)
+    row, column = np.divmod(scores.reshape(count, len(steps) ** 2).argmax(1), len(steps))
+    one, two = (
+        np.stack([start[column], start[row], end[column], end[row]], 1) / np.float32(side)
+        for start, end in zip(starts, ends, strict=True)
     )
+    return scores[np.arange(count), row, column], one, two
 
 
-def _turned(plane: Plane, turn: int) -> Plane:
-    way = TURNS[turn]
-    return plane if way is None else np.asarray(Image.fromarray(plane).transpose(way))
+def _box(corners: Planes) -> Box:
+    left, top, right, bottom = corners.tolist()
+    return left, top, right, bottom
 
 
-def _resized(plane: Plane, height: int, width: int) -> Plane:
-    image = Image.fromarray(plane)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+def _energy(planes: Planes) -> Planes:
+    return np.asarray(np.einsum("pij,pij->p", planes, planes))
 
 
-@lru_cache
+def _rectangles(sums: NDArray[np.float64], rows: Ends, columns: Ends) -> NDArray[np.float64]:
+    """Sums over the rectangles of all pairs of rows and columns, (starts, ends) each."""
+    (top, bottom), (left, right) = (rows[0][:, None], rows[1][:, None]), columns
+    outer = sums[:, bottom, right] - sums[:, top, right]
+    return np.asarray(outer - sums[:, bottom, left] + sums[:, top, left])
+
+
+@cache
+def _squeeze(side: int, size: int) -> Plane:
+    """PIL's bilinear resize of a line of ``side`` values to ``size``, as a matrix."""
+    identity = Image.fromarray(np.eye(side, dtype=np.float32))
+    return np.asarray(identity.resize((side, size), Image.Resampling.BILINEAR))
+
+
+@cache
 def _blur(sigma: float) -> Plane:
     """Gaussian blur of a line of SIDE values, as a matrix; the line is mirrored at its ends."""
     reach = int(3 * sigma) + 1
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    source = np.pad(np.arange(SIDE), reach, mode="reflect")
-    matrix = np.zeros((SIDE, SIDE), dtype=np.float32)
-    for row in range(SIDE):
-        np.add.at(matrix[row], source[row : row + 2 * reach + 1], kernel / kernel.sum())
-    return matrix
+    blurred = gaussian_filter1d(np.eye(SIDE), sigma, axis=0, mode="mirror", radius=reach)
+    return np.asarray(blurred, dtype=np.float32)

@@ -8,7 +8,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,97 +22,65 @@ from udmsh_pl.images.walk import Found, walk
 from udmsh_pl.safe.profile import clock, wait_for
 from udmsh_pl.safe.untrusted import read_file
 from udmsh_pl.search.encoder import BATCH, HashEncoder
-from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows
+from udmsh_pl.search.segment import DIGEST_BYTES, FILES, FileFacts, Rows, joined
 
 THUMBNAIL_SIDE = 192  # pixels of the longer side
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture.
+    """A decoded picture."""
 
-    Args:
-        pixels: uint8 [3, S, S], the whole picture squeezed to a square
-        thumbnail: JPEG, the longer side at most 192 pixels
-        width: of the picture as it is shown, in pixels
-        height: of the picture as it is shown, in pixels
-    """
-
-    pixels: NDArray[np.uint8]
-    thumbnail: bytes
-    width: int
+    pixels: NDArray[np.uint8]  # [3, S, S], the whole picture squeezed to a square
+    thumbnail: bytes  # JPEG, the longer side at most 192 pixels
+    width: int  # of the picture as it is shown, in pixels
     height: int
 
 
 @dataclass(frozen=True)
 class Read:
-    """A picture's file, read.
+    """A picture's file, read."""
 
-    Args:
-        name: in the index
-        facts: its size, times and inode before it was read
-        digest: of its bytes; empty where the file cannot be opened
-        picture: decoded, or None where the content is known or cannot be decoded
-        problem: why it cannot be read
-    """
-
-    name: str
-    facts: FileFacts
-    digest: bytes
-    picture: Picture | None
-    problem: str = ""
+    name: str  # in the index
+    facts: FileFacts  # before it was read
+    digest: bytes  # of its bytes; empty where the file cannot be opened
+    picture: Picture | None  # None where the content is known or cannot be decoded
+    problem: str = ""  # why it cannot be read
 
 
 @dataclass
 class Report:
-    """What an index or an update did.
-
-    Args:
-        added: pictures that were not there
-        changed: pictures whose content changed
-        deleted: pictures whose file is gone
-        unreachable: pictures that are kept, though their file cannot be seen or opened now
-        unchanged: pictures that were left as they are
-        reused: of those added or changed, how many have a content that was encoded before (a file
-            that was moved, copied or only touched)
-        broken: name and reason of each picture that cannot be read; they are left out
-        skipped: name and reason of what is no picture, see :class:`udmsh_pl.images.walk.Found`
-        lines: what else a user should know
-    """
+    """What an index or an update did: counts of pictures, and what was left out."""
 
     added: int = 0
-    changed: int = 0
+    changed: int = 0  # in their content
     deleted: int = 0
-    unreachable: int = 0
+    unreachable: int = 0  # kept, though their file cannot be seen or opened now
     unchanged: int = 0
+    # of those added or changed: their content was encoded before (moved, copied or only touched)
     reused: int = 0
-    broken: list[tuple[str, str]] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)  # name, and why it cannot be read
+    skipped: dict[str, str] = field(default_factory=dict)  # no picture: see images.walk.Found
+    lines: list[str] = field(default_factory=list)  # what else a user should know
 
     def __str__(self) -> str:
-        parts = [f"{self.added:,} added", f"{self.changed:,} changed", f"{self.deleted:,} deleted"]
-        parts += [f"{self.unchanged:,} unchanged"]
+        always = ("added", "changed", "deleted", "unchanged")
+        parts = [f"{getattr(self, name):,} {name}" for name in always]
         parts += [f"{self.unreachable:,} unreachable, kept"] if self.unreachable else []
         parts += [f"{self.reused:,} of them known by content"] if self.reused else []
         parts += [f"{len(self.broken):,} unreadable, left out"] if self.broken else []
         return ", ".join(parts)
 
+    def leave_out(self, reads: Sequence[Read]) -> None:
+        """Note the files that cannot be read."""
+        self.broken += [(read.name, read.problem) for read in reads]
+
 
 def find_pictures(folder: Path, exclude: Sequence[str] = ()) -> Found:
-    """What lies in a folder of pictures, see :func:`udmsh_pl.images.walk.walk`.
-
-    Raises:
-        InputError: no such folder.
-    """
+    """What a folder of pictures holds, see :func:`udmsh_pl.images.walk.walk`; it must be there."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of your pictures")
     return walk(folder, exclude=exclude)
-
-
-def facts_of(path: Path) -> FileFacts:
-    """What shows that a file has changed."""
-    return FileFacts.of(path.stat())
 
 
 def digest_of(content: bytes) -> bytes:
@@ -121,11 +89,7 @@ def digest_of(content: bytes) -> bytes:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a picture's file.
-
-    Raises:
-        InputError: the file cannot be read, is no regular file, or larger than ``UDMSH_MAX_BYTES``.
-    """
+    """Content of a picture's file, see :func:`udmsh_pl.safe.untrusted.read_file`."""
     return read_file(path, "picture")
 
 
@@ -152,15 +116,12 @@ def read_files(
     """Read files in threads, in order; those whose content is ``known`` are not decoded."""
 
     def read(name: str) -> Read:
-        path = root / name
+        path, facts, digest = root / name, FileFacts(), b""
         try:
-            facts, content = facts_of(path), read_bytes(path)
-        except (InputError, OSError) as error:
-            return Read(name, FileFacts(), b"", None, str(error).removeprefix(f"{path}: "))
-        digest = digest_of(content)
-        try:
+            before, content = FileFacts.of(path.stat()), read_bytes(path)
+            facts, digest = before, digest_of(content)
             picture = None if digest in known else decode(content, str(path), side)
-        except InputError as error:
+        except (InputError, OSError) as error:
             return Read(name, facts, digest, None, str(error).removeprefix(f"{path}: "))
         return Read(name, facts, digest, picture)
 
@@ -172,43 +133,27 @@ def rows_of(reads: Sequence[Read], codes: NDArray[np.uint8], features: NDArray[n
     pictures = [read.picture for read in reads if read.picture is not None]
     files = np.zeros(len(reads), FILES)
     for row, (read, picture) in enumerate(zip(reads, pictures, strict=True)):
-        files[row] = (
-            *read.facts,
-            picture.width,
-            picture.height,
-            zlib.crc32(picture.thumbnail),
-            np.frombuffer(read.digest, np.uint8),
-        )
+        crc, digest = zlib.crc32(picture.thumbnail), np.frombuffer(read.digest, np.uint8)
+        files[row] = (*read.facts, picture.width, picture.height, crc, digest)
     thumbnails = [picture.thumbnail for picture in pictures]
     return Rows([read.name for read in reads], files, codes, features, thumbnails)
 
 
 def copies_of(reads: Sequence[Read], rows: Rows, known: Mapping[bytes, int]) -> Rows:
-    """Rows of files whose content is in ``rows``: code, feature and thumbnail are taken from
-    there.
-    """
+    """Rows of files whose content is in ``rows``, with its code, feature and thumbnail."""
     source = np.array([known[read.digest] for read in reads], dtype=np.int64)
-    files = rows.files[source].copy()
+    found = rows.take(source)
+    files = found.files.copy()
     for name in FileFacts._fields:
         files[name] = [getattr(read.facts, name) for read in reads]
-    thumbnails = [rows.thumbnails[row] for row in source.tolist()]
-    return Rows(
-        [read.name for read in reads], files, rows.codes[source], rows.features[source], thumbnails
-    )
+    return replace(found, names=[read.name for read in reads], files=files)
 
 
 def encoded(
     reads: Iterator[Read], encoder: HashEncoder, known: Mapping[bytes, int], rows: Rows, size: int
 ) -> Iterator[tuple[Rows, list[Read]]]:
     """Rows of about ``size`` pictures at a time, and the reads that gave none; pictures are decoded
-    while the encoder sees those before.
-
-    Args:
-        reads: files
-        encoder: for those that were decoded
-        known: content -> row of ``rows``
-        rows: of the index so far
-        size: pictures whose rows are held in memory
+    while the encoder sees those before. Content that is ``known`` has a row in ``rows``, the index.
     """
     made: list[Rows] = []
     broken: list[Read] = []
@@ -225,22 +170,3 @@ def encoded(
             made, broken = [], []
     if made or broken:
         yield joined(made, rows), broken
-
-
-def no_rows(code_bytes: int, dims: int) -> Rows:
-    """Rows of no picture, with codes and features of these lengths."""
-    return Rows(
-        [], np.empty(0, FILES), np.empty((0, code_bytes), "u1"), np.empty((0, dims), "i1"), []
-    )
-
-
-def joined(parts: Sequence[Rows], like: Rows) -> Rows:
-    """The rows of all parts; of none, no rows of the shape of ``like``."""
-    empty = no_rows(like.codes.shape[1], like.features.shape[1])
-    files, codes, features = (
-        np.concatenate([getattr(part, name) for part in (empty, *parts)])
-        for name in ("files", "codes", "features")
-    )
-    names = [name for part in parts for name in part.names]
-    thumbnails = [thumbnail for part in parts for thumbnail in part.thumbnails]
-    return Rows(names, files, codes, features, thumbnails)

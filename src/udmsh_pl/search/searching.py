@@ -27,19 +27,14 @@ MOST_TIED = 10_000  # of equally near codes beyond those asked for
 # of the codes in a likeness: on drawings .05 finds less at k = 100, .2 less at k = 1 (*ours*)
 CODE_SHARE = 0.1
 
+Int8s = NDArray[np.int8]
 Int64s = NDArray[np.int64]
+Ranking = tuple[Int64s, Int64s, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A picture that was found.
-
-    Args:
-        path: its file
-        distance: Hamming distance of the codes
-        similarity: of codes and re-rank features, see :func:`udmsh_pl.search.searching.likeness`
-        row: its row in the index
-    """
+    """A picture of the index, with its code's distance in bits and its :func:`likeness`."""
 
     path: Path
     distance: int
@@ -48,25 +43,19 @@ class Match:
 
 
 class Searcher:
-    """Both stages of a search over an open index.
-
-    Args:
-        path: the index's folder
-        manifest: what it consists of
-        rows: its rows
-    """
+    """Both stages of a search over an open index, whose folder is ``path``."""
 
     def __init__(self, path: Path, manifest: store.Manifest, rows: Rows) -> None:
         self.path, self.manifest, self.rows = path, manifest, rows
 
-    def search(
-        self, query: Codes, k: int, rerank: int
-    ) -> tuple[Int64s, Int64s, NDArray[np.float64]]:
-        """Distances, rows and similarities of the k pictures most like the first of ``query``, see
-        :meth:`udmsh_pl.search.ImageIndex.search`.
-        """
-        distances, rows = self._shortlist(query.codes[0], max(k, rerank))
-        bits, feature = self.manifest.bits, query.features[0]
+    def search(self, query: Codes, k: int, rerank: int) -> Ranking:
+        """Distances, rows and similarities of the k pictures most like the first of ``query``."""
+        code, bits, feature = query.codes[0], self.manifest.bits, query.features[0]
+        count = max(k, rerank)
+        if self._lists is None:
+            distances, rows = shortlist(code, self._codes, count)
+        else:
+            distances, rows = self._lists.search(code, count)
         if rerank:
             features = self.rows.features[rows]
             distances, rows, alike = reranked(distances, rows, bits, feature, features)
@@ -95,25 +84,16 @@ class Searcher:
                 raise
             return None  # another process has written a newer index; the rows here are still whole
 
-    def _shortlist(self, code: NDArray[np.uint8], count: int) -> tuple[Int64s, Int64s]:
-        if self._lists is None:
-            return shortlist(code, self._codes, count)
-        return self._lists.search(code, count)
-
 
 def with_lists(path: Path, manifest: store.Manifest) -> store.Manifest:
-    """The manifest with inverted lists of its codes if it has a million or more.
-
-    Where all of the nearest are wanted (a recall of 1), every code is looked at.
-    """
+    """The manifest with inverted lists of a million codes or more, unless the recall is 1."""
     count = sum(one.rows - len(one.removed) for one in manifest.segments)
     if count < EXACT_BELOW or manifest.recall == 1:
         return replace(manifest, lists="")
     from udmsh_pl.retrieval.lists import build_lists
 
     name = f"lists-{manifest.version:06d}"
-    codes = store.read_rows(path, manifest).codes
-    threads = os.cpu_count() or 1
+    codes, threads = store.read_rows(path, manifest).codes, os.cpu_count() or 1
     build_lists(path / name, codes, manifest.bits, manifest.recall, threads=threads)
     return replace(manifest, lists=name)
 
@@ -121,17 +101,12 @@ def with_lists(path: Path, manifest: store.Manifest) -> store.Manifest:
 def shortlist(
     code: NDArray[np.uint8], codes: NDArray[np.uint8], count: int
 ) -> tuple[Int64s, Int64s]:
-    """The ``count`` nearest codes and all that are as near as the last of them: distances and rows,
-    nearest first, in the order of rows at a tie.
+    """The ``count`` nearest of all codes, and of those as near as the last at most 10,000 more:
+    distances and rows, nearest first, in the order of rows at a tie.
 
     Learned codes tie a lot (of 2,000 pictures, one has 14 others with its very code), and which of
-    them came first in the index must not decide. Every code is looked at: no index is built, since
-    one search from the command line would wait for it longer.
-
-    Args:
-        code: uint8 [B]
-        codes: uint8 [N, B]
-        count: at least so many, if there are; ties beyond add at most 10,000
+    them came first in the index must not decide. No index is built: one search from the command
+    line would wait for it longer.
     """
     distances = popcounts(code_words(codes) ^ code_words(code[None]))
     if count < len(distances):
@@ -144,30 +119,17 @@ def shortlist(
 
 
 def reranked(
-    distances: Int64s,
-    rows: Int64s,
-    bits: int,
-    feature: NDArray[np.int8],
-    features: NDArray[np.int8],
-) -> tuple[Int64s, Int64s, NDArray[np.float64]]:
-    """A shortlist in the order of its :func:`likeness`, the second stage of a search; at one
-    likeness in the order of distances, then of rows.
-
-    Args:
-        distances: int64 [n]
-        rows: int64 [n]
-        bits: code length K
-        feature: int8 [d]
-        features: int8 [n, d], of those rows
+    distances: Int64s, rows: Int64s, bits: int, feature: Int8s, features: Int8s
+) -> Ranking:
+    """A shortlist, int64 [n] each, in the order of its :func:`likeness` (the second stage of a
+    search); at one likeness in the order of distances, then of rows.
     """
     alike = likeness(distances, bits, feature, features)
     order = np.lexsort((rows, distances, -alike))
     return distances[order], rows[order], alike[order]
 
 
-def likeness(
-    distances: Int64s, bits: int, feature: NDArray[np.int8], features: NDArray[np.int8]
-) -> NDArray[np.float64]:
+def likeness(distances: Int64s, bits: int, feature: Int8s, features: Int8s) -> NDArray[np.float64]:
     """Nine tenths the cosine of the features int8 [d] and [n, d], one tenth that of the codes at
     those distances; of the codes alone where features have no length.
 
@@ -180,8 +142,15 @@ def likeness(
     return (1 - CODE_SHARE) * cosines(feature, features) + CODE_SHARE * of_codes
 
 
-def cosines(feature: NDArray[np.int8], features: NDArray[np.int8]) -> NDArray[np.float64]:
+def cosines(feature: Int8s, features: Int8s) -> NDArray[np.float64]:
     """Cosines of one feature int8 [d] with others int8 [n, d]; 0 where one of them is all zero."""
     one, many = feature.astype(np.float64), features.astype(np.float64)
     lengths = np.linalg.norm(many, axis=1) * np.linalg.norm(one)
     return np.asarray(many @ one / np.where(lengths > 0, lengths, 1))
+
+
+def unit(features: Int8s) -> NDArray[np.float32]:
+    """Features int8 [n, d] of length 1; those that are all zero stay zero."""
+    floats = features.astype(np.float32)
+    lengths = np.linalg.norm(floats, axis=1, keepdims=True)
+    return np.asarray(floats / np.maximum(lengths, 1e-9), dtype=np.float32)

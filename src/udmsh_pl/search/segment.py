@@ -8,8 +8,7 @@ index that is small enough to be read whole is opened; each thumbnail has a CRC 
 
 import os
 import shutil
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,15 +18,11 @@ from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file
-from udmsh_pl.search.concatenated import ConcatenatedArray, Names
+from udmsh_pl.search.concatenated import ConcatenatedArray, Names, Thumbnails
 
 DIGEST_BYTES = 16  # of a picture file's hash
-_CONTENT: list[Any] = [
-    ("width", "<i4"),
-    ("height", "<i4"),
-    ("thumbnail_crc", "<u4"),
-    ("digest", "u1", DIGEST_BYTES),
-]
+_CONTENT: list[Any] = [("width", "<i4"), ("height", "<i4"), ("thumbnail_crc", "<u4")]
+_CONTENT += [("digest", "u1", DIGEST_BYTES)]
 _TIME: list[Any] = [("size", "<i8"), ("mtime_ns", "<i8")]
 FILES = np.dtype([*_TIME, ("inode", "<u8"), ("ctime_ns", "<i8"), *_CONTENT])
 FILES_1 = np.dtype(_TIME + _CONTENT)  # of format 1
@@ -39,25 +34,18 @@ PARTS = ("files.npy", "codes.npy", "features.npy", "thumbnails.npy", "names.bin"
 class FileFacts(NamedTuple):
     """What shows, without reading it, that a file is the one that was indexed: a copy may keep its
     size and time, but no user sets the time of change.
-
-    Args:
-        size: bytes
-        mtime_ns: time of the last change of its content, nanoseconds, at most that of 2262
-        inode: its number in its file system; 0 where an index of format 1 does not hold it
-        ctime_ns: time of the last change of its state, nanoseconds; 0 likewise
     """
 
-    size: int = 0
-    mtime_ns: int = 0
-    inode: int = 0
-    ctime_ns: int = 0
+    size: int = 0  # bytes
+    mtime_ns: int = 0  # time of the last change of its content, nanoseconds, at most that of 2262
+    inode: int = 0  # its number in its file system; 0 where an index of format 1 does not hold it
+    ctime_ns: int = 0  # time of the last change of its state, nanoseconds; 0 likewise
 
     @classmethod
     def of(cls, facts: os.stat_result) -> "FileFacts":
         """From what the system says of a file."""
-        mtime_ns, ctime_ns = (
-            max(-LATEST, min(time, LATEST)) for time in (facts.st_mtime_ns, facts.st_ctime_ns)
-        )
+        times = (facts.st_mtime_ns, facts.st_ctime_ns)
+        mtime_ns, ctime_ns = (max(-LATEST, min(time, LATEST)) for time in times)
         return cls(facts.st_size, mtime_ns, facts.st_ino % (1 << 64), ctime_ns)
 
     def fits(self, stored: Any) -> bool:
@@ -68,66 +56,49 @@ class FileFacts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """N pictures of an index. In a large one, arrays are :class:`ConcatenatedArray`, which are
-    fetched from the disk row by row.
+    """N pictures of an index; arrays of a large one are :class:`ConcatenatedArray`, on the disk."""
 
-    Args:
-        names: paths relative to the index's root, or absolute ones
-        files: :data:`FILES` [N]
-        codes: uint8 [N, ceil(K / 8)]
-        features: int8 [N, d]
-        thumbnails: JPEG files
-    """
+    names: Sequence[str]  # paths relative to the index's root, or absolute ones
+    files: NDArray[Any]  # FILES [N]
+    codes: NDArray[np.uint8]  # [N, ceil(K / 8)]
+    features: NDArray[np.int8]  # [N, d]
+    thumbnails: Sequence[bytes]  # JPEG files
 
-    names: Sequence[str]
-    files: NDArray[Any]
-    codes: NDArray[np.uint8]
-    features: NDArray[np.int8]
-    thumbnails: Sequence[bytes]
+    @classmethod
+    def empty(cls, code_bytes: int, dims: int) -> "Rows":
+        """No picture, with codes and features of these lengths."""
+        codes, features = np.empty((0, code_bytes), np.uint8), np.empty((0, dims), np.int8)
+        return cls([], np.empty(0, FILES), codes, features, [])
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def take(self, places: NDArray[np.int64]) -> "Rows":
+        """The rows at these places."""
+        names, thumbnails = (
+            [part[place] for place in places.tolist()] for part in (self.names, self.thumbnails)
+        )
+        files, codes, features = self.files[places], self.codes[places], self.features[places]
+        return Rows(names, files, codes, features, thumbnails)
+
 
 @dataclass(frozen=True)
 class Segment:
-    """What the manifest says of a segment.
+    """What the manifest says of a segment."""
 
-    Args:
-        name: of its folder
-        rows: number of rows, removed ones too
-        files: name -> [bytes, SHA-256] of each file
-        removed: rows that are no longer in the index
-    """
+    name: str  # of its folder
+    rows: int  # removed ones too
+    files: dict[str, tuple[int, str]]  # name -> bytes and SHA-256
+    removed: tuple[int, ...] = ()  # rows that are no longer in the index
 
-    name: str
-    rows: int
-    files: dict[str, tuple[int, str]]
-    removed: tuple[int, ...] = ()
-
-
-class Thumbnails(Sequence[bytes]):
-    """Thumbnails of a segment's chosen rows, read from a mapped file when asked for."""
-
-    def __init__(
-        self,
-        path: Path,
-        starts: NDArray[np.int64],
-        crcs: NDArray[np.uint32],
-        rows: NDArray[np.int64],
-    ) -> None:
-        self.path, self.starts, self.crcs, self.rows = path, starts, crcs, rows
-        self._content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, "u1")
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, item: Any) -> Any:
-        row = self.rows[item]
-        found = self._content[self.starts[row] : self.starts[row + 1]].tobytes()
-        if zlib.crc32(found) != self.crcs[row]:
-            raise InputError(f"{self.path} is altered; build the index anew")
-        return found
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Segment":
+        """From what JSON holds of one; raises what Python does for an object of another shape."""
+        files = {name: (int(size), str(sha)) for name, (size, sha) in plain["files"].items()}
+        if set(files) != set(PARTS) or "/" in plain["name"] or plain["name"].startswith("."):
+            raise ValueError("a segment of other files")
+        removed = tuple(int(row) for row in plain["removed"])
+        return cls(str(plain["name"]), int(plain["rows"]), files, removed)
 
 
 def write_segment(parent: Path, name: str, rows: Rows) -> Segment:
@@ -135,17 +106,15 @@ def write_segment(parent: Path, name: str, rows: Rows) -> Segment:
     part = parent / f".{name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    lengths = [len(thumbnail) for thumbnail in rows.thumbnails]
+    lengths = [0, *map(len, rows.thumbnails)]
     arrays = {
         "files.npy": rows.files,
         "codes.npy": rows.codes,
         "features.npy": rows.features,
-        "thumbnails.npy": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8"),
+        "thumbnails.npy": np.cumsum(lengths, dtype=np.int64).astype("<i8"),
     }
-    blobs = {
-        "names.bin": ["\0".join(rows.names).encode("utf-8", "surrogateescape")],
-        UNCHECKED: rows.thumbnails,
-    }
+    names = "\0".join(rows.names).encode("utf-8", "surrogateescape")
+    blobs = {"names.bin": [names], UNCHECKED: rows.thumbnails}
     facts: dict[str, tuple[int, str]] = {}
     for file in PARTS:
         path = part / file
@@ -169,14 +138,8 @@ def write_segment(parent: Path, name: str, rows: Rows) -> Segment:
 def read_segment(
     parent: Path, segment: Segment, bits: int, dims: int, mapped: bool = False
 ) -> Rows:
-    """Rows of a segment that are still in the index; names and thumbnails stay on the disk.
-
-    Args:
-        parent: folder of the segments
-        segment: which one
-        bits: code length K
-        dims: length of the re-rank feature
-        mapped: arrays stay on the disk too, and only the sizes of the files are checked
+    """Rows of a segment that are still in the index; names and thumbnails stay on the disk. Where
+    ``mapped``, arrays do too, and of the files only the sizes are checked.
 
     Raises:
         InputError: a file is cut, altered, or of another shape than the manifest says.
@@ -198,46 +161,38 @@ def read_segment(
             for file in ("files.npy", "codes.npy", "features.npy", "thumbnails.npy")
         )
         if files.dtype == FILES_1:
-            files = _of_format_1(files)
-        shapes = [
-            (files, (segment.rows,), FILES),
-            (codes, (segment.rows, (bits + 7) // 8), np.dtype(np.uint8)),
-            (features, (segment.rows, dims), np.dtype(np.int8)),
-            (starts, (segment.rows + 1,), np.dtype("<i8")),
+            former, files = files, np.zeros(len(files), FILES)
+            for name in FILES_1.names or ():
+                files[name] = former[name]
+        count = segment.rows
+        shapes: list[Any] = [
+            (files, (count,), FILES),
+            (codes, (count, (bits + 7) // 8), np.uint8),
+            (features, (count, dims), np.int8),
+            (starts, (count + 1,), np.dtype("<i8")),
         ]
         if any(array.shape != shape or array.dtype != dtype for array, shape, dtype in shapes):
             raise ValueError("an array of another shape")
-        if len(kept) + len(set(segment.removed)) != segment.rows:
+        if len(kept) + len(set(segment.removed)) != count:
             raise ValueError("another number of rows")
     except (ValueError, IndexError, EOFError) as error:
         raise InputError(f"{folder} is damaged ({error}); build the index anew") from error
     thumbnails = Thumbnails(folder / UNCHECKED, starts, files["thumbnail_crc"], kept)
-    names = Names(folder / "names.bin", segment.rows, kept)
-    if len(kept) < segment.rows:
-        some: list[Any] = [
-            ConcatenatedArray([one], [kept]) if mapped else one[kept]
-            for one in (files, codes, features)
-        ]
-        files, codes, features = some
+    names = Names(folder / "names.bin", count, kept)
+    arrays: list[Any] = [files, codes, features]
+    if len(kept) < count:
+        arrays = [ConcatenatedArray([one], [kept]) if mapped else one[kept] for one in arrays]
+    files, codes, features = arrays
     return Rows(names, files, codes, features, thumbnails)
 
 
-def _of_format_1(files: NDArray[Any]) -> NDArray[Any]:
-    found = np.zeros(len(files), FILES)
-    for name in FILES_1.names or ():
-        found[name] = files[name]
-    return found
-
-
-def some_rows(rows: Rows, places: NDArray[np.int64]) -> Rows:
-    """The rows at these places."""
-    names, thumbnails = (
-        [part[place] for place in places.tolist()] for part in (rows.names, rows.thumbnails)
+def joined(parts: Sequence[Rows], like: Rows) -> Rows:
+    """The rows of all parts; of none, no rows of the shape of ``like``."""
+    parts = [Rows.empty(like.codes.shape[1], like.features.shape[1]), *parts]
+    files, codes, features = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("files", "codes", "features")
     )
-    return Rows(names, rows.files[places], rows.codes[places], rows.features[places], thumbnails)
-
-
-def blocks(rows: Rows, size: int) -> Iterator[Rows]:
-    """Parts of at most ``size`` rows."""
-    for start in range(0, len(rows), size):
-        yield some_rows(rows, np.arange(start, min(start + size, len(rows))))
+    names = [name for part in parts for name in part.names]
+    thumbnails = [thumbnail for part in parts for thumbnail in part.thumbnails]
+    return Rows(names, files, codes, features, thumbnails)

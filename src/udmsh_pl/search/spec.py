@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file, write_text
@@ -19,40 +18,26 @@ MAX_JSON = 1 << 20  # bytes; no honest one is longer
 # int8. On drawings 128 find .010 less at k = 1, 240 at most .008 less (*ours*)
 RERANK_DIMS = 512
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Everything about an encoder but its weights.
+    """Everything about an encoder but its weights."""
 
-    Args:
-        method: class of the hash head: one of :mod:`udmsh_pl.models`, or ``SignEncoder``
-        arguments: constructor arguments of that class
-        backbone: backbone name
-        weights: what identifies the backbone's weights (:func:`udmsh_pl.backbones.weights_id`)
-        own_backbone: the backbone's weights lie in ``encoder.safetensors`` too
-        image_size: side of the square input in pixels
-        mean: per-channel mean that the network subtracts, in units of 0..1
-        std: per-channel deviation that it divides by
-        grid: the feature map is averaged to grid x grid positions
-        bits: code length K
-        dims: length of the re-rank feature; 0 where there is none
-        note: how it came about, for people
-        files: SHA-256 of each file beside ``encoder.json``
-    """
-
-    method: str
-    arguments: dict[str, Any]
+    method: str  # class of the hash head: one of udmsh_pl.models, or SignEncoder
+    arguments: dict[str, Any]  # constructor arguments of that class
     backbone: str
-    weights: str
-    own_backbone: bool
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    grid: int
-    bits: int
-    dims: int
-    note: str = ""
-    files: dict[str, str] = field(default_factory=dict)
+    weights: str  # what identifies the backbone's (udmsh_pl.backbones.weights_id)
+    own_backbone: bool  # the backbone's weights lie in encoder.safetensors too
+    image_size: int  # side of the square input in pixels
+    mean: tuple[float, float, float]  # of each channel, in units of 0..1; it is subtracted
+    std: tuple[float, float, float]  # of each channel; it is divided by
+    grid: int  # the feature map is averaged to grid x grid positions
+    bits: int  # code length K
+    dims: int  # length of the re-rank feature; 0 where there is none
+    note: str = ""  # how it came about, for people
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of each beside encoder.json
 
     @property
     def code_bytes(self) -> int:
@@ -60,71 +45,70 @@ class EncoderSpec:
         return (self.bits + 7) // 8
 
 
-def cache_folder() -> Path:
-    """The user's own cache, which nobody else writes to: ``UDMSH_CACHE``, or below the home."""
-    return Path(os.environ.get("UDMSH_CACHE", "~/.cache/udmsh-pl")).expanduser()
-
-
-def write_spec(folder: Path, spec: EncoderSpec) -> None:
-    """Write ``encoder.json``, the last file of an encoder's folder."""
-    plain = json.loads(json.dumps({"format": FORMAT} | asdict(spec)))
-    write_text(folder / FILE, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
-
-
 def digest_of(plain: dict[str, Any]) -> str:
     """SHA-256 of a JSON object, which does not depend on its spelling."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def read_spec(folder: Path) -> EncoderSpec:
-    """Read ``encoder.json``; :func:`check_files` looks at what is beside it.
+def write_json(path: Path, of_format: int, facts: Any) -> None:
+    """Write a dataclass with its format and its checksum, whole or not at all."""
+    plain = json.loads(json.dumps({"format": of_format} | asdict(facts)))
+    write_text(path, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
 
-    Raises:
-        InputError: no encoder here, of a newer format, or damaged.
+
+def read_json(
+    path: Path, most: int, formats: Sequence[int], make: Callable[[dict[str, Any]], T], mend: str
+) -> T:
+    """What ``make`` makes of the object that :func:`write_json` wrote; InputError says ``mend``
+    where the file is damaged, longer than ``most`` bytes, or ``make`` raises what Python does for
+    damage.
     """
-    path = folder / FILE
-    if not path.is_file():
-        raise InputError(f"{folder} is no encoder: it has no {FILE}; `udmsh export` writes one")
     try:
-        if path.stat().st_size > MAX_JSON:
+        if path.stat().st_size > most:
             raise ValueError("too long")
         plain = json.loads(path.read_text(encoding="utf-8"))
-        if plain["format"] != FORMAT:
-            raise InputError(f"{path} is of format {plain['format']}, this version reads {FORMAT}")
+        if plain["format"] not in formats:
+            known = " and ".join(map(str, formats))
+            raise InputError(f"{path} is of format {plain['format']}, this version reads {known}")
         if plain.pop("sha256") != digest_of(plain):
             raise ValueError("its checksum differs")
         del plain["format"]
-        spec = EncoderSpec(**plain | {name: tuple(plain[name]) for name in ("mean", "std")})
-        _check(spec)
+        return make(plain)
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged ({error}); export or index anew") from error
-    return spec
+        raise InputError(f"{path} was cut or altered ({error}); {mend}") from error
+
+
+def write_spec(folder: Path, spec: EncoderSpec) -> None:
+    """Write ``encoder.json``, the last file of an encoder's folder."""
+    write_json(folder / FILE, FORMAT, spec)
+
+
+def read_spec(folder: Path) -> EncoderSpec:
+    """Read ``encoder.json``; raises InputError if it is absent, damaged, or of a newer format."""
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(f"{folder} is no encoder: it has no {FILE}; `udmsh export` writes one")
+    return read_json(path, MAX_JSON, [FORMAT], _spec, "export or index anew")
 
 
 def check_files(folder: Path, spec: EncoderSpec, names: Iterable[str]) -> None:
-    """Compare files beside ``encoder.json`` with their checksums, before they are read.
-
-    Raises:
-        InputError: one is not named there, missing, cut or altered.
-    """
+    """Compare files with their checksums before they are read; raises InputError if one differs."""
     paths = [folder / name for name in names]
     with ThreadPoolExecutor() as pool:
-        for path, digest in zip(paths, pool.map(_sha256, paths), strict=True):
-            if digest is None or digest != spec.files.get(path.name):
+        sums = pool.map(lambda path: path.is_file() and sha256_file(path), paths)
+        for path, digest in zip(paths, sums, strict=True):
+            if not digest or digest != spec.files.get(path.name):
                 raise InputError(f"{path} is missing, cut or altered; export or index anew")
 
 
-def _sha256(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
-
-
-def _check(spec: EncoderSpec) -> None:
-    limits = {"image_size": 4096, "grid": 64, "bits": 1024, "dims": 4096}
-    for name, most in limits.items():
+def _spec(plain: dict[str, Any]) -> EncoderSpec:
+    spec = EncoderSpec(**plain | {name: tuple(plain[name]) for name in ("mean", "std")})
+    limits = {"image_size": (1, 4096), "grid": (1, 64), "bits": (1, 1024), "dims": (0, 4096)}
+    for name, (least, most) in limits.items():
         value = getattr(spec, name)
-        if type(value) is not int or not (0 if name == "dims" else 1) <= value <= most:
+        if type(value) is not int or not least <= value <= most:
             raise ValueError(f"{name} is {value!r}")
     for name in ("mean", "std"):
         numbers = getattr(spec, name)
@@ -135,3 +119,4 @@ def _check(spec: EncoderSpec) -> None:
     for name in spec.files:
         if "/" in name or "\\" in name or name.startswith("."):
             raise ValueError(f"{name!r} is no name of a file beside it")
+    return spec

@@ -2,10 +2,7 @@
 
 ``index.json`` is replaced atomically, so a reader sees the old index or the new one, and a writer
 that is killed leaves files that nobody names, which the next writer removes. One writer at a time
-holds the lock; a second one is refused. A folder is an index by its ``index.json``.
-
-LanceDB was tried for this and is as safe, but takes 3 to 4 s to import where a search should take a
-fraction of one, 180 MB on disk, and two versions (one that deletes, one that adds) for one update.
+holds the lock; a second one is refused. (LanceDB is as safe, but takes 3 to 4 s to import.)
 """
 
 import errno
@@ -15,8 +12,8 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.safe.files import write_text
 from udmsh_pl.search.concatenated import Concatenated, concatenated
-from udmsh_pl.search.segment import (
-    FILES,
-    PARTS,
-    UNCHECKED,
-    Rows,
-    Segment,
-    read_segment,
-    write_segment,
-)
-from udmsh_pl.search.spec import digest_of
+from udmsh_pl.search.segment import UNCHECKED, Rows, Segment, read_segment, write_segment
+from udmsh_pl.search.spec import read_json, write_json
 
 MANIFEST, LOCK, OWNER, SEGMENTS = "index.json", "lock", "lock.owner", "segments"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of some shares
@@ -49,65 +37,35 @@ MOST_REMOVED = 0.25  # share of a segment's rows; beyond, it is written anew
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an index consists of.
+    """What an index consists of."""
 
-    Args:
-        version: counts the writes
-        root: folder of the pictures, absolute
-        encoder: name of the encoder's folder
-        bits: code length K
-        dims: length of the re-rank feature
-        segments: the rows
-        lists: name of the folder of inverted lists; none where every code is looked at
-        recall: share of the nearest codes that a search through lists should find
-        exclude: patterns of what an update leaves out, see :func:`udmsh_pl.images.walk.excluded`
-    """
-
-    version: int
-    root: str
-    encoder: str
-    bits: int
-    dims: int
+    version: int  # counts the writes
+    root: str  # folder of the pictures, absolute
+    encoder: str  # name of its folder
+    bits: int  # code length K
+    dims: int  # length of the re-rank feature
     segments: tuple[Segment, ...] = ()
-    lists: str = ""
-    recall: float = RECALL
-    exclude: tuple[str, ...] = ()
+    lists: str = ""  # name of the folder of inverted lists; none where every code is looked at
+    recall: float = RECALL  # share of the nearest codes that a search through lists should find
+    exclude: tuple[str, ...] = ()  # patterns of what an update leaves out, see images.walk.excluded
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check ``index.json``.
-
-    Raises:
-        InputError: no index here, damaged, or of another format.
-    """
+    """Read ``index.json``; raises InputError if it is absent, damaged, or of another format."""
     file = path / MANIFEST
     if not file.is_file():
         raise InputError(f"{path} is no index; `udmsh index PICTURES --out {path}` makes one")
-    try:
-        if file.stat().st_size > MAX_MANIFEST:
-            raise ValueError("too long")
-        plain = json.loads(file.read_text(encoding="utf-8"))
-        if plain["format"] not in FORMATS:
-            raise InputError(f"{file} is of format {plain['format']}, this version reads 1 and 2")
-        if plain.pop("sha256") != digest_of(plain):
-            raise ValueError("its checksum differs")
-        return _manifest(plain)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} was cut or altered ({error}); build the index anew") from error
+    return read_json(file, MAX_MANIFEST, FORMATS, _manifest, "build the index anew")
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Make ``manifest`` the index: the one moment at which it changes."""
-    plain = json.loads(json.dumps({"format": FORMAT} | asdict(manifest)))
-    write_text(path / MANIFEST, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
+    write_json(path / MANIFEST, FORMAT, manifest)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Be the only writer of an index's folder, and leave no file behind that the manifest does not
-    name.
+    """Be the only writer of an index's folder; leaves no file that the manifest does not name.
 
     Raises:
         InputError: another process writes there, or the folder holds something else.
@@ -127,58 +85,45 @@ def writing(path: Path) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock, which the system releases if the process is killed."""
-    with (path / LOCK).open("ab") as stream:
+    with (path / LOCK).open("ab") as stream, ExitStack() as stack:
         try:
             import fcntl
 
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.callback(fcntl.flock, stream, fcntl.LOCK_UN)
         except BlockingIOError as error:
-            raise InputError(
-                f"another process is writing {path}; wait until it has ended"
-            ) from error
+            mend = "wait until it has ended"
+            raise InputError(f"another process is writing {path}; {mend}") from error
         except (ImportError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise
-            with _owned(path):
-                yield
-            return
-        try:
-            yield
-        finally:
-            fcntl.flock(stream, fcntl.LOCK_UN)
+            stack.enter_context(_owned(path))
+        yield
 
 
 @contextmanager
 def _owned(path: Path) -> Iterator[None]:
     """For file systems without locks: a file that says which process writes, and since when."""
-    owner = path / OWNER
-    host = socket.gethostname()
+    owner, host = path / OWNER, socket.gethostname()
     for attempt in range(2):
         try:
             with owner.open("x", encoding="utf-8") as stream:
                 json.dump({"host": host, "process": os.getpid(), "since": time.ctime()}, stream)
             break
         except FileExistsError as error:
-            other = _owner_of(owner)
-            dead = other.get("host") == host and not _runs(other.get("process"))
-            if attempt or not dead:
+            other: dict[str, Any] = {"owner": "unknown"}
+            with suppress(OSError, ValueError):
+                found = json.loads(owner.read_text(encoding="utf-8"))
+                other = found if isinstance(found, dict) else other
+            if attempt or other.get("host") != host or _runs(other.get("process")):
                 who = ", ".join(f"{name} {value}" for name, value in other.items())
-                raise InputError(
-                    f"another process is writing {path} ({who}); if it has ended, delete {owner}"
-                ) from error
+                problem = f"another process is writing {path} ({who})"
+                raise InputError(f"{problem}; if it has ended, delete {owner}") from error
             owner.unlink(missing_ok=True)
     try:
         yield
     finally:
         owner.unlink(missing_ok=True)
-
-
-def _owner_of(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    return found if isinstance(found, dict) else {"owner": "unknown"}
 
 
 def _runs(process: Any) -> bool:
@@ -187,7 +132,7 @@ def _runs(process: Any) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, ValueError, TypeError, OverflowError):
-        return True
+        pass
     return True
 
 
@@ -199,42 +144,24 @@ def read_rows(path: Path, manifest: Manifest) -> Rows:
         InputError: a file is cut or altered; of mapped ones, :func:`check` looks at every byte.
         FileNotFoundError: another process has replaced a segment meanwhile.
     """
-    sizes = [size for one in manifest.segments for name, (size, _) in one.files.items()
-             if name != UNCHECKED]  # fmt: skip
-    mapped = sum(sizes) > IN_MEMORY
-    parts = [
-        read_segment(path / SEGMENTS, segment, manifest.bits, manifest.dims, mapped)
-        for segment in manifest.segments
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    width = (manifest.bits + 7) // 8
-    empty: list[Any] = [
-        np.empty(0, FILES),
-        np.empty((0, width), np.uint8),
-        np.empty((0, manifest.dims), np.int8),
-    ]
-    arrays: list[list[Any]] = [
-        [getattr(part, name) for part in parts] for name in ("files", "codes", "features")
-    ]
-    if mapped:
-        files, codes, features = (concatenated(some) for some in arrays)
-    else:
-        files, codes, features = (
-            np.concatenate([none, *some]) for none, some in zip(empty, arrays, strict=True)
-        )
-    names, thumbnails = (
-        [getattr(part, name) for part in parts] for name in ("names", "thumbnails")
-    )
-    return Rows(Concatenated(names), files, codes, features, Concatenated(thumbnails))
+    segments, bits, dims = manifest.segments, manifest.bits, manifest.dims
+    files = [pair for segment in segments for pair in segment.files.items()]
+    mapped = sum(size for name, (size, _) in files if name != UNCHECKED) > IN_MEMORY
+    parts = [read_segment(path / SEGMENTS, one, bits, dims, mapped) for one in segments]
+    if len(parts) < 2:
+        return parts[0] if parts else Rows.empty((bits + 7) // 8, dims)
+    join: Any = concatenated if mapped else np.concatenate
+
+    def column(name: str) -> list[Any]:
+        return [getattr(part, name) for part in parts]
+
+    names, thumbnails = (Concatenated(column(name)) for name in ("names", "thumbnails"))
+    files, codes, features = (join(column(name)) for name in ("files", "codes", "features"))
+    return Rows(names, files, codes, features, thumbnails)
 
 
 def check(path: Path, manifest: Manifest) -> None:
-    """Look at every byte of an index's segments but thumbnails.
-
-    Raises:
-        InputError: one is another than was written.
-    """
+    """Raise InputError if a byte of the index's segments, but for thumbnails, was altered."""
     for segment in manifest.segments:
         read_segment(path / SEGMENTS, segment, manifest.bits, manifest.dims)
 
@@ -265,13 +192,11 @@ def without(manifest: Manifest, rows: NDArray[np.int64]) -> Manifest:
 
 
 def compacted(path: Path, manifest: Manifest) -> Manifest:
-    """The manifest after segments with many removed rows, and the smallest of too many, were
-    merged into one.
-    """
+    """The manifest after segments with many removed rows, and the smallest of many, were merged."""
     segments = list(manifest.segments)
-    by_size = sorted(segments, key=lambda segment: segment.rows)
     merged = [one for one in segments if len(one.removed) > MOST_REMOVED * one.rows]
     if len(segments) > MOST_SEGMENTS:
+        by_size = sorted(segments, key=lambda segment: segment.rows)
         merged += [one for one in by_size[: MOST_SEGMENTS - 1] if one not in merged]
     if not merged:
         return manifest
@@ -296,17 +221,10 @@ def _sweep(path: Path) -> None:
 
 
 def _manifest(plain: dict[str, Any]) -> Manifest:
-    segments = []
-    for one in plain["segments"]:
-        files = {name: (int(size), str(sha)) for name, (size, sha) in one["files"].items()}
-        if set(files) != set(PARTS) or "/" in one["name"] or one["name"].startswith("."):
-            raise ValueError("a segment of other files")
-        removed = tuple(int(row) for row in one["removed"])
-        segments.append(Segment(str(one["name"]), int(one["rows"]), files, removed))
     facts = {name: plain[name] for name in ("version", "root", "encoder", "bits", "dims")}
     facts |= {"lists": plain.get("lists", ""), "recall": float(plain.get("recall", RECALL))}
     facts["exclude"] = tuple(map(str, plain.get("exclude", ())))
     for name in ("encoder", "lists"):
         if "/" in facts[name] or facts[name].startswith("."):
             raise ValueError(f"{name} elsewhere")
-    return Manifest(**facts, segments=tuple(segments))
+    return Manifest(**facts, segments=tuple(map(Segment.of, plain["segments"])))

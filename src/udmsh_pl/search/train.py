@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
-from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, backbone_info, build_backbone, weights_id
-from udmsh_pl.backbones.pixels import Forward, best_runner, forward_of
+from udmsh_pl.backbones import networks
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, weights_id
+from udmsh_pl.backbones.pixels import best_runner, forward_of
 from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.features.batches import passes
 from udmsh_pl.features.teacher import TrainFeatures
@@ -25,6 +27,7 @@ from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.safe.profile import clock
 from udmsh_pl.search.checkpoint import spec_of
 from udmsh_pl.search.graph import HashHead, PixelEncoder, SignEncoder, write_network
+from udmsh_pl.search.pictures import Read, Report
 from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
 from udmsh_pl.similarity.losses import best_rotation
 
@@ -42,21 +45,22 @@ Features = dict[str, NDArray[Any]]
 _PAIR = ("global_feature", "feature_map")
 
 
-def image_size() -> int:
-    """Side in pixels of the default backbone's input."""
-    return backbone_info(OFFLINE_BACKBONE).image_size
+@cache
+def backbone() -> networks.BackboneInfo:
+    """The default backbone's sizes."""
+    return networks.backbone_info(OFFLINE_BACKBONE)
 
 
 def backbone_key() -> str:
     """What identifies features of the default backbone, for the name of a folder."""
-    key = f"{OFFLINE_BACKBONE} {weights_id(OFFLINE_BACKBONE)} {image_size()} {GRID}"
+    key = f"{OFFLINE_BACKBONE} {weights_id(OFFLINE_BACKBONE)} {backbone().image_size} {GRID}"
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def feature_shapes() -> dict[str, tuple[int, ...]]:
     """Shapes of the default backbone's two features."""
-    info = backbone_info(OFFLINE_BACKBONE)
-    return {"global_feature": (info.global_dim,), "feature_map": (info.map_channels, GRID, GRID)}
+    channels = backbone().map_channels
+    return {"global_feature": (backbone().global_dim,), "feature_map": (channels, GRID, GRID)}
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -67,11 +71,32 @@ def chosen(names: Sequence[str]) -> list[str]:
     return [names[row] for row in np.sort(rows).tolist()]
 
 
-def forward_for(total: int) -> Forward:
-    """The default backbone, for so many pictures."""
-    runner = best_runner() if total > FEW else "torch"
-    content = weights_id(OFFLINE_BACKBONE)
-    return forward_of(OFFLINE_BACKBONE, None, content, runner, image_size(), GRID)
+def extracted(
+    reads: Iterator[Read], total: int, report: Report
+) -> Iterator[tuple[list[Read], NDArray[np.float32]]]:
+    """Batches of readable pictures and both features side by side, float32 [B, D + C g g]."""
+    runner, content = best_runner() if total > FEW else "torch", weights_id(OFFLINE_BACKBONE)
+    with clock("backbone"):
+        side = backbone().image_size
+        forward = forward_of(OFFLINE_BACKBONE, None, content, runner, side, GRID)
+    for parts, batch in passes(_batches(reads, report), forward):
+        flat = [part.reshape(len(part), -1) for part in parts]
+        yield batch, np.concatenate(flat, axis=1, dtype=np.float32)
+
+
+def _batches(reads: Iterator[Read], report: Report) -> Iterator[tuple[torch.Tensor, list[Read]]]:
+    """Pixels of decoded pictures; the others are reported."""
+
+    def decoded() -> Iterator[Read]:
+        for read in reads:
+            if read.picture is None:
+                report.leave_out([read])
+            else:
+                yield read
+
+    for batch in batched(decoded(), BATCH):
+        pixels = [read.picture.pixels for read in batch if read.picture is not None]
+        yield torch.from_numpy(np.stack(pixels)), batch
 
 
 def steps_for(count: int) -> int:
@@ -82,17 +107,10 @@ def steps_for(count: int) -> int:
 def learn(
     features: Features, folder: Path, bits: int = BITS, least: int = LEAST, steps: int | None = None
 ) -> EncoderSpec:
-    """Make an encoder from the features of a collection and write it to ``folder``.
+    """Make an encoder of K bits from float32 ``global_feature [N, D]`` and ``feature_map [N, C, g,
+    g]`` and write it to ``folder``; the note of its specification says what was done.
 
-    Args:
-        features: float32 ``global_feature [N, D]`` and ``feature_map [N, C, g, g]``
-        folder: for the encoder
-        bits: code length K
-        least: below so many pictures nothing is trained: codes are ITQ of the fused features
-        steps: of the optimiser; None for :func:`steps_for`
-
-    Returns:
-        The specification, whose note says what was done.
+    Below ``least`` pictures nothing is trained: codes are ITQ of the fused features.
     """
     count = len(features["global_feature"])
     if count < least:
@@ -105,25 +123,15 @@ def learn(
         steps = steps or steps_for(count)
         encoder = train(features, bits, steps)
         note = f"udmsh-plus, {bits} bits, learned from {count:,} of your pictures in {steps} steps"
-    head = HashHead(encoder, None, RERANK_DIMS).eval()
-    backbone = build_backbone(OFFLINE_BACKBONE)
-    network = PixelEncoder(backbone, GRID, head).eval()
-    spec = spec_of(network, backbone, None, tuned=False, note=note)
-    return write_network(network, spec, folder)
+    built = networks.build_backbone(OFFLINE_BACKBONE)
+    network = PixelEncoder(built, GRID, HashHead(encoder, None, RERANK_DIMS)).eval()
+    return write_network(network, spec_of(network, built.info, None, False, note), folder)
 
 
 def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEncoder:
     """Train ``udmsh-plus`` on frozen features by Lightning, as ``udmsh fit`` does, without logs and
-    checkpoints.
-
-    Args:
-        features: as in :func:`learn`
-        bits: code length K
-        steps: optimiser steps of at most 256 pictures
-        seed: decides initial weights; the caller's random state stays as it is
-
-    Returns:
-        The encoder in eval mode, on the CPU.
+    checkpoints; gives the encoder in eval mode, on the CPU. The seed decides the initial weights;
+    the caller's random state stays as it is.
     """
     log = logging.getLogger("lightning.pytorch")
     level = log.level
@@ -132,20 +140,14 @@ def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEnco
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on loaders and loggers
             torch.manual_seed(seed)
-            model = UDMSHPlus(
-                bits=bits, grid=features["feature_map"].shape[-1], warmup_steps=min(50, steps // 4)
-            )
+            grid = features["feature_map"].shape[-1]
+            model = UDMSHPlus(bits=bits, grid=grid, warmup_steps=min(50, steps // 4))
+            alone = LightningEnvironment()  # one process, also inside a cluster's job
             trainer = Trainer(
-                max_steps=steps,
-                max_epochs=-1,
-                devices=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
+                max_steps=steps, max_epochs=-1, devices=1, logger=False, plugins=[alone],
+                enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
                 use_distributed_sampler=False,
-                plugins=[LightningEnvironment()],  # one process, also inside a cluster's job
-            )
+            )  # fmt: skip
             with clock("steps"):
                 trainer.fit(model, datamodule=FeatureData(TrainFeatures(features), TRAIN_BATCH))
     finally:
@@ -158,23 +160,21 @@ def encode_features(
     head: HashHead, features: Features
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     """Codes and re-rank features of backbone features, block by block."""
-    codes, reranks = [], []
+    made = []
     with torch.inference_mode():
         for start in range(0, len(features["global_feature"]), 512):
-            part = slice(start, start + 512)
-            pair = (torch.from_numpy(features[name][part]) for name in _PAIR)
-            code, rerank = head(*pair)
-            codes.append(code.numpy())
-            reranks.append(rerank.numpy())
-    return np.concatenate(codes), np.concatenate(reranks)
+            pair = (torch.from_numpy(features[name][start : start + 512]) for name in _PAIR)
+            made.append([part.numpy() for part in head(*pair)])
+    codes, reranks = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    return codes, reranks
 
 
 def fused_feature(features: Features, dims: int = RERANK_DIMS) -> FusedFeature:
-    """A fused feature fitted to these pictures; axes beyond their rank are random ones at half
-    weight, so that pictures which come later differ there.
+    """A fused feature fitted to these pictures; axes beyond their rank are random, at half weight,
+    so that pictures which come later differ there.
     """
     parts = _parts(features)
-    fusion = FusedFeature((features["global_feature"].shape[1], _map_dim(features)), dims)
+    fusion = FusedFeature(_sizes(features), dims)
     fusion.fit(parts)
     rank = min(dims, len(parts) - 1)
     if rank < dims:
@@ -187,18 +187,11 @@ def fused_feature(features: Features, dims: int = RERANK_DIMS) -> FusedFeature:
 
 
 def with_rerank(
-    network: PixelEncoder, spec: EncoderSpec, pixels: Iterator[NDArray[np.uint8]], folder: Path
+    network: PixelEncoder, spec: EncoderSpec, reads: Iterator[Read], folder: Path
 ) -> EncoderSpec:
-    """Give an encoder without re-rank feature one that is fitted to these pictures, and write it to
-    ``folder``.
-    """
-
-    @torch.inference_mode()
-    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return network.features(pixels)
-
-    batches = ((torch.from_numpy(np.stack(batch)), None) for batch in batched(pixels, BATCH))
-    found = [parts for parts, _ in passes(batches, forward)]
+    """Write an encoder to ``folder`` with a re-rank feature that is fitted to these pictures."""
+    forward = torch.inference_mode()(network.features)
+    found = [parts for parts, _ in passes(_batches(reads, Report()), forward)]
     features = dict(zip(_PAIR, map(np.concatenate, zip(*found, strict=True)), strict=True))
     network.head.own_fusion, network.head.dims = fused_feature(features), RERANK_DIMS
     return write_network(network.eval(), replace(spec, dims=RERANK_DIMS, files={}), folder)
@@ -206,7 +199,7 @@ def with_rerank(
 
 def _without_training(features: Features, bits: int) -> SignEncoder:
     dims = max(RERANK_DIMS, bits)
-    encoder = SignEncoder(features["global_feature"].shape[1], _map_dim(features), bits, dims)
+    encoder = SignEncoder(*_sizes(features), bits, dims)
     encoder.fusion.load_state_dict(fused_feature(features, dims).state_dict())
     generator = torch.Generator().manual_seed(0)
     turn = torch.linalg.qr(torch.randn(bits, bits, generator=generator))[0]
@@ -225,5 +218,7 @@ def _parts(features: Features) -> torch.Tensor:
     return side_by_side(feature, feature_map)
 
 
-def _map_dim(features: Features) -> int:
-    return int(np.prod(features["feature_map"].shape[1:]))
+def _sizes(features: Features) -> tuple[int, int]:
+    """D, and the length of the flattened feature map."""
+    feature, feature_map = (features[name] for name in _PAIR)
+    return feature.shape[1], int(np.prod(feature_map.shape[1:]))

@@ -32,13 +32,8 @@ Floats = NDArray[np.float64]
 
 
 def largest_difference(one: Image.Image, two: Image.Image, placement: Placement) -> float:
-    """The largest local difference of two pictures, in units of what compression leaves: copies
-    have less than 1.
-
-    Args:
-        one: RGB
-        two: RGB
-        placement: where they show the same
+    """The largest local difference of two RGB pictures where they show the same, in units of what
+    compression leaves: copies have less than 1.
     """
     turn = TURNS[placement.turn]
     upright = two if turn is None else two.transpose(turn)
@@ -53,10 +48,9 @@ def largest_difference(one: Image.Image, two: Image.Image, placement: Placement)
 
 
 def _cut(image: Image.Image, box: Box) -> Image.Image:
-    width, height = image.size
-    left, top, right, bottom = box
-    corners = round(left * width), round(top * height), round(right * width), round(bottom * height)
-    return image.crop(corners)
+    pairs = zip(box, 2 * image.size, strict=True)
+    left, top, right, bottom = (round(share * size) for share, size in pairs)
+    return image.crop((left, top, right, bottom))
 
 
 def _pixels(image: Image.Image, width: int, height: int, side: int) -> Pixels:
@@ -78,8 +72,7 @@ def _from(source: Pixels, goal: Pixels) -> float:
         return float("inf")
     left = np.sqrt(gaussian_filter(gaussian_filter(expected - grey, SMOOTH) ** 2, WINDOW))
     contrast = np.sqrt(np.minimum(_contrast(expected), _contrast(grey)))
-    relative = left / (NOISE + SHARE * contrast)
-    return float(relative[MARGIN:-MARGIN, MARGIN:-MARGIN].max())
+    return float((left / (NOISE + SHARE * contrast))[MARGIN:-MARGIN, MARGIN:-MARGIN].max())
 
 
 def _contrast(grey: Pixels) -> Pixels:
@@ -111,18 +104,15 @@ def _with_levels_of(goal: Pixels, source: Pixels) -> Pixels:
 
 
 def _place(cuts: Sequence[Image.Image], width: int, height: int) -> Floats:
-    """Scale and shift of both sides, [4] in shares of them, that lay the second picture on the
-    first: Lucas and Kanade (1981), from small to large.
-    """
+    """Scale and shift of both sides, in shares, of the second picture: Lucas and Kanade (1981)."""
     start = np.array([1.0, 0.0, 1.0, 0.0])
     place = start
     for side in LEVELS:
         first, second = (_normal(_pixels(cut, width, height, side)) for cut in cuts)
         down, right = first.shape
         columns, rows = ((np.arange(size) + 0.5) / size for size in (right, down))
-        slope_y, slope_x = (
-            slope * size for slope, size in zip(np.gradient(first), first.shape, strict=True)
-        )
+        slope_y, slope_x = np.gradient(first)
+        slope_y, slope_x = slope_y * down, slope_x * right
         slopes = np.stack([slope_x * columns, slope_x, slope_y * rows[:, None], slope_y])
         for _ in range(ROUNDS):
             moved, inside = _moved(second[..., None], place)
@@ -134,12 +124,8 @@ def _place(cuts: Sequence[Image.Image], width: int, height: int) -> Floats:
             normal += (1e-5 * np.trace(normal) + 1e-9) * np.eye(4)
             step = np.linalg.solve(normal, some @ (weight * apart))
             wide, left, high, top = step + start
-            place = place / [wide, 1, high, 1] - [
-                0,
-                place[0] * left / wide,
-                0,
-                place[2] * top / high,
-            ]
+            moves = [0, place[0] * left / wide, 0, place[2] * top / high]
+            place = place / [wide, 1, high, 1] - moves
             if np.abs(place - start).max() > FURTHEST:
                 return start
             if np.abs(step).max() * side < 0.02:
@@ -157,14 +143,14 @@ def _moved(pixels: Pixels, place: Floats) -> tuple[Pixels, tuple[slice, slice]]:
     height, width, channels = pixels.shape
     wide, left, high, top = place.tolist()
     data = wide, 0, left * width, 0, high, top * height
-    moved = [
+    planes = [
         Image.fromarray(np.ascontiguousarray(pixels[..., channel])).transform(
             (width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
         )
         for channel in range(channels)
     ]
-    inside = _inside(height, high, top), _inside(width, wide, left)
-    return np.stack([np.asarray(one) for one in moved], axis=-1), inside
+    moved = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+    return moved, (_inside(height, high, top), _inside(width, wide, left))
 
 
 def _inside(size: int, scale: float, start: float) -> slice:

@@ -1,7 +1,6 @@
-"""``udmsh serve``: an index in the browser, a JSON API, and checks that keep strangers out.
+"""``udmsh serve`` (extra ``udmsh-pl[serve]``): an index in the browser, and a JSON API.
 
-A request passes :mod:`middleware <udmsh_pl.serve.middleware>` (names, sessions, limits) and is
-answered by :mod:`api <udmsh_pl.serve.api>` from a :mod:`collection <udmsh_pl.serve.collection>`;
-:mod:`decoder <udmsh_pl.serve.decoder>`'s processes alone open strangers' bytes. Needs the extra
-``udmsh-pl[serve]``.
+A request passes :mod:`middleware <udmsh_pl.serve.middleware>`, :mod:`api <udmsh_pl.serve.api>` and
+:mod:`service <udmsh_pl.serve.service>`; the processes of :mod:`decoder <udmsh_pl.serve.decoder>`
+alone open strangers' bytes.
 """

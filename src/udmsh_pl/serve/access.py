@@ -17,42 +17,31 @@ from udmsh_pl.errors import InputError
 
 LEAST_TOKEN = 16  # characters
 ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+HOST = re.compile(r"(?:\[([^]]*)\]|([^:[]*))(?::[0-9]+)?")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one server.
-
-    Args:
-        host: address that is listened on
-        port: port that is listened on
-        token: what one must know; empty where only this machine can ask
-        names: further names under which the page is reached, behind a proxy say; with the port,
-            where it is neither 80 nor 443
-        root_path: path before all addresses, such as ``/photos``, behind a proxy
-    """
+    """The rules of one server that listens on a host and port."""
 
     host: str
     port: int
-    token: str = ""
+    token: str = ""  # empty where only this machine can ask
+    # further ones of the page, behind a proxy say; with the port where it is neither 80 nor 443
     names: Sequence[str] = ()
-    root_path: str = ""
+    root_path: str = ""  # before all addresses, such as /photos, behind a proxy
     session: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
-            raise InputError(
-                f"--host {self.host} lets other machines in; give --token too, alone to have one "
-                "made, or leave --host out"
-            )
+            mend = "give --token too, alone to have one made, or leave --host out"
+            raise InputError(f"--host {self.host} lets other machines in; {mend}")
         if self.token and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
             raise InputError(f"--token has to have {LEAST_TOKEN} ASCII characters or more")
         if self.root_path and not ROOT_PATH.fullmatch(self.root_path):
-            raise InputError(
-                f"--root-path {self.root_path} is no path; give one such as /photos, which starts "
-                "with a slash and ends without"
-            )
+            mend = "give one such as /photos, which starts with a slash and ends without"
+            raise InputError(f"--root-path {self.root_path} is no path; {mend}")
 
     @property
     def cookie(self) -> str:
@@ -67,18 +56,13 @@ class Access:
         if is_loopback(self.host):
             return False
         own = socket.gethostname().lower()
-        return _is_address(name) or name in {self.host.lower(), own, f"{own}.local"}
+        return _address(name) is not None or name in {self.host.lower(), own, f"{own}.local"}
 
     def is_forged(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
         """Whether another site has made the browser ask."""
-        origin = headers.get("origin")
-        hosts = {
-            headers.get("host", ""),
-            *self.names,
-        }  # a proxy may change the Host, not the Origin
-        if origin is not None and origin not in {
-            f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts
-        }:
+        hosts = {headers.get("host", ""), *self.names}  # a proxy may change Host, not Origin
+        own = {f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts}
+        if headers.get("origin") not in {None, *own}:
             return True
         if headers.get("sec-fetch-site") in (None, "same-origin", "none"):
             return False
@@ -106,26 +90,18 @@ class Access:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
-def _is_address(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _without_port(header: str) -> str:
     """The name of a ``Host`` header, lower case: ``[::1]:8765`` is ``::1``."""
-    header = header.strip().lower()
-    if header.startswith("["):
-        name, _, port = header[1:].partition("]")
-        return name if not port or _is_port(port) else ""
-    name, colon, port = header.partition(":")
-    return name if not colon or _is_port(":" + port) else ""
-
-
-def _is_port(text: str) -> bool:
-    return text.startswith(":") and text[1:].isascii() and text[1:].isdecimal()
+    found = HOST.fullmatch(header.strip().lower())
+    return (found[1] or found[2] or "") if found else ""

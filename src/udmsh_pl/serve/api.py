@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from email.message import Message
 from hashlib import sha256
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
@@ -19,10 +20,10 @@ from udmsh_pl.serve.access import Access
 from udmsh_pl.serve.collection import Gone
 from udmsh_pl.serve.decoder import Busy, Undecodable
 from udmsh_pl.serve.jobs import Full
-from udmsh_pl.serve.request_body import body_of, file_of_form
 from udmsh_pl.serve.service import Computing, OtherVersion, Service, TooMany
 
 UPLOADS = 8  # at a time; each is in memory as a whole
+MOST_PARTS = 32  # of a form; the file is looked for in no more
 LOGIN_BYTES, UPLOAD_SECONDS = 4096, 30.0
 KINDS = {
     "html": "text/html; charset=utf-8",
@@ -30,65 +31,108 @@ KINDS = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-FOR_EVER = "private, max-age=31536000, immutable"  # the address holds the version
 ABOUT = (
     "Pictures are named by the row they have in one version of the index. With `version`, the "
     "answer is 409 when that is no longer the newest. `/duplicates` and `/map` answer 202 while "
     "they are computed; ask again. Nothing that is uploaded is kept, and nothing is ever deleted."
 )
-
-Id = Annotated[int, Path(ge=0, description="row of a picture")]
-Count = Annotated[int, Query(ge=1, le=500, description="how many")]
-Radius = Annotated[int | None, Query(ge=0, le=1024, description="Hamming distance at most, bits")]
-Version = Annotated[int | None, Query(ge=0, description="of the index that ids are meant in")]
-Offset = Annotated[int, Query(ge=0, le=1 << 40)]
-JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
+JPEG: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"content": {"image/jpeg": {}}}},
+}
 BINARY = {"type": "string", "format": "binary"}
-UPLOAD = {
-    "requestBody": {
-        "required": True,
-        "description": "the picture's file, as it is or in a form",
-        "content": {
-            "image/*": {"schema": BINARY},
-            "multipart/form-data": {"schema": {"type": "object", "properties": {"file": BINARY}}},
-        },
-    }
-}
-LOGIN = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": schemas.Login.model_json_schema()}},
-    }
-}
+FORM = {"type": "object", "properties": {"file": BINARY}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Problem} for status in (401, 403, 404, 409, 429, 503)
 }
 
 
 def create_api(service: Service, access: Access, upload_seconds: float = UPLOAD_SECONDS) -> FastAPI:
-    """The application without its middleware.
-
-    Args:
-        service: answers
-        access: for sessions; the middleware asks it too
-        upload_seconds: that a body may take to come
-    """
+    """The application without its middleware; ``access`` is for sessions."""
     api = FastAPI(
         title="udmsh serve", version=__version__, description=ABOUT, docs_url=None, redoc_url=None,
         responses=PROBLEMS, redirect_slashes=False,
     )  # fmt: skip
-    _add_problems(api)
-    _add_page(api, access, upload_seconds)
+    for kind, handler in _problems().items():
+        api.add_exception_handler(kind, handler)
+    _add_page(api)
+    _add_login(api, access, upload_seconds)
     _add_search(api, service, upload_seconds)
-    _add_pictures(api, service)
+    for path, answer in (("/similar/{id}", service.similar), ("/duplicates", service.duplicates)):
+        api.get(path, tags=["search"])(answer)
+    for path, answer in {
+        "/info": service.info, "/pictures": service.pictures, "/map": service.plane,
+    }.items():  # fmt: skip
+        api.get(path, tags=["collection"])(answer)
+    for path, picture in {
+        "/map/tiles": service.tiles,
+        "/thumbnail/{id}": service.thumbnail,
+        "/picture/{id}": service.picture,
+    }.items():
+        api.get(path, tags=["collection"], **JPEG)(picture)
     return api
+
+
+def _body(kinds: dict[str, Any], about: str) -> dict[str, Any]:
+    """What OpenAPI says of a body that we read ourselves."""
+    content = {kind: {"schema": schema} for kind, schema in kinds.items()}
+    return {"requestBody": {"required": True, "description": about, "content": content}}
+
+
+async def body_of(request: Request, most: int, seconds: float) -> bytes:
+    """The whole body; raises HTTPException 413 for more than ``most`` bytes, 408 for one that takes
+    longer than ``seconds``, 400 for a connection that ended early.
+    """
+    too_large = HTTPException(413, f"more than {most:,} bytes", {"connection": "close"})
+    announced = request.headers.get("content-length", "0")
+    if announced.isascii() and announced.isdecimal() and int(announced[:16]) > most:
+        raise too_large
+
+    async def collect() -> bytes:
+        body, more = bytearray(), True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise HTTPException(400, "the upload was cut")
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > most:
+                raise too_large
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(collect(), seconds)
+    except (TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
+        raise HTTPException(408, "the upload takes too long") from None
+
+
+def file_of_form(body: bytes, content_type: str) -> bytes:
+    """The first file of a form that was sent as ``multipart/form-data``, another body as it is;
+    HTTPException 400 for none. A library's parser would write large files to the disk.
+    """
+    header = Message()
+    header["content-type"] = content_type
+    if header.get_content_type() != "multipart/form-data":
+        return body
+    boundary = str(header.get_param("boundary", "")).encode("latin-1", "replace")
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary, MOST_PARTS) if boundary else []
+    for part in parts[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if b"filename" in head.lower():
+            return content
+    raise HTTPException(400, "the form holds no file; send it as `curl -F file=@picture.jpg` does")
 
 
 def _add_search(api: FastAPI, service: Service, upload_seconds: float) -> None:
     uploads = asyncio.Semaphore(UPLOADS)
+    about = "the picture's file, as it is or in a form"
+    upload = _body({"image/*": BINARY, "multipart/form-data": FORM}, about)
 
-    @api.post("/search", openapi_extra=UPLOAD, tags=["search"], summary="Pictures like an upload")
-    async def search(request: Request, k: Count = 100, radius: Radius = None) -> schemas.Results:
+    @api.post("/search", openapi_extra=upload, tags=["search"])
+    async def search(
+        request: Request, k: schemas.Count = 100, radius: schemas.Radius = None
+    ) -> schemas.Results:
+        """Pictures like an upload."""
         if uploads.locked():
             raise Busy
         async with uploads:
@@ -98,56 +142,6 @@ def _add_search(api: FastAPI, service: Service, upload_seconds: float) -> None:
             if not content:
                 raise HTTPException(400, "send the picture's file, as the body or in a form")
             return await run_in_threadpool(service.search, content, k, radius, start)
-
-    @api.get("/similar/{id}", tags=["search"], summary="Pictures like one of the collection")
-    def similar(
-        id: Id, k: Count = 100, radius: Radius = None, version: Version = None
-    ) -> schemas.Results:
-        return service.similar(id, k, radius, version, time.perf_counter())
-
-    @api.get("/duplicates", tags=["search"], summary="Groups of copies")
-    def duplicates(
-        radius: Radius = None, offset: Offset = 0, limit: Count = 50, version: Version = None
-    ) -> schemas.Duplicates:
-        return service.duplicates(radius, offset, limit, version)
-
-
-def _add_pictures(api: FastAPI, service: Service) -> None:
-    @api.get("/info", tags=["collection"], summary="The collection")
-    def info() -> schemas.Info:
-        return service.info()
-
-    @api.get("/pictures", tags=["collection"], summary="Pictures, by a part of their name")
-    def pictures(
-        name: Annotated[str, Query(max_length=200)] = "", offset: Offset = 0, limit: Count = 100
-    ) -> schemas.Listing:
-        return service.listing(name, offset, limit)
-
-    @api.get("/map", tags=["collection"], summary="The collection on a plane")
-    def plane(version: Version = None) -> schemas.Plane:
-        return service.plane(version)
-
-    @api.get("/map/tiles", tags=["collection"], response_class=Response, responses=JPEG)
-    def tiles(version: Version = None) -> Response:
-        """Small pictures for the map, in one."""
-        return _jpeg(service.tiles(version), version)
-
-    @api.get("/thumbnail/{id}", tags=["collection"], response_class=Response, responses=JPEG)
-    def thumbnail(id: Id, version: Version = None) -> Response:
-        """A picture as JPEG, the longer side at most 192 pixels."""
-        return _jpeg(service.thumbnail(id, version), version)
-
-    @api.get("/picture/{id}", tags=["collection"], response_class=Response, responses=JPEG)
-    def picture(id: Id, version: Version = None) -> Response:
-        """A picture as JPEG without metadata, the longer side at most 2,048 pixels; 410 where its
-        file is no longer the one that was indexed.
-        """
-        return _jpeg(service.picture(id, version), version)
-
-
-def _jpeg(content: bytes, version: int | None) -> Response:
-    cache = {} if version is None else {"cache-control": FOR_EVER}
-    return Response(content, media_type="image/jpeg", headers=cache)
 
 
 def page_files() -> dict[str, Response]:
@@ -167,10 +161,10 @@ def page_files() -> dict[str, Response]:
     return found
 
 
-def _add_page(api: FastAPI, access: Access, upload_seconds: float) -> None:
+def _add_page(api: FastAPI) -> None:
     page = page_files()
 
-    def answer(request: Request, name: str) -> Response:
+    def static(request: Request, name: str) -> Response:
         if name not in page:
             raise HTTPException(404, "no such file")
         file = page[name]
@@ -179,24 +173,22 @@ def _add_page(api: FastAPI, access: Access, upload_seconds: float) -> None:
             return Response(status_code=304, headers=same)
         return Response(file.body, headers=dict(file.headers))
 
-    @api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    def index(request: Request) -> Response:
-        return answer(request, "index.html")
+    def showing(name: str) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            return static(request, name)
 
-    @api.get("/api", include_in_schema=False)
-    def documentation(request: Request) -> Response:
-        return answer(request, "api.html")
+        return answer
 
-    @api.get("/favicon.ico", include_in_schema=False)
-    def icon(request: Request) -> Response:
-        return answer(request, "icon.svg")
+    api.get("/static/{name}", include_in_schema=False)(static)
+    for path, name in {"/": "index.html", "/api": "api.html", "/favicon.ico": "icon.svg"}.items():
+        api.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(showing(name))
 
-    @api.get("/static/{name}", include_in_schema=False)
-    def static(request: Request, name: str) -> Response:
-        return answer(request, name)
 
+def _add_login(api: FastAPI, access: Access, upload_seconds: float) -> None:
     # its body is read by us: FastAPI would take one of any length, and here from anybody
-    @api.post("/login", tags=["session"], status_code=204, openapi_extra=LOGIN)
+    body = _body({"application/json": schemas.Login.model_json_schema()}, "")
+
+    @api.post("/login", tags=["session"], status_code=204, openapi_extra=body)
     async def login(request: Request) -> Response:
         """Open a session in a browser."""
         try:
@@ -206,46 +198,38 @@ def _add_page(api: FastAPI, access: Access, upload_seconds: float) -> None:
             raise HTTPException(422, 'send {"token": "..."}') from error
         if access.token and not access.is_token(given.token):
             raise HTTPException(401, "this is not the token")
-        done = Response(status_code=204)
-        secure = request.url.scheme == "https"
+        done, secure = Response(status_code=204), request.url.scheme == "https"
         done.set_cookie(
-            access.cookie,
-            access.session,
-            path=access.root_path or "/",
-            httponly=True,
-            samesite="strict",
-            secure=secure,
-        )
+            access.cookie, access.session, path=access.root_path or "/", secure=secure,
+            httponly=True, samesite="strict",
+        )  # fmt: skip
         return done
 
 
 Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
-def _add_problems(api: FastAPI) -> None:
+def _problems() -> dict[Any, Handler]:
     """What each of our exceptions is answered with."""
 
-    def handler(status: int, detail: str = "", **headers: str) -> Handler:
+    def handler(status: int, detail: str = "", retry_after: str = "") -> Handler:
         async def handle(_: Request, error: Exception) -> Response:
-            problem = detail or schemas.readable(str(error))
-            names = {name.replace("_", "-"): value for name, value in headers.items()}
-            return JSONResponse({"detail": problem}, status, names)
+            names = {"retry-after": retry_after} if retry_after else {}
+            return JSONResponse({"detail": detail or schemas.readable(str(error))}, status, names)
 
         return handle
 
     async def undecodable(_: Request, error: Undecodable) -> Response:
         return JSONResponse({"detail": str(error)}, 413 if error.large else 415)
 
-    pairs: dict[Any, Handler] = {
+    return {
         IndexError: handler(404, "no such picture"),
         OtherVersion: handler(409, "the index has a newer version; ask /info"),
         TooMany: handler(422),
         Gone: handler(410),
-        Computing: handler(202, "being computed; ask again", retry_after="1"),
-        Busy: handler(503, "busy; come again", retry_after="1"),
-        Full: handler(503, "busy; come again", retry_after="2"),
+        Computing: handler(202, "being computed; ask again", "1"),
+        Busy: handler(503, "busy; come again", "1"),
+        Full: handler(503, "busy; come again", "2"),
         Undecodable: undecodable,
         InputError: handler(503),  # the index was damaged meanwhile
     }
-    for kind, answer in pairs.items():
-        api.add_exception_handler(kind, answer)

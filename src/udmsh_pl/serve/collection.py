@@ -31,17 +31,11 @@ class Gone(InputError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of the index.
-
-    Args:
-        index: opened
-        strong: similarity that one of 1,000 others has to a typical picture
-        likely: similarity that one of 100 has
-    """
+    """One version of the index."""
 
     index: ImageIndex
-    strong: float
-    likely: float
+    strong: float  # similarity that one of 1,000 others has to a typical picture
+    likely: float  # similarity that one of 100 has
 
     @property
     def version(self) -> int:
@@ -49,17 +43,13 @@ class Snapshot:
         return self.index.manifest.version
 
     def certainty(self, similarity: float) -> Literal["strong", "likely", "weak"]:
-        """How sure a match is: ``strong``, ``likely`` or ``weak``."""
+        """How sure a match is."""
         if similarity >= self.strong:
             return "strong"
         return "likely" if similarity >= self.likely else "weak"
 
     def content(self, row: int) -> bytes:
-        """The file of a row, if it is byte for byte the one that was indexed.
-
-        Raises:
-            Gone: it has been changed, moved or deleted.
-        """
+        """The file of a row, as it was indexed; raises Gone if it has changed or is absent."""
         try:
             content = read_bytes(self.index.path_of(row))
         except InputError as error:
@@ -70,15 +60,7 @@ class Snapshot:
 
 
 class Collection:
-    """An index's folder, always in its newest version.
-
-    Args:
-        path: the index's folder
-        check_seconds: between two checks of the index on the disk
-
-    Raises:
-        InputError: no index, or damaged.
-    """
+    """An index's folder, always in its newest version; raises InputError where there is none."""
 
     def __init__(self, path: Path, check_seconds: float = CHECK_SECONDS) -> None:
         self.path, self.problem, self._check_seconds = path, "", check_seconds
@@ -89,12 +71,15 @@ class Collection:
 
     def current(self) -> Snapshot:
         """The newest version; while one thread opens it, the others go on with the one before."""
-        if time.monotonic() - self._checked < self._check_seconds:
-            return self._snapshot
-        if self._reloading.acquire(blocking=False):
+        due = time.monotonic() - self._checked >= self._check_seconds
+        if due and self._reloading.acquire(blocking=False):
             try:
                 self._checked = time.monotonic()
-                self._reload()
+                if (stamp := self._stamp()) != self._seen:
+                    self._snapshot = _snapshot(ImageIndex.open(self.path), self._snapshot)
+                    self._seen, self.problem = stamp, ""
+            except (InputError, OSError):  # what is served stays what it was
+                self.problem = "the index on the disk cannot be read; an older version is shown"
             finally:
                 self._reloading.release()
         return self._snapshot
@@ -113,16 +98,6 @@ class Collection:
         side = encoder.spec.image_size
         with self._encoding:
             list(encoder.encode_pixels(iter([np.zeros((3, side, side), np.uint8)])))
-
-    def _reload(self) -> None:
-        try:
-            stamp = self._stamp()
-            if stamp == self._seen:
-                return
-            self._snapshot = _snapshot(ImageIndex.open(self.path), self._snapshot)
-            self._seen, self.problem = stamp, ""
-        except (InputError, OSError):  # what is served stays what it was
-            self.problem = "the index on the disk cannot be read; an older version is shown"
 
     def _stamp(self) -> tuple[int, int, int]:
         try:
@@ -148,25 +123,22 @@ def _snapshot(index: ImageIndex, former: Snapshot | None) -> Snapshot:
 
 
 def _chance(index: ImageIndex) -> tuple[float, float]:
-    """Similarities that one of 1,000 others has to a typical picture, and one of 100.
-
-    They are medians over pictures: of all pairs at once, a hundred pictures of one scene would say
-    what is alike for all others.
+    """Similarities that one of 1,000 others has to a typical picture, and one of 100: medians over
+    pictures, since among all pairs a hundred pictures of one scene would count the most.
     """
     count, bits = len(index), index.manifest.bits
+    if count < 2:
+        return 1.0, 1.0
     rows, others = (
         np.sort(np.random.default_rng(seed).choice(count, min(count, most), replace=False))
         for seed, most in ((0, SAMPLED), (1, 64 * SAMPLED))
     )
-    codes, features = index.rows.codes[others], index.rows.features[others]
-    words, found = code_words(codes), []
+    words, features = code_words(index.rows.codes[others]), index.rows.features[others]
+    quantiles = []
     for row in rows.tolist():
         own = code_words(index.rows.codes[row : row + 1])
         near = likeness(popcounts(words ^ own), bits, index.rows.features[row], features)
-        found.append(near[others != row])
-    if not found or not len(found[0]):
-        return 1.0, 1.0
-    quantiles = [np.quantile(one, [STRONG, LIKELY]) for one in found]
+        quantiles.append(np.quantile(near[others != row], [STRONG, LIKELY]))
     strong, likely = np.median(quantiles, axis=0)
     return float(strong), float(likely)
 

@@ -15,6 +15,7 @@ from udmsh_pl.safe.child import Child, ChildFailure
 from udmsh_pl.safe.untrusted import over
 from udmsh_pl.search.pictures import Picture
 
+CHILD = "udmsh_pl.serve.decoder_child"
 WORKERS = 2
 WAITING = 8  # tasks that may wait for a worker; the next is refused
 SECONDS = 10.0  # that a picture may take; 64 million pixels take 3
@@ -24,13 +25,7 @@ START_SECONDS = 60.0
 
 
 class Undecodable(InputError):
-    """A picture that cannot be opened.
-
-    Attributes:
-        large: whether it is only too large, in pixels, time or memory.
-    """
-
-    large: bool = False
+    """A picture that cannot be opened; ``large``: only too large, in pixels, time or memory."""
 
     def __init__(self, reason: str, large: bool = False) -> None:
         super().__init__(reason)
@@ -42,14 +37,7 @@ class Busy(Exception):
 
 
 class Decoder:
-    """Opens pictures in processes of its own.
-
-    Args:
-        workers: processes, and so pictures at a time
-        seconds: that a picture may take; its worker is killed then, and replaced
-        memory: bytes that a picture may take
-        waiting: pictures that may wait for a worker
-    """
+    """Opens pictures in processes of its own; one that takes too long is killed and replaced."""
 
     def __init__(
         self,
@@ -61,8 +49,8 @@ class Decoder:
         self._seconds, self._memory, self._closed = seconds, memory, False
         self._places = threading.BoundedSemaphore(workers + waiting)
         self._idle: queue.Queue[Child] = queue.Queue()
-        for worker in [self._start() for _ in range(workers)]:
-            self._idle.put(self._ready(worker))
+        for worker in [Child(CHILD, memory) for _ in range(workers)]:
+            self._idle.put(_ready(worker))
 
     def query(self, content: bytes, side: int) -> Picture:
         """A stranger's picture, prepared for an encoder whose input is ``side`` pixels.
@@ -79,22 +67,15 @@ class Decoder:
         return Picture(pixels, data[size:], int(width), int(height))
 
     def show(self, content: bytes, side: int) -> bytes:
-        """A picture as JPEG without its metadata, the longer side at most ``side`` pixels.
-
-        Raises:
-            Undecodable: as :meth:`query`.
-            Busy: too many wait.
-        """
+        """A picture as JPEG without metadata, its longer side at most ``side``; raises likewise."""
         return self._call("show", content, side)[1]
 
     def close(self) -> None:
         """End the processes that are idle; the others end with the server."""
         self._closed = True
-        while True:
-            try:
+        with suppress(queue.Empty):
+            while True:
                 self._idle.get_nowait().end()
-            except queue.Empty:
-                return
 
     def _call(self, function: str, content: bytes, side: int) -> tuple[Any, bytes]:
         if not self._places.acquire(blocking=False):
@@ -107,7 +88,15 @@ class Decoder:
         try:
             return worker.call(function, side, content=content, seconds=self._seconds)
         except ChildFailure as failure:
-            raise self._undecodable(failure) from failure
+            if failure.cause == "refused":
+                too_large = over("PIXELS") in failure.text
+                raise Undecodable(failure.text[:300], too_large) from failure
+            large = {
+                "memory": "it needs too much memory",
+                "time": f"it takes more than {self._seconds:g} s to open",
+            }
+            reason = large.get(failure.cause, "its decoder broke")
+            raise Undecodable(reason, failure.cause in large) from failure
         finally:
             if worker.alive:
                 self._idle.put(worker)
@@ -115,33 +104,20 @@ class Decoder:
                 threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
             self._places.release()
 
-    def _undecodable(self, failure: ChildFailure) -> Undecodable:
-        if failure.cause == "refused":
-            return Undecodable(failure.text[:300], over("PIXELS") in failure.text)
-        if failure.cause == "memory":
-            return Undecodable("it needs too much memory", large=True)
-        if failure.cause == "time":
-            return Undecodable(f"it takes more than {self._seconds:g} s to open", large=True)
-        return Undecodable("its decoder broke")
-
-    def _start(self) -> Child:
-        return Child("udmsh_pl.serve.decoder_child", self._memory)
-
-    def _ready(self, worker: Child) -> Child:
-        try:
-            worker.wait_until_ready(START_SECONDS)
-        except ChildFailure as failure:
-            worker.end()
-            raise InputError(
-                f"a process to open pictures in cannot be started ({failure.text}); free some "
-                "memory"
-            ) from failure
-        return worker
-
     def _replace(self, worker: Child) -> None:
         worker.end()
         while not self._closed:
             with suppress(InputError, OSError):
-                self._idle.put(self._ready(self._start()))
+                self._idle.put(_ready(Child(CHILD, self._memory)))
                 return
             time.sleep(1)  # no memory, or no room for a process; it may come
+
+
+def _ready(worker: Child) -> Child:
+    try:
+        worker.wait_until_ready(START_SECONDS)
+    except ChildFailure as failure:
+        worker.end()
+        problem = f"a process to open pictures in cannot be started ({failure.text})"
+        raise InputError(f"{problem}; free some memory") from failure
+    return worker

@@ -20,11 +20,7 @@ Facts = tuple[int, int]
 
 
 def query(side: int, content: bytes) -> tuple[Facts, bytes]:
-    """Width and height of a picture; its pixels, uint8 [3, side, side], and a thumbnail behind.
-
-    Raises:
-        InputError: it cannot be decoded.
-    """
+    """Width and height of a picture; its pixels, uint8 [3, side, side], and a thumbnail behind."""
     try:
         picture = decode(content, "this file", side)
     except InputError as error:
@@ -33,11 +29,7 @@ def query(side: int, content: bytes) -> tuple[Facts, bytes]:
 
 
 def show(side: int, content: bytes) -> tuple[Facts, bytes]:
-    """Width and height of a picture; a JPEG of it without metadata, at most ``side`` pixels long.
-
-    Raises:
-        InputError: it cannot be decoded.
-    """
+    """Width and height of a picture; it as JPEG without metadata, at most ``side`` pixels long."""
     try:
         image = decode_rgb(io.BytesIO(content))
     except UnreadablePicture as error:

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -20,19 +19,14 @@ class Jobs:
     """One thread that computes, and the last results."""
 
     def __init__(self) -> None:
-        self._results: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._results: dict[Hashable, Future[Any]] = {}
         self._tasks: queue.Queue[tuple[Future[Any], Callable[[], Any]]] = queue.Queue(WAITING)
         self._lock = threading.Lock()
         # as a daemon it does not hold up the end of the server
         threading.Thread(target=self._work, daemon=True, name="udmsh-jobs").start()
 
     def result(self, key: Hashable, function: Callable[[], Any], wait: float = 0.0) -> Any:
-        """What ``function`` gives, or None while it is being computed.
-
-        Args:
-            key: of the result; a function is called once a key
-            function: without arguments
-            wait: seconds to wait for it
+        """What ``function`` gives, once a key, or None if it takes more than ``wait`` seconds.
 
         Raises:
             Full: too many tasks wait.
@@ -47,7 +41,9 @@ class Jobs:
                 except queue.Full:
                     raise Full from None
                 self._results[key] = future
-                self._forget()
+                done = [one for one, other in self._results.items() if other.done()]
+                for one in done[: max(0, len(self._results) - KEPT)]:
+                    del self._results[one]
         try:
             return future.result(wait)
         except FutureTimeout:
@@ -58,11 +54,6 @@ class Jobs:
             with self._lock:
                 self._results.pop(key, None)
             raise
-
-    def _forget(self) -> None:
-        done = [key for key, future in self._results.items() if future.done()]
-        for key in done[: max(0, len(self._results) - KEPT)]:
-            del self._results[key]
 
     def _work(self) -> None:
         while True:

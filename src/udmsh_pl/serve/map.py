@@ -4,18 +4,17 @@ t-SNE (van der Maaten and Hinton 2008, *stated*: perplexity, early exaggeration,
 at most 2,000 pictures, with neighbours alone in the attraction; every other picture is put between
 the five of them that it is most like (*ours*). So the time hardly grows with the collection.
 
-The t-SNE is own code, 60 lines, since scikit-learn's takes as long and costs more. Measured with
-2,000 landmarks of 128 values on one thread of a busy machine: 39 s here, 50 s there (23 s for as
-few steps), and 6 s for its import and 51 MB on the disk beside, for this use alone.
+The t-SNE is own code: scikit-learn's took 50 s for 39 s here, and 6 s more for its import.
 """
 
 import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from udmsh_pl.search import ImageIndex
+from udmsh_pl.search.searching import unit
 
 LANDMARKS = 2000
 PERPLEXITY = 30.0
@@ -34,25 +33,19 @@ Floats = NDArray[np.float32]
 
 
 def positions(features: NDArray[np.int8], seed: int = 0, most: int = LANDMARKS) -> Floats:
-    """Places in the unit square, float32 [N, 2].
-
-    Args:
-        features: int8 [N, d], compared by their cosine
-        seed: of the draw of landmarks
-        most: landmarks
-    """
+    """Places in the unit square, float32 [N, 2], by the cosines of features int8 [N, d]."""
     count = len(features)
     generator = np.random.default_rng(seed)
     if count < 3:
         return (0.5 + 0.2 * np.arange(count)[:, None] * [1.0, 0.0]).astype(np.float32)
     picked = np.sort(generator.permutation(count)[:most])
-    landmarks = _unit(features[picked])
-    placed = _square(_tsne(landmarks, _start(landmarks)))
+    landmarks = unit(features[picked])
+    placed = _square(_tsne(landmarks))
     if count == len(picked):
         return placed
     found = np.empty((count, 2), np.float32)
     for start in range(0, count, ROWS_AT_ONCE):
-        cosines = _unit(features[start : start + ROWS_AT_ONCE]) @ landmarks.T
+        cosines = unit(features[start : start + ROWS_AT_ONCE]) @ landmarks.T
         near = np.argpartition(-cosines, NEAREST, axis=1)[:, :NEAREST]
         weights = np.exp(SHARP * (np.take_along_axis(cosines, near, 1) - 1))
         weights /= weights.sum(1, keepdims=True)
@@ -77,21 +70,11 @@ def draw_tiles(index: ImageIndex, rows: list[int]) -> bytes:
     for place, row in enumerate(rows):
         with Image.open(io.BytesIO(index.thumbnail(row)), formats=["JPEG"]) as image:
             image.draft("RGB", (2 * TILE, 2 * TILE))
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            box = (left, top, left + side, top + side)
-            tile = image.convert("RGB").resize((TILE, TILE), Image.Resampling.BILINEAR, box)
-        drawn.paste(tile, (place % COLUMNS * TILE, place // COLUMNS * TILE))
+            middle = ImageOps.fit(image.convert("RGB"), (TILE, TILE), Image.Resampling.BILINEAR)
+        drawn.paste(middle, (place % COLUMNS * TILE, place // COLUMNS * TILE))
     stream = io.BytesIO()
     drawn.save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()
-
-
-def _unit(features: NDArray[np.int8]) -> Floats:
-    """Features of length 1, float32; a zero stays zero."""
-    floats = features.astype(np.float32)
-    lengths = np.linalg.norm(floats, axis=1, keepdims=True)
-    return np.asarray(floats / np.maximum(lengths, 1e-9), dtype=np.float32)
 
 
 def _start(points: Floats) -> Floats:
@@ -128,8 +111,8 @@ def _attraction(points: Floats) -> Floats:
     return np.asarray(affinities / affinities.sum(), dtype=np.float32)
 
 
-def _tsne(points: Floats, plane: Floats) -> Floats:
-    affinities, count = _attraction(points), len(points)
+def _tsne(points: Floats) -> Floats:
+    affinities, plane, count = _attraction(points), _start(points), len(points)
     gains, speed = np.ones_like(plane), np.zeros_like(plane)
     rate = max(count / EXAGGERATION, 50.0)
     near, force = np.empty((2, count, count), np.float32)

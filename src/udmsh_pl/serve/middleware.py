@@ -1,10 +1,12 @@
 """Checks of every request before the API sees it, and the headers of every answer."""
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from fastapi.datastructures import Headers
+from fastapi.responses import JSONResponse
 
 from udmsh_pl.serve.access import Access
 
@@ -13,18 +15,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -43,20 +37,12 @@ REFUSED = 20.0  # what a wrong token costs beside: ten guesses a second
 
 
 class RateLimiter:
-    """A bucket of allowance a client, refilled as time goes by.
-
-    Args:
-        a_second: allowance a second
-        at_once: size of the bucket
-        clock: seconds
-    """
+    """A bucket of allowance a client, ``at_once``, refilled by ``a_second``."""
 
     def __init__(
-        self,
-        a_second: float = A_SECOND,
-        at_once: float = AT_ONCE,
+        self, a_second: float = A_SECOND, at_once: float = AT_ONCE,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.a_second, self.at_once, self._clock = a_second, at_once, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -81,19 +67,8 @@ class RateLimiter:
             self._left[client] = 0.0, self._clock()
 
 
-def cost_of(path: str) -> float:
-    """What a request for a path costs."""
-    return COSTS.get("/" + path.split("/")[1] if "/" in path else "", 1.0)
-
-
 class AccessMiddleware:
-    """ASGI middleware: known host, no forged request, allowance, session; headers on all answers.
-
-    Args:
-        app: the API
-        access: who may ask
-        limiter: how often
-    """
+    """ASGI middleware: known host, no forged request, allowance, session; headers on answers."""
 
     def __init__(self, app: App, access: Access, limiter: RateLimiter) -> None:
         self.app, self.access, self.limiter = app, access, limiter
@@ -122,20 +97,12 @@ class AccessMiddleware:
         if problem is None:
             return await self.app(scope, receive, with_headers)
         status, detail, extra = problem
-        body = json.dumps({"detail": detail}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body))} | extra
-        lines = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await with_headers({"type": "http.response.start", "status": status, "headers": lines})
-        await with_headers({"type": "http.response.body", "body": body})
-        return None
+        return await JSONResponse({"detail": detail}, status, extra)(scope, receive, with_headers)
 
     def _problem(self, scope: Message, path: str) -> tuple[int, str, dict[str, str]] | None:
-        pairs = [
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
-        ]
-        headers, client = dict(pairs), (scope.get("client") or ("",))[0]
+        headers, client = Headers(scope=scope), (scope.get("client") or ("",))[0]
         host, origin = (headers.get(name, "")[:200] for name in ("host", "origin"))
-        if sum(name == "host" for name, _ in pairs) != 1 or not self.access.knows_host(host):
+        if len(headers.getlist("host")) != 1 or not self.access.knows_host(host):
             problem = (
                 f"{host!r}, the Host of this request, is no name of this server; to allow it, "
                 "start `udmsh serve` with --name and that name"
@@ -149,7 +116,8 @@ class AccessMiddleware:
                     f"start `udmsh serve` with --name {origin.partition('://')[2] or 'NAME'}"
                 )
             return 403, problem, {}
-        if not self.limiter.take(client, cost_of(path)):
+        cost = COSTS.get("/" + path.split("/")[1] if "/" in path else "", 1.0)
+        if not self.limiter.take(client, cost):
             return 429, "too many requests; wait a second", {"retry-after": "1"}
         if not path:  # addresses of the page are relative to a folder
             return 308, "", {"location": self.access.root_path + "/"}

@@ -1,15 +1,16 @@
-"""The API's answers; the descriptions are those of its OpenAPI document."""
+"""The API's parameters and answers; the descriptions are those of its OpenAPI document."""
 
-from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
+from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
-from udmsh_pl.search import Match
-from udmsh_pl.search.duplicates import Copy
-from udmsh_pl.serve.collection import Snapshot
-
-Certainty = Literal["same", "strong", "likely", "weak"]
+Id = Annotated[int, Path(ge=0, description="row of a picture")]
+Count = Annotated[int, Query(ge=1, le=500, description="how many")]
+Radius = Annotated[int | None, Query(ge=0, le=1024, description="Hamming distance at most, bits")]
+Version = Annotated[int | None, Query(ge=0, description="of the index that ids are meant in")]
+Offset = Annotated[int, Query(ge=0, le=1 << 40)]
+Name = Annotated[str, Query(max_length=200)]
 
 
 class Picture(BaseModel):
@@ -28,7 +29,7 @@ class Found(Picture):
 
     distance: int = Field(description="Hamming distance of the codes, in bits")
     similarity: float = Field(description="cosine of the re-rank features, -1 to 1")
-    certainty: Certainty = Field(
+    certainty: Literal["same", "strong", "likely", "weak"] = Field(
         description="same: its pixels agree with the query's; strong: more alike than 999 of "
         "1,000 others are to a typical picture; likely: than 99 of 100; weak: less"
     )
@@ -111,41 +112,3 @@ class Problem(BaseModel):
 def readable(name: str) -> str:
     """A name that JSON can hold: those on a disk may be no UTF-8."""
     return name.encode("utf-8", "replace").decode()
-
-
-def picture(snapshot: Snapshot, row: int) -> Picture:
-    """The facts of a row."""
-    facts = snapshot.index.rows.files[row]
-    return Picture(
-        id=row,
-        name=readable(snapshot.index.rows.names[row]),
-        width=int(facts["width"]),
-        height=int(facts["height"]),
-        size=int(facts["size"]),
-        modified=round(int(facts["mtime_ns"]) / 1e9, 3),
-    )
-
-
-def found(snapshot: Snapshot, matches: Iterable[Match], same: set[int]) -> list[Found]:
-    """Matches with their facts."""
-    return [
-        Found(
-            **picture(snapshot, one.row).model_dump(),
-            distance=one.distance,
-            similarity=one.similarity,
-            certainty="same" if one.row in same else snapshot.certainty(one.similarity),
-        )
-        for one in matches
-    ]
-
-
-def group(snapshot: Snapshot, copies: Iterable[Copy]) -> list[CopyOf]:
-    """A group of copies with their facts."""
-    return [
-        CopyOf(
-            **picture(snapshot, one.row).model_dump(),
-            relation=one.relation,
-            agreement=one.agreement,
-        )
-        for one in copies
-    ]

@@ -73,11 +73,7 @@ class Connection(H11Protocol):
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes any that is free.
-
-    Raises:
-        InputError: the address is none of this machine's, or the port is taken.
-    """
+    """A socket that listens, on any free port for 0; raises InputError if it cannot."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -105,41 +101,19 @@ def server_of(
     connections: int = CONNECTIONS,
     upload_seconds: float = UPLOAD_SECONDS,
 ) -> uvicorn.Server:
-    """A server that is not running yet; nothing of a request is logged.
-
-    Args:
-        service: answers
-        access: who may ask
-        limiter: how often
-        connection: protocol with its time limits
-        connections: at a time
-        upload_seconds: that a body may take to come
-    """
+    """A server that is not running yet; nothing of a request is logged."""
     api = create_api(service, access, upload_seconds)
-    return uvicorn.Server(
-        uvicorn.Config(
-            AccessMiddleware(api, access, RateLimiter() if limiter is None else limiter),
-            http=connection,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=connections,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=3,
-        )
-    )
+    app = AccessMiddleware(api, access, RateLimiter() if limiter is None else limiter)
+    config = uvicorn.Config(
+        app, http=connection, log_level="warning", access_log=False, server_header=False,
+        proxy_headers=False, limit_concurrency=connections, timeout_keep_alive=15,
+        timeout_graceful_shutdown=3,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def serve(path: Path, access: Access, sock: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve an index until the process is interrupted.
-
-    Args:
-        path: the index's folder
-        access: who may ask
-        sock: that listens
-        ready: called when the first request can be answered
-    """
+    """Serve an index until the process is interrupted; calls ``ready`` when it can answer."""
     collection = Collection(path)
     with closing(Decoder()) as decoder:
         service = Service(collection, decoder)

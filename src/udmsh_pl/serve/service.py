@@ -1,9 +1,10 @@
-"""Answers to the API's questions, apart from HTTP."""
+"""What the API answers: each public method is one of its addresses."""
 
 import time
 from typing import Any
 
 import numpy as np
+from fastapi import Response
 
 from udmsh_pl.safe.untrusted import limit
 from udmsh_pl.search import Match
@@ -12,12 +13,14 @@ from udmsh_pl.serve.collection import Collection, Snapshot, similar
 from udmsh_pl.serve.decoder import Decoder
 from udmsh_pl.serve.jobs import Jobs
 from udmsh_pl.serve.map import COLUMNS, TILE, draw_tiles, positions, tile_rows
+from udmsh_pl.serve.schemas import Count, Id, Name, Offset, Radius, Version, readable
 
 UPLOAD_BYTES = 32 << 20
 SHOWN_SIDE = 2048  # pixels of a large view's longer side
 WAIT = 2.0  # seconds
 SCALE = 10_000  # of places
 MOST_AT_ONCE = 300_000  # pictures
+FOR_EVER = "private, max-age=31536000, immutable"  # the address holds the version
 
 
 class OtherVersion(Exception):
@@ -33,15 +36,7 @@ class Computing(Exception):
 
 
 class Service:
-    """Answers from a collection; strangers' bytes go to the decoder.
-
-    Args:
-        collection: that is served
-        decoder: that opens pictures
-        upload_bytes: that an upload may have
-        wait: seconds that a request waits for a result that is being computed
-        most_at_once: pictures that are compared with each other, or drawn
-    """
+    """Answers from a collection; strangers' bytes go to the decoder."""
 
     def __init__(
         self,
@@ -60,8 +55,8 @@ class Service:
         index = snapshot.index
         return schemas.Info(
             version=snapshot.version,
-            title=schemas.readable(index.root.name or str(index.root)),
-            root=schemas.readable(str(index.root)),
+            title=readable(index.root.name or str(index.root)),
+            root=readable(str(index.root)),
             pictures=len(index),
             bits=index.manifest.bits,
             about=index.encoder.spec.note,
@@ -72,40 +67,43 @@ class Service:
             problem=self.collection.problem,
         )
 
-    def listing(self, name: str, offset: int, count: int) -> schemas.Listing:
-        """Pictures whose name holds a text."""
+    def pictures(self, name: Name = "", offset: Offset = 0, limit: Count = 100) -> schemas.Listing:
+        """Pictures, by a part of their name."""
         snapshot = self.collection.current()
         wanted = name.strip().casefold()
         rows: Any = range(len(snapshot.index))
         if wanted:
             names = enumerate(snapshot.index.rows.names)
             rows = [row for row, one in names if wanted in one.casefold()]
-        pictures = [schemas.picture(snapshot, row) for row in rows[offset : offset + count]]
-        return schemas.Listing(version=snapshot.version, total=len(rows), pictures=pictures)
+        some = [schemas.Picture(**_facts(snapshot, row)) for row in rows[offset : offset + limit]]
+        return schemas.Listing(version=snapshot.version, total=len(rows), pictures=some)
 
     def search(self, content: bytes, k: int, radius: int | None, start: float) -> schemas.Results:
-        """Pictures like a stranger's."""
+        """Pictures like a stranger's, asked for at ``start``."""
         side = self.collection.current().index.encoder.spec.image_size
         picture = self.decoder.query(content, side)
         return _results(*self.collection.search(picture, k), radius, start)
 
     def similar(
-        self, row: int, k: int, radius: int | None, version: int | None, start: float
+        self, id: Id, k: Count = 100, radius: Radius = None, version: Version = None
     ) -> schemas.Results:
         """Pictures like one of the collection."""
-        return _results(*similar(self._snapshot(version, row), row, k), radius, start)
+        start = time.perf_counter()
+        return _results(*similar(self._snapshot(version, id), id, k), radius, start)
 
-    def thumbnail(self, row: int, version: int | None) -> bytes:
-        """A small JPEG."""
-        return self._snapshot(version, row).index.thumbnail(row)
+    def thumbnail(self, id: Id, version: Version = None) -> Response:
+        """A picture as JPEG, the longer side at most 192 pixels."""
+        return _jpeg(self._snapshot(version, id).index.thumbnail(id), version)
 
-    def picture(self, row: int, version: int | None) -> bytes:
-        """A large JPEG."""
-        content = self._snapshot(version, row).content(row)
-        return self.decoder.show(content, SHOWN_SIDE)
+    def picture(self, id: Id, version: Version = None) -> Response:
+        """A picture as JPEG without metadata, the longer side at most 2,048 pixels; 410 where its
+        file is no longer the one that was indexed.
+        """
+        content = self._snapshot(version, id).content(id)
+        return _jpeg(self.decoder.show(content, SHOWN_SIDE), version)
 
     def duplicates(
-        self, radius: int | None, offset: int, count: int, version: int | None
+        self, radius: Radius = None, offset: Offset = 0, limit: Count = 50, version: Version = None
     ) -> schemas.Duplicates:
         """Groups of copies."""
         snapshot = self._snapshot(version)
@@ -113,44 +111,43 @@ class Service:
         key = snapshot.version, "duplicates", radius
         groups = self._computed(key, lambda: snapshot.index.duplicates(radius))
         copies = [copy for group in groups for copy in group if copy.is_copy]
-        files = snapshot.index.rows.files
+        sizes = snapshot.index.rows.files["size"]
+        shown = [
+            [
+                schemas.CopyOf(
+                    **_facts(snapshot, one.row), relation=one.relation, agreement=one.agreement
+                )
+                for one in group
+            ]
+            for group in groups[offset : offset + limit]
+        ]
+        freed = sum(int(sizes[copy.row]) for copy in copies)
         return schemas.Duplicates(
-            version=snapshot.version,
-            total=len(groups),
-            copies=len(copies),
-            bytes=sum(int(files[copy.row]["size"]) for copy in copies),
-            groups=[schemas.group(snapshot, group) for group in groups[offset : offset + count]],
-        )
+            version=snapshot.version, total=len(groups), copies=len(copies), bytes=freed,
+            groups=shown,
+        )  # fmt: skip
 
-    def plane(self, version: int | None) -> schemas.Plane:
-        """The map."""
+    def plane(self, version: Version = None) -> schemas.Plane:
+        """The collection on a plane."""
         snapshot = self._snapshot(version)
         self._check_count(snapshot, "there is no map of more than")
-        places = self._computed((snapshot.version, "map"), lambda: _places(snapshot))
+        places, tiles = self._computed(*_map_of(snapshot)), tile_rows(len(snapshot.index))
         return schemas.Plane(
-            version=snapshot.version,
-            places=places,
-            tile=TILE,
-            columns=COLUMNS,
-            tiles=tile_rows(len(snapshot.index)),
+            version=snapshot.version, places=places, tile=TILE, columns=COLUMNS, tiles=tiles
         )
 
-    def tiles(self, version: int | None) -> bytes:
-        """The map's small pictures."""
+    def tiles(self, version: Version = None) -> Response:
+        """Small pictures for the map, in one."""
         snapshot = self._snapshot(version)
-        rows = tile_rows(len(snapshot.index))
-        found: bytes = self._computed(
-            (snapshot.version, "tiles"), lambda: draw_tiles(snapshot.index, rows)
-        )
-        return found
+        rows, key = tile_rows(len(snapshot.index)), (snapshot.version, "tiles")
+        return _jpeg(self._computed(key, lambda: draw_tiles(snapshot.index, rows)), version)
 
     def start(self) -> None:
         """Load the encoder, and begin with the map."""
         self.collection.warm_up()
         snapshot = self.collection.current()
-        if len(snapshot.index) > self._most_at_once:
-            return
-        self._jobs.result((snapshot.version, "map"), lambda: _places(snapshot))
+        if len(snapshot.index) <= self._most_at_once:
+            self._jobs.result(*_map_of(snapshot))
 
     def _snapshot(self, version: int | None, row: int = -1) -> Snapshot:
         snapshot = self.collection.current()
@@ -171,21 +168,45 @@ class Service:
         return found
 
 
+def _facts(snapshot: Snapshot, row: int) -> dict[str, Any]:
+    """Of a row, as :class:`schemas.Picture` names them."""
+    facts, name = snapshot.index.rows.files[row], snapshot.index.rows.names[row]
+    modified = round(int(facts["mtime_ns"]) / 1e9, 3)
+    sizes = {of: int(facts[of]) for of in ("width", "height", "size")}
+    return {"id": row, "name": readable(name), "modified": modified} | sizes
+
+
 def _results(
     snapshot: Snapshot, matches: list[Match], same: set[int], radius: int | None, start: float
 ) -> schemas.Results:
-    near = [one for one in matches if radius is None or one.distance <= radius]
-    return schemas.Results(
-        version=snapshot.version,
-        results=schemas.found(snapshot, near, same),
-        milliseconds=round(1000 * (time.perf_counter() - start), 2),
-    )
+    results = [
+        schemas.Found(
+            **_facts(snapshot, one.row),
+            distance=one.distance,
+            similarity=one.similarity,
+            certainty="same" if one.row in same else snapshot.certainty(one.similarity),
+        )
+        for one in matches
+        if radius is None or one.distance <= radius
+    ]
+    took = round(1000 * (time.perf_counter() - start), 2)
+    return schemas.Results(version=snapshot.version, results=results, milliseconds=took)
 
 
-def _places(snapshot: Snapshot) -> list[list[int]]:
-    rows = snapshot.index.rows
-    features = rows.features
-    if not features.shape[1]:
-        features = np.unpackbits(rows.codes, axis=1).astype(np.int8) * 2 - 1
-    places: list[list[int]] = np.rint(positions(features) * SCALE).astype(int).tolist()
-    return places
+def _jpeg(content: bytes, version: int | None) -> Response:
+    cache = {} if version is None else {"cache-control": FOR_EVER}
+    return Response(content, media_type="image/jpeg", headers=cache)
+
+
+def _map_of(snapshot: Snapshot) -> tuple[Any, Any]:
+    """Key and function of the places of all pictures."""
+
+    def places() -> list[list[int]]:
+        rows = snapshot.index.rows
+        features = rows.features
+        if not features.shape[1]:
+            features = np.unpackbits(rows.codes, axis=1).astype(np.int8) * 2 - 1
+        found: list[list[int]] = np.rint(positions(features) * SCALE).astype(int).tolist()
+        return found
+
+    return (snapshot.version, "map"), places

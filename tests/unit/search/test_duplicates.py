@@ -16,7 +16,13 @@ from udmsh_pl.commands import duplicates
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import ImageIndex
 from udmsh_pl.search.duplicates import candidates, rotation_candidates, signature_of
-from udmsh_pl.search.overlap import Details, open_thumbnail, overlap
+from udmsh_pl.search.overlap import (
+    Details,
+    details_of,
+    may_be_copies,
+    open_thumbnail,
+    overlap,
+)
 from udmsh_pl.search.verification import largest_difference
 
 
@@ -58,6 +64,32 @@ def test_different_pictures_do_not_agree() -> None:
     for one in range(9):
         for two in range(one):
             assert not overlap(details[one], details[two]).is_copy
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_many_pairs_at_once_lose_no_copy_and_leave_few_others(cuts: bool) -> None:
+    changes: list[Callable[[Image.Image], Image.Image]] = [
+        lambda image: image.crop((10, 0, 190, 130)),
+        lambda image: image.crop((0, 14, 172, 144)),
+        ImageOps.mirror,
+        lambda image: image.rotate(270, expand=True),
+        lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+        lambda image: ImageEnhance.Brightness(image).enhance(1.2),
+    ]
+    images = [scene(seed) for seed in range(6)]
+    images += [change(image) for change, image in zip(changes, images, strict=True)]
+    planes = np.stack([details_of(image) for image in images])
+    ones, others = (row.ravel() for row in np.indices((12, 12)))
+    found = may_be_copies(planes[ones], planes[others], np.full(144, cuts))
+    details = [Details(plane) for plane in planes]
+    copies = [
+        overlap(details[one], details[other], cuts).is_copy
+        for one, other in zip(ones, others, strict=True)
+    ]
+    assert sum(copies) == (24 if cuts else 20)  # itself, and six pairs both ways
+    assert not (np.array(copies) & ~found).any()
+    assert (found & ~np.array(copies)).sum() <= 4
+    assert not may_be_copies(planes[:0], planes[:0], np.zeros(0, dtype=bool)).size
 
 
 def test_groups_name_what_happened(place: Path) -> None:

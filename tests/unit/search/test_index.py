@@ -261,6 +261,25 @@ def test_most_of_an_index_is_not_dropped_without_a_word(place: Path) -> None:
     assert opened.update().deleted == 2  # few are believed
 
 
+def test_pictures_that_are_gone_from_a_folder_that_a_rule_leaves_out_are_counted_as_gone(
+    place: Path,
+) -> None:
+    pictures = place / "pictures"
+    for number, folder in ((5, "hidden later"), (6, "linked later")):
+        (pictures / folder).mkdir()
+        for path in [*pictures.glob("*.png")][:number]:
+            path.rename(pictures / folder / path.name)
+    opened = ImageIndex.open(place / "index")
+    opened.update()
+    for path in (pictures / "hidden later").iterdir():
+        path.unlink()
+    (pictures / "hidden later/.nomedia").touch()
+    shutil.rmtree(pictures / "linked later")
+    (pictures / "linked later").symlink_to(place)
+    with pytest.raises(InputError, match=r"11 of 12 pictures are gone .*--allow-deletions"):
+        opened.update()
+
+
 def test_a_renamed_folder_is_no_deletion(place: Path, encoded_names: list[str]) -> None:
     pictures = place / "pictures"
     (pictures / "2026").mkdir()

@@ -9,10 +9,9 @@ from PIL import Image
 from tests.serving import BITS, DIMS, SIDE, quick
 
 from udmsh_pl.search import HashEncoder, ImageIndex
-from udmsh_pl.search.build import UNFINISHED, build_index
+from udmsh_pl.search.build import SIZE, UNFINISHED, Unfinished, build_index
 from udmsh_pl.search.encoder import Encoded
 from udmsh_pl.search.spec import EncoderSpec, write_spec
-from udmsh_pl.search.unfinished import SIZE, Unfinished
 
 COUNT = SIZE + 100
 
