@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
-from fastapi import Response
+from fastapi import HTTPException, Response
 
 from udmsh_pl.safe.untrusted import limit
 from udmsh_pl.search import Match
@@ -21,18 +21,6 @@ WAIT = 2.0  # seconds
 SCALE = 10_000  # of places
 MOST_AT_ONCE = 300_000  # pictures
 FOR_EVER = "private, max-age=31536000, immutable"  # the address holds the version
-
-
-class OtherVersion(Exception):
-    """Ids of another version of the index were given."""
-
-
-class TooMany(Exception):
-    """The collection is too large for what is asked."""
-
-
-class Computing(Exception):
-    """The answer is being computed."""
 
 
 class Service:
@@ -152,19 +140,19 @@ class Service:
     def _snapshot(self, version: int | None, row: int = -1) -> Snapshot:
         snapshot = self.collection.current()
         if version not in (None, snapshot.version):
-            raise OtherVersion
+            raise HTTPException(409, "the index has a newer version; ask /info")
         if row >= len(snapshot.index):
-            raise IndexError(row)
+            raise HTTPException(404, "no such picture")
         return snapshot
 
     def _check_count(self, snapshot: Snapshot, problem: str) -> None:
         if len(snapshot.index) > self._most_at_once:
-            raise TooMany(f"{problem} {self._most_at_once:,} pictures")
+            raise HTTPException(422, f"{problem} {self._most_at_once:,} pictures")
 
     def _computed(self, key: Any, function: Any) -> Any:
         found = self._jobs.result(key, function, self._wait)
         if found is None:
-            raise Computing
+            raise HTTPException(202, "being computed; ask again", {"retry-after": "1"})
         return found
 
 
