@@ -147,9 +147,7 @@ def render(report: RetrievalReport, rows: list[Row]) -> str:
 
 def _csv(rows: list[Row]) -> str:
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([("" if value is None else value for value in row) for row in rows])
+    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])  # None is empty
     return stream.getvalue()
 
 

@@ -100,7 +100,12 @@ def build_index(
             for rows in _encode(root, walked.files, names, encoder, work, report):
                 maker.add(rows)
         else:
-            for segment, broken in elsewhere(maker.parts(root, names, here)):
+            size = max(1, min(CHUNK, -(-len(names) // PARTS)))
+            parts = [
+                Part(root, tuple(some), here, maker.parent, maker.name(number))
+                for number, some in enumerate(batched(names, size))
+            ]
+            for segment, broken in elsewhere(parts):
                 report.broken += broken
                 maker.made += [segment] if segment else []
         report.added = sum(segment.rows for segment in maker.made)
@@ -137,17 +142,10 @@ class _Segments:
     def add(self, rows: Rows) -> None:
         for start in range(0, len(rows), CHUNK):
             part = rows.take(np.arange(start, min(start + CHUNK, len(rows))))
-            self.made.append(write_segment(self.parent, self._name(0), part))
+            self.made.append(write_segment(self.parent, self.name(), part))
 
-    def parts(self, root: Path, names: Sequence[str], encoder: Path) -> list[Part]:
-        """Parts of these pictures, whose segments come next."""
-        size = max(1, min(CHUNK, -(-len(names) // PARTS)))
-        return [
-            Part(root, tuple(some), encoder, self.parent, self._name(number))
-            for number, some in enumerate(batched(names, size))
-        ]
-
-    def _name(self, ahead: int) -> str:
+    def name(self, ahead: int = 0) -> str:
+        """Of the next segment, or one that comes after it."""
         return f"{self.version:06d}-{len(self.made) + ahead:04d}"
 
 

@@ -123,35 +123,24 @@ class _Layers:
         self.plane, self.side = plane, len(plane)
         sides = [round(self.side * share) for share in shares]
         self.sizes = [pair for pair in product(sides, sides) if pair != plane.shape]
-
-    @cached_property
-    def spectrum(self) -> NDArray[np.complex64]:
-        return np.asarray(np.fft.rfft2(self.plane), dtype=np.complex64)
-
-    @cached_property
-    def energy(self) -> NDArray[np.float64]:
-        """Sums of squares over all rectangles from the corner, [side + 1, side + 1]."""
-        sums = np.zeros((self.side + 1, self.side + 1))
-        sums[1:, 1:] = np.cumsum(np.cumsum(self.plane.astype(np.float64) ** 2, axis=0), axis=1)
-        return sums
-
-    @cached_property
-    def cuts(self) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-        """Conjugate spectra of the plane squeezed to each size, and the roots of their energy."""
+        self.spectrum = np.asarray(np.fft.rfft2(plane), dtype=np.complex64)
+        # sums of squares over all rectangles from the corner, [side + 1, side + 1]
+        self.energy = np.zeros((self.side + 1, self.side + 1))
+        self.energy[1:, 1:] = (plane.astype(np.float64) ** 2).cumsum(0).cumsum(1)
         placed = np.zeros((len(self.sizes), self.side, self.side), dtype=np.float32)
         for number, (height, width) in enumerate(self.sizes):
-            small = Image.fromarray(self.plane).resize((width, height), Image.Resampling.BILINEAR)
+            small = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
             placed[number, :height, :width] = np.asarray(small)
-        spectra = np.asarray(np.conj(np.fft.rfft2(placed)), dtype=np.complex64)
-        return spectra, np.sqrt((placed**2).sum((1, 2)))
+        # of the plane squeezed to each size: conjugate spectra, and the roots of their energy
+        self.cuts = np.asarray(np.conj(np.fft.rfft2(placed)), dtype=np.complex64)
+        self.lengths = np.sqrt((placed**2).sum((1, 2)))
 
     def best_cut(self, part: "_Layers") -> tuple[float, Box]:
         """How well ``part`` agrees with the best rectangle of this plane, and that rectangle."""
         side, sums = self.side, self.energy
-        spectra, lengths = part.cuts
-        found = np.fft.irfft2(self.spectrum * spectra, s=(side, side))
+        found = np.fft.irfft2(self.spectrum * part.cuts, s=(side, side))
         best, box = -1.0, WHOLE
-        for (height, width), plane, length in zip(self.sizes, found, lengths, strict=True):
+        for (height, width), plane, length in zip(self.sizes, found, part.lengths, strict=True):
             down, right = side - height + 1, side - width + 1
             window = sums[height:, width:] - sums[:down, width:] - sums[height:, :right]
             window = window + sums[:down, :right]
