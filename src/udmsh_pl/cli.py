@@ -123,8 +123,8 @@ def _dispatch(arguments: list[str]) -> int:
         parser = argparse.ArgumentParser(f"udmsh {command}", description=module.__doc__)
         module.add_arguments(parser)
         if getattr(module, "TAKES_OVERRIDES", False):  # --trainer.*, --model.*, --data.* of a yaml
-            args, args.overrides = parser.parse_known_args(rest)
-            args.arguments = rest
+            args, overrides = parser.parse_known_args(rest)
+            args.overrides, args.arguments = overrides, rest
         else:
             args = parser.parse_args(rest)
         status: int = module.run(args)

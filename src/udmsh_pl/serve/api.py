@@ -58,18 +58,19 @@ def create_api(service: Service, access: Access, upload_seconds: float = UPLOAD_
     _add_page(api)
     _add_login(api, access, upload_seconds)
     _add_search(api, service, upload_seconds)
-    for path, answer in (("/similar/{id}", service.similar), ("/duplicates", service.duplicates)):
-        api.get(path, tags=["search"])(answer)
-    for path, answer in {
-        "/info": service.info, "/pictures": service.pictures, "/map": service.plane,
-    }.items():  # fmt: skip
-        api.get(path, tags=["collection"])(answer)
-    for path, picture in {
-        "/map/tiles": service.tiles,
-        "/thumbnail/{id}": service.thumbnail,
-        "/picture/{id}": service.picture,
-    }.items():
-        api.get(path, tags=["collection"], **JPEG)(picture)
+    routes: list[tuple[str, str, Callable[..., Any]]] = [
+        ("search", "/similar/{id}", service.similar),
+        ("search", "/duplicates", service.duplicates),
+        ("collection", "/info", service.info),
+        ("collection", "/pictures", service.pictures),
+        ("collection", "/map", service.plane),
+        ("collection", "/map/tiles", service.tiles),
+        ("collection", "/thumbnail/{id}", service.thumbnail),
+        ("collection", "/picture/{id}", service.picture),
+    ]
+    for tag, path, answer in routes:
+        options = JPEG if answer.__annotations__["return"] is Response else {}
+        api.get(path, tags=[tag], **options)(answer)
     return api
 
 
