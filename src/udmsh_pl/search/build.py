@@ -193,10 +193,10 @@ class Unfinished:
         self._write()
         places = [self._places[name] for name in names if name in self._places]
         found = [self._parts[part].take(np.array([row])) for part, row in places]
-        return joined(found, self._empty)
+        return joined([self._empty, *found])
 
     def _write(self) -> None:
-        rows, self._waiting = joined(self._waiting, self._empty), []
+        rows, self._waiting = joined([self._empty, *self._waiting]), []
         if len(rows):
             name = f"{len(self._parts):06d}-{os.urandom(4).hex()}"
             segment = write_segment(self.folder, name, rows)

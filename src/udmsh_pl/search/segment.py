@@ -189,20 +189,8 @@ def read_segment(
     return Rows(names, files, codes, features, thumbnails)
 
 
-def joined(parts: Sequence[Rows], like: Rows) -> Rows:
-    """The rows of all parts; of none, no rows of the shape of ``like``."""
-    parts = [Rows.empty(like.codes.shape[1], like.features.shape[1]), *parts]
-    files, codes, features = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("files", "codes", "features")
-    )
-    names = [name for part in parts for name in part.names]
-    thumbnails = [thumbnail for part in parts for thumbnail in part.thumbnails]
-    return Rows(names, files, codes, features, thumbnails)
-
-
-def as_one(parts: Sequence[Rows], mapped: bool) -> Rows:
-    """Rows of several segments; ``mapped`` arrays, names and thumbnails stay on the disk."""
+def joined(parts: Sequence[Rows], mapped: bool = False) -> Rows:
+    """The rows of one part or more; ``mapped`` arrays stay on the disk."""
     join: Any = concatenated if mapped else np.concatenate
 
     def column(name: str) -> list[Any]:
