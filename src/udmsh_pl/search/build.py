@@ -52,14 +52,9 @@ Elsewhere = Callable[[Sequence[Part]], Iterator[tuple[Segment | None, Broken]]]
 
 
 def build_index(
-    path: Path,
-    folder: Path,
-    encoder: HashEncoder | None,
-    bits: int = 64,
-    recall: float = store.RECALL,
-    elsewhere: Elsewhere | None = None,
-    exclude: Sequence[str] = (),
-) -> Report:
+    path: Path, folder: Path, encoder: HashEncoder | None, bits: int = 64,
+    recall: float = store.RECALL, elsewhere: Elsewhere | None = None, exclude: Sequence[str] = (),
+) -> Report:  # fmt: skip
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
     A run that was killed left what it had finished in the index's folder, and this one goes on.

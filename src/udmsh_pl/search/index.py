@@ -57,13 +57,9 @@ class ImageIndex:
 
     @classmethod
     def build(
-        cls,
-        folder: Path | str,
-        encoder: HashEncoder | None = None,
-        out: Path | str | None = None,
-        replace_other: bool = False,
-        exclude: Sequence[str] = (),
-    ) -> "ImageIndex":
+        cls, folder: Path | str, encoder: HashEncoder | None = None, out: Path | str | None = None,
+        replace_other: bool = False, exclude: Sequence[str] = (),
+    ) -> "ImageIndex":  # fmt: skip
         """Index the pictures of a folder; see :func:`udmsh_pl.search.build.build_index`.
 
         Args:
@@ -141,14 +137,9 @@ class ImageIndex:
         ]
 
     def update(
-        self,
-        folder: Path | str | None = None,
-        moved: bool = False,
-        recall: float | None = None,
-        allow_deletions: bool = False,
-        verify: bool = False,
-        exclude: Sequence[str] | None = None,
-    ) -> Report:
+        self, folder: Path | str | None = None, moved: bool = False, recall: float | None = None,
+        allow_deletions: bool = False, verify: bool = False, exclude: Sequence[str] | None = None,
+    ) -> Report:  # fmt: skip
         """Add new pictures of the folder, drop those that are deleted, encode changed ones again,
         and touch nothing else.
 

@@ -20,7 +20,7 @@ from udmsh_pl.serve.access import Access
 from udmsh_pl.serve.collection import Gone
 from udmsh_pl.serve.decoder import Busy, Undecodable
 from udmsh_pl.serve.jobs import Full
-from udmsh_pl.serve.service import Service
+from udmsh_pl.serve.service import UPLOAD_BYTES, Service
 
 UPLOADS = 8  # at a time; each is in memory as a whole
 MOST_PARTS = 32  # of a form; the file is looked for in no more
@@ -137,7 +137,7 @@ def _add_search(api: FastAPI, service: Service, upload_seconds: float) -> None:
         if uploads.locked():
             raise Busy
         async with uploads:
-            body = await body_of(request, service.upload_bytes, upload_seconds)
+            body = await body_of(request, UPLOAD_BYTES, upload_seconds)
             start = time.perf_counter()
             content = file_of_form(body, request.headers.get("content-type", ""))
             if not content:

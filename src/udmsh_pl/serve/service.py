@@ -27,33 +27,23 @@ class Service:
     """Answers from a collection; strangers' bytes go to the decoder."""
 
     def __init__(
-        self,
-        collection: Collection,
-        decoder: Decoder,
-        upload_bytes: int = UPLOAD_BYTES,
-        wait: float = WAIT,
+        self, collection: Collection, decoder: Decoder, wait: float = WAIT,
         most_at_once: int = MOST_AT_ONCE,
-    ) -> None:
-        self.collection, self.decoder, self.upload_bytes = collection, decoder, upload_bytes
-        self._wait, self._most_at_once, self._jobs = wait, most_at_once, Jobs()
+    ) -> None:  # fmt: skip
+        self.collection, self.decoder, self._jobs = collection, decoder, Jobs()
+        self._wait, self._most_at_once = wait, most_at_once
 
     def info(self) -> schemas.Info:
         """The collection."""
         snapshot = self.collection.current()
         index = snapshot.index
         return schemas.Info(
-            version=snapshot.version,
-            title=readable(index.root.name or str(index.root)),
-            root=readable(str(index.root)),
-            pictures=len(index),
-            bits=index.manifest.bits,
-            about=index.encoder.spec.note,
-            strong=round(snapshot.strong, 4),
-            likely=round(snapshot.likely, 4),
-            upload_bytes=self.upload_bytes,
-            upload_pixels=limit("PIXELS"),
-            problem=self.collection.problem,
-        )
+            version=snapshot.version, title=readable(index.root.name or str(index.root)),
+            root=readable(str(index.root)), pictures=len(index), bits=index.manifest.bits,
+            about=index.encoder.spec.note, strong=round(snapshot.strong, 4),
+            likely=round(snapshot.likely, 4), upload_bytes=UPLOAD_BYTES,
+            upload_pixels=limit("PIXELS"), problem=self.collection.problem,
+        )  # fmt: skip
 
     def pictures(self, name: Name = "", offset: Offset = 0, limit: Count = 100) -> schemas.Listing:
         """Pictures, by a part of their name."""
@@ -173,7 +163,7 @@ def _results(
             distance=one.distance,
             similarity=one.similarity,
             certainty="same" if one.row in same else snapshot.certainty(one.similarity),
-        )
+        )  # fmt: skip
         for one in matches
         if radius is None or one.distance <= radius
     ]
