@@ -163,7 +163,7 @@ def _results(
             distance=one.distance,
             similarity=one.similarity,
             certainty="same" if one.row in same else snapshot.certainty(one.similarity),
-        )  # fmt: skip
+        )
         for one in matches
         if radius is None or one.distance <= radius
     ]
