@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--database-labels", help=note)
     note = "code length; needed for packed codes that do not fill their bytes"
     add("--bits", type=int, help=note)
-    ks = ["1000", "5000", "all"]
-    add("--k", nargs="+", default=ks, help="cut-offs (default: 1000 5000 all)")
+    add("--k", nargs="+", default=["1000", "5000", "all"], help="cut-offs (default: 1000 5000 all)")
     note = "of AP@k: relevant items inside k (default), min(k, all relevant), or all relevant"
     add("--denominator", choices=get_args(Denominator), default="retrieved", help=note)
     note = "leave queries without relevant items out"
