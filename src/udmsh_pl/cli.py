@@ -56,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if cause is None:
             raise
         # a data worker's error arrives with its traceback
-        status = _tell(str(cause).rsplit("InputError: ", 1)[-1].strip())
+        status = _complain(str(cause).rsplit("InputError: ", 1)[-1].strip())
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupted training into status 1
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
@@ -67,14 +67,14 @@ def main(args: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except PermissionError as error:
-        status = _tell(f"{error.filename}: permission denied; mend its permissions")
+        status = _complain(f"{error.filename}: permission denied; mend its permissions")
     except OSError as error:
         if error.errno in NO_PATH and error.filename:
-            sys.exit(_tell(f"{error.filename}: {error.strerror}; give another path"))
+            sys.exit(_complain(f"{error.filename}: {error.strerror}; give another path"))
         if error.errno not in NO_ROOM:
             raise
         where, mend = error.filename or "a log of the run", "free some room and run again"
-        status = _tell(f"{where} cannot be written ({error.strerror}); {mend}")
+        status = _complain(f"{where} cannot be written ({error.strerror}); {mend}")
     if args is None and arguments[:1] == ["search"]:  # taking OpenVINO down is a sixth of a search
         with suppress(OSError):  # `udmsh search X Y | head`
             sys.stdout.flush()
@@ -115,23 +115,23 @@ def _dispatch(arguments: list[str]) -> int:
 
         known = [*COMMANDS, *LIGHTNING]
         near = difflib.get_close_matches(command, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise InputError(f"no command {command!r}; {hint}")
+        mend = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise InputError(f"no command {command!r}; {mend}")
     with profiled():
         with clock("imports"):
             module = importlib.import_module(f"udmsh_pl.commands.{command}")
         parser = argparse.ArgumentParser(f"udmsh {command}", description=module.__doc__)
         module.add_arguments(parser)
         if getattr(module, "TAKES_OVERRIDES", False):  # --trainer.*, --model.*, --data.* of a yaml
-            args, args.overrides = parser.parse_known_args(rest)
-            args.arguments = rest
+            args, overrides = parser.parse_known_args(rest)
+            args.overrides, args.arguments = overrides, rest
         else:
             args = parser.parse_args(rest)
         status: int = module.run(args)
     return status
 
 
-def _tell(message: str) -> int:
+def _complain(message: str) -> int:
     print(f"udmsh: error: {message}", file=sys.stderr)
     return 2
 

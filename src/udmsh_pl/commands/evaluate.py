@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--database-labels", help=note)
     note = "code length; needed for packed codes that do not fill their bytes"
     add("--bits", type=int, help=note)
-    ks = ["1000", "5000", "all"]
-    add("--k", nargs="+", default=ks, help="cut-offs (default: 1000 5000 all)")
+    add("--k", nargs="+", default=["1000", "5000", "all"], help="cut-offs (default: 1000 5000 all)")
     note = "of AP@k: relevant items inside k (default), min(k, all relevant), or all relevant"
     add("--denominator", choices=get_args(Denominator), default="retrieved", help=note)
     note = "leave queries without relevant items out"
@@ -147,9 +146,7 @@ def render(report: RetrievalReport, rows: list[Row]) -> str:
 
 def _csv(rows: list[Row]) -> str:
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([("" if value is None else value for value in row) for row in rows])
+    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])  # None is empty
     return stream.getvalue()
 
 

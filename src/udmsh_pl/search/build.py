@@ -52,14 +52,9 @@ Elsewhere = Callable[[Sequence[Part]], Iterator[tuple[Segment | None, Broken]]]
 
 
 def build_index(
-    path: Path,
-    folder: Path,
-    encoder: HashEncoder | None,
-    bits: int = 64,
-    recall: float = store.RECALL,
-    elsewhere: Elsewhere | None = None,
-    exclude: Sequence[str] = (),
-) -> Report:
+    path: Path, folder: Path, encoder: HashEncoder | None, bits: int = 64,
+    recall: float = store.RECALL, elsewhere: Elsewhere | None = None, exclude: Sequence[str] = (),
+) -> Report:  # fmt: skip
     """Index a folder from nothing, or anew: a former index stays what it is until the end.
 
     A run that was killed left what it had finished in the index's folder, and this one goes on.
@@ -100,7 +95,12 @@ def build_index(
             for rows in _encode(root, walked.files, names, encoder, work, report):
                 maker.add(rows)
         else:
-            for segment, broken in elsewhere(maker.parts(root, names, here)):
+            size = max(1, min(CHUNK, -(-len(names) // PARTS)))
+            parts = [
+                Part(root, tuple(some), here, maker.parent, maker.name(number))
+                for number, some in enumerate(batched(names, size))
+            ]
+            for segment, broken in elsewhere(parts):
                 report.broken += broken
                 maker.made += [segment] if segment else []
         report.added = sum(segment.rows for segment in maker.made)
@@ -137,17 +137,10 @@ class _Segments:
     def add(self, rows: Rows) -> None:
         for start in range(0, len(rows), CHUNK):
             part = rows.take(np.arange(start, min(start + CHUNK, len(rows))))
-            self.made.append(write_segment(self.parent, self._name(0), part))
+            self.made.append(write_segment(self.parent, self.name(), part))
 
-    def parts(self, root: Path, names: Sequence[str], encoder: Path) -> list[Part]:
-        """Parts of these pictures, whose segments come next."""
-        size = max(1, min(CHUNK, -(-len(names) // PARTS)))
-        return [
-            Part(root, tuple(some), encoder, self.parent, self._name(number))
-            for number, some in enumerate(batched(names, size))
-        ]
-
-    def _name(self, ahead: int) -> str:
+    def name(self, ahead: int = 0) -> str:
+        """Of the next segment, or one that comes after it."""
         return f"{self.version:06d}-{len(self.made) + ahead:04d}"
 
 
@@ -195,10 +188,10 @@ class Unfinished:
         self._write()
         places = [self._places[name] for name in names if name in self._places]
         found = [self._parts[part].take(np.array([row])) for part, row in places]
-        return joined(found, self._empty)
+        return joined([self._empty, *found])
 
     def _write(self) -> None:
-        rows, self._waiting = joined(self._waiting, self._empty), []
+        rows, self._waiting = joined([self._empty, *self._waiting]), []
         if len(rows):
             name = f"{len(self._parts):06d}-{os.urandom(4).hex()}"
             segment = write_segment(self.folder, name, rows)

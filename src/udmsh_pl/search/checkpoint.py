@@ -61,19 +61,12 @@ def spec_of(
     encoder = network.head.encoder
     arguments = _arguments(encoder, info)
     return EncoderSpec(
-        method=type(encoder).__name__,
-        arguments=arguments,
-        backbone=info.name,
+        method=type(encoder).__name__, arguments=arguments, backbone=info.name,
         weights=weights_id(info.name, weights) if not tuned else "fine-tuned",
         own_backbone=info.name != OFFLINE_BACKBONE or weights is not None or tuned,
-        image_size=info.image_size,
-        mean=info.mean,
-        std=info.std,
-        grid=network.grid,
-        bits=arguments["bits"],
-        dims=network.head.dims,
-        note=note,
-    )
+        image_size=info.image_size, mean=info.mean, std=info.std, grid=network.grid,
+        bits=arguments["bits"], dims=network.head.dims, note=note,
+    )  # fmt: skip
 
 
 def _arguments(encoder: Any, info: BackboneInfo) -> dict[str, Any]:

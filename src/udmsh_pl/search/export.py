@@ -76,8 +76,7 @@ def differing_bits(
     bits, furthest, seen = 0, 0, 0
     for batch in batched((read.picture for read in reads if read.picture is not None), BATCH):
         pixels = np.stack([picture.pixels for picture in batch])
-        codes, features = torch_run(pixels)
-        answers = graph(pixels)
+        (codes, features), answers = torch_run(pixels), graph(pixels)
         seen += len(pixels)
         bits += int(np.unpackbits(codes ^ answers[0]).sum())
         if spec.dims:

@@ -136,7 +136,8 @@ def read_network(folder: Path, spec: EncoderSpec) -> PixelEncoder:
         raise InputError(f"{folder}: no encoder is called {spec.method!r}; export it anew")
     try:
         state = load_file(folder / WEIGHTS)
-        encoder = ENCODERS[spec.method](**spec.arguments)
+        with torch.random.fork_rng(devices=[]):  # weights are drawn, though not used
+            encoder = ENCODERS[spec.method](**spec.arguments)
         backbone = _backbone(spec)
         axes = state.get("head.own_fusion.axes")
         fusion = None

@@ -23,7 +23,7 @@ from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
 from udmsh_pl.search.pictures import Report, encoded, find_pictures, read_files
 from udmsh_pl.search.searching import SHORTLIST, Match, Searcher, with_lists
-from udmsh_pl.search.segment import FileFacts, Rows, write_segment
+from udmsh_pl.search.segment import FileFacts, Rows, Segment, write_segment
 
 if TYPE_CHECKING:
     from udmsh_pl.search.duplicates import Copy
@@ -57,13 +57,9 @@ class ImageIndex:
 
     @classmethod
     def build(
-        cls,
-        folder: Path | str,
-        encoder: HashEncoder | None = None,
-        out: Path | str | None = None,
-        replace_other: bool = False,
-        exclude: Sequence[str] = (),
-    ) -> "ImageIndex":
+        cls, folder: Path | str, encoder: HashEncoder | None = None, out: Path | str | None = None,
+        replace_other: bool = False, exclude: Sequence[str] = (),
+    ) -> "ImageIndex":  # fmt: skip
         """Index the pictures of a folder; see :func:`udmsh_pl.search.build.build_index`.
 
         Args:
@@ -126,7 +122,7 @@ class ImageIndex:
         if not 0 <= row < len(self):
             raise InputError(f"row is {row}: the index has rows 0 to {len(self) - 1}")
         own = self.rows.take(np.array([row]))
-        return self.search_codes(Codes(own.names, own.codes, own.features), k, rerank)
+        return self.search_codes(Codes([*own.names], own.codes, own.features), k, rerank)
 
     def search_codes(self, query: Codes, k: int = 20, rerank: int | None = None) -> list[Match]:
         """:meth:`search` for a picture that is encoded already, the first of ``query``."""
@@ -141,14 +137,9 @@ class ImageIndex:
         ]
 
     def update(
-        self,
-        folder: Path | str | None = None,
-        moved: bool = False,
-        recall: float | None = None,
-        allow_deletions: bool = False,
-        verify: bool = False,
-        exclude: Sequence[str] | None = None,
-    ) -> Report:
+        self, folder: Path | str | None = None, moved: bool = False, recall: float | None = None,
+        allow_deletions: bool = False, verify: bool = False, exclude: Sequence[str] | None = None,
+    ) -> Report:  # fmt: skip
         """Add new pictures of the folder, drop those that are deleted, encode changed ones again,
         and touch nothing else.
 
@@ -174,9 +165,9 @@ class ImageIndex:
             if not moved and folder is not None:
                 check_root(self.path, Path(folder))
             root = self.root if folder is None else Path(folder).expanduser().resolve()
-            given = {"recall": recall, "exclude": None if exclude is None else tuple(exclude)}
-            given = {name: value for name, value in given.items() if value is not None}
-            manifest = replace(self.manifest, root=str(root), **given)
+            recall = self.manifest.recall if recall is None else recall
+            rules = self.manifest.exclude if exclude is None else tuple(exclude)
+            manifest = replace(self.manifest, root=str(root), recall=recall, exclude=rules)
             walked = find_pictures(root, manifest.exclude)
             found = {name: FileFacts.of(facts) for name, facts in walked.files.items()}
             fresh = [name for name, facts in found.items() if verify or not self._has(name, facts)]
@@ -291,7 +282,7 @@ class ImageIndex:
     ) -> None:
         """Encode ``fresh`` and make one new version of the index."""
         removed, version = list(gone), self.manifest.version + 1
-        written = []
+        written: list[Segment] = []
         for rows in self._encode(Path(manifest.root), fresh, removed, report) if fresh else ():
             if len(rows):
                 name = f"{version:06d}-{len(written):04d}"

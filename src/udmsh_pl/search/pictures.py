@@ -155,6 +155,7 @@ def encoded(
     """Rows of about ``size`` pictures at a time, and the reads that gave none; pictures are decoded
     while the encoder sees those before. Content that is ``known`` has a row in ``rows``, the index.
     """
+    empty = Rows.empty(encoder.spec.code_bytes, encoder.spec.dims)
     made: list[Rows] = []
     broken: list[Read] = []
     for batch in wait_for("decode", ahead(batched(reads, BATCH))):
@@ -166,7 +167,7 @@ def encoded(
         made += [copies_of(copies, rows, known)] if copies else []
         broken += [read for read in batch if read.problem]
         if sum(map(len, made)) + len(broken) >= size:
-            yield joined(made, rows), broken
+            yield joined([empty, *made]), broken
             made, broken = [], []
     if made or broken:
-        yield joined(made, rows), broken
+        yield joined([empty, *made]), broken

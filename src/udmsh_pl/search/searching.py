@@ -50,18 +50,17 @@ class Searcher:
 
     def search(self, query: Codes, k: int, rerank: int) -> Ranking:
         """Distances, rows and similarities of the k pictures most like the first of ``query``."""
-        code, bits, feature = query.codes[0], self.manifest.bits, query.features[0]
-        count = max(k, rerank)
+        code, feature = query.codes[0], query.features[0]
+        bits, count = self.manifest.bits, max(k, rerank)
         if self._lists is None:
             distances, rows = shortlist(code, self._codes, count)
         else:
             distances, rows = self._lists.search(code, count)
-        if rerank:
-            features = self.rows.features[rows]
-            distances, rows, alike = reranked(distances, rows, bits, feature, features)
-            return distances[:k], rows[:k], alike[:k]
-        distances, rows = distances[:k], rows[:k]
-        return distances, rows, likeness(distances, bits, feature, self.rows.features[rows])
+        if not rerank:
+            distances, rows = distances[:k], rows[:k]
+            return distances, rows, likeness(distances, bits, feature, self.rows.features[rows])
+        found = reranked(distances, rows, bits, feature, self.rows.features[rows])
+        return found[0][:k], found[1][:k], found[2][:k]
 
     def __str__(self) -> str:
         lists = self._lists

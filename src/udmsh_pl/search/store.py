@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.search.concatenated import Concatenated, concatenated
-from udmsh_pl.search.segment import UNCHECKED, Rows, Segment, read_segment, write_segment
+from udmsh_pl.search.segment import UNCHECKED, Rows, Segment, joined, read_segment, write_segment
 from udmsh_pl.search.spec import read_json, write_json
 
 MANIFEST, LOCK, OWNER, SEGMENTS = "index.json", "lock", "lock.owner", "segments"
@@ -148,16 +147,9 @@ def read_rows(path: Path, manifest: Manifest) -> Rows:
     files = [pair for segment in segments for pair in segment.files.items()]
     mapped = sum(size for name, (size, _) in files if name != UNCHECKED) > IN_MEMORY
     parts = [read_segment(path / SEGMENTS, one, bits, dims, mapped) for one in segments]
-    if len(parts) < 2:
-        return parts[0] if parts else Rows.empty((bits + 7) // 8, dims)
-    join: Any = concatenated if mapped else np.concatenate
-
-    def column(name: str) -> list[Any]:
-        return [getattr(part, name) for part in parts]
-
-    names, thumbnails = (Concatenated(column(name)) for name in ("names", "thumbnails"))
-    files, codes, features = (join(column(name)) for name in ("files", "codes", "features"))
-    return Rows(names, files, codes, features, thumbnails)
+    if len(parts) == 1:
+        return parts[0]
+    return joined(parts or [Rows.empty((bits + 7) // 8, dims)], mapped)
 
 
 def check(path: Path, manifest: Manifest) -> None:

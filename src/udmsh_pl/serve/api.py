@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from email.message import Message
 from hashlib import sha256
 from importlib.resources import files
@@ -20,7 +20,7 @@ from udmsh_pl.serve.access import Access
 from udmsh_pl.serve.collection import Gone
 from udmsh_pl.serve.decoder import Busy, Undecodable
 from udmsh_pl.serve.jobs import Full
-from udmsh_pl.serve.service import Computing, OtherVersion, Service, TooMany
+from udmsh_pl.serve.service import UPLOAD_BYTES, Service
 
 UPLOADS = 8  # at a time; each is in memory as a whole
 MOST_PARTS = 32  # of a form; the file is looked for in no more
@@ -53,23 +53,24 @@ def create_api(service: Service, access: Access, upload_seconds: float = UPLOAD_
         title="udmsh serve", version=__version__, description=ABOUT, docs_url=None, redoc_url=None,
         responses=PROBLEMS, redirect_slashes=False,
     )  # fmt: skip
-    for kind, handler in _problems().items():
-        api.add_exception_handler(kind, handler)
+    for kind in (Busy, Full, InputError):
+        api.add_exception_handler(kind, _problem)
     _add_page(api)
     _add_login(api, access, upload_seconds)
     _add_search(api, service, upload_seconds)
-    for path, answer in (("/similar/{id}", service.similar), ("/duplicates", service.duplicates)):
-        api.get(path, tags=["search"])(answer)
-    for path, answer in {
-        "/info": service.info, "/pictures": service.pictures, "/map": service.plane,
-    }.items():  # fmt: skip
-        api.get(path, tags=["collection"])(answer)
-    for path, picture in {
-        "/map/tiles": service.tiles,
-        "/thumbnail/{id}": service.thumbnail,
-        "/picture/{id}": service.picture,
-    }.items():
-        api.get(path, tags=["collection"], **JPEG)(picture)
+    routes: list[tuple[str, str, Callable[..., Any]]] = [
+        ("search", "/similar/{id}", service.similar),
+        ("search", "/duplicates", service.duplicates),
+        ("collection", "/info", service.info),
+        ("collection", "/pictures", service.pictures),
+        ("collection", "/map", service.plane),
+        ("collection", "/map/tiles", service.tiles),
+        ("collection", "/thumbnail/{id}", service.thumbnail),
+        ("collection", "/picture/{id}", service.picture),
+    ]
+    for tag, path, answer in routes:
+        options = JPEG if answer.__annotations__["return"] is Response else {}
+        api.get(path, tags=[tag], **options)(answer)
     return api
 
 
@@ -136,7 +137,7 @@ def _add_search(api: FastAPI, service: Service, upload_seconds: float) -> None:
         if uploads.locked():
             raise Busy
         async with uploads:
-            body = await body_of(request, service.upload_bytes, upload_seconds)
+            body = await body_of(request, UPLOAD_BYTES, upload_seconds)
             start = time.perf_counter()
             content = file_of_form(body, request.headers.get("content-type", ""))
             if not content:
@@ -206,30 +207,12 @@ def _add_login(api: FastAPI, access: Access, upload_seconds: float) -> None:
         return done
 
 
-Handler = Callable[[Request, Any], Awaitable[Response]]
-
-
-def _problems() -> dict[Any, Handler]:
-    """What each of our exceptions is answered with."""
-
-    def handler(status: int, detail: str = "", retry_after: str = "") -> Handler:
-        async def handle(_: Request, error: Exception) -> Response:
-            names = {"retry-after": retry_after} if retry_after else {}
-            return JSONResponse({"detail": detail or schemas.readable(str(error))}, status, names)
-
-        return handle
-
-    async def undecodable(_: Request, error: Undecodable) -> Response:
-        return JSONResponse({"detail": str(error)}, 413 if error.large else 415)
-
-    return {
-        IndexError: handler(404, "no such picture"),
-        OtherVersion: handler(409, "the index has a newer version; ask /info"),
-        TooMany: handler(422),
-        Gone: handler(410),
-        Computing: handler(202, "being computed; ask again", "1"),
-        Busy: handler(503, "busy; come again", "1"),
-        Full: handler(503, "busy; come again", "2"),
-        Undecodable: undecodable,
-        InputError: handler(503),  # the index was damaged meanwhile
-    }
+async def _problem(_: Request, error: Exception) -> Response:
+    """What one of our exceptions is answered with."""
+    if isinstance(error, Busy | Full):
+        again = {"retry-after": "1" if isinstance(error, Busy) else "2"}
+        return JSONResponse({"detail": "busy; come again"}, 503, again)
+    status = 410 if isinstance(error, Gone) else 503  # the index was damaged meanwhile
+    if isinstance(error, Undecodable):
+        status = 413 if error.large else 415
+    return JSONResponse({"detail": schemas.readable(str(error))}, status)

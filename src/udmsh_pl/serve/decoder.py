@@ -40,12 +40,9 @@ class Decoder:
     """Opens pictures in processes of its own; one that takes too long is killed and replaced."""
 
     def __init__(
-        self,
-        workers: int = WORKERS,
-        seconds: float = SECONDS,
-        memory: int = MEMORY,
+        self, workers: int = WORKERS, seconds: float = SECONDS, memory: int = MEMORY,
         waiting: int = WAITING,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._seconds, self._memory, self._closed = seconds, memory, False
         self._places = threading.BoundedSemaphore(workers + waiting)
         self._idle: queue.Queue[Child] = queue.Queue()

@@ -94,13 +94,10 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def server_of(
-    service: Service,
-    access: Access,
-    limiter: RateLimiter | None = None,
-    connection: type[Connection] = Connection,
-    connections: int = CONNECTIONS,
+    service: Service, access: Access, limiter: RateLimiter | None = None,
+    connection: type[Connection] = Connection, connections: int = CONNECTIONS,
     upload_seconds: float = UPLOAD_SECONDS,
-) -> uvicorn.Server:
+) -> uvicorn.Server:  # fmt: skip
     """A server that is not running yet; nothing of a request is logged."""
     api = create_api(service, access, upload_seconds)
     app = AccessMiddleware(api, access, RateLimiter() if limiter is None else limiter)

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
-from fastapi import Response
+from fastapi import HTTPException, Response
 
 from udmsh_pl.safe.untrusted import limit
 from udmsh_pl.search import Match
@@ -23,49 +23,27 @@ MOST_AT_ONCE = 300_000  # pictures
 FOR_EVER = "private, max-age=31536000, immutable"  # the address holds the version
 
 
-class OtherVersion(Exception):
-    """Ids of another version of the index were given."""
-
-
-class TooMany(Exception):
-    """The collection is too large for what is asked."""
-
-
-class Computing(Exception):
-    """The answer is being computed."""
-
-
 class Service:
     """Answers from a collection; strangers' bytes go to the decoder."""
 
     def __init__(
-        self,
-        collection: Collection,
-        decoder: Decoder,
-        upload_bytes: int = UPLOAD_BYTES,
-        wait: float = WAIT,
+        self, collection: Collection, decoder: Decoder, wait: float = WAIT,
         most_at_once: int = MOST_AT_ONCE,
-    ) -> None:
-        self.collection, self.decoder, self.upload_bytes = collection, decoder, upload_bytes
-        self._wait, self._most_at_once, self._jobs = wait, most_at_once, Jobs()
+    ) -> None:  # fmt: skip
+        self.collection, self.decoder, self._jobs = collection, decoder, Jobs()
+        self._wait, self._most_at_once = wait, most_at_once
 
     def info(self) -> schemas.Info:
         """The collection."""
         snapshot = self.collection.current()
         index = snapshot.index
         return schemas.Info(
-            version=snapshot.version,
-            title=readable(index.root.name or str(index.root)),
-            root=readable(str(index.root)),
-            pictures=len(index),
-            bits=index.manifest.bits,
-            about=index.encoder.spec.note,
-            strong=round(snapshot.strong, 4),
-            likely=round(snapshot.likely, 4),
-            upload_bytes=self.upload_bytes,
-            upload_pixels=limit("PIXELS"),
-            problem=self.collection.problem,
-        )
+            version=snapshot.version, title=readable(index.root.name or str(index.root)),
+            root=readable(str(index.root)), pictures=len(index), bits=index.manifest.bits,
+            about=index.encoder.spec.note, strong=round(snapshot.strong, 4),
+            likely=round(snapshot.likely, 4), upload_bytes=UPLOAD_BYTES,
+            upload_pixels=limit("PIXELS"), problem=self.collection.problem,
+        )  # fmt: skip
 
     def pictures(self, name: Name = "", offset: Offset = 0, limit: Count = 100) -> schemas.Listing:
         """Pictures, by a part of their name."""
@@ -152,19 +130,19 @@ class Service:
     def _snapshot(self, version: int | None, row: int = -1) -> Snapshot:
         snapshot = self.collection.current()
         if version not in (None, snapshot.version):
-            raise OtherVersion
+            raise HTTPException(409, "the index has a newer version; ask /info")
         if row >= len(snapshot.index):
-            raise IndexError(row)
+            raise HTTPException(404, "no such picture")
         return snapshot
 
     def _check_count(self, snapshot: Snapshot, problem: str) -> None:
         if len(snapshot.index) > self._most_at_once:
-            raise TooMany(f"{problem} {self._most_at_once:,} pictures")
+            raise HTTPException(422, f"{problem} {self._most_at_once:,} pictures")
 
     def _computed(self, key: Any, function: Any) -> Any:
         found = self._jobs.result(key, function, self._wait)
         if found is None:
-            raise Computing
+            raise HTTPException(202, "being computed; ask again", {"retry-after": "1"})
         return found
 
 

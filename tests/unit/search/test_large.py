@@ -8,7 +8,7 @@ import pytest
 from udmsh_pl.cli import main
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import ImageIndex, searching, store
-from udmsh_pl.search.concatenated import ConcatenatedArray, concatenated
+from udmsh_pl.search.segment import ConcatenatedArray, concatenated
 
 from .conftest import draw
 
