@@ -40,12 +40,7 @@ def log_retrieval(
 ) -> None:
     """Draw what a pass over query and database found, for loggers that take images.
 
-    Args:
-        trainer: whose loggers and data module are taken
-        stage: ``val`` for rows of the train split, ``test`` for query and database
-        report: their scores
-        query: ids and codes of the queries
-        database: likewise
+    The rows are of the train split where ``stage`` is ``val``, of query and database for ``test``.
     """
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, RetrievalDataModule) or not shows(trainer.loggers):
@@ -55,15 +50,12 @@ def log_retrieval(
     pair = splits[names[0]].select(query.ids), splits[names[1]].select(database.ids)
     codes = query.codes, database.codes
     curve = {f"{report.bits} bits": report.precision_recall_curve()}
-    shown = gallery_rows(len(query.ids))
-    for name, figure in (
-        ("precision_recall", figure_of(precision_recall_chart(curve))),
-        ("distances", distance_figure(report)),
-        (
-            "retrieved",
-            gallery_figure(*pair, *codes, report.bits, shown),
-        ),
-    ):
+    figures = {
+        "precision_recall": figure_of(precision_recall_chart(curve)),
+        "distances": distance_figure(report),
+        "retrieved": gallery_figure(*pair, *codes, report.bits, gallery_rows(len(query.ids))),
+    }
+    for name, figure in figures.items():
         log_figure(trainer.loggers, f"{stage}/{name}", figure, trainer.global_step)
 
 

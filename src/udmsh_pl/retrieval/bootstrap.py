@@ -1,7 +1,5 @@
 """Confidence intervals of a mean over queries, and of the difference of two methods."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,14 +59,8 @@ def paired_difference(
 
     Queries are resampled in pairs, so what makes a query hard for both methods cancels; two
     separate intervals may overlap where this one excludes 0 (Sakai, SIGIR 2006: *stated* for
-    retrieval measures). Neither says anything about other seeds of training.
-
-    Args:
-        first: [Q], such as ``report.average_precision[None]`` of one method
-        second: [Q], of the other, in the same order of queries
-        confidence: between 0 and 1
-        samples: resamples; no p-value below 1 / (samples + 1) can come out
-        seed: equal seeds give equal results
+    retrieval measures). No p-value below 1 / (samples + 1) can come out. The arguments are as of
+    :func:`bootstrap_interval`, ``first`` and ``second`` [Q] in one order of queries.
 
     Raises:
         InputError: lengths that differ, and what :func:`bootstrap_interval` raises.
@@ -96,9 +88,6 @@ def paired_difference(
 def _resampled_means(data: Float64s, samples: int, seed: int) -> Float64s:
     if samples < 1:
         raise InputError(f"samples is {samples}: give 1 or more, such as 2000")
-    random = np.random.default_rng(seed)
-    means = np.empty(samples)
+    random, size = np.random.default_rng(seed), len(data)
     # one resample [Q] at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
-    for row in range(samples):
-        means[row] = data[random.integers(0, len(data), len(data))].mean()
-    return means
+    return np.array([data[random.integers(0, size, size)].mean() for _ in range(samples)])

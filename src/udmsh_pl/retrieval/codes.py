@@ -1,7 +1,5 @@
 """Binary codes as bytes and 64-bit words, labels as bit masks, and the checks of their shapes."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +15,8 @@ Bools = npt.NDArray[np.bool_]
 class WordArrays(NamedTuple):
     """Codes and labels of queries and database in 64-bit words: the input of exact evaluation.
 
-    Args:
-        query: codes of the queries, uint64 [Q, W], from :func:`code_words`
-        database: codes of the database, uint64 [N, W]
-        query_labels: label masks of the queries, uint64 [Q, V], from :func:`label_words`; an item
-            is relevant when it shares a label with the query
-        database_labels: label masks of the database, uint64 [N, V]
+    Codes, uint64 [Q, W] and [N, W], are from :func:`code_words`; label masks, uint64 [Q, V] and
+    [N, V], from :func:`label_words`. An item is relevant when it shares a label with the query.
     """
 
     query: Words
@@ -34,8 +28,7 @@ class WordArrays(NamedTuple):
 def to_numpy(values: Any, name: str) -> npt.NDArray[Any]:
     """Give ``values`` (NumPy array, torch tensor on any device, nested list) as a NumPy array.
 
-    ``name`` is what an error calls the argument. Raises ``InputError`` for what is not a
-    rectangular array.
+    Raises ``InputError``, which names the argument, for what is no rectangular array of numbers.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
@@ -73,10 +66,9 @@ def pack_codes(u: Any) -> Bytes:
         [[5], [2]]
     """
     values = to_numpy(u, "codes")
+    shape = list(values.shape)
     if values.ndim != 2 or values.shape[1] == 0:
-        raise InputError(
-            f"codes have shape {list(values.shape)}: give [items, bits] with at least one bit"
-        )
+        raise InputError(f"codes have shape {shape}: give [items, bits] with at least one bit")
     if values.dtype.kind == "b":
         return np.packbits(values, axis=1, bitorder="little")
     if values.dtype.kind in "iu":
@@ -96,7 +88,7 @@ def pack_codes(u: Any) -> Bytes:
 def unpack_codes(codes: Any, bits: int) -> npt.NDArray[np.int8]:
     """Undo :func:`pack_codes`: uint8 [N, ceil(bits / 8)] to int8 [N, bits] of -1 and +1.
 
-    Raises ``InputError`` where the width does not fit ``bits``.
+    Raises ``InputError`` as :func:`check_codes`.
 
     Example:
         >>> unpack_codes(pack_codes([[0.9, -0.2, 0.0], [-1.0, 0.3, -0.4]]), bits=3).tolist()
@@ -112,16 +104,12 @@ def check_codes(codes: Any, bits: int, name: str) -> Bytes:
     if bits < 1:
         raise InputError(f"bits is {bits}: a code has at least one bit")
     array = to_numpy(codes, name)
-    width = (bits + 7) // 8
+    width, shape = (bits + 7) // 8, list(array.shape)
     if array.dtype != np.uint8:
-        raise InputError(
-            f"{name} holds {array.dtype}, not packed bytes: call pack_codes on them first"
-        )
+        raise InputError(f"{name} holds {array.dtype}, not packed bytes: call pack_codes first")
     if array.ndim != 2 or array.shape[1] != width:
-        raise InputError(
-            f"{name} has shape {list(array.shape)}: {bits} bits need [items, {width}] bytes; check "
-            "bits"
-        )
+        need = f"{bits} bits need [items, {width}] bytes"
+        raise InputError(f"{name} has shape {shape}: {need}; check bits")
     if bits % 8 and array.size and (array[:, -1] >> (bits % 8)).any():
         raise InputError(
             f"{name} has bits set past bit {bits}: the codes are longer than bits={bits} says"

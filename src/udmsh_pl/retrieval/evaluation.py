@@ -23,7 +23,7 @@ from udmsh_pl.retrieval.codes import (
     code_words,
     label_words,
 )
-from udmsh_pl.retrieval.counting.kernel import Counts, count_distances, each_stable_ranking
+from udmsh_pl.retrieval.counting import Counts, count_distances, each_stable_ranking
 from udmsh_pl.retrieval.graded import GradedReport, graded_report
 from udmsh_pl.retrieval.ties import (
     Cutoff,

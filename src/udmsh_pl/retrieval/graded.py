@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from udmsh_pl.retrieval.codes import WordArrays, popcounts
-from udmsh_pl.retrieval.counting.kernel import Counts, count_grades
+from udmsh_pl.retrieval.counting import Counts, count_grades
 from udmsh_pl.retrieval.ties import (
     Cutoff,
     Denominator,

@@ -20,7 +20,7 @@ Cause = Literal["refused", "memory", "time", "crash", "error"]
 
 _MOST_ANSWER = 1 << 26  # bytes
 _SPARE_SECONDS = 20  # beyond a second for each 20 MB: start, imports, a busy machine
-_LENGTH = struct.Struct(">Q")
+_LENGTHS = struct.Struct(">QQ")
 _START = """
 import json, sys
 paths, *limits = json.loads(sys.argv[1])
@@ -31,12 +31,10 @@ work(*limits)
 
 
 class ChildFailure(Exception):
-    """A child process gave no answer.
+    """A child process gave no answer; ``text`` is its exception in a few words, or how it ended.
 
-    Args:
-        cause: ``refused`` (it raised InputError), ``memory`` or ``time`` (more than it may take),
-            ``crash`` (it ended, or wrote nonsense) or ``error`` (any other exception)
-        text: the exception in a few words, or how the process ended
+    The cause is ``refused`` (it raised InputError), ``memory`` or ``time`` (more than it may take),
+    ``crash`` (it ended, or wrote nonsense) or ``error`` (any other exception).
     """
 
     def __init__(self, cause: Cause, text: str) -> None:
@@ -63,12 +61,10 @@ class Child:
         # Arrow's own allocators reserve address space that the limit would count
         environment = {**os.environ, **one_thread, "ARROW_DEFAULT_MEMORY_POOL": "system"}
         given = json.dumps([paths, module, memory, file_bytes, cpu_seconds])
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        command = [sys.executable, "-I", "-c", _START, given]
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, given],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
+            command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment
         )
 
     @property
@@ -77,28 +73,25 @@ class Child:
         return self._process.poll() is None
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Wait until the module is imported.
-
-        Raises:
-            ChildFailure: it cannot be, or takes longer.
-        """
+        """Wait until the module is imported; raises ``ChildFailure`` as :meth:`call`."""
         self.call("", seconds=seconds)
 
     def call(
         self, function: str, *arguments: Any, seconds: float, content: bytes | None = None
     ) -> tuple[Any, bytes]:
-        """Call a function of the module; gives what it returned: facts that JSON can hold, and
-        bytes. A function that returns None gives None and no bytes.
+        """Call a function of the module; gives the facts and the bytes that it returned.
+
+        A function that returns None gives None and no bytes. What the process answers is as little
+        to be trusted as what it reads.
 
         Args:
             function: its name
-            arguments: that JSON can hold
+            arguments: that JSON can hold, as the facts
             seconds: that the call may take; the process is killed then
             content: a further argument, as bytes
 
         Raises:
-            ChildFailure: it raised, ended, or took more than it may. What the process answers is
-                as little to be trusted as what it reads.
+            ChildFailure: it raised, ended, or took more than it may.
         """
         late = threading.Event()
 
@@ -144,13 +137,8 @@ class Child:
 def run_isolated(module: str, source: Path, *arguments: Any) -> None:
     """Call ``read(source, *arguments)`` of a module in a child process made for this one file.
 
-    What the function does not want to read it raises InputError for, without the file's name. It
-    leaves its answer in a folder; that is as little to be trusted as ``source``.
-
-    Args:
-        module: dotted name; its import should be quick
-        source: the file that it reads, for messages too, and for the time it may take
-        arguments: further ones, that JSON can hold
+    The function raises ``InputError``, without the file's name, for what it does not want to read.
+    It leaves its answer in a folder; that is as little to be trusted as ``source``.
 
     Raises:
         InputError: the child raised, crashed, or took more time or memory than it may.
@@ -208,13 +196,10 @@ def _cause_of(error: Exception) -> Cause:
     chain: list[BaseException] = [error]
     while (behind := chain[-1].__cause__) is not None and behind not in chain:
         chain.append(behind)
-    if any(isinstance(one, MemoryError) or _is_too_long(one) for one in chain):
-        return "memory"
+    for one in chain:
+        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.EFBIG):
+            return "memory"
     return "refused" if isinstance(error, InputError) else "error"
-
-
-def _is_too_long(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.EFBIG
 
 
 def _limit(name: str, value: int | None, beyond_used: bool = False) -> None:
@@ -223,12 +208,10 @@ def _limit(name: str, value: int | None, beyond_used: bool = False) -> None:
         import resource
     except ImportError:
         return
-    if value is None or not hasattr(resource, name):
+    statm = Path("/proc/self/statm")
+    if value is None or not hasattr(resource, name) or (beyond_used and not statm.exists()):
         return
     if beyond_used:
-        statm = Path("/proc/self/statm")
-        if not statm.exists():
-            return
         value += int(statm.read_text().split()[0]) * resource.getpagesize()
     which = getattr(resource, name)
     hard = resource.getrlimit(which)[1]
@@ -244,19 +227,14 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 def _send(pipe: IO[bytes], head: bytes, data: bytes) -> None:
     """Write a message: the lengths of its two parts, then these."""
-    pipe.write(_LENGTH.pack(len(head)) + _LENGTH.pack(len(data)) + head)
+    pipe.write(_LENGTHS.pack(len(head), len(data)) + head)
     pipe.write(data)
     pipe.flush()
 
 
 def _receive(pipe: IO[bytes], most: int | None = None) -> tuple[bytes, bytes]:
-    """Read a message.
-
-    Raises:
-        EOFError: the other side is gone.
-        ValueError: more than ``most`` bytes.
-    """
-    sizes = [_LENGTH.unpack(_exactly(pipe, _LENGTH.size))[0] for _ in range(2)]
+    """Read a message; raises EOFError if nobody writes, ValueError above ``most`` bytes."""
+    sizes = _LENGTHS.unpack(_exactly(pipe, _LENGTHS.size))
     if most is not None and sum(sizes) > most:
         raise ValueError("the answer is too long")
     return _exactly(pipe, sizes[0]), _exactly(pipe, sizes[1])

@@ -352,7 +352,7 @@ def _read_mat(path: Path) -> dict[str, Array]:
         if b"MATLAB 7.3" in stream.read(128):
             raise InputError(f"{path} is a MATLAB 7.3 (HDF5) file: save it with -v7")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
-        run_isolated("udmsh_pl.retrieval.io.mat_child", path, folder)
+        run_isolated("udmsh_pl.retrieval.mat_child", path, folder)
         names = json.loads((Path(folder) / "names.json").read_text(encoding="utf-8"))
         arrays = _read_npz(Path(folder) / "arrays.npz")
         return {str(name): arrays[f"arr_{place}"] for place, name in enumerate(names)}
