@@ -14,11 +14,8 @@ def citations() -> list[str]:
         found = yaml.safe_load(shipped("CITATION.cff").read_text(encoding="utf-8"))
     except OSError:
         return []
-    software = {
-        "title": found["title"],
-        "author": _authors(found),
-        "note": f"version {__version__}",
-    }
+    note = f"version {__version__}"
+    software = {"title": found["title"], "author": _authors(found), "note": note}
     entries = [_article(one) for one in found.get("references", ()) if one["type"] == "article"]
     return [*entries, _entry("software", found["title"], software)]
 

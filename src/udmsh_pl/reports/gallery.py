@@ -22,9 +22,7 @@ HIT, MISS, QUERY_FRAME = (44, 160, 44), (214, 39, 40), (60, 60, 60)
 def nearest(
     query_codes: Codes, database_codes: Codes, bits: int, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and Hamming distances, each int64 ``[Q, count]``, of the nearest codes; ties in the
-    order of the database.
-    """
+    """Rows and Hamming distances, int64 ``[Q, count]``, of the nearest codes; ties by row."""
     query, database = (
         unpack_codes(codes, bits).astype(np.float32) for codes in (query_codes, database_codes)
     )
@@ -36,13 +34,13 @@ def nearest(
 def gallery_rows(queries: int) -> list[int]:
     """Rows of the queries that a gallery shows, spread evenly over all ``queries``."""
     spread = np.linspace(0, queries - 1, min(GALLERY_QUERIES, queries))
-    return [int(row) for row in spread]
+    return list(map(int, spread))
 
 
 def missed_rows(average_precision: NDArray[np.float64]) -> list[int]:
     """Rows of the queries with the lowest AP; ties in the order of the queries."""
     order = np.argsort(average_precision, kind="stable")
-    return [int(row) for row in order[:GALLERY_QUERIES]]
+    return list(map(int, order[:GALLERY_QUERIES]))
 
 
 def gallery_figure(
@@ -55,9 +53,7 @@ def gallery_figure(
     count: int = 10,
     title: str = "",
 ) -> Figure:
-    """Draw ``rows`` of the query split with their ``count`` nearest; relevant ones have a green
-    frame, others a red one.
-    """
+    """Draw ``rows`` of the query split with their nearest; relevant ones have a green frame."""
     found, distances = nearest(query_codes[list(rows)], database_codes, bits, count)
     width, height = CELL * (count + 1), ROW * len(rows)
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)

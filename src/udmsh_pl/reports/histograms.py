@@ -22,34 +22,21 @@ def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.bar(centres, density, width, color="0.8", label="pairs of train images")
-    peak = density.max()
-    for sigma, side, colour in (
-        (fitted.sigma_left, -1, "tab:blue"),
-        (fitted.sigma_right, 1, "tab:orange"),
+    for name, sigma, side, colour in (
+        ("left", fitted.sigma_left, -1, "tab:blue"),
+        ("right", fitted.sigma_right, 1, "tab:orange"),
     ):
-        x = fitted.mode + side * np.linspace(0, 4 * sigma, 200)
-        name = "left" if side < 0 else "right"
-        axes.plot(
-            x,
-            peak * np.exp(-((x - fitted.mode) ** 2) / (2 * sigma**2)),
-            color=colour,
-            label=f"{name} half-Gaussian, σ = {sigma:.3f}",
-        )
+        away = np.linspace(0, 4 * sigma, 200)
+        height = density.max() * np.exp(-(away**2) / (2 * sigma**2))
+        label = f"{name} half-Gaussian, σ = {sigma:.3f}"
+        axes.plot(fitted.mode + side * away, height, color=colour, label=label)
     share = histogram.numpy().cumsum() / max(int(histogram.sum()), 1)
     edges = np.clip([int(near * BINS / 2), int(far * BINS / 2)], 0, BINS - 1)
     axes.axvline(fitted.mode, color="black", linewidth=1, label=f"mode m = {fitted.mode:.3f}")
-    axes.axvline(
-        near,
-        color="tab:green",
-        linestyle="--",
-        label=f"$d_s$ = {near:.3f}: {share[edges[0]]:.1%} surely similar",
-    )
-    axes.axvline(
-        far,
-        color="tab:red",
-        linestyle="--",
-        label=f"$d_d$ = {far:.3f}: {1 - share[edges[1]]:.1%} surely dissimilar",
-    )
+    similar = f"$d_s$ = {near:.3f}: {share[edges[0]]:.1%} surely similar"
+    dissimilar = f"$d_d$ = {far:.3f}: {1 - share[edges[1]]:.1%} surely dissimilar"
+    axes.axvline(near, color="tab:green", linestyle="--", label=similar)
+    axes.axvline(far, color="tab:red", linestyle="--", label=dissimilar)
     used = centres[counts > 0]
     axes.set_xlim(min(used.min(), near) - 0.05, max(used.max(), far) + 0.05)
     axes.set_xlabel("distance of two train images in the structure")
@@ -66,17 +53,12 @@ def distance_figure(report: RetrievalReport) -> Figure:
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.subplots()
     relevant, others = report.relevant.sum(0), (report.items - report.relevant).sum(0)
-    for name, counts, colour, style in zip(
-        ("a label in common", "no label in common"),
-        (relevant, others),
-        COLOURS,
-        STYLES,
-        strict=False,
+    for name, counts, colour, style in (
+        ("a label in common", relevant, COLOURS[0], STYLES[0]),
+        ("no label in common", others, COLOURS[1], STYLES[1]),
     ):
-        shares = counts / max(int(counts.sum()), 1)
-        axes.step(
-            range(len(counts)), shares, where="mid", label=name, color=colour, linestyle=style
-        )
+        x, shares = range(len(counts)), counts / max(int(counts.sum()), 1)
+        axes.step(x, shares, where="mid", label=name, color=colour, linestyle=style)
     axes.set_xlim(0, report.bits)
     axes.set_ylim(0, None)
     axes.set_xlabel("Hamming distance in bits")

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from udmsh_pl.reports import significance
 from udmsh_pl.reports.citation import citations
 from udmsh_pl.reports.curves import Chart
 from udmsh_pl.reports.drawing import DASHES, SvgAxes, marker_path, style_of
-from udmsh_pl.reports.results import COLUMNS, Cell, Result
+from udmsh_pl.reports.results import COLUMNS, Cell, Result, mean_and_spread
 from udmsh_pl.reports.table import COSTS_NOTE, Column, Pivot, column_title, costs
 
 PAGE = Path(__file__).parent / "page"
@@ -30,12 +29,8 @@ PICTURES = (
 class Field:
     """A field of a table of the page, which a click on a header sorts.
 
-    Args:
-        text: what it shows
-        value: what it is sorted by, where the text is no number
-        spread: shown small behind the text
-        kind: class of the style sheet
-        title: shown while the pointer rests on it
+    It is sorted by ``value`` where its text is no number; ``spread`` is shown small behind the
+    text, ``title`` while the pointer rests on it; ``kind`` is a class of the style sheet.
     """
 
     text: str
@@ -53,34 +48,18 @@ def page(
     measures: Sequence[Chart],
     missing: Sequence[Cell] = (),
 ) -> str:
-    """The page's text.
-
-    Args:
-        folder: the run's, whose pictures, ``config.yaml`` and ``environment.json`` are shown
-        results: rows of the table
-        leads: rows of ``significance.leads``
-        curves: of precision against recall
-        measures: charts of measures against code length
-        missing: cells that the plan has and the results do not
-    """
+    """The page's text; ``folder`` is the run's, ``leads`` are of :mod:`significance`."""
     first, config = results[0], folder / "config.yaml"
     style, script = (
         (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
     )
     environment = Environment(
-        loader=FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["digest"] = _digest
-    environment.globals |= {
-        "axes_of": SvgAxes,
-        "dashes": DASHES,
-        "shape": marker_path,
-        "style_of": style_of,
-    }
+    drawing = {"axes_of": SvgAxes, "dashes": DASHES, "shape": marker_path, "style_of": style_of}
+    environment.globals |= drawing
     return environment.get_template("report.html.j2").render(
         title=f"{first.dataset}, protocol {first.protocol}",
         subtitle=f"udmsh-pl {first.version}, {first.backbone}, split {first.split_sha256}",
@@ -89,7 +68,7 @@ def page(
         leads={
             "header": significance.HEADER,
             "rows": [
-                [Field(text, kind="text" if number < 3 else "") for number, text in enumerate(row)]
+                [*(Field(text, kind="text") for text in row[:3]), *map(Field, row[3:])]
                 for row in leads
             ],
             "note": significance.NOTE,
@@ -126,19 +105,19 @@ def _results(pivot: Pivot) -> dict[str, Any]:
         values = pivot.values.get((method, column), [])
         if not values:
             return Field("")
-        mean = statistics.fmean(values)
+        mean, spread = mean_and_spread(values)
         low, high = pivot.interval(method, column)
         seeds = ", ".join(f"{value:.4f}" for value in values)
         return Field(
             f"{mean:.3f}",
             round(mean, 6),
-            f"± {statistics.stdev(values):.3f}" if len(values) > 1 else "",
+            f"± {spread:.3f}" if spread is not None else "",
             "best" if method == best[column] else "",
             f"seeds: {seeds}; order of ties alone: {low:.4f} to {high:.4f}",
         )
 
     return {
-        "header": ["method", *(column_title(column) for column in pivot.columns)],
+        "header": ["method", *map(column_title, pivot.columns)],
         "rows": [
             [Field(method), *(field(method, column) for column in pivot.columns)]
             for method in pivot.methods

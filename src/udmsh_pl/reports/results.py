@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,10 +16,7 @@ from udmsh_pl.safe.files import write_text
 class Cell(NamedTuple):
     """One thing to train and score; its fields stand in every row of ``results.csv``.
 
-    Args:
-        method: name in the plan
-        bits: code length K; 0 for real-valued features
-        seed: of everything that the method draws
+    ``bits`` is the code length K, 0 for real-valued features.
     """
 
     method: str
@@ -51,14 +49,14 @@ class Grid(Protocol):
         """Names of the methods, in order."""
 
 
-LABELS = "(labels)"  # ends the names of methods that learn from the train images' labels
-
-
 def learns_from_labels(method: str) -> bool:
-    """Whether a method is an upper bound by supervision, which no unsupervised one is compared
-    with.
-    """
-    return method.endswith(LABELS)
+    """Whether a method is an upper bound by labels, which no unsupervised one is compared with."""
+    return method.endswith("(labels)")
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over seeds, and standard deviation; None for a single seed."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)

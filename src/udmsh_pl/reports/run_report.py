@@ -29,12 +29,7 @@ def write_report(
     ``pr_curve.png`` is of the middle code length, galleries and structure are of the first seed
     too, the galleries of the last method.
 
-    Args:
-        run: the directory, with its cells
-        results: rows of the table
-        splits: whose images the galleries show
-        plan: what was run
-        missing: cells that the plan has and the results do not; they are named under the table
+    ``missing`` are cells that the plan has and the results do not; they are named under the table.
     """
     ahead = leads(run, plan)
     parts = [render_tables(results), *render_leads(ahead), render_costs(results)]
@@ -43,11 +38,9 @@ def write_report(
     table = "\n\n".join(parts) + "\n"
     write_text(run.path / "table.md", table)
     bits, seed = sorted(plan.bits)[len(plan.bits) // 2], plan.seeds[0]
-    cells = {name: Cell(name, bits, seed) for name in plan.methods}
-    cells = {
-        name: cell for name, cell in cells.items() if (run.folder(cell) / "codes.npz").is_file()
-    }
-    pictures = [run.folder(cell) / "logs" / "structure.png" for cell in cells.values()]
+    cells = [Cell(name, bits, seed) for name in plan.methods]
+    cells = [cell for cell in cells if (run.folder(cell) / "codes.npz").is_file()]
+    pictures = [run.folder(cell) / "logs" / "structure.png" for cell in cells]
     for picture in [path for path in pictures if path.is_file()][:1]:
         with atomic_path(run.path / "structure.png") as partial:
             shutil.copyfile(picture, partial)
@@ -59,7 +52,7 @@ def write_report(
     if "mAP@ALL" in measures:
         save_print(figure_of(measures["mAP@ALL"], dataset), run.path / "map_bits.png")
     if cells:
-        _write_galleries(run, splits, list(cells.values())[-1])
+        _write_galleries(run, splits, cells[-1])
     charts = list(curves.values()), list(measures.values())
     write_text(run.path / "report.html", page(run.path, results, ahead, *charts, missing))
     return table

@@ -20,11 +20,8 @@ def leads(run: RunDirectory, plan: Grid) -> list[tuple[str, ...]]:
     """Rows of a paired bootstrap over queries, per cut-off and code length, under ``HEADER``.
 
     A query's value is its expected AP@k, averaged over the seeds: the interval is about other
-    queries, the table's spread about other seeds. Nothing when fewer than two methods are there.
-
-    Args:
-        run: where the cells are; methods with an unfinished one are left out
-        plan: what was run
+    queries, the table's spread about other seeds. Methods with an unfinished cell are left out;
+    nothing is compared when fewer than two are there.
     """
     rows: list[tuple[str, ...]] = []
     values = _values(run, plan)

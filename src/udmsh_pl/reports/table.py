@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Result, learns_from_labels
+from udmsh_pl.reports.results import Result, learns_from_labels, mean_and_spread
 
 Format = Literal["markdown", "csv", "latex"]
 WIDEST = 8  # columns of a table in a terminal and in table.md
@@ -19,8 +19,8 @@ class Pivot:
 
     Args:
         rows: what the table is made of
-        methods: in the order of the rows
-        columns: measures and code lengths, mAP first
+        methods: in the order of the lines
+        columns: mAP first
         values: (method, column) -> one value a seed
     """
 
@@ -44,9 +44,7 @@ class Pivot:
         chosen = [
             r
             for r in results
-            if r.ties != "id"
-            and (ks is None or r.k in ks)
-            and (bits is None or r.bits in (0, *bits))
+            if r.ties != "id" and r.k in (ks or [r.k]) and r.bits in (0, *(bits or [r.bits]))
         ]
         if not chosen:
             raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
@@ -71,18 +69,54 @@ class Pivot:
 
         One that learns from labels is neither the winner nor in its way.
         """
-        compared = [method for method in self.methods if not learns_from_labels(method)]
-        return _clear_winner({m: self.values.get((m, column), []) for m in compared})
+        found = {
+            method: mean_and_spread(self.values[method, column])
+            for method in self.methods
+            if not learns_from_labels(method) and (method, column) in self.values
+        }
+        if len(found) < 2:
+            return None
+        first, second = sorted(found, key=lambda method: -found[method][0])[:2]
+        spreads = (found[first][1] or 0.0) + (found[second][1] or 0.0)
+        return first if found[first][0] - found[second][0] > spreads else None
 
     def interval(self, method: str, column: Column) -> tuple[float, float]:
         """Mean of the worst and of the best case over orders of tied items."""
-        own = [r for r in self.rows if r.method == method and _column(r)[:3] == column[:3]]
-        own = [r for r in own if r.bits in (column[3], 0)]
+        own = [
+            r
+            for r in self.rows
+            if r.method == method and _column(r)[:3] == column[:3] and r.bits in (column[3], 0)
+        ]
         return statistics.fmean(r.lower for r in own), statistics.fmean(r.upper for r in own)
 
     def notes(self) -> list[str]:
         """The protocol in three lines."""
-        return _notes(self.rows)
+        first = self.rows[0]
+        seeds = sorted({result.seed for result in self.rows if result.bits})
+        found = [
+            f"{first.dataset}, protocol {first.protocol}, split SHA-256 "
+            f"{first.split_sha256[:12]}, backbone {self._backbones()}.",
+            f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries '
+            "without a hit count 0.",
+            f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where "
+            "ahead by more than the spreads.",
+        ]
+        if any(learns_from_labels(result.method) for result in self.rows):
+            found.append(
+                "Rows that end in (labels) learn from labels of the train images: an upper bound, "
+                "with which no other row is compared."
+            )
+        return found
+
+    def _backbones(self) -> str:
+        """The first row's backbone, and which methods have another: one fine-tuned, say."""
+        first = self.rows[0].backbone
+        others: dict[str, dict[str, None]] = {}
+        for result in self.rows:
+            if result.backbone != first:
+                others.setdefault(result.backbone, {})[result.method] = None
+        named = [f"{backbone} in {', '.join(methods)}" for backbone, methods in others.items()]
+        return "; ".join([first, *named])
 
 
 def render_table(
@@ -96,30 +130,19 @@ def render_table(
     The best mean of a column is bold only when it is ahead of every other by more than the two
     spreads together.
 
-    Args:
-        results: rows of one split
-        form: ``markdown``, ``csv`` or ``latex``
-        ks: only these cut-offs
-        bits: only these code lengths
+    ``ks`` and ``bits`` are the only cut-offs and code lengths of the table; None for all.
 
     Raises:
         InputError: no row is left, or the rows are of several splits, which no table compares.
     """
     pivot = Pivot.of(results, ks, bits)
     best = {column: pivot.clear_winner(column) for column in pivot.columns}
-    header = ["method", *(column_title(column) for column in pivot.columns)]
-    rows = [
-        [
-            method,
-            *(
-                _cell(pivot.values.get((method, c), []), method == best[c], form)
-                for c in pivot.columns
-            ),
-        ]
-        for method in pivot.methods
-    ]
-    notes = pivot.notes()
-    return {"csv": _csv, "latex": _latex, "markdown": _markdown}[form](header, rows, notes)
+    header = ["method", *map(column_title, pivot.columns)]
+    rows = []
+    for method in pivot.methods:
+        cells = [(pivot.values.get((method, c), []), method == best[c]) for c in pivot.columns]
+        rows.append([method, *(_cell(values, bold, form) for values, bold in cells)])
+    return {"csv": _csv, "latex": _latex, "markdown": _markdown}[form](header, rows, pivot.notes())
 
 
 def render_tables(
@@ -152,9 +175,8 @@ def _latex(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
 
 def _markdown(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(
-        [*("| " + " | ".join(row) + " |" for row in [header, rule, *rows]), "", *notes]
-    )
+    lines = ["| " + " | ".join(row) + " |" for row in [header, rule, *rows]]
+    return "\n".join([*lines, "", *notes])
 
 
 def _column(result: Result) -> Column:
@@ -170,9 +192,7 @@ def column_title(column: Column) -> str:
 
 
 def render_costs(results: Sequence[Result]) -> str:
-    """Markdown: mean seconds of training and of encoding a cell of each method, and the largest
-    memory, on cached features.
-    """
+    """Markdown of :func:`costs`, and the largest memory."""
     lines = ["| method | training, s | encoding, s |", "| --- | ---: | ---: |"]
     for method, (training, encoding) in costs(results).items():
         lines.append(f"| {method} | {training:.1f} | {encoding:.2f} |")
@@ -201,54 +221,9 @@ def costs(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
 def _cell(values: Sequence[float], bold: bool, form: Format) -> str:
     if not values:
         return ""
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    if form == "csv":
-        return f"{mean:.4f}" + (f" +- {spread:.4f}" if spread is not None else "")
-    sign = r"$\pm$" if form == "latex" else "±"
-    text = f"{mean:.3f}" + (f" {sign} {spread:.3f}" if spread is not None else "")
-    if not bold:
+    mean, spread = mean_and_spread(values)
+    digits, sign = {"csv": (4, "+-"), "latex": (3, r"$\pm$"), "markdown": (3, "±")}[form]
+    text = f"{mean:.{digits}f}" + (f" {sign} {spread:.{digits}f}" if spread is not None else "")
+    if not bold or form == "csv":
         return text
     return rf"\textbf{{{text}}}" if form == "latex" else f"**{text}**"
-
-
-def _clear_winner(values: dict[str, list[float]]) -> str | None:
-    """The method whose mean is ahead of all others by more than both spreads together, if there is
-    one.
-    """
-    known = {method: numbers for method, numbers in values.items() if numbers}
-    ranked = sorted(known, key=lambda method: -statistics.fmean(known[method]))
-    if len(ranked) < 2:
-        return None
-    spreads = [statistics.stdev(known[m]) if len(known[m]) > 1 else 0.0 for m in ranked[:2]]
-    lead = statistics.fmean(known[ranked[0]]) - statistics.fmean(known[ranked[1]])
-    return ranked[0] if lead > sum(spreads) else None
-
-
-def _backbones(results: Sequence[Result]) -> str:
-    """The first row's backbone, and which methods have another: one that was fine-tuned, say."""
-    first = results[0].backbone
-    others: dict[str, list[str]] = {}
-    for result in results:
-        if result.backbone != first and result.method not in others.get(result.backbone, []):
-            others.setdefault(result.backbone, []).append(result.method)
-    named = [f"{backbone} in {', '.join(methods)}" for backbone, methods in others.items()]
-    return "; ".join([first, *named])
-
-
-def _notes(results: Sequence[Result]) -> list[str]:
-    first = results[0]
-    seeds = sorted({result.seed for result in results if result.bits})
-    supervised = [
-        "Rows that end in (labels) learn from labels of the train images: an upper bound, with "
-        "which no other row is compared."
-    ]
-    return [
-        f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, "
-        f"backbone {_backbones(results)}.",
-        f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries '
-        "without a hit count 0.",
-        f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by "
-        "more than the spreads.",
-        *(supervised if any(learns_from_labels(result.method) for result in results) else []),
-    ]
