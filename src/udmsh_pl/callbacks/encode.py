@@ -33,10 +33,8 @@ class EncodeCodes(Callback):
         if stage != "predict" or not isinstance(data, RetrievalDataModule):
             return
         if target.exists() and _split_of(target) != data.splits.fingerprint():
-            raise InputError(
-                f"{target} holds codes of other images; move it away, or give another folder with "
-                "--trainer.default_root_dir"
-            )
+            mend = "move it away, or give another folder with --trainer.default_root_dir"
+            raise InputError(f"{target} holds codes of other images; {mend}")
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with nothing seen."""

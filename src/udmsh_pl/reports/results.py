@@ -95,8 +95,7 @@ class Result:
 
 
 COLUMNS = tuple(column.name for column in fields(Result))
-_NUMBERS = ("value", "lower", "upper", "seconds", "encode_seconds", "peak_gb")
-_TYPES: dict[str, Any] = {"bits": int, "seed": int} | dict.fromkeys(_NUMBERS, float)
+_TYPES: dict[str, Any] = {column.name: column.type for column in fields(Result)}
 
 
 def read_results(path: Path) -> list[Result]:
@@ -136,10 +135,10 @@ def read_results(path: Path) -> list[Result]:
 def _result(line: list[str]) -> Result:
     if len(line) != len(COLUMNS):
         raise ValueError(f"{len(line)} fields where there are {len(COLUMNS)} columns")
-    values = {name: _TYPES.get(name, str)(text) for name, text in zip(COLUMNS, line, strict=True)}
-    for name in _NUMBERS:
-        if not math.isfinite(values[name]):
-            raise ValueError(f"{name} is {values[name]}, not a number")
+    values = {name: _TYPES[name](text) for name, text in zip(COLUMNS, line, strict=True)}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, not a number")
     return Result(**values)
 
 

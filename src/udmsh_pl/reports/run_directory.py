@@ -120,9 +120,9 @@ class RunDirectory:
         return found == _plain(stamp) and needed <= kept.keys() and _is_whole(folder, kept)
 
     def begin(self, cell: Cell, stamp: Stamp) -> None:
-        """Note what a cell is trained with; a job that was requeued goes on only under the same.
+        """Note what a cell is trained with; a requeued job goes on only under the same.
 
-        SLURM's time limit lets Lightning leave ``hpc_ckpt_N.ckpt``, from which the next training in
+        At SLURM's time limit Lightning leaves ``hpc_ckpt_N.ckpt``, from which the next training in
         the folder would go on, whatever its settings.
         """
         folder, now = self.folder(cell), json.dumps(_plain(stamp))
@@ -137,10 +137,7 @@ class RunDirectory:
             stale.unlink(missing_ok=True)
 
     def keep(self, cell: Cell, stamp: Stamp, rows: Sequence[Result]) -> None:
-        """Write a cell's rows and mark the cell as finished.
-
-        The mark comes last: a kill between the two only repeats the cell.
-        """
+        """Write a cell's rows, then mark it as finished: a kill between only repeats the cell."""
         folder = self.folder(cell)
         write_results(folder / ROWS, rows)
         kept = {name: sha256_file(folder / name) for name in CODES if (folder / name).is_file()}

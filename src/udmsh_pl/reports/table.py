@@ -50,10 +50,9 @@ class Pivot:
             raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
         splits = sorted({result.split_sha256[:12] for result in chosen})
         if len(splits) > 1:
-            raise InputError(
-                f"the results are of {len(splits)} splits ({', '.join(splits)}), which no table "
-                "compares; run `udmsh reproduce` again, or give another --out"
-            )
+            found = f"{len(splits)} splits ({', '.join(splits)}), which no table compares"
+            mend = "run `udmsh reproduce` again, or give another --out"
+            raise InputError(f"the results are of {found}; {mend}")
         methods = list(dict.fromkeys(result.method for result in chosen))
         methods.sort(key=learns_from_labels)  # those below all others
         columns = sorted({_column(r) for r in chosen if r.bits} or {_column(r) for r in chosen})

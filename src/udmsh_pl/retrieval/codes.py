@@ -129,18 +129,24 @@ def check_labels(labels: Any, items: int, name: str) -> Bools:
     """Check labels ([items, L], bool or numbers 0/1) and give them as bool [items, L]."""
     array = to_numpy(labels, name)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise InputError(
-            f"{name} has shape {list(array.shape)}: give [items, labels]; one-hot encode class "
-            "numbers"
-        )
+        mend = "give [items, labels]; one-hot encode class numbers"
+        raise InputError(f"{name} has shape {list(array.shape)}: {mend}")
     if array.shape[0] != items:
-        raise InputError(
-            f"{name} has {array.shape[0]} rows, its codes {items}: both must list the same items"
-        )
+        rows = f"{name} has {array.shape[0]} rows, its codes {items}"
+        raise InputError(f"{rows}: both must list the same items")
     if array.dtype.kind != "b":
         if not ((array == 0) | (array == 1)).all():
             raise InputError(f"{name} holds values other than 0 and 1: give one column a label")
         array = array == 1
+    return array
+
+
+def check_rows(values: Any, items: int, name: str) -> npt.NDArray[Any]:
+    """Check that there is one whole number an item: an array [items]."""
+    array = to_numpy(values, name)
+    if array.shape != (items,) or array.dtype.kind not in "iu":
+        shape = f"{name} has shape {list(array.shape)}, type {array.dtype}"
+        raise InputError(f"{shape}: give {items} whole numbers")
     return array
 
 
@@ -149,13 +155,11 @@ def label_words(labels: Bools) -> Words:
     return code_words(np.packbits(labels, axis=1, bitorder="little"))
 
 
-_BYTE_ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
-
-
 def popcounts(words: Words) -> npt.NDArray[np.int64]:
     """Set bits of each row of uint64 [N, W]: int64 [N]."""
     if hasattr(np, "bitwise_count"):
         ones: Bytes = np.bitwise_count(words)
     else:  # NumPy 1
-        ones = _BYTE_ONES[np.ascontiguousarray(words).view(np.uint8)]
+        octets = np.ascontiguousarray(words).view(np.uint8)
+        ones = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)[octets]
     return np.asarray(ones.sum(axis=1, dtype=np.int64))

@@ -73,21 +73,14 @@ class RetrievalReport:
     """What a set of codes is worth; ``None`` as a cut-off is the whole database.
 
     Args:
-        bits: code length
-        ks: cut-offs asked for
         items: int64 [Q, D], database items at each distance from each query
         relevant: the same, of relevant items alone
-        words: codes and label masks, for the passes made later
-        denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or
-            ``total`` (R)
-        ties: what ``map`` and ``average_precision`` hold: the exact expectation over orders of tied
-            items, or ``id``
+        words: codes and label masks, for the passes made later (order by row, graded metrics)
         zero_hits: queries without a hit count 0, or are dropped. Dropped from mAP@k: where no order
             of tied items gives a hit inside k (from ``map_id``: where that order gives none). From
             other means: where nothing is relevant
-        threads: of the passes made later (order by row, graded metrics)
-        engine: who ranks the database by row
-        device: where ``faiss`` does
+
+    The others are as of :func:`evaluate_codes`.
 
     Example:
         >>> from udmsh_pl.retrieval import evaluate_codes, pack_codes
@@ -108,12 +101,12 @@ class RetrievalReport:
     items: Counts
     relevant: Counts
     words: WordArrays = field(repr=False)
-    denominator: Denominator = "retrieved"
-    ties: Ties = "expected"
-    zero_hits: ZeroHits = "zero"
-    threads: int | None = None
-    engine: Engine = "exact"
-    device: str = "cpu"
+    denominator: Denominator
+    ties: Ties
+    zero_hits: ZeroHits
+    threads: int | None
+    engine: Engine
+    device: str
 
     @property
     def average_precision(self) -> dict[Cutoff, Float64s]:
@@ -129,10 +122,7 @@ class RetrievalReport:
 
     @cached_property
     def id_average_precision(self) -> dict[Cutoff, Float64s]:
-        """AP@k with ties ordered by database row, as FAISS's flat index returns them, float64 [Q].
-
-        It takes a second pass over the database, or with ``engine="faiss"`` a search.
-        """
+        """AP@k with ties by database row, as of FAISS's flat index, float64 [Q]: another pass."""
         cuts = [self._cut(k) for k in self.ks]
         values = np.zeros((len(self.items), len(cuts)))
         everything = self.relevant.sum(axis=1)
@@ -201,10 +191,7 @@ class RetrievalReport:
         return self._mean(hit_probability(self._groups, self._cut(k)))
 
     def within_radius(self, radius: int = 2) -> dict[str, float]:
-        """Precision, recall and the share of empty lookups within a Hamming radius.
-
-        Both count 0 for an empty lookup.
-        """
+        """Precision, recall (0 for an empty lookup) and the share of empty lookups in a radius."""
         found, hits = (x[:, : radius + 1].sum(axis=1) for x in (self.items, self.relevant))  # [Q]
         return {
             "precision": self._mean(ratio(hits, found)),
@@ -213,10 +200,7 @@ class RetrievalReport:
         }
 
     def precision_recall_curve(self) -> tuple[Float64s, Float64s]:
-        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each.
-
-        The precision of an empty lookup counts 0.
-        """
+        """Mean precision (0 for an empty lookup) and recall at radius 0..bits, float64 [D]."""
         found, hits = (np.cumsum(x, axis=1)[self._kept] for x in (self.items, self.relevant))
         return ratio(hits, found).mean(axis=0), ratio(hits, hits[:, -1:]).mean(axis=0)
 
@@ -281,10 +265,11 @@ def evaluate_codes(
         database_labels: bool [N, L]
         bits: code length
         ks: cut-offs of mAP@k; None, or a k beyond the database, is the whole database
-        ties: ``expected`` (over all orders of tied items) or ``id`` (by database row)
-        denominator: of AP@k: ``retrieved``, ``min`` or ``total``
-        zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means (see
-            RetrievalReport)
+        ties: what ``map`` and ``average_precision`` hold: ``expected``, the exact expectation over
+            all orders of tied items, or ``id``, by database row
+        denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or
+            ``total`` (R)
+        zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means
         threads: None for all cores
         device: a CUDA device of torch for the pass over the database; None for the processor
         engine: who ranks the database for mAP by row; see :class:`Evaluation`

@@ -89,9 +89,8 @@ class ExternalFile:
 
     def listing(self) -> str:
         """Names and shapes of the arrays, for messages."""
-        return ", ".join(
-            f"{name or '(unnamed)'} {list(array.shape)}" for name, array in self.arrays.items()
-        )
+        shapes = {name or "(unnamed)": list(array.shape) for name, array in self.arrays.items()}
+        return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
     def _find(self, what: str) -> Array | None:
         if self.name is not None:
@@ -102,9 +101,8 @@ class ExternalFile:
 
     def _only(self, what: str, role: str) -> Array:
         text = "US" if what == "codes" else ""
-        arrays = [
-            one for one in self.arrays.values() if one.size > 1 and one.dtype.kind not in text
-        ]
+        several = (one for one in self.arrays.values() if one.size > 1)
+        arrays = [one for one in several if one.dtype.kind not in text]
         if len(arrays) != 1:
             mend = f"Give {self.path}:NAME with one of {self.listing()}"
             raise InputError(f"{self.path}: which array holds the {role} {what}? {mend}")
@@ -131,17 +129,15 @@ def external_codes(
         width = array.shape[1]
         length = bits or 8 * width
         if (length + 7) // 8 != width:
-            raise InputError(
-                f"{source}: rows of {width} bytes are not codes of {bits} bits: check --bits"
-            )
+            rows = f"rows of {width} bytes are not codes of {bits} bits"
+            raise InputError(f"{source}: {rows}: check --bits")
         # other programs fill the last byte from the other end; all eight bits then count, the idle
         # ones being equal
         spare = length % 8 and bool((array[:, -1] >> (length % 8)).any())
         return np.ascontiguousarray(array), 8 * width if spare else length
     if bits is not None and array.shape[1] != bits:
-        raise InputError(
-            f"{source}: rows of {array.shape[1]} values are not codes of {bits} bits: check --bits"
-        )
+        rows = f"rows of {array.shape[1]} values are not codes of {bits} bits"
+        raise InputError(f"{source}: {rows}: check --bits")
     if array.dtype.kind != "b":
         if not np.isfinite(array).all():
             raise InputError(f"{source}: the codes hold a value that is not finite: save them anew")
@@ -246,11 +242,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise InputError(f"{path} has no known extension: give one of {known}")
     check_file(path, "file of codes")
     try:
-        arrays = {
-            name: array
-            for name, array in reader(path).items()
-            if array.dtype.kind in "biufUS" and array.size
-        }
+        found = {name: array for name, array in reader(path).items() if array.size}
+        arrays = {name: one for name, one in found.items() if one.dtype.kind in "biufUS"}
     except InputError:
         raise
     except Exception as error:  # parsers of external bytes raise nearly every kind there is

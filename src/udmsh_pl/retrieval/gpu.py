@@ -48,8 +48,7 @@ def faiss_serves(k: int, place: torch.device) -> bool:
 def faiss_has_gpu() -> bool:
     """Whether this FAISS searches on a GPU.
 
-    Raises:
-        InputError: faiss-gpu is installed, but faiss-cpu, which has the same folder, came after it.
+    Raises ``InputError`` where faiss-cpu, which has the same folder, has overwritten faiss-gpu.
     """
     if hasattr(faiss, "StandardGpuResources"):
         return int(faiss.get_num_gpus()) > 0
@@ -173,7 +172,6 @@ def checked_device(device: Any) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"device is {device!r}: give 'cpu' or 'cuda'") from error
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f"device is {device!r}, and torch sees no GPU here: leave it out, or use 'cpu'"
-        )
+        mend = "leave it out, or use 'cpu'"
+        raise InputError(f"device is {device!r}, and torch sees no GPU here: {mend}")
     return place

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.codes import Bytes, check_codes, to_numpy
+from udmsh_pl.retrieval.codes import Bytes, check_codes, check_rows
 from udmsh_pl.safe.files import atomic_path
 from udmsh_pl.safe.untrusted import file_size, reason_of
 
@@ -56,18 +56,17 @@ class BinaryIndex:
         bits: code length, 1 to 65,536
         kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
             ``hnsw`` and ``multihash`` search a part of the items
-        lists: ivf: number of lists, 1 to 2^20; None: the square root of the number of codes
-            that are added first
-        probes: ivf: lists searched, 1 to 2^20
-        links: hnsw: neighbours a node, 2 to 512
-        effort: hnsw: candidates kept while building and searching, 1 to 100,000
-        hashes: multihash: number of tables, 1 to 1024
-        hash_bits: multihash: bits a table, 1 to 64, of all tables together at most ``bits``; at
-            most 16 if not given
-        flips: multihash: bits that may differ inside a table's key, 0 to ``hash_bits``, so many
-            that a query asks for at most 2^20 keys
+        lists: ivf: None for the square root of the number of codes that are added first
+        probes: ivf: lists searched
+        links: hnsw: neighbours a node
+        effort: hnsw: candidates kept while building and searching
+        hashes: multihash: number of tables
+        hash_bits: multihash: bits a table, of all together at most ``bits``; None for at most 16
+        flips: multihash: bits that may differ inside a table's key; a query may ask for 2^20 keys
         device: "cpu"; flat also searches on a CUDA device of torch, at any k: with FAISS where it
             is built for GPUs and k is at most 2,048, else with torch
+
+    ``RANGES`` says how large each may be.
 
     Raises:
         InputError: an unknown kind, a device for another kind than flat, or a number out of range.
@@ -98,11 +97,8 @@ class BinaryIndex:
         device: str = "cpu",
     ) -> None:
         bits, probes, links = whole("bits", bits), whole("probes", probes), whole("links", links)
-        effort, hashes, flips = (
-            whole("effort", effort),
-            whole("hashes", hashes),
-            whole("flips", flips),
-        )
+        effort, hashes = whole("effort", effort), whole("hashes", hashes)
+        flips = whole("flips", flips)
         lists = None if lists is None else whole("lists", lists)
         hash_bits = None if hash_bits is None else whole("hash_bits", hash_bits)
         if kind not in get_args(Kind):
@@ -138,10 +134,7 @@ class BinaryIndex:
         if not len(packed):
             return
         end = len(self) + len(packed)
-        rows = np.arange(len(self), end) if ids is None else to_numpy(ids, "ids")
-        if rows.shape != (len(packed),) or rows.dtype.kind not in "iu":
-            shape = f"ids have shape {list(rows.shape)}, type {rows.dtype}"
-            raise InputError(f"{shape}: give {len(packed)} whole numbers")
+        rows = np.arange(len(self), end) if ids is None else check_rows(ids, len(packed), "ids")
         if rows.min() < 0 or rows.max() > np.iinfo(np.int64).max:
             raise InputError("ids hold a negative or huge number: give rows, 0 or more")
         if self._index is None:
@@ -173,8 +166,8 @@ class BinaryIndex:
     def range_search(self, codes: Any, radius: int) -> list[Found]:
         """Find every item within ``radius`` (included), nearest first, then in order of addition.
 
-        Returns one ``(distances int32 [n], ids int64 [n])`` a query. An hnsw index searches all its
-        codes; ivf and multihash may miss items, as in :meth:`search`.
+        Gives ``(distances int32 [n], ids int64 [n])`` for each query. An hnsw index searches all
+        its codes; ivf and multihash may miss items, as in :meth:`search`.
         """
         packed, radius = self._checked(codes), min(whole("radius", radius), self.bits)
         # FAISS leaves the radius itself out
@@ -270,18 +263,12 @@ def whole(name: str, value: Any) -> int:
 
 
 def multihash_sizes(bits: int, hashes: int, hash_bits: int | None, flips: int) -> tuple[int, int]:
-    """Number of tables of a multihash index, and bits a table.
-
-    Raises:
-        InputError: the tables need more bits than a code has, or a query would look up too much.
-    """
+    """Number of tables of a multihash index, and bits a table; raises ``InputError``."""
     tables = min(hashes, bits)
     size = hash_bits or min(16, bits // tables)
     if tables * size > bits:
-        raise InputError(
-            f"hash_bits is {size}: {tables} tables of {size} bits need codes of {tables * size}, "
-            f"not {bits}; give fewer hashes or hash_bits"
-        )
+        need = f"{tables} tables of {size} bits need codes of {tables * size}, not {bits}"
+        raise InputError(f"hash_bits is {size}: {need}; give fewer hashes or hash_bits")
     keys = tables * sum(math.comb(size, count) for count in range(flips + 1))
     if flips > size or keys > MOST_KEYS:
         raise InputError(
@@ -312,12 +299,9 @@ def write_index(path: Path, head: Head, ids: Ids, octets: Bytes) -> None:
 
 
 def read_index(path: Path) -> tuple[Head, Ids, Bytes]:
-    """Read an index file and check every byte before FAISS sees one.
+    """Read an index file and check every byte before FAISS sees one; raises ``InputError``.
 
     The checksum finds damage; it is no signature, so load only indexes from people you trust.
-
-    Raises:
-        InputError: no such file, no index file, cut short or altered.
     """
     try:
         file_size(path)  # no limit: it is as large as what its owner indexed
@@ -328,9 +312,8 @@ def read_index(path: Path) -> tuple[Head, Ids, Bytes]:
     if not content.startswith(MAGIC):
         if MAGIC.startswith(content[: len(MAGIC)]):
             raise damaged
-        raise InputError(
-            f"{path} is not an index of udmsh-pl: give a file that BinaryIndex.save wrote"
-        )
+        mend = "give a file that BinaryIndex.save wrote"
+        raise InputError(f"{path} is not an index of udmsh-pl: {mend}")
     end = content.find(b"\n", len(MAGIC), len(MAGIC) + HEAD_BYTES)
     try:
         plain = json.loads(content[len(MAGIC) : max(end, 0)])

@@ -309,8 +309,8 @@ def _place(
 
 
 def _ranges(ends: Int64s, size: int) -> Iterator[tuple[int, int]]:
-    """Lists in runs of about ``size`` codes: where random writes fall on more pages than memory
-    holds, each of them waits for the disk.
+    """Lists in runs of about ``size`` codes: random writes on more pages than memory holds wait
+    for the disk.
     """
     first, lists = 0, len(ends) - 1
     while first < lists:
@@ -343,9 +343,7 @@ class Centres:
 
 
 def fit_centres(sample: Words, lists: int, seed: int = 0) -> Centres:
-    """Centres for about ``lists`` lists from a sample uint64 [n, W]; a head has the more centres,
-    the more codes are its own.
-    """
+    """Centres for about ``lists`` lists from a sample uint64 [n, W]; heads share them by size."""
     generator = np.random.default_rng(seed)
     heads = _cluster(sample, max(1, math.isqrt(lists)), generator)
     own = _nearest(sample, heads)
@@ -359,9 +357,7 @@ def fit_centres(sample: Words, lists: int, seed: int = 0) -> Centres:
 
 
 def _cluster(codes: Words, count: int, generator: np.random.Generator) -> Words:
-    """At most ``count`` centres of codes uint64 [n, W], as planes [W, count]: each bit of a centre
-    is that of most of its codes.
-    """
+    """At most ``count`` centres of codes uint64 [n, W], planes [W, count]: bits by majority."""
     first = generator.permutation(len(codes))[:count]
     centres = np.unique(codes[first], axis=0).T.copy()
     bits = np.unpackbits(codes.view(np.uint8).reshape(len(codes), -1), axis=1)
@@ -458,9 +454,7 @@ def assign(codes: Any, heads: Any, starts: Any, centres: Any, near: int, out: An
 def scatter(
     codes: Any, first: int, lists: Any, taken: Any, cursors: Any, out: Any, rows: Any
 ) -> None:
-    """Put those of codes [N, W], which are rows ``first`` and on, whose list is of the range
-    ``taken`` behind the last of their lists.
-    """
+    """Put those of codes [N, W], rows ``first`` on, whose list is of ``taken`` at their cursors."""
     for i in range(len(codes)):
         if not taken[0] <= lists[i] < taken[1]:
             continue
@@ -492,11 +486,8 @@ def nearest_lists(code: Any, centres: Any, probes: int) -> Any:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def scan(code: Any, order: Any, starts: Any, codes: Any, rows: Any, count: int, room: int) -> Any:
-    """Distances and rows of the ``count`` nearest codes in the lists of ``order`` and of those as
-    near as the last of them, in no order.
-
-    ``room``, more than 2 * count, bounds what is kept; beyond it some that tie with the last are
-    left out.
+    """Distances and rows of the ``count`` nearest codes in the lists of ``order``, and of those as
+    near as the last, in no order. ``room``, more than 2 * count, bounds how many of these.
     """
     wide_vectors()
     words = codes.shape[1]

@@ -187,9 +187,8 @@ def _hypergeometric_mean(
             # weight at x = down + 1 over weight at x = down
             odds = (r - up) * (s - up) / np.maximum(down * (n - r - s + down), 1.0)
             going = (x < high) if step > 0 else (x > low)
-            weight = np.where(
-                going, weight * (odds if step > 0 else 1.0 / np.where(going, odds, 1.0)), 0.0
-            )
+            odds = odds if step > 0 else 1.0 / np.where(going, odds, 1.0)
+            weight = np.where(going, weight * odds, 0.0)
             if not (weight > 1e-20).any():
                 break
             x = x + step

@@ -16,9 +16,10 @@ from udmsh_pl.retrieval.codes import (
     Bytes,
     check_codes,
     check_labels,
+    check_rows,
     pack_codes,
     to_numpy,
-)
+)  # fmt: skip
 from udmsh_pl.retrieval.evaluation import (
     Evaluation,
     RetrievalReport,
@@ -26,7 +27,7 @@ from udmsh_pl.retrieval.evaluation import (
     ZeroHits,
     check_cutoffs,
     evaluate_codes,
-)
+)  # fmt: skip
 from udmsh_pl.retrieval.ties import Cutoff, Denominator
 
 Kind = Literal["query", "database"]
@@ -124,10 +125,7 @@ class HammingRetrieval(Metric):
             marks = np.zeros((len(packed), 0), dtype=bool)
         else:
             marks = check_labels(labels, len(packed), "labels")
-        ids = to_numpy(index, "index")
-        if ids.shape != (len(packed),) or ids.dtype.kind not in "iu":
-            shape = f"index has shape {list(ids.shape)}, type {ids.dtype}"
-            raise InputError(f"{shape}: give {len(packed)} whole numbers")
+        ids = check_rows(index, len(packed), "index")
         count, columns = int(self.label_count), marks.shape[1]
         if count and count != columns:
             raise InputError(
