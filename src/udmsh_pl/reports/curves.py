@@ -19,14 +19,13 @@ MARKERS_A_LINE = 12
 class Point:
     """A point of a line, in units of the data; ``marked`` has the method's marker.
 
-    ``note`` is the text under the pointer; ``low`` and ``high`` are the ends of its error bar.
+    ``note`` is the text under the pointer; its error bar reaches ``spread`` up and down.
     """
 
     x: float
     y: float
     note: str
-    low: float | None = None
-    high: float | None = None
+    spread: float = 0.0
     marked: bool = True
 
 
@@ -112,16 +111,12 @@ def _curve(method: str, precision: Float64s, recall: Float64s) -> list[Point]:
     # radii that find next to nothing have a precision of 0 by definition: a spike in a drawing
     radii = np.flatnonzero(recall > 1e-3)
     every = max(1, len(radii) // MARKERS_A_LINE)
-    return [
-        Point(
-            float(recall[radius]),
-            float(precision[radius]),
-            f"{method}\nradius {radius}: precision {precision[radius]:.3f}, "
-            f"recall {recall[radius]:.3f}",
-            marked=not number % every,
-        )
-        for number, radius in enumerate(radii.tolist())
-    ]
+    points = []
+    for number, radius in enumerate(radii.tolist()):
+        x, y = float(recall[radius]), float(precision[radius])
+        note = f"{method}\nradius {radius}: precision {y:.3f}, recall {x:.3f}"
+        points.append(Point(x, y, note, marked=not number % every))
+    return points
 
 
 def _mean(pivot: Pivot, method: str, column: Column, marked: bool) -> Point:
@@ -130,5 +125,4 @@ def _mean(pivot: Pivot, method: str, column: Column, marked: bool) -> Point:
     note = f"{method}\n{column_title(column)}: {mean:.3f}"
     note += f" ± {spread:.3f}" if spread is not None else ""
     note += f"\nties: {low:.3f} to {high:.3f}" if high > low else ""
-    least, most = (mean - spread, mean + spread) if spread else (None, None)
-    return Point(column[3], mean, note, least, most, marked=marked)
+    return Point(column[3], mean, note, spread or 0.0, marked)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -71,17 +70,12 @@ def figure_of(chart: Chart, title: str | None = None) -> Figure:
         if line.level:
             axes.axhline(ys[0], color="0.4", linestyle=":", label=line.method)
             continue
-        bars = [
-            (0.0, 0.0) if point.low is None or point.high is None
-            else (point.y - point.low, point.high - point.y)
-            for point in line.points
-        ]  # fmt: skip
-        marked = [number for number, point in enumerate(line.points) if point.marked]
         style = style_of(line.method)
         if chart.powers:
-            yerr = np.transpose(bars)
-            axes.errorbar(xs, ys, yerr=yerr, label=line.method, capsize=3, **style)
+            bars = [point.spread for point in line.points]
+            axes.errorbar(xs, ys, yerr=bars, label=line.method, capsize=3, **style)
         else:
+            marked = [number for number, point in enumerate(line.points) if point.marked]
             axes.plot(xs, ys, label=line.method, markevery=marked, **style)
     if chart.powers:
         axes.set_xscale("log", base=2)
@@ -116,7 +110,7 @@ class SvgAxes:
 
     def __init__(self, chart: Chart) -> None:
         points = [point for line in chart.lines for point in line.points]
-        top = max((p.y if p.high is None else p.high for p in points), default=1.0)
+        top = max((point.y + point.spread for point in points), default=1.0)
         # the distance of at most seven ticks: 1, 2 or 5 times a power of ten
         power = 10.0 ** math.floor(math.log10(max(top, 1e-6)))
         step = next(power * part for part in (0.1, 0.2, 0.5, 1, 2) if top / (power * part) <= 7)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import Result, mean_and_spread
+from udmsh_pl.reports.table import markdown
 from udmsh_pl.safe.shipped import shipped
 
 METRIC = "mAP@"
@@ -123,15 +124,16 @@ def published_rows(
 def markdown_table(rows: Iterable[PublishedRow]) -> str:
     """Published numbers beside ours as a Markdown table, or an empty text where there are none."""
     lines = [
-        f"| {row.number.dataset} | {row.number.method} | {row.number.bits} | {row.number.k} "
-        f"| {row.number.value:.4f} | {row.value:.4f} ± {row.spread:.4f} ({row.seeds}) "
-        f"| {row.difference:+.4f} | {row.number.source} |"
+        (
+            row.number.dataset, row.number.method, str(row.number.bits), row.number.k,
+            f"{row.number.value:.4f}", f"{row.value:.4f} ± {row.spread:.4f} ({row.seeds})",
+            f"{row.difference:+.4f}", row.number.source,
+        )
         for row in rows
-    ]
-    if not lines:
-        return ""
-    columns = (
-        "dataset | method | bits | k | published | ours ± spread (seeds) | difference | source"
-    )
-    rule = "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
-    return "\n".join([f"| {columns} |", rule, *lines])
+    ]  # fmt: skip
+    header = (
+        "dataset", "method", "bits", "k", "published", "ours ± spread (seeds)", "difference",
+        "source",
+    )  # fmt: skip
+    rule = ("---", "---", *["---:"] * 5, "---")
+    return markdown([header, rule, *lines]) if lines else ""

@@ -9,7 +9,7 @@ Reports read what lies here and score nothing again.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,9 @@ class RunDirectory:
                 stamp, kept = _mark(folder)
                 if not mine or stamp is None or ROWS in kept:
                     continue
-                if kept and kept.pop("rows", None) != _digest_of_0_2(rows):
+                # what 0.2 kept to know the cell's rows in results.csv
+                digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+                if kept and kept.pop("rows", None) != digest:
                     continue
                 write_results(folder / ROWS, rows)
                 # versions before 0.2 kept no checksums
@@ -199,13 +201,10 @@ class RunDirectory:
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=False)
-        try:
+        with suppress(TimeoutError):
             lock.acquire()
-        except TimeoutError:
-            yield False
-            return
         try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 
@@ -266,11 +265,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _digest_of_0_2(rows: Sequence[Result]) -> str:
-    """What 0.2 kept in a cell's mark to know the cell's rows in ``results.csv``."""
-    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()
 
 
 def _plain(stamp: Stamp) -> Any:

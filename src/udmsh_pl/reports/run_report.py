@@ -26,7 +26,7 @@ from udmsh_pl.reports.drawing import (
     save_figure,
     save_print,
     style_of,
-)  # fmt: skip
+)
 from udmsh_pl.reports.gallery import gallery_figure, gallery_rows, missed_rows
 from udmsh_pl.reports.results import COLUMNS, Cell, Grid, Result, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
@@ -38,7 +38,7 @@ from udmsh_pl.reports.table import (
     costs,
     render_costs,
     render_tables,
-)  # fmt: skip
+)
 from udmsh_pl.safe.files import atomic_path, write_text
 
 PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")

@@ -6,6 +6,7 @@ import numpy as np
 
 from udmsh_pl.reports.results import Cell, Grid, learns_from_labels
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table import markdown
 from udmsh_pl.retrieval.bootstrap import paired_difference
 from udmsh_pl.retrieval.ties import Cutoff, Float64s
 
@@ -34,9 +35,8 @@ def leads(run: RunDirectory, plan: Grid) -> list[tuple[str, ...]]:
             lead = paired_difference(found[best], found[second])
             column = f"mAP@{'ALL' if k is None else k}, {bits} bits"
             interval = f"{lead.lower:+.3f} to {lead.upper:+.3f}"
-            rows.append(
-                (column, best, second, f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}")
-            )
+            numbers = f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}"
+            rows.append((column, best, second, *numbers))
     return rows
 
 
@@ -45,7 +45,7 @@ def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
     rule = ("---", "---", "---", "---:", "---:", "---:")
-    return ["\n".join([*(f"| {' | '.join(row)} |" for row in (HEADER, rule, *rows)), "", NOTE])]
+    return [f"{markdown([HEADER, rule, *rows])}\n\n{NOTE}"]
 
 
 def _values(run: RunDirectory, plan: Grid) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:

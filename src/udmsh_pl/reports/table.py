@@ -1,7 +1,7 @@
 """The table made of results: mean and spread over seeds."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,15 +53,14 @@ class Pivot:
             found = f"{len(splits)} splits ({', '.join(splits)}), which no table compares"
             mend = "run `udmsh reproduce` again, or give another --out"
             raise InputError(f"the results are of {found}; {mend}")
-        methods = list(dict.fromkeys(result.method for result in chosen))
-        methods.sort(key=learns_from_labels)  # those below all others
+        methods = dict.fromkeys(result.method for result in chosen)
         columns = sorted({_column(r) for r in chosen if r.bits} or {_column(r) for r in chosen})
         values: dict[tuple[str, Column], list[float]] = {}
         for column in columns:
             for r in chosen:
                 if _column(r)[:3] == column[:3] and r.bits in (column[3], 0):
                     values.setdefault((r.method, column), []).append(r.value)
-        return cls(chosen, methods, columns, values)
+        return cls(chosen, sorted(methods, key=learns_from_labels), columns, values)
 
     def clear_winner(self, column: Column) -> str | None:
         """The method whose mean leads by more than both spreads together, if there is one.
@@ -118,7 +117,7 @@ class Pivot:
         return "; ".join([first, *named])
 
 
-def render_table(
+def render_tables(
     results: Sequence[Result],
     form: Format = "markdown",
     ks: Sequence[str] | None = None,
@@ -127,55 +126,43 @@ def render_table(
     """Measures per method and bits as mean ± standard deviation over seeds, the protocol below.
 
     The best mean of a column is bold only when it is ahead of every other by more than the two
-    spreads together.
-
-    ``ks`` and ``bits`` are the only cut-offs and code lengths of the table; None for all.
+    spreads together. In markdown there is one table a code length where it would be too wide to
+    read. ``ks`` and ``bits`` are the only cut-offs and code lengths; None for all.
 
     Raises:
         InputError: no row is left, or the rows are of several splits, which no table compares.
     """
     pivot = Pivot.of(results, ks, bits)
+    if form == "csv":
+        return _table(pivot, form)
+    if form == "latex":
+        return "\n".join([*(f"% {note}" for note in pivot.notes()), _table(pivot, form)])
+    lengths = sorted({column[3] for column in pivot.columns})
+    wide = len(pivot.columns) > WIDEST and len(lengths) > 1
+    pivots = [Pivot.of(results, ks, [length]) for length in lengths] if wide else [pivot]
+    tables = [_table(one, form) for one in pivots]
+    return "\n\n".join([*tables, "\n".join(pivot.notes())])
+
+
+def _table(pivot: Pivot, form: Format) -> str:
     best = {column: pivot.clear_winner(column) for column in pivot.columns}
-    header = ["method", *map(column_title, pivot.columns)]
-    rows = []
+    header, rows = ["method", *map(column_title, pivot.columns)], []
     for method in pivot.methods:
         cells = [(pivot.values.get((method, c), []), method == best[c]) for c in pivot.columns]
         rows.append([method, *(_cell(values, bold, form) for values, bold in cells)])
-    return {"csv": _csv, "latex": _latex, "markdown": _markdown}[form](header, rows, pivot.notes())
-
-
-def render_tables(
-    results: Sequence[Result],
-    form: Format = "markdown",
-    ks: Sequence[str] | None = None,
-    bits: Sequence[int] | None = None,
-) -> str:
-    """:func:`render_table`, in markdown one a code length where it would be too wide to read."""
-    pivot = Pivot.of(results, ks, bits)
-    lengths = sorted({column[3] for column in pivot.columns})
-    if form != "markdown" or len(pivot.columns) <= WIDEST or len(lengths) < 2:
-        return render_table(results, form, ks, bits)
-    tables = [render_table(results, form, ks, [length]) for length in lengths]
-    notes = "\n".join(pivot.notes())
-    return "\n\n".join([*(table.split("\n\n")[0] for table in tables), notes])
-
-
-def _csv(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    return "\n".join(",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows])
-
-
-def _latex(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    lines = [f"% {note}" for note in notes]
-    lines += [rf"\begin{{tabular}}{{l{'c' * (len(header) - 1)}}}", r"\toprule"]
-    lines += [" & ".join(name.replace("@", "{@}") for name in header) + r" \\", r"\midrule"]
-    lines += [" & ".join(cell.replace("_", r"\_") for cell in row) + r" \\" for row in rows]
+    if form == "csv":
+        return "\n".join([",".join(header).replace(", ", " "), *map(",".join, rows)])
+    if form == "markdown":
+        return markdown([header, ["---", *["---:"] * (len(header) - 1)], *rows])
+    lines = [rf"\begin{{tabular}}{{l{'c' * (len(header) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(header).replace("@", "{@}") + r" \\", r"\midrule"]
+    lines += [" & ".join(row).replace("_", r"\_") + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _markdown(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = ["| " + " | ".join(row) + " |" for row in [header, rule, *rows]]
-    return "\n".join([*lines, "", *notes])
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """Rows, the second of which is the rule, as a table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _column(result: Result) -> Column:
@@ -192,12 +179,11 @@ def column_title(column: Column) -> str:
 
 def render_costs(results: Sequence[Result]) -> str:
     """Markdown of :func:`costs`, and the largest memory."""
-    lines = ["| method | training, s | encoding, s |", "| --- | ---: | ---: |"]
+    rows = [("method", "training, s", "encoding, s"), ("---", "---:", "---:")]
     for method, (training, encoding) in costs(results).items():
-        lines.append(f"| {method} | {training:.1f} | {encoding:.2f} |")
+        rows.append((method, f"{training:.1f}", f"{encoding:.2f}"))
     peak = max((result.peak_gb for result in results), default=0.0)
-    note = f"{COSTS_NOTE} Peak memory of the process: {peak:.2f} GB."
-    return "\n".join([*lines, "", note])
+    return f"{markdown(rows)}\n\n{COSTS_NOTE} Peak memory of the process: {peak:.2f} GB."
 
 
 COSTS_NOTE = (

@@ -74,9 +74,8 @@ def paired_difference(
     """
     ours, theirs = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
     if len(ours) != len(theirs):
-        raise InputError(
-            f"first has {len(ours)} queries, second {len(theirs)}: compare on the same queries"
-        )
+        sizes = f"first has {len(ours)} queries, second {len(theirs)}"
+        raise InputError(f"{sizes}: compare on the same queries")
     data = ours - theirs
     lower, upper = bootstrap_interval(data, confidence, samples, seed)
     # under the null hypothesis the differences [Q] are those found, moved to a mean of 0

@@ -73,15 +73,12 @@ def pack_codes(u: Any) -> Bytes:
         return np.packbits(values, axis=1, bitorder="little")
     if values.dtype.kind in "iu":
         if values.size and values.min() >= 0 and (values == 0).any():
-            raise InputError(
-                "codes are integers without a negative value, so u >= 0 is always true: convert "
-                "0/1 codes to bool, or give -1/+1"
-            )
+            what = "codes are integers without a negative value, so u >= 0 is always true"
+            raise InputError(f"{what}: convert 0/1 codes to bool, or give -1/+1")
     elif np.isnan(values).any():
         row = int(np.flatnonzero(np.isnan(values).any(axis=1))[0])
-        raise InputError(
-            f"codes hold NaN, first in row {row}: the network diverged, or the file is damaged"
-        )
+        mend = "the network diverged, or the file is damaged"
+        raise InputError(f"codes hold NaN, first in row {row}: {mend}")
     return np.packbits(values >= 0, axis=1, bitorder="little")
 
 
@@ -111,9 +108,8 @@ def check_codes(codes: Any, bits: int, name: str) -> Bytes:
         need = f"{bits} bits need [items, {width}] bytes"
         raise InputError(f"{name} has shape {shape}: {need}; check bits")
     if bits % 8 and array.size and (array[:, -1] >> (bits % 8)).any():
-        raise InputError(
-            f"{name} has bits set past bit {bits}: the codes are longer than bits={bits} says"
-        )
+        what = f"the codes are longer than bits={bits} says"
+        raise InputError(f"{name} has bits set past bit {bits}: {what}")
     return np.ascontiguousarray(array)
 
 
@@ -134,11 +130,9 @@ def check_labels(labels: Any, items: int, name: str) -> Bools:
     if array.shape[0] != items:
         rows = f"{name} has {array.shape[0]} rows, its codes {items}"
         raise InputError(f"{rows}: both must list the same items")
-    if array.dtype.kind != "b":
-        if not ((array == 0) | (array == 1)).all():
-            raise InputError(f"{name} holds values other than 0 and 1: give one column a label")
-        array = array == 1
-    return array
+    if not ((array == 0) | (array == 1)).all():
+        raise InputError(f"{name} holds values other than 0 and 1: give one column a label")
+    return array == 1
 
 
 def check_rows(values: Any, items: int, name: str) -> npt.NDArray[Any]:

@@ -104,9 +104,8 @@ class BinaryIndex:
         if kind not in get_args(Kind):
             raise InputError(f"kind is {kind!r}: choose one of {', '.join(get_args(Kind))}")
         if device != "cpu" and kind != "flat":
-            raise InputError(
-                f"device is {device!r}: only kind='flat' searches there; leave device out"
-            )
+            mend = "leave device out"
+            raise InputError(f"device is {device!r}: only kind='flat' searches there; {mend}")
         self.bits, self.kind, self.device = bits, kind, device
         self.ids: Ids = np.empty(0, dtype=np.int64)
         self._lists, self._probes = lists, probes
@@ -271,10 +270,9 @@ def multihash_sizes(bits: int, hashes: int, hash_bits: int | None, flips: int) -
         raise InputError(f"hash_bits is {size}: {need}; give fewer hashes or hash_bits")
     keys = tables * sum(math.comb(size, count) for count in range(flips + 1))
     if flips > size or keys > MOST_KEYS:
-        raise InputError(
-            f"flips is {flips}: that makes {keys:,} keys of {size} bits a query; give at most "
-            f"{size}, and so few that there are at most {MOST_KEYS:,} keys"
-        )
+        most = f"{size}, and so few that there are at most {MOST_KEYS:,} keys"
+        need = f"that makes {keys:,} keys of {size} bits a query"
+        raise InputError(f"flips is {flips}: {need}; give at most {most}")
     return tables, size
 
 

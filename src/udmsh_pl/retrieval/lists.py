@@ -116,22 +116,16 @@ class InvertedLists:
         self.folder, self.facts = folder, Facts.read(folder)
         self._pools: dict[int, ThreadPoolExecutor] = {}
         try:
-            self.centres, self.starts = (
-                np.load(folder / name, allow_pickle=False) for name in PARTS[:2]
-            )
-            # a plain view of the map: numba knows no memmap
-            self.codes, self.rows = (
-                np.asarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
-                for name in PARTS[2:]
-            )
-            words, facts = -(-self.facts.bits // 64), self.facts
-            shapes = [
-                (self.centres, (words, facts.lists), np.uint64),
-                (self.starts, (facts.lists + 1,), np.int64),
-                (self.codes, (facts.count, words), np.uint64),
-                (self.rows, (facts.count,), np.uint32),
+            arrays = [
+                np.load(folder / name, mode, allow_pickle=False)
+                for name, mode in zip(PARTS, (None, None, "r", "r"), strict=True)
             ]
-            if any(part.shape != shape or part.dtype != kind for part, shape, kind in shapes):
+            # plain views: numba knows no memmap
+            self.centres, self.starts, self.codes, self.rows = map(np.asarray, arrays)
+            facts, words = self.facts, -(-self.facts.bits // 64)
+            shapes = (words, facts.lists), (facts.lists + 1,), (facts.count, words), (facts.count,)
+            kinds = np.uint64, np.int64, np.uint64, np.uint32
+            if [(one.shape, one.dtype) for one in arrays] != [*zip(shapes, kinds, strict=True)]:
                 raise ValueError("an array of another shape")
             ends = self.starts[0], self.starts[-1]
             if ends != (0, facts.count) or (np.diff(self.starts) < 0).any():
@@ -193,8 +187,7 @@ class InvertedLists:
         """Some of the codes, packed."""
         places = np.random.default_rng(seed).integers(len(self), size=count)
         for place in np.sort(places).tolist():
-            octets = self.codes[place : place + 1].view(np.uint8)[0]
-            yield octets[: math.ceil(self.facts.bits / 8)]
+            yield self.codes[place : place + 1].view(np.uint8)[0, : -(-self.facts.bits // 8)]
 
 
 def build_lists(
@@ -209,8 +202,8 @@ def build_lists(
 ) -> InvertedLists:
     """Write inverted lists of packed codes and open them.
 
-    Held in memory are blocks of codes, the sample that centres are learned from, and what the
-    system keeps of the mapped files; the folder appears, or is replaced, when it is complete.
+    Blocks of codes, the sample for the centres, and what the system keeps of the mapped files are
+    in memory; the folder appears, or is replaced, when it is complete.
 
     Args:
         folder: where they are written

@@ -19,7 +19,7 @@ from udmsh_pl.retrieval.codes import (
     check_rows,
     pack_codes,
     to_numpy,
-)  # fmt: skip
+)
 from udmsh_pl.retrieval.evaluation import (
     Evaluation,
     RetrievalReport,
@@ -27,7 +27,7 @@ from udmsh_pl.retrieval.evaluation import (
     ZeroHits,
     check_cutoffs,
     evaluate_codes,
-)  # fmt: skip
+)
 from udmsh_pl.retrieval.ties import Cutoff, Denominator
 
 Kind = Literal["query", "database"]
@@ -52,8 +52,7 @@ class Rows(NamedTuple):
 
 
 class HammingRetrieval(Metric):
-    """mAP@k over Hamming distances, fed batch by batch: ``{"map@1000": ..., "map@all": ...}``,
-    float64 scalars.
+    """mAP@k over Hamming distances, fed batch by batch: ``{"map@1000": ..., "map@all": ...}``.
 
     States are the packed codes, labels and row ids of what a process saw. Across processes they are
     gathered, sorted by id and freed of the repetitions that a padding ``DistributedSampler`` adds,
@@ -61,9 +60,7 @@ class HammingRetrieval(Metric):
     values of processes: that is another number.
 
     Call ``update`` and ``compute``; ``forward`` would score a single batch. ``compute`` leaves all
-    else in ``report``.
-
-    ``ks``, ``ties``, ``denominator`` and ``zero_hits`` are as of :func:`evaluate_codes`.
+    else in ``report``. The arguments are as of :func:`evaluate_codes`.
 
     Example:
         >>> import torch
@@ -107,8 +104,7 @@ class HammingRetrieval(Metric):
         """Take in a batch.
 
         Args:
-            codes: [B, bits] real codes (bit = value >= 0) or bool, or uint8 [B, ceil(bits / 8)]
-                from ``pack_codes``
+            codes: [B, bits] real codes (bit = value >= 0) or bool, or packed uint8
             labels: bool [B, L]; without labels (L = 0) codes are gathered, but not scored
             index: long [B], rows in the split: an item that comes twice counts once
             kind: ``query`` or ``database``
@@ -128,9 +124,8 @@ class HammingRetrieval(Metric):
         ids = check_rows(index, len(packed), "index")
         count, columns = int(self.label_count), marks.shape[1]
         if count and count != columns:
-            raise InputError(
-                f"labels has {columns} columns, an earlier batch {count}: use one label set"
-            )
+            which = f"labels has {columns} columns, an earlier batch {count}"
+            raise InputError(f"{which}: use one label set")
         self.label_count = torch.tensor(columns, device=self.device)
         # flat, because a process without a batch has no shape and must take part in the gathering
         self._append(f"{kind}_codes", packed)
@@ -138,10 +133,7 @@ class HammingRetrieval(Metric):
         self._append(f"{kind}_ids", ids.astype(np.int64))
 
     def gather(self) -> dict[Kind, Rows]:
-        """The rows of all processes; a kind of which no process saw a batch is left out.
-
-        Every process must call it.
-        """
+        """The rows of all processes, which all must call it; a kind that none saw is left out."""
         with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
             found = {kind: self._rows(kind) for kind in KINDS}
         return {kind: rows for kind, rows in found.items() if len(rows.ids)}
@@ -151,9 +143,8 @@ class HammingRetrieval(Metric):
         query, database = found = [self._rows(kind) for kind in KINDS]
         for kind, rows in zip(KINDS, found, strict=True):
             if not len(rows.ids):
-                raise InputError(
-                    f"no {kind} batch was seen: call update(..., kind={kind!r}) before compute"
-                )
+                mend = f"call update(..., kind={kind!r}) before compute"
+                raise InputError(f"no {kind} batch was seen: {mend}")
         self.report = self.evaluate(query, database)
         means = self.report.map.items()
         values = torch.tensor([mean for _, mean in means], dtype=torch.float64, device=self.device)
