@@ -64,8 +64,7 @@ class PublishedRow:
 def read_published(path: Path | None = None) -> list[PublishedNumber]:
     """Read the published numbers, by default those of ``experiments/published.csv``.
 
-    Raises:
-        InputError: the file is absent, or a line has other columns or a number that is none.
+    Raises ``InputError``: the file is absent, or a line has other columns or a number that is none.
     """
     path = path or shipped("experiments") / "published.csv"
     if not path.is_file():

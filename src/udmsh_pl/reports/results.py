@@ -101,9 +101,8 @@ _TYPES: dict[str, Any] = {column.name: column.type for column in fields(Result)}
 def read_results(path: Path) -> list[Result]:
     """Read ``results.csv``.
 
-    Raises:
-        InputError: the file is absent, is no UTF-8 text, or a line does not have the columns of
-            :class:`Result`, holds a number that is none, or repeats an earlier line's measure.
+    Raises ``InputError``: the file is absent, is no UTF-8 text, or a line does not have the columns
+    of :class:`Result`, holds a number that is none, or repeats an earlier line's measure.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; run `udmsh reproduce` first")

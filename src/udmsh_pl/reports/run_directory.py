@@ -84,8 +84,7 @@ class RunDirectory:
         They are the cells' own; those of ``results.csv`` where cells of 0.2 have none, or where
         there are no cells.
 
-        Raises:
-            InputError: there are neither cells nor ``results.csv``, or that is damaged.
+        Raises ``InputError``: there are neither cells nor ``results.csv``, or that is damaged.
         """
         if self._without_rows():
             return read_results(self.results_path)

@@ -38,8 +38,7 @@ class Pivot:
     ) -> "Pivot":
         """Arrange results; a real-valued ranking stands in the columns of all code lengths.
 
-        Raises:
-            InputError: no row is left, or the rows are of several splits.
+        Raises ``InputError``: no row is left, or the rows are of several splits.
         """
         chosen = [
             r
@@ -129,8 +128,8 @@ def render_tables(
     spreads together. In markdown there is one table a code length where it would be too wide to
     read. ``ks`` and ``bits`` are the only cut-offs and code lengths; None for all.
 
-    Raises:
-        InputError: no row is left, or the rows are of several splits, which no table compares.
+    Raises ``InputError``: no row is left, or the rows are of several splits, which no table
+    compares.
     """
     pivot = Pivot.of(results, ks, bits)
     if form == "csv":

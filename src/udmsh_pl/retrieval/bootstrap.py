@@ -24,8 +24,7 @@ def bootstrap_interval(
         samples: resamples; the ends move by about 1 % of the interval's width at 2,000
         seed: equal seeds give equal intervals
 
-    Raises:
-        InputError: no values, or a confidence outside (0, 1).
+    Raises ``InputError``: no values, or a confidence outside (0, 1).
 
     Example:
         >>> lower, upper = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 1.0])  # a mean of 0.6 of five
@@ -62,8 +61,7 @@ def paired_difference(
     retrieval measures). No p-value below 1 / (samples + 1) can come out. The arguments are as of
     :func:`bootstrap_interval`, ``first`` and ``second`` [Q] in one order of queries.
 
-    Raises:
-        InputError: lengths that differ, and what :func:`bootstrap_interval` raises.
+    Raises ``InputError``: lengths that differ, and what :func:`bootstrap_interval` raises.
 
     Example:
         Queries differ by far, but the first method gains 1/4 on each of them: its lead is sure.

@@ -165,9 +165,8 @@ def external_labels(query: Array, database: Array, queries: int, items: int) -> 
     item has or lacks. One whole number an item is a class, where it has one axis, or one column
     that holds more than 0 and 1 in either array. One text an item is the name of its class.
 
-    Raises:
-        InputError: neither of the two, values that are not finite, or so many classes that their
-            table would be larger than ``UDMSH_MAX_BYTES``.
+    Raises ``InputError``: neither of the two, values that are not finite, or so many classes that
+    their table would be larger than ``UDMSH_MAX_BYTES``.
     """
     named = {"query": _upright(query, queries), "database": _upright(database, items)}
     for name, array in named.items():
@@ -233,8 +232,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
     .dat) with one item a line. Gives arrays by name; a file that names nothing gives one array
     named ``SINGLE``.
 
-    Raises:
-        InputError: no such file, an unknown extension, a damaged file, or nothing numeric in it.
+    Raises ``InputError``: no such file, an unknown extension, a damaged file, or nothing numeric in
+    it.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:

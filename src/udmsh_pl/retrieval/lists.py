@@ -148,8 +148,7 @@ class InvertedLists:
             probes: lists to look into; None for the number that was chosen
             threads: how many share the lists of this query
 
-        Raises:
-            InputError: the code has another length, or ``count`` or ``probes`` is below 1.
+        Raises ``InputError``: the code has another length, or ``count`` or ``probes`` is below 1.
         """
         if count < 1 or (probes is not None and probes < 1):
             raise InputError(f"count is {count}, probes {probes}: give numbers above 0")
@@ -217,8 +216,7 @@ def build_lists(
         block: codes that a thread takes at a time
         at_once: codes of one word that are placed in one run over the collection
 
-    Raises:
-        InputError: no codes, more than 2^32, or a recall outside of 0 to 1.
+    Raises ``InputError``: no codes, more than 2^32, or a recall outside of 0 to 1.
     """
     count = len(codes)
     if not 1 <= count <= MOST_CODES:

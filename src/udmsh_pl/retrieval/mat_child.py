@@ -27,9 +27,8 @@ def read(source: str, folder: str) -> None:
     Cells and structs hold others, without end in a hostile file, and the parser's stack would
     overflow: they are left unread.
 
-    Raises:
-        InputError: all arrays together, as dense float64, are above the limit on bytes, or a sparse
-            one is damaged.
+    Raises ``InputError``: all arrays together, as dense float64, are above the limit on bytes, or a
+    sparse one is damaged.
     """
     most, too_large = limit("BYTES"), f"unpacks to {over('BYTES')}"
     listed = [(name, shape) for name, shape, kind in whosmat(source) if kind in NUMBERS]

@@ -90,8 +90,7 @@ class Child:
             seconds: that the call may take; the process is killed then
             content: a further argument, as bytes
 
-        Raises:
-            ChildFailure: it raised, ended, or took more than it may.
+        Raises ``ChildFailure``: it raised, ended, or took more than it may.
         """
         late = threading.Event()
 
@@ -140,8 +139,7 @@ def run_isolated(module: str, source: Path, *arguments: Any) -> None:
     The function raises ``InputError``, without the file's name, for what it does not want to read.
     It leaves its answer in a folder; that is as little to be trusted as ``source``.
 
-    Raises:
-        InputError: the child raised, crashed, or took more time or memory than it may.
+    Raises ``InputError``: the child raised, crashed, or took more time or memory than it may.
     """
     seconds = _SPARE_SECONDS + source.stat().st_size // 20_000_000
     memory = (64 << 20) + 2 * limit("BYTES")  # sparse and dense, or packed and unpacked

@@ -69,8 +69,7 @@ def sha256_file(path: Path) -> str:
 def save_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
     """Write a compressed ``.npz`` without pickle, whole or not at all.
 
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
+    Raises ``InputError``: the disk is full or the folder cannot be written.
     """
     try:
         with atomic_path(target) as partial, ZipFile(partial, "w", ZIP_DEFLATED) as archive:

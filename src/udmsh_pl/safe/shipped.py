@@ -25,8 +25,7 @@ def plans(package: Path = PACKAGE) -> dict[str, Path]:
 def plan_file(given: str) -> Path:
     """The yaml that a user means: a path, or the name of a plan that comes with the package.
 
-    Raises:
-        InputError: there is neither (it names a near one), or the file is no UTF-8 text.
+    Raises ``InputError``: there is neither (it names a near one), or the file is no UTF-8 text.
     """
     path, known = Path(given), plans()
     if path.is_file():

@@ -22,8 +22,7 @@ _FOLDER = 0x10  # of a member's attributes; torch gives it memory that nobody ha
 def limit(of: Limited) -> int:
     """The limit on pixels, bytes or rows.
 
-    Raises:
-        InputError: the environment variable is no whole number above 0.
+    Raises ``InputError``: the environment variable is no whole number above 0.
     """
     name = f"UDMSH_MAX_{of}"
     given = os.environ.get(name, "").replace("_", "")
@@ -91,9 +90,8 @@ def check_archive(path: Path, most: int | None = None) -> None:
     ``torch.load`` does not: one flipped bit of a checkpoint is a weight that is wrong without a
     word. NumPy does so only where an array fills its member.
 
-    Raises:
-        InputError: not a zip file, a member is damaged or stands twice, or it unpacks to more than
-            ``most`` bytes.
+    Raises ``InputError``: not a zip file, a member is damaged or stands twice, or it unpacks to
+    more than ``most`` bytes.
     """
     damaged = "it is cut short or altered; copy it again"
     try:
