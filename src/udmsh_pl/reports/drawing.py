@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -34,18 +34,8 @@ POLYGONS = {"s": (4, 45), "D": (4, 0), "^": (3, -90), "v": (3, 90), "<": (3, 180
 STROKES = {"P": (2, 0), "X": (2, 45), "*": (3, 30)}  # that cross, and the angle of the first
 
 
-class Style(TypedDict):
-    """Matplotlib's words for a line."""
-
-    color: str
-    linestyle: str
-    marker: str
-    markersize: float
-    linewidth: float
-
-
-def style_of(method: str) -> Style:
-    """The style of a method; of one that is not among ours, by its name alone."""
+def style_of(method: str) -> dict[str, Any]:
+    """A method's style in Matplotlib's words; of one that is not among ours, by its name alone."""
     number = len(KNOWN) + zlib.crc32(method.encode()) % 280
     number = KNOWN.index(method) if method in KNOWN else number
     return {

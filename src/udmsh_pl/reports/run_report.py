@@ -15,7 +15,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from udmsh_pl.images.image_list import Splits
-from udmsh_pl.reports import significance
 from udmsh_pl.reports.citation import citations
 from udmsh_pl.reports.curves import Chart, measure_charts, precision_recall_charts
 from udmsh_pl.reports.drawing import (
@@ -32,11 +31,15 @@ from udmsh_pl.reports.results import COLUMNS, Cell, Grid, Result, mean_and_sprea
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import (
     COSTS_NOTE,
+    LEADS_HEADER,
+    LEADS_NOTE,
     Column,
     Pivot,
     column_title,
     costs,
+    leads,
     render_costs,
+    render_leads,
     render_tables,
 )
 from udmsh_pl.safe.files import atomic_path, write_text
@@ -64,8 +67,8 @@ def write_report(
 
     ``missing`` are cells that the plan has and the results do not; they are named under the table.
     """
-    ahead = significance.leads(run, plan)
-    parts = [render_tables(results), *significance.render_leads(ahead), render_costs(results)]
+    ahead = leads(run, plan)
+    parts = [render_tables(results), *render_leads(ahead), render_costs(results)]
     if missing:
         parts.append(f"**Missing: {', '.join(cell.name for cell in missing)}.**")
     table = "\n\n".join(parts) + "\n"
@@ -129,7 +132,7 @@ def page(
     measures: Sequence[Chart],
     missing: Sequence[Cell] = (),
 ) -> str:
-    """The page's text; ``folder`` is the run's, ``leads`` are of :mod:`significance`."""
+    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`leads`."""
     first, config = results[0], folder / "config.yaml"
     style, script = (
         (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
@@ -147,12 +150,12 @@ def page(
         missing=missing,
         results=_results(Pivot.of(results)),
         leads={
-            "header": significance.HEADER,
+            "header": LEADS_HEADER,
             "rows": [
                 [*(Field(text, kind="text") for text in row[:3]), *map(Field, row[3:])]
                 for row in leads
             ],
-            "note": significance.NOTE,
+            "note": LEADS_NOTE,
         },
         curves=curves,
         methods=dict.fromkeys(line.method for chart in curves for line in chart.lines),

@@ -11,7 +11,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.untrusted import limit, over, reason_of
@@ -66,6 +66,8 @@ class Child:
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment
         )
+        self._tasks = cast(IO[bytes], self._process.stdin)
+        self._answers = cast(IO[bytes], self._process.stdout)
 
     @property
     def alive(self) -> bool:
@@ -103,8 +105,8 @@ class Child:
         clock.start()
         head = json.dumps([function, arguments, content is not None]).encode()
         try:
-            _send(_pipe(self._process.stdin), head, content or b"")
-            answer, data = _receive(_pipe(self._process.stdout), _MOST_ANSWER)
+            _send(self._tasks, head, content or b"")
+            answer, data = _receive(self._answers, _MOST_ANSWER)
             cause, found = json.loads(answer)
         except (OSError, EOFError, ValueError) as error:
             failure: Cause = "time" if late.is_set() else "crash"
@@ -128,9 +130,9 @@ class Child:
         """End the process."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._tasks, self._answers):
             with suppress(OSError):  # what was never sent
-                _pipe(pipe).close()
+                pipe.close()
 
 
 def run_isolated(module: str, source: Path, *arguments: Any) -> None:
@@ -215,12 +217,6 @@ def _limit(name: str, value: int | None, beyond_used: bool = False) -> None:
     hard = resource.getrlimit(which)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(which, (value, value))
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise EOFError
-    return stream
 
 
 def _send(pipe: IO[bytes], head: bytes, data: bytes) -> None:

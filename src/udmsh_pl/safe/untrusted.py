@@ -64,14 +64,14 @@ def check_file(path: Path, what: str) -> int:
 
 def read_file(path: Path, what: str) -> bytes:
     """All bytes of a regular file within the limit; raises as :func:`check_file`."""
-    check_file(path, what)
     try:
+        file_size(path, limit("BYTES"))
         with path.open("rb") as stream:
             data = stream.read(limit("BYTES") + 1)  # it may have grown meanwhile
-    except OSError as error:
+        if len(data) > limit("BYTES"):
+            raise ValueError(over("BYTES"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot read this {what} ({reason_of(error)})") from error
-    if len(data) > limit("BYTES"):
-        raise InputError(f"{path}: cannot read this {what} ({over('BYTES')})")
     return data
 
 
