@@ -94,7 +94,7 @@ class EvaluateRetrieval(Callback):
         ks: cut-offs; None is the whole database
         measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
         engine: ``exact``, or ``faiss``: a binary index ranks the database, and mAP in order of
-            rows is shown too; :class:`udmsh_pl.retrieval.evaluation.Evaluation` compares them
+            rows is shown too
         device: ``cuda`` scores on a GPU; None on the processor
     """
 

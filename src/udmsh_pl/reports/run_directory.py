@@ -34,12 +34,8 @@ CODES = ("codes.npz", "scores.npz")  # of a cell that has codes
 
 @dataclass(frozen=True)
 class Scores:
-    """What reports need of a cell beyond its rows.
-
-    Args:
-        average_precision: expected AP@k of each query, float64 [Q], by cut-off
-        precision: mean precision within Hamming radius 0..K, float64 [K + 1]
-        recall: mean recall, likewise
+    """What reports need of a cell beyond its rows: expected AP@k of each query, [Q], by cut-off, and
+    mean precision and recall within Hamming radius 0..K, [K + 1].
     """
 
     average_precision: dict[Cutoff, NDArray[np.float64]]

@@ -43,10 +43,7 @@ FOUND_AT_ONCE = 1 << 23  # neighbours that FAISS returns at a time: 100 MB of di
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How codes are scored: what it costs, not what comes out.
-
-    Both engines count alike, and with the counts come mAP over all orders of ties, its bounds and
-    the curves.
+    """How codes are scored: what it costs, not what comes out of the counts, which are the same.
 
     Args:
         engine: ``exact`` counts; ``faiss`` also ranks the database with a FAISS binary index, from

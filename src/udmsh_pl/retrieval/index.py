@@ -33,19 +33,13 @@ COUNTING_BYTES = 256 << 20
 MAGIC = b"udmsh-pl binary index 1\n"
 HEAD_BYTES = 65_536  # no honest head is longer
 
-# FAISS checks none of these numbers: 0 links abort, 1 segfaults, and flips below 0 never end
+# least and most, both included; FAISS checks none: 0 links abort, 1 segfaults, flips below 0 never
+# end
 RANGES = {
-    "bits": (1, 65_536),
-    "lists": (1, 1 << 20),
-    "probes": (1, 1 << 20),
-    "links": (2, 512),
-    "effort": (1, 100_000),
-    "hashes": (1, 1024),
-    "hash_bits": (1, 64),
-    "flips": (0, 64),
-    "k": (1, None),
-    "radius": (0, None),
-}  # least and most, both included
+    "bits": (1, 65_536), "lists": (1, 1 << 20), "probes": (1, 1 << 20), "links": (2, 512),
+    "effort": (1, 100_000), "hashes": (1, 1024), "hash_bits": (1, 64), "flips": (0, 64),
+    "k": (1, None), "radius": (0, None),
+}  # fmt: skip
 MOST_KEYS = 1 << 20  # that multihash may look up for one query
 
 
@@ -56,17 +50,17 @@ class BinaryIndex:
         bits: code length, 1 to 65,536
         kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
             ``hnsw`` and ``multihash`` search a part of the items
-        lists: ivf: None for the square root of the number of codes that are added first
-        probes: ivf: lists searched
-        links: hnsw: neighbours a node
-        effort: hnsw: candidates kept while building and searching
-        hashes: multihash: number of tables
-        hash_bits: multihash: bits a table, of all together at most ``bits``; None for at most 16
-        flips: multihash: bits that may differ inside a table's key; a query may ask for 2^20 keys
+        lists: ivf: 1 to 2^20; None for the square root of the number of codes that are added first
+        probes: ivf: lists searched, 1 to 2^20
+        links: hnsw: neighbours a node, 2 to 512
+        effort: hnsw: candidates kept while building and searching, 1 to 100,000
+        hashes: multihash: number of tables, 1 to 1024
+        hash_bits: multihash: bits a table, 1 to 64, of all together at most ``bits``; None for at
+            most 16
+        flips: multihash: bits that may differ inside a table's key, so many that a query asks for
+            at most 2^20 keys
         device: "cpu"; flat also searches on a CUDA device of torch, at any k: with FAISS where it
             is built for GPUs and k is at most 2,048, else with torch
-
-    ``RANGES`` says how large each may be.
 
     Raises:
         InputError: an unknown kind, a device for another kind than flat, or a number out of range.

@@ -21,13 +21,8 @@ MEASURES = ("mean_average_precision", "mean_average_precision_by_row")
 class Measure:
     """One number: a row of ``results.csv``, a point in a logger, a line of ``udmsh evaluate``.
 
-    Args:
-        name: of the measure, for example ``map``
-        k: cut-off; None for the whole database
-        value: between ``lower`` and ``upper``
-        lower: the least over orders of tied items; None where it is not computed
-        upper: the greatest, likewise
-        ties: ``expected`` over all orders of tied items, ``id`` by database row
+    The ends ``lower`` and ``upper`` are over orders of tied items, None where they are not computed.
+    ``ties`` are ``expected`` over all orders of tied items, or ``id``, by database row.
     """
 
     name: str
