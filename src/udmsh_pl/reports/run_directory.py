@@ -34,8 +34,8 @@ CODES = ("codes.npz", "scores.npz")  # of a cell that has codes
 
 @dataclass(frozen=True)
 class Scores:
-    """What reports need of a cell beyond its rows: expected AP@k of each query, [Q], by cut-off, and
-    mean precision and recall within Hamming radius 0..K, [K + 1].
+    """What reports need of a cell beyond its rows: expected AP@k of each query, [Q], by cut-off,
+    and mean precision and recall within Hamming radius 0..K, [K + 1].
     """
 
     average_precision: dict[Cutoff, NDArray[np.float64]]

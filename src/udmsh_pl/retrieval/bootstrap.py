@@ -18,8 +18,8 @@ def bootstrap_interval(
     The queries are the sample: the interval says how much a mean would move with other queries of
     the same kind. It says nothing about other seeds of training.
 
-    ``values`` are [Q], such as ``report.average_precision[None]``. The ends move by about 1 % of the
-    interval's width at 2,000 resamples; equal seeds give equal intervals.
+    ``values`` are [Q], such as ``report.average_precision[None]``. The ends move by about 1 % of
+    the width at 2,000 resamples; equal seeds give equal intervals.
 
     Raises ``InputError``: no values, or a confidence outside (0, 1).
 

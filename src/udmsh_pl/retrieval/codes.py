@@ -132,7 +132,7 @@ def check_labels(labels: Any, items: int, name: str) -> Bools:
         raise InputError(f"{rows}: both must list the same items")
     if not ((array == 0) | (array == 1)).all():
         raise InputError(f"{name} holds values other than 0 and 1: give one column a label")
-    return array == 1
+    return np.asarray(array == 1)
 
 
 def check_rows(values: Any, items: int, name: str) -> npt.NDArray[Any]:

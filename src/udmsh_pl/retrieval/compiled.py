@@ -19,7 +19,7 @@ own: a loop so short is not vectorised without a check for overlapping arrays th
 the loop.
 """
 
-# mypy: allow-untyped-decorators, allow-untyped-defs
+# mypy: allow-untyped-decorators, allow-untyped-defs, allow-untyped-calls
 
 from dataclasses import dataclass
 from typing import Any

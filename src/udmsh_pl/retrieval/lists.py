@@ -55,7 +55,8 @@ STEP = 1.25  # from one number of probes that is tried to the next
 TILE = 256  # codes whose distances are computed before one of them is looked at
 FAR = 1 << 20  # more than any distance
 
-Int32s, Int64s = NDArray[np.int32], NDArray[np.int64]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,8 @@ class InvertedLists:
         self.folder, self.facts = folder, Facts.read(folder)
         self._pools: dict[int, ThreadPoolExecutor] = {}
         try:
-            arrays = [
-                np.load(folder / name, mode, allow_pickle=False)
-                for name, mode in zip(PARTS, (None, None, "r", "r"), strict=True)
-            ]
+            arrays = [np.load(folder / name, allow_pickle=False) for name in PARTS[:2]]
+            arrays += [np.load(folder / name, "r", allow_pickle=False) for name in PARTS[2:]]
             # plain views: numba knows no memmap
             self.centres, self.starts, self.codes, self.rows = map(np.asarray, arrays)
             facts, words = self.facts, -(-self.facts.bits // 64)

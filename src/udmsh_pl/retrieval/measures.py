@@ -21,7 +21,7 @@ MEASURES = ("mean_average_precision", "mean_average_precision_by_row")
 class Measure:
     """One number: a row of ``results.csv``, a point in a logger, a line of ``udmsh evaluate``.
 
-    The ends ``lower`` and ``upper`` are over orders of tied items, None where they are not computed.
+    The ends ``lower`` and ``upper`` are over orders of tied items, None where not computed.
     ``ties`` are ``expected`` over all orders of tied items, or ``id``, by database row.
     """
 
