@@ -123,8 +123,7 @@ def external_codes(
     """
     if array.ndim != 2:
         raise InputError(f"{source}: the codes have shape {list(array.shape)}: give [items, bits]")
-    if items is not None and array.shape[0] != items and array.shape[1] == items:
-        array = np.ascontiguousarray(array.T)
+    array = _upright(array, items)
     if array.dtype == np.uint8 and _is_packed(array, bits):
         width = array.shape[1]
         length = bits or 8 * width
@@ -213,10 +212,10 @@ def _is_binary(array: Array) -> bool:
     return bool(((array == 0) | (array == 1)).all())
 
 
-def _upright(labels: Array, items: int) -> Array:
-    """One axis, or [items, L] for a matrix, whichever way round it was saved."""
-    turned = labels.ndim == 2 and labels.shape[0] != items and labels.shape[1] == items
-    return labels.T if turned else labels
+def _upright(array: Array, items: int | None) -> Array:
+    """[items, ...], whichever way round it was saved."""
+    aside = array.ndim == 2 and array.shape[0] != items and array.shape[1] == items
+    return np.ascontiguousarray(array.T) if aside else array
 
 
 def _is_packed(array: Array, bits: int | None) -> bool:
