@@ -71,7 +71,8 @@ def in_order_of_rows(
     are looked for again, row by row of the database.
     """
     order = np.lexsort((rows, distances), axis=1)
-    distances, rows = (np.take_along_axis(x, order, 1) for x in (distances, rows))
+    distances = np.take_along_axis(distances, order, 1)
+    rows = np.take_along_axis(rows, order, 1)
     k = rows.shape[1]
     if k < len(database):
         words, codes = code_words(database), code_words(query)
