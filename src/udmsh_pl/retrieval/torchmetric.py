@@ -155,9 +155,11 @@ class HammingRetrieval(Metric):
         self, query: Rows, database: Rows, evaluation: Evaluation | None = None
     ) -> RetrievalReport:
         """Score gathered rows, in this process alone; ``evaluation`` says with what."""
-        how, labels = evaluation or Evaluation(), (query.labels, database.labels)
-        choices = self.ks, self.ties, self.denominator, self.zero_hits, None, how.device, how.engine
-        return evaluate_codes(query.codes, database.codes, *labels, self.bits, *choices)
+        how = evaluation or Evaluation()
+        return evaluate_codes(
+            query.codes, database.codes, query.labels, database.labels, self.bits, self.ks,
+            self.ties, self.denominator, self.zero_hits, device=how.device, engine=how.engine,
+        )  # fmt: skip
 
     def reset(self) -> None:
         """Forget everything."""
