@@ -27,7 +27,7 @@ from torchmetrics.retrieval import RetrievalMAP
 
 from udmsh_pl.retrieval import evaluate_codes, pack_codes, unpack_codes
 from udmsh_pl.retrieval.codes import code_words, label_words
-from udmsh_pl.retrieval.counting.compiled import popcount, wide_vectors
+from udmsh_pl.retrieval.compiled import popcount, wide_vectors
 from udmsh_pl.safe.files import write_text
 
 QUERIES, ITEMS = 5_000, 190_000

@@ -12,8 +12,8 @@ from udmsh_pl.images.list_file import read_list
 from udmsh_pl.images.manifest import read_manifest
 from udmsh_pl.images.usable import read_broken
 from udmsh_pl.reports.results import read_results
+from udmsh_pl.retrieval.external import external_codes, read_arrays
 from udmsh_pl.retrieval.index import BinaryIndex
-from udmsh_pl.retrieval.io.external import external_codes, read_arrays
 
 Reader = Callable[[Path], str]
 PICTURES = (".jpg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".mpo", ".jp2", ".avif")

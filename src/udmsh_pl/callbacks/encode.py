@@ -28,19 +28,13 @@ class EncodeCodes(Callback):
         self._metric: HammingRetrieval | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse, before anything is encoded, to overwrite codes of other images.
-
-        Raises:
-            InputError: the file that would be written is there, and not of these images.
-        """
-        datamodule, target = getattr(trainer, "datamodule", None), self._target(trainer)
-        if stage != "predict" or not isinstance(datamodule, RetrievalDataModule):
+        """Raise ``InputError``, before anything is encoded, if codes of other images are there."""
+        data, target = getattr(trainer, "datamodule", None), self._target(trainer)
+        if stage != "predict" or not isinstance(data, RetrievalDataModule):
             return
-        if target.exists() and _split_of(target) != datamodule.splits.fingerprint():
-            raise InputError(
-                f"{target} holds codes of other images; move it away, or give another folder with "
-                "--trainer.default_root_dir"
-            )
+        if target.exists() and _split_of(target) != data.splits.fingerprint():
+            mend = "move it away, or give another folder with --trainer.default_root_dir"
+            raise InputError(f"{target} holds codes of other images; {mend}")
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with nothing seen."""
@@ -70,16 +64,16 @@ class EncodeCodes(Callback):
         self._metric = None
         if not trainer.is_global_zero:
             return
-        datamodule = getattr(trainer, "datamodule", None)
+        data = getattr(trainer, "datamodule", None)
+        splits = data.splits if isinstance(data, RetrievalDataModule) else None
         arrays: dict[str, Any] = {"bits": np.int64(int(cast(Any, pl_module).bits))}
-        if isinstance(datamodule, RetrievalDataModule):
-            arrays["split_sha256"] = np.array(datamodule.splits.fingerprint())
+        if splits:
+            arrays["split_sha256"] = np.array(splits.fingerprint())
         for kind, rows in found.items():
-            arrays[f"{kind}_codes"] = rows.codes
-            arrays[f"{kind}_labels"] = rows.labels
-            if isinstance(datamodule, RetrievalDataModule):
-                images = datamodule.splits.by_name()[kind]
-                arrays[f"{kind}_names"] = np.array([images.names[row] for row in rows.ids.tolist()])
+            arrays |= {f"{kind}_codes": rows.codes, f"{kind}_labels": rows.labels}
+            if splits:
+                names = splits.by_name()[kind].names
+                arrays[f"{kind}_names"] = np.array([names[row] for row in rows.ids.tolist()])
         target = self._target(trainer)
         save_arrays(target, arrays)
         counts = ", ".join(f"{len(rows.ids):,} {kind}" for kind, rows in found.items())

@@ -18,14 +18,7 @@ from udmsh_pl.safe.profile import clock
 
 
 class Retrieval(NamedTuple):
-    """What one pass over query and database found.
-
-    Args:
-        report: every measure
-        query: ids, codes and labels of the queries
-        database: likewise
-        encode_seconds: of all batches of both loaders
-    """
+    """What one pass over query and database found; ``encode_seconds`` are of all batches."""
 
     report: RetrievalReport
     query: Rows
@@ -38,18 +31,9 @@ def score_rows(
 ) -> Retrieval | None:
     """Gather the codes of all processes, and score and draw them in the first.
 
-    Args:
-        trainer: whose processes have called ``metric.update``; all of them must call this
-        stage: ``val`` or ``test``
-        metric: what was encoded
-        evaluation: how codes are scored
-        started: ``time.perf_counter()`` before the first batch
-
-    Returns:
-        What was found; None in all processes but the first.
-
-    Raises:
-        InputError: there are no queries or no database.
+    All processes, which have called ``metric.update``, must call this; those but the first get
+    None. ``stage`` is ``val`` or ``test``, ``started`` the ``time.perf_counter()`` before the first
+    batch. Raises ``InputError`` where there are no queries or no database.
     """
     seconds = time.perf_counter() - started
     found = metric.gather()
@@ -73,16 +57,8 @@ def evaluate_model(
 ) -> Retrieval | None:
     """Encode query and database, score them, and log the measures as ``test/...``.
 
-    Args:
-        trainer: of all processes that hold the model
-        model: what encodes
-        data: with labelled queries
-        ks: cut-offs; None is the whole database
-        measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
-        evaluation: how codes are scored
-
-    Returns:
-        What was found; None in all processes but the first.
+    Cut-offs and measures are as of :class:`EvaluateRetrieval`. Gives None in all processes but the
+    first.
     """
     metric = HammingRetrieval(model.bits, ks).to(trainer.strategy.root_device)
     started = time.perf_counter()
@@ -112,11 +88,13 @@ def values_of(
 class EvaluateRetrieval(Callback):
     """Measures in validation and test, to any logger: ``val/map@1000``, ``test/map@all``, ...
 
+    Validation scores its queries (train images) against the rest of the train list.
+
     Args:
         ks: cut-offs; None is the whole database
         measures: names of :mod:`udmsh_pl.retrieval.measures`, or ``my_module.my_measure``
         engine: ``exact``, or ``faiss``: a binary index ranks the database, and mAP in order of
-            rows is shown too; :class:`udmsh_pl.retrieval.evaluation.Evaluation` compares them
+            rows is shown too
         device: ``cuda`` scores on a GPU; None on the processor
     """
 
@@ -138,26 +116,11 @@ class EvaluateRetrieval(Callback):
         """Refuse a device that is not here, before anything is trained."""
         self.evaluation.check()
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with nothing seen."""
-        self._start(pl_module)
-
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with nothing seen."""
-        self._start(pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the batch's codes, but not the sanity check's, which sees a part of the database."""
-        if not trainer.sanity_checking:
-            self._add(outputs, batch, dataloader_idx)
+        metric = HammingRetrieval(int(cast(Any, pl_module).bits), self.ks)
+        self._metric = metric.to(pl_module.device)  # where the processes' collectives want tensors
+        self._started = time.perf_counter()
 
     def on_test_batch_end(
         self,
@@ -168,34 +131,23 @@ class EvaluateRetrieval(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the batch's codes."""
-        self._add(outputs, batch, dataloader_idx)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the validation queries (train images) against the rest of the train list."""
-        if not trainer.sanity_checking:
-            self._score("val", trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the query split against the database."""
-        self._score("test", trainer, pl_module)
-
-    def _start(self, pl_module: LightningModule) -> None:
-        metric = HammingRetrieval(int(cast(Any, pl_module).bits), self.ks)
-        self._metric = metric.to(pl_module.device)  # where the processes' collectives want tensors
-        self._started = time.perf_counter()
-
-    def _add(self, outputs: Any, batch: Any, loader: int) -> None:
-        if self._metric is not None:
-            kind = KINDS[loader]
+        """Keep the batch's codes, but not the sanity check's, which sees a part of the database."""
+        if self._metric is not None and not trainer.sanity_checking:
+            kind = KINDS[dataloader_idx]
             self._metric.update(outputs["codes"], batch["labels"], outputs["index"], kind)
 
-    def _score(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._metric is None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the queries against the database."""
+        if self._metric is None or trainer.sanity_checking:
             return
+        stage = "test" if trainer.testing else "val"
         with clock("evaluation"):
             found = score_rows(trainer, stage, self._metric, self.evaluation, self._started)
         self._metric = None
         values = {} if found is None else values_of(stage, found.report, self.measures)
         for name, value in trainer.strategy.broadcast(values).items():
             pl_module.log(name, value, prog_bar=name.endswith("/map@all"), rank_zero_only=False)
+
+    on_validation_epoch_start = on_test_epoch_start
+    on_validation_batch_end = on_test_batch_end
+    on_validation_epoch_end = on_test_epoch_end

@@ -13,7 +13,7 @@ from typing import get_args
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.evaluation import Engine, RetrievalReport, evaluate_codes
-from udmsh_pl.retrieval.io.external import Array, ExternalFile, external_codes, external_labels
+from udmsh_pl.retrieval.external import Array, ExternalFile, external_codes, external_labels
 from udmsh_pl.retrieval.measures import named_measure
 from udmsh_pl.retrieval.ties import Cutoff, Denominator
 from udmsh_pl.safe.files import write_text

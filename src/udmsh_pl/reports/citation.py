@@ -14,28 +14,22 @@ def citations() -> list[str]:
         found = yaml.safe_load(shipped("CITATION.cff").read_text(encoding="utf-8"))
     except OSError:
         return []
-    software = {
-        "title": found["title"],
-        "author": _authors(found),
-        "note": f"version {__version__}",
-    }
+    note = f"version {__version__}"
+    software = {"title": found["title"], "author": _authors(found), "note": note}
     entries = [_article(one) for one in found.get("references", ()) if one["type"] == "article"]
     return [*entries, _entry("software", found["title"], software)]
 
 
 def _article(reference: dict[str, Any]) -> str:
-    fields = {
+    pages = f"{reference['start']}--{reference['end']}"
+    found = reference | {
         "author": _authors(reference),
-        "title": reference["title"],
-        "journal": reference["journal"],
-        "volume": reference["volume"],
         "number": reference["issue"],
-        "pages": f"{reference['start']}--{reference['end']}",
-        "year": reference["year"],
-        "doi": reference["doi"],
+        "pages": pages,
     }
+    names = ("author", "title", "journal", "volume", "number", "pages", "year", "doi")
     first = reference["authors"][0]["family-names"].lower()
-    return _entry("article", f"{first}{reference['year']}", fields)
+    return _entry("article", f"{first}{reference['year']}", {name: found[name] for name in names})
 
 
 def _authors(entry: dict[str, Any]) -> str:

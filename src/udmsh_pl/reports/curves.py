@@ -2,13 +2,12 @@
 for the page.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from udmsh_pl.reports.results import Cell, Grid, Result
+from udmsh_pl.reports.results import Cell, Grid, Result, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import Column, Pivot, column_title
 from udmsh_pl.retrieval.ties import Float64s
@@ -18,33 +17,23 @@ MARKERS_A_LINE = 12
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a line, in units of the data.
+    """A point of a line, in units of the data; ``marked`` has the method's marker.
 
-    Args:
-        x: along the lower axis
-        y: along the left axis
-        note: text under the pointer
-        low: lower end of its error bar
-        high: upper end
-        marked: whether it has the method's marker
+    ``note`` is the text under the pointer; its error bar reaches ``spread`` up and down.
     """
 
     x: float
     y: float
     note: str
-    low: float | None = None
-    high: float | None = None
+    spread: float = 0.0
     marked: bool = True
 
 
 @dataclass(frozen=True)
 class Line:
-    """A method's line.
+    """A method's line, whose style is the method's, with points from left to right.
 
-    Args:
-        method: chooses the style
-        points: from left to right
-        level: a dotted line over the whole width, at the first point's height
+    ``level`` is a dotted line over the whole width, at the first point's height.
     """
 
     method: str
@@ -54,14 +43,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over common axes; the left axis begins at 0.
+    """Lines over common axes, one a method; the left axis begins at 0.
 
-    Args:
-        title: over the axes
-        xlabel: name of the lower axis
-        ylabel: name of the left axis
-        lines: one a method
-        powers: ticks of a logarithmic lower axis, such as code lengths; without, it is 0 to 1
+    ``powers`` are ticks of a logarithmic lower axis, such as code lengths; without, it is 0 to 1.
     """
 
     title: str
@@ -76,9 +60,7 @@ def precision_recall_chart(
 ) -> Chart:
     """Mean precision against mean recall over Hamming radii 0..bits.
 
-    Args:
-        curves: method -> (precision, recall), of ``RetrievalReport.precision_recall_curve``
-        title: over the axes
+    ``curves`` are by method, of :meth:`RetrievalReport.precision_recall_curve`.
     """
     lines = [Line(method, _curve(method, *curve)) for method, curve in curves.items()]
     return Chart(title, "recall", "precision", lines)
@@ -116,14 +98,10 @@ def measure_charts(results: Sequence[Result]) -> dict[str, Chart]:
         lines = []
         for method in pivot.methods:
             columns = [(*measure, length) for length in bits]
-            is_level = method in levels
-            points = [
-                _mean(pivot, method, column, marked=not is_level)
-                for column in columns
-                if pivot.values.get((method, column))
-            ]
+            columns = [column for column in columns if (method, column) in pivot.values]
+            points = [_mean(pivot, method, column, method not in levels) for column in columns]
             if points:
-                lines.append(Line(method, points, is_level))
+                lines.append(Line(method, points, method in levels))
         title = f"{name} against code length"
         charts[name] = Chart(title, "code length in bits", name, lines, bits)
     return charts
@@ -133,25 +111,18 @@ def _curve(method: str, precision: Float64s, recall: Float64s) -> list[Point]:
     # radii that find next to nothing have a precision of 0 by definition: a spike in a drawing
     radii = np.flatnonzero(recall > 1e-3)
     every = max(1, len(radii) // MARKERS_A_LINE)
-    return [
-        Point(
-            float(recall[radius]),
-            float(precision[radius]),
-            f"{method}\nradius {radius}: precision {precision[radius]:.3f}, "
-            f"recall {recall[radius]:.3f}",
-            marked=not number % every,
-        )
-        for number, radius in enumerate(radii.tolist())
-    ]
+    points = []
+    for number, radius in enumerate(radii.tolist()):
+        x, y = float(recall[radius]), float(precision[radius])
+        note = f"{method}\nradius {radius}: precision {y:.3f}, recall {x:.3f}"
+        points.append(Point(x, y, note, marked=not number % every))
+    return points
 
 
 def _mean(pivot: Pivot, method: str, column: Column, marked: bool) -> Point:
-    values = pivot.values[method, column]
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    mean, spread = mean_and_spread(pivot.values[method, column])
     low, high = pivot.interval(method, column)
     note = f"{method}\n{column_title(column)}: {mean:.3f}"
-    note += f" ± {spread:.3f}" if len(values) > 1 else ""
+    note += f" ± {spread:.3f}" if spread is not None else ""
     note += f"\nties: {low:.3f} to {high:.3f}" if high > low else ""
-    least, most = (mean - spread, mean + spread) if spread else (None, None)
-    return Point(column[3], mean, note, least, most, marked=marked)
+    return Point(column[3], mean, note, spread or 0.0, marked)

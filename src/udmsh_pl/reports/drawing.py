@@ -8,9 +8,8 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -35,20 +34,10 @@ POLYGONS = {"s": (4, 45), "D": (4, 0), "^": (3, -90), "v": (3, 90), "<": (3, 180
 STROKES = {"P": (2, 0), "X": (2, 45), "*": (3, 30)}  # that cross, and the angle of the first
 
 
-class Style(TypedDict):
-    """Matplotlib's words for a line."""
-
-    color: str
-    linestyle: str
-    marker: str
-    markersize: float
-    linewidth: float
-
-
-def style_of(method: str) -> Style:
-    """The style of a method; of one that is not among ours, by its name alone."""
-    known = method in KNOWN
-    number = KNOWN.index(method) if known else len(KNOWN) + zlib.crc32(method.encode()) % 280
+def style_of(method: str) -> dict[str, Any]:
+    """A method's style in Matplotlib's words; of one that is not among ours, by its name alone."""
+    number = len(KNOWN) + zlib.crc32(method.encode()) % 280
+    number = KNOWN.index(method) if method in KNOWN else number
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": STYLES[number // len(MARKERS) % len(STYLES)],
@@ -59,12 +48,7 @@ def style_of(method: str) -> Style:
 
 
 def figure_of(chart: Chart, title: str | None = None) -> Figure:
-    """A chart by Matplotlib, the legend below the axes, where it hides no curve.
-
-    Args:
-        chart: what to draw
-        title: instead of the chart's
-    """
+    """A chart by Matplotlib, its title or another, the legend below, where it hides no curve."""
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(chart.xlabel)
@@ -76,17 +60,12 @@ def figure_of(chart: Chart, title: str | None = None) -> Figure:
         if line.level:
             axes.axhline(ys[0], color="0.4", linestyle=":", label=line.method)
             continue
-        bars = [
-            (0.0, 0.0) if point.low is None or point.high is None
-            else (point.y - point.low, point.high - point.y)
-            for point in line.points
-        ]  # fmt: skip
-        marked = [number for number, point in enumerate(line.points) if point.marked]
         style = style_of(line.method)
         if chart.powers:
-            yerr = np.transpose(bars)
-            axes.errorbar(xs, ys, yerr=yerr, label=line.method, capsize=3, **style)
+            bars = [point.spread for point in line.points]
+            axes.errorbar(xs, ys, yerr=bars, label=line.method, capsize=3, **style)
         else:
+            marked = [number for number, point in enumerate(line.points) if point.marked]
             axes.plot(xs, ys, label=line.method, markevery=marked, **style)
     if chart.powers:
         axes.set_xscale("log", base=2)
@@ -106,9 +85,7 @@ def save_figure(figure: Figure, target: Path) -> None:
 
 
 def save_print(figure: Figure, target: Path) -> None:
-    """Write ``target`` as PNG and, beside it, as vector PDF with text that stays text, each whole
-    or not at all.
-    """
+    """Write ``target`` as PNG and, beside it, as vector PDF with text that stays text."""
     for suffix in (".png", ".pdf"):
         # type 42: journals refuse the type 3 fonts that Matplotlib embeds otherwise
         with atomic_path(target.with_suffix(suffix)) as partial, rc_context({"pdf.fonttype": 42}):
@@ -116,23 +93,18 @@ def save_print(figure: Figure, target: Path) -> None:
 
 
 class SvgAxes:
-    """Places of a chart's axes and points in an SVG, in its pixels; the page's template draws it.
-
-    Args:
-        chart: what to draw
-    """
+    """Places of a chart's axes and points, in pixels of the SVG that the page's template draws."""
 
     width, height = 440, 320
     left, right, top, bottom = 46, 430, 10, 282  # of the axes
 
     def __init__(self, chart: Chart) -> None:
-        tops = [
-            point.y if point.high is None else point.high
-            for line in chart.lines
-            for point in line.points
-        ]
-        step = _step(max(tops, default=1.0))
-        ticks = math.ceil(max(tops, default=1.0) / step - 1e-9) or 1
+        points = [point for line in chart.lines for point in line.points]
+        top = max((point.y + point.spread for point in points), default=1.0)
+        # the distance of at most seven ticks: 1, 2 or 5 times a power of ten
+        power = 10.0 ** math.floor(math.log10(max(top, 1e-6)))
+        step = next(power * part for part in (0.1, 0.2, 0.5, 1, 2) if top / (power * part) <= 7)
+        ticks = math.ceil(top / step - 1e-9) or 1
         self._top = ticks * step
         self._powers = chart.powers
         self._ends = (0.0, 1.0)
@@ -175,9 +147,3 @@ def marker_path(marker: str, x: float, y: float, size: float = 3.6) -> str:
     radius = size - 0.4
     arc = f"a{radius:.1f} {radius:.1f} 0 1 0"
     return f"M{x - radius:.1f} {y:.1f}{arc} {2 * radius:.1f} 0{arc} {-2 * radius:.1f} 0"
-
-
-def _step(top: float) -> float:
-    """The distance of at most seven ticks up to ``top``: 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(max(top, 1e-6)))
-    return next(power * part for part in (0.1, 0.2, 0.5, 1, 2) if top / (power * part) <= 7)

@@ -21,19 +21,19 @@ def git_commit(folder: Path) -> str | None:
     """Commit that ``folder`` has checked out, ``+changes`` behind it when files differ; None
     outside of a repository.
     """
+    head = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    status = ("status", "--porcelain", "--untracked-files=no")
+    changes = None if head is None else _output("git", "-C", str(folder), *status)
+    return None if head is None or changes is None else head + ("+changes" if changes else "")
+
+
+def _output(*command: str) -> str | None:
+    """What a program prints; None where it is missing or fails."""
     try:
-        answers = [
-            subprocess.run(
-                ["git", "-C", str(folder), *question], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for question in (
-                ("rev-parse", "HEAD"),
-                ("status", "--porcelain", "--untracked-files=no"),
-            )
-        ]
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
         return None
-    return answers[0] + ("+changes" if answers[1] else "")
+    return done.stdout.strip()
 
 
 @cache
@@ -44,12 +44,8 @@ def package_commit() -> str | None:
 
 def driver_version() -> str | None:
     """Version of NVIDIA's driver; None without one."""
-    question = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(question, capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return next((line.strip() for line in answer.stdout.splitlines() if line.strip()), None)
+    answer = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return answer.splitlines()[0].strip() if answer else None
 
 
 def devices() -> dict[str, Any]:
@@ -67,12 +63,7 @@ def environment(
     split_sha256: str, precision: str | None = None, world_size: int = 1
 ) -> dict[str, Any]:
     """Versions, devices, the commits of package and working directory, the fingerprint of the
-    splits, and the command.
-
-    Args:
-        split_sha256: the fingerprint
-        precision: of the trainer, None for Lightning's own
-        world_size: processes that train together
+    splits, the trainer's precision, how many processes train together, and the command.
     """
     versions = {"python": platform.python_version(), "udmsh_pl": __version__}
     for name in PACKAGES:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -11,7 +10,6 @@ from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.retrieval import unpack_codes
 
 Codes = NDArray[np.uint8]
-Colour = tuple[int, int, int]
 SIDE, FRAME, GAP = 96, 4, 4  # pixels of a thumbnail, its frame, the white around
 CELL = SIDE + 2 * FRAME + 2 * GAP
 ROW, TITLE, DPI = CELL + 20, 30, 100  # a row with its notes, the title above
@@ -22,9 +20,7 @@ HIT, MISS, QUERY_FRAME = (44, 160, 44), (214, 39, 40), (60, 60, 60)
 def nearest(
     query_codes: Codes, database_codes: Codes, bits: int, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and Hamming distances, each int64 ``[Q, count]``, of the nearest codes; ties in the
-    order of the database.
-    """
+    """Rows and Hamming distances, int64 ``[Q, count]``, of the nearest codes; ties by row."""
     query, database = (
         unpack_codes(codes, bits).astype(np.float32) for codes in (query_codes, database_codes)
     )
@@ -36,13 +32,13 @@ def nearest(
 def gallery_rows(queries: int) -> list[int]:
     """Rows of the queries that a gallery shows, spread evenly over all ``queries``."""
     spread = np.linspace(0, queries - 1, min(GALLERY_QUERIES, queries))
-    return [int(row) for row in spread]
+    return list(map(int, spread))
 
 
 def missed_rows(average_precision: NDArray[np.float64]) -> list[int]:
     """Rows of the queries with the lowest AP; ties in the order of the queries."""
     order = np.argsort(average_precision, kind="stable")
-    return [int(row) for row in order[:GALLERY_QUERIES]]
+    return list(map(int, order[:GALLERY_QUERIES]))
 
 
 def gallery_figure(
@@ -55,41 +51,33 @@ def gallery_figure(
     count: int = 10,
     title: str = "",
 ) -> Figure:
-    """Draw ``rows`` of the query split with their ``count`` nearest; relevant ones have a green
-    frame, others a red one.
-    """
+    """Draw ``rows`` of the query split with their nearest; relevant ones have a green frame."""
     found, distances = nearest(query_codes[list(rows)], database_codes, bits, count)
     width, height = CELL * (count + 1), ROW * len(rows)
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     figure = Figure(figsize=((width / DPI), (height + TITLE) / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, height / (height + TITLE)))
+
+    def draw(
+        line: int, place: int, images: ImageList, row: int, frame: tuple[int, ...], text: str
+    ) -> None:
+        # on a canvas that is drawn at once: an axes each takes seconds
+        top, left, edge = line * ROW, place * CELL, SIDE + 2 * FRAME
+        area = canvas[top + GAP : top + GAP + edge, left + GAP : left + GAP + edge]
+        area[:] = frame
+        picture = images.load(row).convert("RGB").resize((SIDE, SIDE))
+        area[FRAME:-FRAME, FRAME:-FRAME] = np.asarray(picture)
+        axes.text(left + GAP + edge / 2, top + CELL, text, fontsize=7, ha="center", va="top")
+
     for line, row in enumerate(rows):
-        top = line * ROW
-        _paste(canvas, top, 0, query, row, QUERY_FRAME)
-        _note(axes, 0, top, "query")
-        for place, (other, distance) in enumerate(zip(found[line], distances[line], strict=True)):
-            relevant = bool((query.labels[row] & database.labels[int(other)]).any())
-            left = CELL * (place + 1)
-            _paste(canvas, top, left, database, int(other), HIT if relevant else MISS)
-            _note(axes, left, top, f"{distance} bit" + ("" if distance == 1 else "s"))
+        draw(line, 0, query, row, QUERY_FRAME, "query")
+        near = zip(found[line].tolist(), distances[line].tolist(), strict=True)
+        for place, (other, distance) in enumerate(near, start=1):
+            relevant = (query.labels[row] & database.labels[other]).any()
+            text = f"{distance} bit" + ("" if distance == 1 else "s")
+            draw(line, place, database, other, HIT if relevant else MISS, text)
     axes.imshow(canvas, interpolation="nearest")
     axes.set_axis_off()
     text = title or f"The {count} nearest of {len(database):,} images at {bits} bits"
     figure.suptitle(text, fontsize=9, y=1 - TITLE / 2 / (height + TITLE), va="center")
     return figure
-
-
-def _paste(
-    canvas: NDArray[np.uint8], top: int, left: int, images: ImageList, row: int, frame: Colour
-) -> None:
-    """One image in a frame, on the canvas that is drawn at once: an axes each takes seconds."""
-    edge = SIDE + 2 * FRAME
-    place = canvas[top + GAP : top + GAP + edge, left + GAP : left + GAP + edge]
-    place[:] = frame
-    picture = images.load(row).convert("RGB").resize((SIDE, SIDE))
-    place[FRAME:-FRAME, FRAME:-FRAME] = np.asarray(picture)
-
-
-def _note(axes: Axes, left: int, top: int, text: str) -> None:
-    centre = left + GAP + FRAME + SIDE / 2
-    axes.text(centre, top + CELL, text, fontsize=7, ha="center", va="top")

@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Result
+from udmsh_pl.reports.results import Result, mean_and_spread
+from udmsh_pl.reports.table import markdown
 from udmsh_pl.safe.shipped import shipped
 
 METRIC = "mAP@"
@@ -22,20 +22,10 @@ METRIC = "mAP@"
 class PublishedNumber:
     """A row of ``published.csv``.
 
-    Args:
-        dataset: name of the benchmark, as in ``results.csv``
-        method: as its source calls it
-        backbone: as its source calls it
-        bits: code length
-        k: cut-off of mAP, or ``all``
-        value: the mAP
-        protocol: numbers of queries, database and train images in its source's words
-        source: where the number stands
-        our_protocol: the same protocol in ``results.csv``; empty where there is none
-        our_backbone: the same backbone in ``results.csv``; empty where there is none
-        our_method: the same method in the plans of ``experiments/``; empty where there is none
-        denominator: of AP@k in its source's code; empty where we have not read it
-        ties: order of tied images in its source's code; empty where we have not read it
+    Dataset, method, backbone and protocol (numbers of queries, database and train images) are in
+    the words of its source; ``our_*`` are the same in ``results.csv`` and the plans, empty where
+    there is none. ``k`` is the cut-off of mAP, or ``all``; ``denominator`` of AP@k and ``ties``,
+    the order of tied images, are of the source's code, empty where we have not read it.
     """
 
     dataset: str
@@ -57,11 +47,7 @@ class PublishedNumber:
 class PublishedRow:
     """A published number and ours of the same dataset, protocol, backbone, method, bits and k.
 
-    Args:
-        number: the published one
-        value: our expected mAP, a mean over seeds
-        spread: standard deviation over seeds; 0 for one seed
-        seeds: how many
+    ``value`` is our expected mAP, a mean over seeds, ``spread`` its standard deviation, 0 for one.
     """
 
     number: PublishedNumber
@@ -76,13 +62,9 @@ class PublishedRow:
 
 
 def read_published(path: Path | None = None) -> list[PublishedNumber]:
-    """Read the published numbers.
+    """Read the published numbers, by default those of ``experiments/published.csv``.
 
-    Args:
-        path: a file in the format of ``experiments/published.csv``; None for that file itself
-
-    Raises:
-        InputError: the file is absent, or a line has other columns or a number that is none.
+    Raises ``InputError``: the file is absent, or a line has other columns or a number that is none.
     """
     path = path or shipped("experiments") / "published.csv"
     if not path.is_file():
@@ -97,19 +79,12 @@ def read_published(path: Path | None = None) -> list[PublishedNumber]:
                 metric = line.pop("metric")
                 if not metric.startswith(METRIC):
                     raise ValueError(f"metric is {metric!r}, not {METRIC}k")
-                numbers.append(
-                    PublishedNumber(
-                        bits=int(line.pop("bits")),
-                        k=metric.removeprefix(METRIC),
-                        value=float(line.pop("value")),
-                        **line,
-                    )
-                )
+                bits, value = int(line.pop("bits")), float(line.pop("value"))
+                k = metric.removeprefix(METRIC)
+                numbers.append(PublishedNumber(bits=bits, k=k, value=value, **line))
             except (KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{path}:{lines.line_num}: {error}; give the columns and numbers of "
-                    "experiments/published.csv"
-                ) from error
+                mend = "give the columns and numbers of experiments/published.csv"
+                raise InputError(f"{path}:{lines.line_num}: {error}; {mend}") from error
     return numbers
 
 
@@ -123,12 +98,8 @@ def published_rows(
     name that it has in ``experiments/*.yaml`` (``bihalf``). Our value is the expected mAP over
     orders of tied images, since published code leaves their order to an unstable sort.
 
-    Args:
-        results: rows of ``results.csv``; measures other than the expected mAP are passed over
-        published: what to put beside them; None for ``experiments/published.csv``
-
-    Returns:
-        A row for each published number that ours can stand beside, in the order of the file.
+    Other measures than the expected mAP are passed over. The rows are in the order of the file,
+    by default ``experiments/published.csv``.
 
     Example:
         >>> published_rows([])
@@ -141,35 +112,27 @@ def published_rows(
             for denominator in (row.denominator, ""):  # of some published numbers it is not known
                 ours[(*key, denominator)].append(row.value)
     rows = []
-    for number in read_published() if published is None else published:
-        values = ours.get(
-            (
-                number.dataset,
-                number.our_protocol,
-                number.our_backbone,
-                number.our_method,
-                number.bits,
-                number.k,
-                number.denominator,
-            )
-        )
-        if values:
-            spread = stdev(values) if len(values) > 1 else 0.0
-            rows.append(PublishedRow(number, mean(values), spread, len(values)))
+    for one in read_published() if published is None else published:
+        key = (one.dataset, one.our_protocol, one.our_backbone, one.our_method, one.bits, one.k)
+        if values := ours.get((*key, one.denominator)):
+            mean, spread = mean_and_spread(values)
+            rows.append(PublishedRow(one, mean, spread or 0.0, len(values)))
     return rows
 
 
 def markdown_table(rows: Iterable[PublishedRow]) -> str:
     """Published numbers beside ours as a Markdown table, or an empty text where there are none."""
     lines = [
-        f"| {row.number.dataset} | {row.number.method} | {row.number.bits} | {row.number.k} "
-        f"| {row.number.value:.4f} | {row.value:.4f} ± {row.spread:.4f} ({row.seeds}) "
-        f"| {row.difference:+.4f} | {row.number.source} |"
+        (
+            row.number.dataset, row.number.method, str(row.number.bits), row.number.k,
+            f"{row.number.value:.4f}", f"{row.value:.4f} ± {row.spread:.4f} ({row.seeds})",
+            f"{row.difference:+.4f}", row.number.source,
+        )
         for row in rows
-    ]
-    if not lines:
-        return ""
-    head = (
-        "| dataset | method | bits | k | published | ours ± spread (seeds) | difference | source |"
-    )
-    return "\n".join([head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |", *lines])
+    ]  # fmt: skip
+    header = (
+        "dataset", "method", "bits", "k", "published", "ours ± spread (seeds)", "difference",
+        "source",
+    )  # fmt: skip
+    rule = ("---", "---", *["---:"] * 5, "---")
+    return markdown([header, rule, *lines]) if lines else ""

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,10 +16,7 @@ from udmsh_pl.safe.files import write_text
 class Cell(NamedTuple):
     """One thing to train and score; its fields stand in every row of ``results.csv``.
 
-    Args:
-        method: name in the plan
-        bits: code length K; 0 for real-valued features
-        seed: of everything that the method draws
+    ``bits`` is the code length K, 0 for real-valued features.
     """
 
     method: str
@@ -51,14 +49,14 @@ class Grid(Protocol):
         """Names of the methods, in order."""
 
 
-LABELS = "(labels)"  # ends the names of methods that learn from the train images' labels
-
-
 def learns_from_labels(method: str) -> bool:
-    """Whether a method is an upper bound by supervision, which no unsupervised one is compared
-    with.
-    """
-    return method.endswith(LABELS)
+    """Whether a method is an upper bound by labels, which no unsupervised one is compared with."""
+    return method.endswith("(labels)")
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean over seeds, and standard deviation; None for a single seed."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -97,16 +95,14 @@ class Result:
 
 
 COLUMNS = tuple(column.name for column in fields(Result))
-_NUMBERS = ("value", "lower", "upper", "seconds", "encode_seconds", "peak_gb")
-_TYPES: dict[str, Any] = {"bits": int, "seed": int} | dict.fromkeys(_NUMBERS, float)
+_TYPES: dict[str, Any] = {column.name: column.type for column in fields(Result)}
 
 
 def read_results(path: Path) -> list[Result]:
     """Read ``results.csv``.
 
-    Raises:
-        InputError: the file is absent, is no UTF-8 text, or a line does not have the columns of
-            :class:`Result`, holds a number that is none, or repeats an earlier line's measure.
+    Raises ``InputError``: the file is absent, is no UTF-8 text, or a line does not have the columns
+    of :class:`Result`, holds a number that is none, or repeats an earlier line's measure.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; run `udmsh reproduce` first")
@@ -138,10 +134,10 @@ def read_results(path: Path) -> list[Result]:
 def _result(line: list[str]) -> Result:
     if len(line) != len(COLUMNS):
         raise ValueError(f"{len(line)} fields where there are {len(COLUMNS)} columns")
-    values = {name: _TYPES.get(name, str)(text) for name, text in zip(COLUMNS, line, strict=True)}
-    for name in _NUMBERS:
-        if not math.isfinite(values[name]):
-            raise ValueError(f"{name} is {values[name]}, not a number")
+    values = {name: _TYPES[name](text) for name, text in zip(COLUMNS, line, strict=True)}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, not a number")
     return Result(**values)
 
 

@@ -9,7 +9,7 @@ Reports read what lies here and score nothing again.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,8 @@ CODES = ("codes.npz", "scores.npz")  # of a cell that has codes
 
 @dataclass(frozen=True)
 class Scores:
-    """What reports need of a cell beyond its rows.
-
-    Args:
-        average_precision: expected AP@k of each query, float64 [Q], by cut-off
-        precision: mean precision within Hamming radius 0..K, float64 [K + 1]
-        recall: mean recall, likewise
+    """What reports need of a cell beyond its rows: expected AP@k of each query, [Q], by cut-off,
+    and mean precision and recall within Hamming radius 0..K, [K + 1].
     """
 
     average_precision: dict[Cutoff, NDArray[np.float64]]
@@ -49,11 +45,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The folder of a run.
-
-    Args:
-        path: the folder; it need not exist yet
-    """
+    """The folder of a run; it need not exist yet."""
 
     path: Path
 
@@ -69,8 +61,7 @@ class RunDirectory:
     def results(self, order: Sequence[Cell] = ()) -> list[Result]:
         """The rows of all whole cells; those of another split than the run's are left out.
 
-        Args:
-            order: cells that come first; the others follow in the order in which they were finished
+        The cells of ``order`` come first, then the others as they were finished.
         """
         found = self._whole_cells()
         first = [cell for cell in order if cell in found]
@@ -84,12 +75,12 @@ class RunDirectory:
         return results
 
     def table(self) -> list[Result]:
-        """The rows that a table of the directory shows: of the cells, in the order of
-        ``results.csv`` where that is whole, or of ``results.csv`` where cells of 0.2 have no rows
-        of their own, or where there are no cells.
+        """The rows that a table of the directory shows, in the order of ``results.csv``.
 
-        Raises:
-            InputError: there are neither cells nor ``results.csv``, or that is damaged.
+        They are the cells' own; those of ``results.csv`` where cells of 0.2 have none, or where
+        there are no cells.
+
+        Raises ``InputError``: there are neither cells nor ``results.csv``, or that is damaged.
         """
         if self._without_rows():
             return read_results(self.results_path)
@@ -124,9 +115,9 @@ class RunDirectory:
         return found == _plain(stamp) and needed <= kept.keys() and _is_whole(folder, kept)
 
     def begin(self, cell: Cell, stamp: Stamp) -> None:
-        """Note what a cell is trained with; a job that was requeued goes on only under the same.
+        """Note what a cell is trained with; a requeued job goes on only under the same.
 
-        SLURM's time limit lets Lightning leave ``hpc_ckpt_N.ckpt``, from which the next training in
+        At SLURM's time limit Lightning leaves ``hpc_ckpt_N.ckpt``, from which the next training in
         the folder would go on, whatever its settings.
         """
         folder, now = self.folder(cell), json.dumps(_plain(stamp))
@@ -141,10 +132,7 @@ class RunDirectory:
             stale.unlink(missing_ok=True)
 
     def keep(self, cell: Cell, stamp: Stamp, rows: Sequence[Result]) -> None:
-        """Write a cell's rows and mark the cell as finished.
-
-        The mark comes last: a kill between the two only repeats the cell.
-        """
+        """Write a cell's rows, then mark it as finished: a kill between only repeats the cell."""
         folder = self.folder(cell)
         write_results(folder / ROWS, rows)
         kept = {name: sha256_file(folder / name) for name in CODES if (folder / name).is_file()}
@@ -153,10 +141,8 @@ class RunDirectory:
     def take_over(self) -> None:
         """Give cells that 0.2 finished their rows, which only ``results.csv`` had.
 
-        Rows that are not those that the cell's mark vouches for are left: the cell is run again.
-
-        Raises:
-            InputError: there are such cells, and ``results.csv`` is damaged.
+        Rows that the cell's mark does not vouch for are left: the cell is run again. Raises
+        ``InputError`` where there are such cells, and ``results.csv`` is damaged.
         """
         waiting = self._without_rows()
         if not waiting or not self.results_path.is_file():
@@ -168,7 +154,9 @@ class RunDirectory:
                 stamp, kept = _mark(folder)
                 if not mine or stamp is None or ROWS in kept:
                     continue
-                if kept and kept.pop("rows", None) != _digest_of_0_2(rows):
+                # what 0.2 kept to know the cell's rows in results.csv
+                digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+                if kept and kept.pop("rows", None) != digest:
                     continue
                 write_results(folder / ROWS, rows)
                 # versions before 0.2 kept no checksums
@@ -176,18 +164,17 @@ class RunDirectory:
                 _write_mark(folder, stamp, kept or {n: sha256_file(folder / n) for n in have})
 
     def save_scored(self, cell: Cell, arrays: Mapping[str, Any], report: RetrievalReport) -> None:
-        """Keep codes and labels (``codes.npz``) and what reports need (``scores.npz``).
+        """Keep ``codes.npz`` and what reports need (``scores.npz``).
 
-        Args:
-            cell: what was scored
-            arrays: ``query_codes``, ``database_codes`` uint8 [N, bytes], and their labels
-            report: what evaluation found
+        ``arrays`` are ``query_codes``, ``database_codes``, uint8 [N, bytes], and their labels.
         """
         folder = self.folder(cell)
         save_arrays(folder / "codes.npz", {"bits": np.int64(cell.bits), **arrays})
         precision, recall = report.precision_recall_curve()
-        scores = {_key(k): values for k, values in report.expected_average_precision.items()}
-        save_arrays(folder / "scores.npz", {"precision": precision, "recall": recall, **scores})
+        scores = {"precision": precision, "recall": recall}
+        for k, values in report.expected_average_precision.items():
+            scores[f"ap@{'all' if k is None else k}"] = values
+        save_arrays(folder / "scores.npz", scores)
 
     def codes(self, cell: Cell) -> dict[str, NDArray[Any]]:
         """Arrays of a cell's ``codes.npz``."""
@@ -196,7 +183,11 @@ class RunDirectory:
     def scores(self, cell: Cell) -> Scores:
         """What reports need of a cell."""
         arrays = _load(self.folder(cell) / "scores.npz")
-        found = {_cutoff(name): values for name, values in arrays.items() if name.startswith("ap@")}
+        found: dict[Cutoff, NDArray[np.float64]] = {
+            None if name == "ap@all" else int(name.removeprefix("ap@")): values
+            for name, values in arrays.items()
+            if name.startswith("ap@")
+        }
         return Scores(found, arrays["precision"], arrays["recall"])
 
     @contextmanager
@@ -205,13 +196,10 @@ class RunDirectory:
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=False)
-        try:
+        with suppress(TimeoutError):
             lock.acquire()
-        except TimeoutError:
-            yield False
-            return
         try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 
@@ -226,22 +214,16 @@ class RunDirectory:
 
     def _whole_cells(self) -> dict[Cell, list[Result]]:
         """The rows of each finished cell that is whole and of the run's split."""
-        split, found = self._split(), {}
+        split, found = _json(self.path / "environment.json").get("split_sha256"), {}
         for folder in self._folders():
             _, kept = _mark(folder)
             if ROWS not in kept or not _is_whole(folder, kept):
                 continue
             for cell, rows in _by_cell(read_results(folder / ROWS)).items():
-                if cell.name == folder.name and {row.split_sha256 for row in rows} <= {
-                    split or rows[0].split_sha256
-                }:
+                splits = {row.split_sha256 for row in rows}
+                if cell.name == folder.name and splits <= {split or rows[0].split_sha256}:
                     found[cell] = rows
         return found
-
-    def _split(self) -> str | None:
-        """Fingerprint of the lists of images that the run's newest command was about."""
-        found = _json(self.path / "environment.json")
-        return found.get("split_sha256")
 
 
 def _by_cell(results: Sequence[Result]) -> dict[Cell, list[Result]]:
@@ -272,7 +254,7 @@ def _is_whole(folder: Path, kept: Mapping[str, str]) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none or it cannot be read."""
+    """The object in a JSON file; empty where it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -280,23 +262,9 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _digest_of_0_2(rows: Sequence[Result]) -> str:
-    """What 0.2 kept in a cell's mark to know the cell's rows in ``results.csv``."""
-    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()
-
-
 def _plain(stamp: Stamp) -> Any:
     """The stamp as JSON gives it back."""
     return json.loads(json.dumps(stamp, sort_keys=True, default=str))
-
-
-def _key(k: Cutoff) -> str:
-    return f"ap@{'all' if k is None else k}"
-
-
-def _cutoff(name: str) -> Cutoff:
-    text = name.removeprefix("ap@")
-    return None if text == "all" else int(text)
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,20 +1,56 @@
-"""Table, pictures and page of a finished run directory, read from its cells."""
+"""Table, pictures and page of a finished run directory, read from its cells.
 
+``report.html`` is one page that needs no network.
+"""
+
+import base64
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from udmsh_pl.images.image_list import Splits
-from udmsh_pl.reports.curves import measure_charts, precision_recall_charts
-from udmsh_pl.reports.drawing import figure_of, save_figure, save_print
+from udmsh_pl.reports.citation import citations
+from udmsh_pl.reports.curves import Chart, measure_charts, precision_recall_charts
+from udmsh_pl.reports.drawing import (
+    DASHES,
+    SvgAxes,
+    figure_of,
+    marker_path,
+    save_figure,
+    save_print,
+    style_of,
+)
 from udmsh_pl.reports.gallery import gallery_figure, gallery_rows, missed_rows
-from udmsh_pl.reports.html import page
-from udmsh_pl.reports.results import Cell, Grid, Result
+from udmsh_pl.reports.results import COLUMNS, Cell, Grid, Result, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.reports.significance import leads, render_leads
-from udmsh_pl.reports.table import render_costs, render_tables
+from udmsh_pl.reports.table import (
+    COSTS_NOTE,
+    LEADS_HEADER,
+    LEADS_NOTE,
+    Column,
+    Pivot,
+    column_title,
+    costs,
+    leads,
+    render_costs,
+    render_leads,
+    render_tables,
+)
 from udmsh_pl.safe.files import atomic_path, write_text
 
 PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")
+PAGE = Path(__file__).parent / "page"
+ON_PAGE = (
+    ("retrieved.png", "Found", "Queries, evenly chosen, and their nearest images."),
+    ("misses.png", "Missed", "The queries with the lowest average precision: what goes wrong."),
+    ("structure.png", "Structure", "Distances of train pairs and what was fitted to them."),
+)
 
 
 def write_report(
@@ -29,12 +65,7 @@ def write_report(
     ``pr_curve.png`` is of the middle code length, galleries and structure are of the first seed
     too, the galleries of the last method.
 
-    Args:
-        run: the directory, with its cells
-        results: rows of the table
-        splits: whose images the galleries show
-        plan: what was run
-        missing: cells that the plan has and the results do not; they are named under the table
+    ``missing`` are cells that the plan has and the results do not; they are named under the table.
     """
     ahead = leads(run, plan)
     parts = [render_tables(results), *render_leads(ahead), render_costs(results)]
@@ -43,11 +74,9 @@ def write_report(
     table = "\n\n".join(parts) + "\n"
     write_text(run.path / "table.md", table)
     bits, seed = sorted(plan.bits)[len(plan.bits) // 2], plan.seeds[0]
-    cells = {name: Cell(name, bits, seed) for name in plan.methods}
-    cells = {
-        name: cell for name, cell in cells.items() if (run.folder(cell) / "codes.npz").is_file()
-    }
-    pictures = [run.folder(cell) / "logs" / "structure.png" for cell in cells.values()]
+    cells = [Cell(name, bits, seed) for name in plan.methods]
+    cells = [cell for cell in cells if (run.folder(cell) / "codes.npz").is_file()]
+    pictures = [run.folder(cell) / "logs" / "structure.png" for cell in cells]
     for picture in [path for path in pictures if path.is_file()][:1]:
         with atomic_path(run.path / "structure.png") as partial:
             shutil.copyfile(picture, partial)
@@ -59,7 +88,7 @@ def write_report(
     if "mAP@ALL" in measures:
         save_print(figure_of(measures["mAP@ALL"], dataset), run.path / "map_bits.png")
     if cells:
-        _write_galleries(run, splits, list(cells.values())[-1])
+        _write_galleries(run, splits, cells[-1])
     charts = list(curves.values()), list(measures.values())
     write_text(run.path / "report.html", page(run.path, results, ahead, *charts, missing))
     return table
@@ -78,3 +107,129 @@ def _write_galleries(run: RunDirectory, splits: Splits, cell: Cell) -> None:
         title = f"{cell.method}, {cell.bits} bits: {what} {frames}"
         figure = gallery_figure(query, database, *pair, cell.bits, rows, title=title)
         save_figure(figure, run.path / name)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a table of the page, which a click on a header sorts.
+
+    It is sorted by ``value`` where its text is no number; ``spread`` is shown small behind the
+    text, ``title`` while the pointer rests on it; ``kind`` is a class of the style sheet.
+    """
+
+    text: str
+    value: float | None = None
+    spread: str = ""
+    kind: str = ""
+    title: str = ""
+
+
+def page(
+    folder: Path,
+    results: Sequence[Result],
+    leads: Sequence[tuple[str, ...]],
+    curves: Sequence[Chart],
+    measures: Sequence[Chart],
+    missing: Sequence[Cell] = (),
+) -> str:
+    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`leads`."""
+    first, config = results[0], folder / "config.yaml"
+    style, script = (
+        (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
+    )
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["digest"] = _digest
+    drawing = {"axes_of": SvgAxes, "dashes": DASHES, "shape": marker_path, "style_of": style_of}
+    environment.globals |= drawing
+    return environment.get_template("report.html.j2").render(
+        title=f"{first.dataset}, protocol {first.protocol}",
+        subtitle=f"udmsh-pl {first.version}, {first.backbone}, split {first.split_sha256}",
+        missing=missing,
+        results=_results(Pivot.of(results)),
+        leads={
+            "header": LEADS_HEADER,
+            "rows": [
+                [*(Field(text, kind="text") for text in row[:3]), *map(Field, row[3:])]
+                for row in leads
+            ],
+            "note": LEADS_NOTE,
+        },
+        curves=curves,
+        methods=dict.fromkeys(line.method for chart in curves for line in chart.lines),
+        measures=measures,
+        pictures=[
+            (title, text, base64.b64encode((folder / name).read_bytes()).decode())
+            for name, title, text in ON_PAGE
+            if (folder / name).is_file()
+        ],
+        costs=_costs(results),
+        values={
+            "header": COLUMNS,
+            "rows": [
+                [Field(f"{one:.6g}" if isinstance(one, float) else str(one)) for one in row]
+                for row in (asdict(result).values() for result in results)
+            ],
+        },
+        environment=_environment(folder),
+        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        citations=citations(),
+        style=style,
+        script=script,
+    )
+
+
+def _results(pivot: Pivot) -> dict[str, Any]:
+    """Methods against measures and code lengths: mean and spread, the seeds' values when asked."""
+    best = {column: pivot.clear_winner(column) for column in pivot.columns}
+
+    def field(method: str, column: Column) -> Field:
+        values = pivot.values.get((method, column), [])
+        if not values:
+            return Field("")
+        mean, spread = mean_and_spread(values)
+        low, high = pivot.interval(method, column)
+        seeds = ", ".join(f"{value:.4f}" for value in values)
+        return Field(
+            f"{mean:.3f}",
+            round(mean, 6),
+            f"± {spread:.3f}" if spread is not None else "",
+            "best" if method == best[column] else "",
+            f"seeds: {seeds}; order of ties alone: {low:.4f} to {high:.4f}",
+        )
+
+    return {
+        "header": ["method", *map(column_title, pivot.columns)],
+        "rows": [
+            [Field(method), *(field(method, column) for column in pivot.columns)]
+            for method in pivot.methods
+        ],
+        "notes": pivot.notes(),
+    }
+
+
+def _costs(results: Sequence[Result]) -> dict[str, Any]:
+    peaks: dict[str, float] = {}
+    for result in results:
+        peaks[result.method] = max(peaks.get(result.method, 0.0), result.peak_gb)
+    rows = [
+        [Field(one) for one in (method, f"{train:.1f}", f"{encode:.2f}", f"{peaks[method]:.2f}")]
+        for method, (train, encode) in costs(results).items()
+    ]
+    header = ("method", "training, s", "encoding, s", "peak memory so far, GB")
+    return {"header": header, "rows": rows, "note": COSTS_NOTE}
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(found.pop("versions", {})) | found if isinstance(found, dict) else {}
+
+
+def _digest(text: str) -> str:
+    """The hash by which the page's policy allows just this style or script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

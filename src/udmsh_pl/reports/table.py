@@ -1,12 +1,19 @@
-"""The table made of results: mean and spread over seeds."""
+"""Tables made of results: mean and spread over seeds, costs, and how sure a lead is: the best
+method of each column against its runner-up, query by query.
+"""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Result, learns_from_labels
+from udmsh_pl.reports.results import Cell, Grid, Result, learns_from_labels, mean_and_spread
+from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.retrieval.bootstrap import paired_difference
+from udmsh_pl.retrieval.ties import Cutoff, Float64s
 
 Format = Literal["markdown", "csv", "latex"]
 WIDEST = 8  # columns of a table in a terminal and in table.md
@@ -19,8 +26,8 @@ class Pivot:
 
     Args:
         rows: what the table is made of
-        methods: in the order of the rows
-        columns: measures and code lengths, mAP first
+        methods: in the order of the lines
+        columns: mAP first
         values: (method, column) -> one value a seed
     """
 
@@ -38,88 +45,82 @@ class Pivot:
     ) -> "Pivot":
         """Arrange results; a real-valued ranking stands in the columns of all code lengths.
 
-        Raises:
-            InputError: no row is left, or the rows are of several splits.
+        Raises ``InputError``: no row is left, or the rows are of several splits.
         """
         chosen = [
             r
             for r in results
-            if r.ties != "id"
-            and (ks is None or r.k in ks)
-            and (bits is None or r.bits in (0, *bits))
+            if r.ties != "id" and r.k in (ks or [r.k]) and r.bits in (0, *(bits or [r.bits]))
         ]
         if not chosen:
             raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
         splits = sorted({result.split_sha256[:12] for result in chosen})
         if len(splits) > 1:
-            raise InputError(
-                f"the results are of {len(splits)} splits ({', '.join(splits)}), which no table "
-                "compares; run `udmsh reproduce` again, or give another --out"
-            )
-        methods = list(dict.fromkeys(result.method for result in chosen))
-        methods.sort(key=learns_from_labels)  # those below all others
+            found = f"{len(splits)} splits ({', '.join(splits)}), which no table compares"
+            mend = "run `udmsh reproduce` again, or give another --out"
+            raise InputError(f"the results are of {found}; {mend}")
+        methods = dict.fromkeys(result.method for result in chosen)
         columns = sorted({_column(r) for r in chosen if r.bits} or {_column(r) for r in chosen})
         values: dict[tuple[str, Column], list[float]] = {}
         for column in columns:
             for r in chosen:
                 if _column(r)[:3] == column[:3] and r.bits in (column[3], 0):
                     values.setdefault((r.method, column), []).append(r.value)
-        return cls(chosen, methods, columns, values)
+        return cls(chosen, sorted(methods, key=learns_from_labels), columns, values)
 
     def clear_winner(self, column: Column) -> str | None:
         """The method whose mean leads by more than both spreads together, if there is one.
 
         One that learns from labels is neither the winner nor in its way.
         """
-        compared = [method for method in self.methods if not learns_from_labels(method)]
-        return _clear_winner({m: self.values.get((m, column), []) for m in compared})
+        found = {
+            method: mean_and_spread(self.values[method, column])
+            for method in self.methods
+            if not learns_from_labels(method) and (method, column) in self.values
+        }
+        if len(found) < 2:
+            return None
+        first, second = sorted(found, key=lambda method: -found[method][0])[:2]
+        spreads = (found[first][1] or 0.0) + (found[second][1] or 0.0)
+        return first if found[first][0] - found[second][0] > spreads else None
 
     def interval(self, method: str, column: Column) -> tuple[float, float]:
         """Mean of the worst and of the best case over orders of tied items."""
-        own = [r for r in self.rows if r.method == method and _column(r)[:3] == column[:3]]
-        own = [r for r in own if r.bits in (column[3], 0)]
+        own = [
+            r
+            for r in self.rows
+            if r.method == method and _column(r)[:3] == column[:3] and r.bits in (column[3], 0)
+        ]
         return statistics.fmean(r.lower for r in own), statistics.fmean(r.upper for r in own)
 
     def notes(self) -> list[str]:
         """The protocol in three lines."""
-        return _notes(self.rows)
-
-
-def render_table(
-    results: Sequence[Result],
-    form: Format = "markdown",
-    ks: Sequence[str] | None = None,
-    bits: Sequence[int] | None = None,
-) -> str:
-    """Measures per method and bits as mean ± standard deviation over seeds, the protocol below.
-
-    The best mean of a column is bold only when it is ahead of every other by more than the two
-    spreads together.
-
-    Args:
-        results: rows of one split
-        form: ``markdown``, ``csv`` or ``latex``
-        ks: only these cut-offs
-        bits: only these code lengths
-
-    Raises:
-        InputError: no row is left, or the rows are of several splits, which no table compares.
-    """
-    pivot = Pivot.of(results, ks, bits)
-    best = {column: pivot.clear_winner(column) for column in pivot.columns}
-    header = ["method", *(column_title(column) for column in pivot.columns)]
-    rows = [
-        [
-            method,
-            *(
-                _cell(pivot.values.get((method, c), []), method == best[c], form)
-                for c in pivot.columns
-            ),
+        first = self.rows[0]
+        seeds = sorted({result.seed for result in self.rows if result.bits})
+        found = [
+            f"{first.dataset}, protocol {first.protocol}, split SHA-256 "
+            f"{first.split_sha256[:12]}, backbone {self._backbones()}.",
+            f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries '
+            "without a hit count 0.",
+            f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where "
+            "ahead by more than the spreads.",
         ]
-        for method in pivot.methods
-    ]
-    notes = pivot.notes()
-    return {"csv": _csv, "latex": _latex, "markdown": _markdown}[form](header, rows, notes)
+        if any(learns_from_labels(result.method) for result in self.rows):
+            found.append(
+                "Rows that end in (labels) learn from labels of the train images: an upper bound, "
+                "with which no other row is compared."
+            )
+        return found
+
+    def _backbones(self) -> str:
+        """The first row's backbone, and which methods have another: one fine-tuned, say."""
+        first = self.rows[0].backbone
+        others: dict[str, dict[str, None]] = {}
+        for result in self.rows:
+            if result.backbone != first:
+                others.setdefault(result.backbone, {})[result.method] = None
+        named = [f"{backbone} in {', '.join(methods)}" for backbone, methods in others.items()]
+        return "; ".join([first, *named])
 
 
 def render_tables(
@@ -128,33 +129,46 @@ def render_tables(
     ks: Sequence[str] | None = None,
     bits: Sequence[int] | None = None,
 ) -> str:
-    """:func:`render_table`, in markdown one a code length where it would be too wide to read."""
+    """Measures per method and bits as mean ± standard deviation over seeds, the protocol below.
+
+    The best mean of a column is bold only when it is ahead of every other by more than the two
+    spreads together. In markdown there is one table a code length where it would be too wide to
+    read. ``ks`` and ``bits`` are the only cut-offs and code lengths; None for all.
+
+    Raises ``InputError``: no row is left, or the rows are of several splits, which no table
+    compares.
+    """
     pivot = Pivot.of(results, ks, bits)
+    if form == "csv":
+        return _table(pivot, form)
+    if form == "latex":
+        return "\n".join([*(f"% {note}" for note in pivot.notes()), _table(pivot, form)])
     lengths = sorted({column[3] for column in pivot.columns})
-    if form != "markdown" or len(pivot.columns) <= WIDEST or len(lengths) < 2:
-        return render_table(results, form, ks, bits)
-    tables = [render_table(results, form, ks, [length]) for length in lengths]
-    notes = "\n".join(pivot.notes())
-    return "\n\n".join([*(table.split("\n\n")[0] for table in tables), notes])
+    wide = len(pivot.columns) > WIDEST and len(lengths) > 1
+    pivots = [Pivot.of(results, ks, [length]) for length in lengths] if wide else [pivot]
+    tables = [_table(one, form) for one in pivots]
+    return "\n\n".join([*tables, "\n".join(pivot.notes())])
 
 
-def _csv(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    return "\n".join(",".join(row) for row in [[name.replace(", ", " ") for name in header], *rows])
-
-
-def _latex(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    lines = [f"% {note}" for note in notes]
-    lines += [rf"\begin{{tabular}}{{l{'c' * (len(header) - 1)}}}", r"\toprule"]
-    lines += [" & ".join(name.replace("@", "{@}") for name in header) + r" \\", r"\midrule"]
-    lines += [" & ".join(cell.replace("_", r"\_") for cell in row) + r" \\" for row in rows]
+def _table(pivot: Pivot, form: Format) -> str:
+    best = {column: pivot.clear_winner(column) for column in pivot.columns}
+    header, rows = ["method", *map(column_title, pivot.columns)], []
+    for method in pivot.methods:
+        cells = [(pivot.values.get((method, c), []), method == best[c]) for c in pivot.columns]
+        rows.append([method, *(_cell(values, bold, form) for values, bold in cells)])
+    if form == "csv":
+        return "\n".join([",".join(header).replace(", ", " "), *map(",".join, rows)])
+    if form == "markdown":
+        return markdown([header, ["---", *["---:"] * (len(header) - 1)], *rows])
+    lines = [rf"\begin{{tabular}}{{l{'c' * (len(header) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(header).replace("@", "{@}") + r" \\", r"\midrule"]
+    lines += [" & ".join(row).replace("_", r"\_") + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _markdown(header: list[str], rows: list[list[str]], notes: list[str]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(
-        [*("| " + " | ".join(row) + " |" for row in [header, rule, *rows]), "", *notes]
-    )
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """Rows, the second of which is the rule, as a table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _column(result: Result) -> Column:
@@ -170,15 +184,12 @@ def column_title(column: Column) -> str:
 
 
 def render_costs(results: Sequence[Result]) -> str:
-    """Markdown: mean seconds of training and of encoding a cell of each method, and the largest
-    memory, on cached features.
-    """
-    lines = ["| method | training, s | encoding, s |", "| --- | ---: | ---: |"]
+    """Markdown of :func:`costs`, and the largest memory."""
+    rows = [("method", "training, s", "encoding, s"), ("---", "---:", "---:")]
     for method, (training, encoding) in costs(results).items():
-        lines.append(f"| {method} | {training:.1f} | {encoding:.2f} |")
+        rows.append((method, f"{training:.1f}", f"{encoding:.2f}"))
     peak = max((result.peak_gb for result in results), default=0.0)
-    note = f"{COSTS_NOTE} Peak memory of the process: {peak:.2f} GB."
-    return "\n".join([*lines, "", note])
+    return f"{markdown(rows)}\n\n{COSTS_NOTE} Peak memory of the process: {peak:.2f} GB."
 
 
 COSTS_NOTE = (
@@ -201,54 +212,63 @@ def costs(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
 def _cell(values: Sequence[float], bold: bool, form: Format) -> str:
     if not values:
         return ""
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    if form == "csv":
-        return f"{mean:.4f}" + (f" +- {spread:.4f}" if spread is not None else "")
-    sign = r"$\pm$" if form == "latex" else "±"
-    text = f"{mean:.3f}" + (f" {sign} {spread:.3f}" if spread is not None else "")
-    if not bold:
+    mean, spread = mean_and_spread(values)
+    digits, sign = {"csv": (4, "+-"), "latex": (3, r"$\pm$"), "markdown": (3, "±")}[form]
+    text = f"{mean:.{digits}f}" + (f" {sign} {spread:.{digits}f}" if spread is not None else "")
+    if not bold or form == "csv":
         return text
     return rf"\textbf{{{text}}}" if form == "latex" else f"**{text}**"
 
 
-def _clear_winner(values: dict[str, list[float]]) -> str | None:
-    """The method whose mean is ahead of all others by more than both spreads together, if there is
-    one.
+LEADS_HEADER = ("column", "best", "runner-up", "lead", "95 % interval", "p")
+LEADS_NOTE = (
+    "Paired bootstrap over queries (2,000 resamples) of each query's expected AP, averaged over "
+    "seeds."
+)
+
+
+def leads(run: RunDirectory, plan: Grid) -> list[tuple[str, ...]]:
+    """Rows of a paired bootstrap over queries, per cut-off and code length, under ``LEADS_HEADER``.
+
+    A query's value is its expected AP@k, averaged over the seeds: the interval is about other
+    queries, the table's spread about other seeds. Methods with an unfinished cell are left out;
+    nothing is compared when fewer than two are there.
     """
-    known = {method: numbers for method, numbers in values.items() if numbers}
-    ranked = sorted(known, key=lambda method: -statistics.fmean(known[method]))
-    if len(ranked) < 2:
-        return None
-    spreads = [statistics.stdev(known[m]) if len(known[m]) > 1 else 0.0 for m in ranked[:2]]
-    lead = statistics.fmean(known[ranked[0]]) - statistics.fmean(known[ranked[1]])
-    return ranked[0] if lead > sum(spreads) else None
+    rows: list[tuple[str, ...]] = []
+    values = _mean_scores(run, plan)
+    for k in plan.ks:
+        for bits in plan.bits:
+            found = {name: aps[k] for (name, length), aps in values.items() if length == bits}
+            if len(found) < 2:
+                continue
+            best, second = sorted(found, key=lambda name: -float(found[name].mean()))[:2]
+            lead = paired_difference(found[best], found[second])
+            column = f"mAP@{'ALL' if k is None else k}, {bits} bits"
+            interval = f"{lead.lower:+.3f} to {lead.upper:+.3f}"
+            numbers = f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}"
+            rows.append((column, best, second, *numbers))
+    return rows
 
 
-def _backbones(results: Sequence[Result]) -> str:
-    """The first row's backbone, and which methods have another: one that was fine-tuned, say."""
-    first = results[0].backbone
-    others: dict[str, list[str]] = {}
-    for result in results:
-        if result.backbone != first and result.method not in others.get(result.backbone, []):
-            others.setdefault(result.backbone, []).append(result.method)
-    named = [f"{backbone} in {', '.join(methods)}" for backbone, methods in others.items()]
-    return "; ".join([first, *named])
+def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Markdown of :func:`leads`, or nothing."""
+    if not rows:
+        return []
+    rule = ("---", "---", "---", "---:", "---:", "---:")
+    return [f"{markdown([LEADS_HEADER, rule, *rows])}\n\n{LEADS_NOTE}"]
 
 
-def _notes(results: Sequence[Result]) -> list[str]:
-    first = results[0]
-    seeds = sorted({result.seed for result in results if result.bits})
-    supervised = [
-        "Rows that end in (labels) learn from labels of the train images: an upper bound, with "
-        "which no other row is compared."
-    ]
-    return [
-        f"{first.dataset}, protocol {first.protocol}, split SHA-256 {first.split_sha256[:12]}, "
-        f"backbone {_backbones(results)}.",
-        f'Expected mAP over orders of tied items, denominator "{first.denominator}", queries '
-        "without a hit count 0.",
-        f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where ahead by "
-        "more than the spreads.",
-        *(supervised if any(learns_from_labels(result.method) for result in results) else []),
-    ]
+def _mean_scores(run: RunDirectory, plan: Grid) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:
+    """Mean over seeds of each query's AP, by method and code length."""
+    values = {}
+    for name in plan.methods:
+        if learns_from_labels(name):
+            continue
+        for bits in plan.bits:
+            cells = [Cell(name, bits, seed) for seed in plan.seeds]
+            if all((run.folder(cell) / "scores.npz").is_file() for cell in cells):
+                found = [run.scores(cell).average_precision for cell in cells]
+                values[name, bits] = {
+                    k: np.mean([scores[k] for scores in found], axis=0) for k in plan.ks
+                }
+    return values

@@ -16,19 +16,10 @@ if TYPE_CHECKING:
     from udmsh_pl.retrieval.torchmetric import HammingRetrieval
 
 __all__ = [
-    "BinaryIndex",
-    "CodeQuality",
-    "HammingRetrieval",
-    "PairedDifference",
-    "RetrievalReport",
-    "bootstrap_interval",
-    "code_quality",
-    "evaluate_codes",
-    "neighbour_flips",
-    "pack_codes",
-    "paired_difference",
-    "unpack_codes",
-]
+    "BinaryIndex", "CodeQuality", "HammingRetrieval", "PairedDifference", "RetrievalReport",
+    "bootstrap_interval", "code_quality", "evaluate_codes", "neighbour_flips", "pack_codes",
+    "paired_difference", "unpack_codes",
+]  # fmt: skip
 
 
 # FAISS, numba and torchmetrics take a second to import: only those who use them wait

@@ -1,7 +1,5 @@
 """Confidence intervals of a mean over queries, and of the difference of two methods."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +18,10 @@ def bootstrap_interval(
     The queries are the sample: the interval says how much a mean would move with other queries of
     the same kind. It says nothing about other seeds of training.
 
-    Args:
-        values: [Q], such as ``report.average_precision[None]``
-        confidence: between 0 and 1
-        samples: resamples; the ends move by about 1 % of the interval's width at 2,000
-        seed: equal seeds give equal intervals
+    ``values`` are [Q], such as ``report.average_precision[None]``. The ends move by about 1 % of
+    the width at 2,000 resamples; equal seeds give equal intervals.
 
-    Raises:
-        InputError: no values, or a confidence outside (0, 1).
+    Raises ``InputError``: no values, or a confidence outside (0, 1).
 
     Example:
         >>> lower, upper = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 1.0])  # a mean of 0.6 of five
@@ -61,17 +55,10 @@ def paired_difference(
 
     Queries are resampled in pairs, so what makes a query hard for both methods cancels; two
     separate intervals may overlap where this one excludes 0 (Sakai, SIGIR 2006: *stated* for
-    retrieval measures). Neither says anything about other seeds of training.
+    retrieval measures). No p-value below 1 / (samples + 1) can come out. The arguments are as of
+    :func:`bootstrap_interval`, ``first`` and ``second`` [Q] in one order of queries.
 
-    Args:
-        first: [Q], such as ``report.average_precision[None]`` of one method
-        second: [Q], of the other, in the same order of queries
-        confidence: between 0 and 1
-        samples: resamples; no p-value below 1 / (samples + 1) can come out
-        seed: equal seeds give equal results
-
-    Raises:
-        InputError: lengths that differ, and what :func:`bootstrap_interval` raises.
+    Raises ``InputError``: lengths that differ, and what :func:`bootstrap_interval` raises.
 
     Example:
         Queries differ by far, but the first method gains 1/4 on each of them: its lead is sure.
@@ -82,9 +69,8 @@ def paired_difference(
     """
     ours, theirs = (np.asarray(values, dtype=np.float64).ravel() for values in (first, second))
     if len(ours) != len(theirs):
-        raise InputError(
-            f"first has {len(ours)} queries, second {len(theirs)}: compare on the same queries"
-        )
+        sizes = f"first has {len(ours)} queries, second {len(theirs)}"
+        raise InputError(f"{sizes}: compare on the same queries")
     data = ours - theirs
     lower, upper = bootstrap_interval(data, confidence, samples, seed)
     # under the null hypothesis the differences [Q] are those found, moved to a mean of 0
@@ -96,9 +82,6 @@ def paired_difference(
 def _resampled_means(data: Float64s, samples: int, seed: int) -> Float64s:
     if samples < 1:
         raise InputError(f"samples is {samples}: give 1 or more, such as 2000")
-    random = np.random.default_rng(seed)
-    means = np.empty(samples)
+    random, size = np.random.default_rng(seed), len(data)
     # one resample [Q] at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
-    for row in range(samples):
-        means[row] = data[random.integers(0, len(data), len(data))].mean()
-    return means
+    return np.array([data[random.integers(0, size, size)].mean() for _ in range(samples)])

@@ -1,7 +1,5 @@
 """Binary codes as bytes and 64-bit words, labels as bit masks, and the checks of their shapes."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +15,8 @@ Bools = npt.NDArray[np.bool_]
 class WordArrays(NamedTuple):
     """Codes and labels of queries and database in 64-bit words: the input of exact evaluation.
 
-    Args:
-        query: codes of the queries, uint64 [Q, W], from :func:`code_words`
-        database: codes of the database, uint64 [N, W]
-        query_labels: label masks of the queries, uint64 [Q, V], from :func:`label_words`; an item
-            is relevant when it shares a label with the query
-        database_labels: label masks of the database, uint64 [N, V]
+    Codes, uint64 [Q, W] and [N, W], are from :func:`code_words`; label masks, uint64 [Q, V] and
+    [N, V], from :func:`label_words`. An item is relevant when it shares a label with the query.
     """
 
     query: Words
@@ -34,8 +28,7 @@ class WordArrays(NamedTuple):
 def to_numpy(values: Any, name: str) -> npt.NDArray[Any]:
     """Give ``values`` (NumPy array, torch tensor on any device, nested list) as a NumPy array.
 
-    ``name`` is what an error calls the argument. Raises ``InputError`` for what is not a
-    rectangular array.
+    Raises ``InputError``, which names the argument, for what is no rectangular array of numbers.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
@@ -73,30 +66,26 @@ def pack_codes(u: Any) -> Bytes:
         [[5], [2]]
     """
     values = to_numpy(u, "codes")
+    shape = list(values.shape)
     if values.ndim != 2 or values.shape[1] == 0:
-        raise InputError(
-            f"codes have shape {list(values.shape)}: give [items, bits] with at least one bit"
-        )
+        raise InputError(f"codes have shape {shape}: give [items, bits] with at least one bit")
     if values.dtype.kind == "b":
         return np.packbits(values, axis=1, bitorder="little")
     if values.dtype.kind in "iu":
         if values.size and values.min() >= 0 and (values == 0).any():
-            raise InputError(
-                "codes are integers without a negative value, so u >= 0 is always true: convert "
-                "0/1 codes to bool, or give -1/+1"
-            )
+            what = "codes are integers without a negative value, so u >= 0 is always true"
+            raise InputError(f"{what}: convert 0/1 codes to bool, or give -1/+1")
     elif np.isnan(values).any():
         row = int(np.flatnonzero(np.isnan(values).any(axis=1))[0])
-        raise InputError(
-            f"codes hold NaN, first in row {row}: the network diverged, or the file is damaged"
-        )
+        mend = "the network diverged, or the file is damaged"
+        raise InputError(f"codes hold NaN, first in row {row}: {mend}")
     return np.packbits(values >= 0, axis=1, bitorder="little")
 
 
 def unpack_codes(codes: Any, bits: int) -> npt.NDArray[np.int8]:
     """Undo :func:`pack_codes`: uint8 [N, ceil(bits / 8)] to int8 [N, bits] of -1 and +1.
 
-    Raises ``InputError`` where the width does not fit ``bits``.
+    Raises ``InputError`` as :func:`check_codes`.
 
     Example:
         >>> unpack_codes(pack_codes([[0.9, -0.2, 0.0], [-1.0, 0.3, -0.4]]), bits=3).tolist()
@@ -112,20 +101,15 @@ def check_codes(codes: Any, bits: int, name: str) -> Bytes:
     if bits < 1:
         raise InputError(f"bits is {bits}: a code has at least one bit")
     array = to_numpy(codes, name)
-    width = (bits + 7) // 8
+    width, shape = (bits + 7) // 8, list(array.shape)
     if array.dtype != np.uint8:
-        raise InputError(
-            f"{name} holds {array.dtype}, not packed bytes: call pack_codes on them first"
-        )
+        raise InputError(f"{name} holds {array.dtype}, not packed bytes: call pack_codes first")
     if array.ndim != 2 or array.shape[1] != width:
-        raise InputError(
-            f"{name} has shape {list(array.shape)}: {bits} bits need [items, {width}] bytes; check "
-            "bits"
-        )
+        need = f"{bits} bits need [items, {width}] bytes"
+        raise InputError(f"{name} has shape {shape}: {need}; check bits")
     if bits % 8 and array.size and (array[:, -1] >> (bits % 8)).any():
-        raise InputError(
-            f"{name} has bits set past bit {bits}: the codes are longer than bits={bits} says"
-        )
+        what = f"the codes are longer than bits={bits} says"
+        raise InputError(f"{name} has bits set past bit {bits}: {what}")
     return np.ascontiguousarray(array)
 
 
@@ -141,18 +125,22 @@ def check_labels(labels: Any, items: int, name: str) -> Bools:
     """Check labels ([items, L], bool or numbers 0/1) and give them as bool [items, L]."""
     array = to_numpy(labels, name)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise InputError(
-            f"{name} has shape {list(array.shape)}: give [items, labels]; one-hot encode class "
-            "numbers"
-        )
+        mend = "give [items, labels]; one-hot encode class numbers"
+        raise InputError(f"{name} has shape {list(array.shape)}: {mend}")
     if array.shape[0] != items:
-        raise InputError(
-            f"{name} has {array.shape[0]} rows, its codes {items}: both must list the same items"
-        )
-    if array.dtype.kind != "b":
-        if not ((array == 0) | (array == 1)).all():
-            raise InputError(f"{name} holds values other than 0 and 1: give one column a label")
-        array = array == 1
+        rows = f"{name} has {array.shape[0]} rows, its codes {items}"
+        raise InputError(f"{rows}: both must list the same items")
+    if not ((array == 0) | (array == 1)).all():
+        raise InputError(f"{name} holds values other than 0 and 1: give one column a label")
+    return np.asarray(array == 1)
+
+
+def check_rows(values: Any, items: int, name: str) -> npt.NDArray[Any]:
+    """Check that there is one whole number an item: an array [items]."""
+    array = to_numpy(values, name)
+    if array.shape != (items,) or array.dtype.kind not in "iu":
+        shape = f"{name} has shape {list(array.shape)}, type {array.dtype}"
+        raise InputError(f"{shape}: give {items} whole numbers")
     return array
 
 
@@ -161,13 +149,11 @@ def label_words(labels: Bools) -> Words:
     return code_words(np.packbits(labels, axis=1, bitorder="little"))
 
 
-_BYTE_ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
-
-
 def popcounts(words: Words) -> npt.NDArray[np.int64]:
     """Set bits of each row of uint64 [N, W]: int64 [N]."""
     if hasattr(np, "bitwise_count"):
         ones: Bytes = np.bitwise_count(words)
     else:  # NumPy 1
-        ones = _BYTE_ONES[np.ascontiguousarray(words).view(np.uint8)]
+        octets = np.ascontiguousarray(words).view(np.uint8)
+        ones = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)[octets]
     return np.asarray(ones.sum(axis=1, dtype=np.int64))

@@ -4,26 +4,24 @@ All measures follow from the counts of items at each Hamming distance; the repor
 it is asked for. Letters in shapes: Q queries, N items, D = bits + 1 distances (0 .. bits).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.bootstrap import bootstrap_interval
 from udmsh_pl.retrieval.codes import (
+    Bools,
     WordArrays,
     check_codes,
     check_labels,
     code_words,
     label_words,
 )
-from udmsh_pl.retrieval.counting.kernel import Counts, count_distances, each_stable_ranking
+from udmsh_pl.retrieval.counting import Counts, count_distances, each_stable_ranking
 from udmsh_pl.retrieval.graded import GradedReport, graded_report
 from udmsh_pl.retrieval.ties import (
     Cutoff,
@@ -45,10 +43,7 @@ FOUND_AT_ONCE = 1 << 23  # neighbours that FAISS returns at a time: 100 MB of di
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How codes are scored: what it costs, not what comes out.
-
-    Counts of items at each distance, and with them mAP over all orders of ties, its bounds and the
-    curves, are the exact evaluator's under both engines.
+    """How codes are scored: what it costs, not what comes out of the counts, which are the same.
 
     Args:
         engine: ``exact`` counts; ``faiss`` also ranks the database with a FAISS binary index, from
@@ -60,15 +55,8 @@ class Evaluation:
     device: str | None = None
 
     def check(self) -> None:
-        """Refuse what this machine cannot do, before anything is trained.
-
-        Raises:
-            InputError: no such engine, or no such device here.
-        """
-        if self.engine not in get_args(Engine):
-            raise InputError(
-                f"engine is {self.engine!r}: give one of {', '.join(get_args(Engine))}"
-            )
+        """Raise ``InputError``, before anything is trained, for what this machine cannot do."""
+        _check_choice("engine", self.engine, Engine)
         if self.device not in (None, "cpu"):
             from udmsh_pl.retrieval.gpu import checked_device, faiss_has_gpu
 
@@ -82,22 +70,14 @@ class RetrievalReport:
     """What a set of codes is worth; ``None`` as a cut-off is the whole database.
 
     Args:
-        bits: code length
-        ks: cut-offs asked for
         items: int64 [Q, D], database items at each distance from each query
         relevant: the same, of relevant items alone
-        words: codes of queries and database and their label masks, uint64, for the passes made
-            later
-        denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or
-            ``total`` (R)
-        ties: what ``map`` and ``average_precision`` hold: the exact expectation over orders of tied
-            items, or ``id``
+        words: codes and label masks, for the passes made later (order by row, graded metrics)
         zero_hits: queries without a hit count 0, or are dropped. Dropped from mAP@k: where no order
             of tied items gives a hit inside k (from ``map_id``: where that order gives none). From
             other means: where nothing is relevant
-        threads: of the passes made later (order by row, graded metrics)
-        engine: who ranks the database by row
-        device: where ``faiss`` does
+
+    The others are as of :func:`evaluate_codes`.
 
     Example:
         >>> from udmsh_pl.retrieval import evaluate_codes, pack_codes
@@ -118,41 +98,33 @@ class RetrievalReport:
     items: Counts
     relevant: Counts
     words: WordArrays = field(repr=False)
-    denominator: Denominator = "retrieved"
-    ties: Ties = "expected"
-    zero_hits: ZeroHits = "zero"
-    threads: int | None = None
-    engine: Engine = "exact"
-    device: str = "cpu"
+    denominator: Denominator
+    ties: Ties
+    zero_hits: ZeroHits
+    threads: int | None
+    engine: Engine
+    device: str
 
-    @cached_property
+    @property
     def average_precision(self) -> dict[Cutoff, Float64s]:
         """AP@k of each query, float64 [Q], with ``ties`` as asked for."""
-        return (
-            self.expected_average_precision
-            if self.ties == "expected"
-            else self.id_average_precision
-        )
+        by_row = self.ties == "id"
+        return self.id_average_precision if by_row else self.expected_average_precision
 
     @cached_property
     def expected_average_precision(self) -> dict[Cutoff, Float64s]:
         """Exact expectation of AP@k over all orders of tied items, float64 [Q]."""
-        return {
-            k: expected_average_precision(self._groups, self._cut(k), self.denominator)
-            for k in self.ks
-        }
+        kind = self.denominator
+        return {k: expected_average_precision(self._groups, self._cut(k), kind) for k in self.ks}
 
     @cached_property
     def id_average_precision(self) -> dict[Cutoff, Float64s]:
-        """AP@k with ties ordered by database row, as FAISS's flat index returns them, float64 [Q].
-
-        It takes a second pass over the database, or with ``engine="faiss"`` a search.
-        """
+        """AP@k with ties by database row, as of FAISS's flat index, float64 [Q]: another pass."""
         cuts = [self._cut(k) for k in self.ks]
         values = np.zeros((len(self.items), len(cuts)))
         everything = self.relevant.sum(axis=1)
 
-        def score(row: int, ranks: npt.NDArray[np.int64]) -> None:
+        def score(row: int, ranks: Counts) -> None:
             relevant = int(everything[row])
             values[row] = average_precision_of_ranks(ranks, cuts, self.denominator, relevant)
 
@@ -162,23 +134,23 @@ class RetrievalReport:
             each_stable_ranking(self.words, self.items, self.relevant, score, self.threads)
         return {k: values[:, column] for column, k in enumerate(self.ks)}
 
-    @cached_property
+    @property
     def map(self) -> dict[Cutoff, float]:
         """mAP@k."""
-        return self._means(self.average_precision) if self.ties == "expected" else self.map_id
+        return self.map_id if self.ties == "id" else self._means(self.average_precision)
 
-    @cached_property
+    @property
     def map_id(self) -> dict[Cutoff, float]:
         """mAP@k when ties are ordered by database row."""
         values = self.id_average_precision
         return self._means(values, {k: per_query > 0 for k, per_query in values.items()})
 
-    @cached_property
+    @property
     def map_worst(self) -> dict[Cutoff, float]:
         """mAP@k when irrelevant items come first in every tie."""
         return self._means({k: worst for k, (worst, _) in self._extremes.items()})
 
-    @cached_property
+    @property
     def map_best(self) -> dict[Cutoff, float]:
         """mAP@k when relevant items come first in every tie."""
         return self._means({k: best for k, (_, best) in self._extremes.items()})
@@ -192,9 +164,10 @@ class RetrievalReport:
         self, k: Cutoff, confidence: float = 0.95, samples: int = 2000, seed: int = 0
     ) -> tuple[float, float]:
         """Bootstrap confidence interval of ``map[k]`` over queries (see bootstrap.py)."""
-        self._asked(k)
-        values = self.average_precision[k]
-        return bootstrap_interval(values[self._counted(k)], confidence, samples, seed)
+        if k not in self.ks:
+            raise InputError(f"k={k} was not scored: add it to ks, which is {list(self.ks)}")
+        values = self.average_precision[k][self._counted(k)]
+        return bootstrap_interval(values, confidence, samples, seed)
 
     def relevant_in_top(self, k: Cutoff) -> Float64s:
         """Expected number of relevant items among the k nearest, float64 [Q]."""
@@ -208,39 +181,25 @@ class RetrievalReport:
 
     def recall_at(self, k: Cutoff) -> float:
         """Mean share of the relevant items that are among the k nearest; 0 where there are none."""
-        return self._mean(
-            ratio(self.relevant_in_top(k), self.relevant.sum(axis=1).astype(np.float64))
-        )
+        return self._mean(ratio(self.relevant_in_top(k), self.relevant.sum(axis=1)))
 
     def hit_rate_at(self, k: Cutoff) -> float:
         """Mean probability of a relevant item among the k nearest, over random orders of ties."""
         return self._mean(hit_probability(self._groups, self._cut(k)))
 
     def within_radius(self, radius: int = 2) -> dict[str, float]:
-        """Precision, recall and the share of empty lookups within a Hamming radius.
-
-        Both count 0 for an empty lookup.
-        """
-        found = self.items[:, : radius + 1].sum(axis=1).astype(np.float64)  # [Q]
-        hits = self.relevant[:, : radius + 1].sum(axis=1).astype(np.float64)
+        """Precision, recall (0 for an empty lookup) and the share of empty lookups in a radius."""
+        found, hits = (x[:, : radius + 1].sum(axis=1) for x in (self.items, self.relevant))  # [Q]
         return {
             "precision": self._mean(ratio(hits, found)),
-            "recall": self._mean(ratio(hits, self.relevant.sum(axis=1).astype(np.float64))),
+            "recall": self._mean(ratio(hits, self.relevant.sum(axis=1))),
             "empty": float((found == 0).mean()),
         }
 
     def precision_recall_curve(self) -> tuple[Float64s, Float64s]:
-        """Mean precision and mean recall at each radius 0..bits, float64 [bits + 1] each.
-
-        The precision of an empty lookup counts 0.
-        """
-        found, hits = np.cumsum(self.items, axis=1), np.cumsum(self.relevant, axis=1)  # [Q, D]
-        precision = ratio(hits.astype(np.float64), found.astype(np.float64))
-        recall = ratio(
-            hits.astype(np.float64), self.relevant.sum(axis=1, keepdims=True).astype(np.float64)
-        )
-        keep = self._kept  # [Q]
-        return precision[keep].mean(axis=0), recall[keep].mean(axis=0)
+        """Mean precision (0 for an empty lookup) and recall at radius 0..bits, float64 [D]."""
+        found, hits = (np.cumsum(x, axis=1)[self._kept] for x in (self.items, self.relevant))
+        return ratio(hits, found).mean(axis=0), ratio(hits, hits[:, -1:]).mean(axis=0)
 
     @cached_property
     def _groups(self) -> Groups:
@@ -248,13 +207,11 @@ class RetrievalReport:
 
     @cached_property
     def _extremes(self) -> dict[Cutoff, tuple[Float64s, Float64s]]:
-        return {
-            k: extreme_average_precision(self._groups, self._cut(k), self.denominator)
-            for k in self.ks
-        }
+        kind = self.denominator
+        return {k: extreme_average_precision(self._groups, self._cut(k), kind) for k in self.ks}
 
     @cached_property
-    def _kept(self) -> npt.NDArray[np.bool_]:
+    def _kept(self) -> Bools:
         hits = self.relevant.sum(axis=1) > 0
         return hits if self.zero_hits == "drop" and hits.any() else np.ones(len(hits), dtype=bool)
 
@@ -266,25 +223,18 @@ class RetrievalReport:
         return float(values[self._kept].mean())
 
     def _means(
-        self, values: dict[Cutoff, Float64s], hit: dict[Cutoff, npt.NDArray[np.bool_]] | None = None
+        self, values: dict[Cutoff, Float64s], hit: dict[Cutoff, Bools] | None = None
     ) -> dict[Cutoff, float]:
-        kept = {
-            k: self._counted(k) if hit is None or self.zero_hits == "zero" else hit[k]
-            for k in values
-        }
-        return {
-            k: float(per_query[kept[k]].mean()) if kept[k].any() else 0.0
-            for k, per_query in values.items()
-        }
+        means = {}
+        for k, per_query in values.items():
+            kept = per_query[hit[k] if hit and self.zero_hits == "drop" else self._counted(k)]
+            means[k] = float(kept.mean()) if len(kept) else 0.0
+        return means
 
-    def _counted(self, k: Cutoff) -> npt.NDArray[np.bool_]:
+    def _counted(self, k: Cutoff) -> Bools:
         if self.zero_hits == "zero":
             return np.ones(len(self.items), dtype=bool)
         return np.asarray(self._extremes[k][1] > 0)
-
-    def _asked(self, k: Cutoff) -> None:
-        if k not in self.ks:
-            raise InputError(f"k={k} was not scored: add it to ks, which is {list(self.ks)}")
 
 
 def evaluate_codes(
@@ -312,18 +262,17 @@ def evaluate_codes(
         database_labels: bool [N, L]
         bits: code length
         ks: cut-offs of mAP@k; None, or a k beyond the database, is the whole database
-        ties: ``expected`` (over all orders of tied items) or ``id`` (by database row)
-        denominator: of AP@k: ``retrieved``, ``min`` or ``total``
-        zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means (see
-            RetrievalReport)
+        ties: what ``map`` and ``average_precision`` hold: ``expected``, the exact expectation over
+            all orders of tied items, or ``id``, by database row
+        denominator: of AP@k: ``retrieved`` (relevant items inside k), ``min`` (min(k, R)) or
+            ``total`` (R)
+        zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means
         threads: None for all cores
         device: a CUDA device of torch for the pass over the database; None for the processor
-        engine: who ranks the database for mAP by row: this evaluator, or ``faiss`` (its
-            binary index, on ``device`` too); see :class:`Evaluation`
+        engine: who ranks the database for mAP by row; see :class:`Evaluation`
 
     Raises:
-        InputError: shapes, dtypes or settings do not fit each other; the message names the
-            argument.
+        InputError: shapes, dtypes or settings do not fit; the message names the argument.
 
     Example:
         Two items are equally far from the query, and one of them is relevant. Which comes first is
@@ -341,38 +290,33 @@ def evaluate_codes(
     wanted = check_labels(query_labels, len(query), "query_labels")
     have = check_labels(database_labels, len(database), "database_labels")
     if wanted.shape[1] != have.shape[1]:
-        raise InputError(
-            f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}: use one "
-            "label set"
-        )
+        columns = f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}"
+        raise InputError(f"{columns}: use one label set")
     if not len(query) or not len(database):
         raise InputError("there is nothing to score: give at least one query and one database code")
     cutoffs = check_cutoffs(ks)
-    for name, value, known in (
-        ("ties", ties, Ties),
-        ("denominator", denominator, Denominator),
-        ("zero_hits", zero_hits, ZeroHits),
-    ):
-        if value not in get_args(known):
-            raise InputError(f"{name} is {value!r}: give one of {', '.join(get_args(known))}")
+    _check_choice("ties", ties, Ties)
+    _check_choice("denominator", denominator, Denominator)
+    _check_choice("zero_hits", zero_hits, ZeroHits)
     Evaluation(engine, device).check()
     words = WordArrays(*map(code_words, (query, database)), *map(label_words, (wanted, have)))
-    counts = count_distances(words, bits, threads, device or "cpu")  # [Q, bits + 1] each
-    choices: tuple[Any, ...] = denominator, ties, zero_hits, threads, engine, device or "cpu"
+    place = device or "cpu"
+    counts = count_distances(words, bits, threads, place)  # [Q, bits + 1] each
+    choices: tuple[Any, ...] = denominator, ties, zero_hits, threads, engine, place
     return RetrievalReport(bits, cutoffs, *counts, words, *choices)
 
 
-def check_cutoffs(ks: Sequence[Cutoff]) -> tuple[Cutoff, ...]:
-    """Check cut-offs (whole numbers from 1, None for ALL); repeated ones go.
+def _check_choice(name: str, value: object, known: Any) -> None:
+    if value not in get_args(known):
+        raise InputError(f"{name} is {value!r}: give one of {', '.join(get_args(known))}")
 
-    Raises ``InputError``.
-    """
+
+def check_cutoffs(ks: Sequence[Cutoff]) -> tuple[Cutoff, ...]:
+    """Check cut-offs (whole numbers from 1, None for ALL) and drop repeated ones."""
     for k in ks:
         if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1):
-            raise InputError(
-                f"ks is {list(ks)}: a cut-off is a whole number from 1, or None for the whole "
-                "database"
-            )
+            rule = "a cut-off is a whole number from 1, or None for the whole database"
+            raise InputError(f"ks is {list(ks)}: {rule}")
     if not len(ks):
         raise InputError("ks is empty: give at least one cut-off, None for the whole database")
     return tuple(dict.fromkeys(None if k is None else int(k) for k in ks))
@@ -382,26 +326,19 @@ def each_faiss_ranking(
     words: WordArrays,
     bits: int,
     k: int,
-    score: Callable[[int, npt.NDArray[np.int64]], None],
+    score: Callable[[int, Counts], None],
     device: str = "cpu",
     found_at_once: int = FOUND_AT_ONCE,
 ) -> None:
-    """Rank the k nearest items of each query with a flat FAISS index, ties by row.
+    """Rank the k (at most N) nearest items of each query with a flat FAISS index, ties by row.
 
-    Args:
-        words: codes and labels
-        bits: code length
-        k: at most N
-        score: called with a query's number and the ranks, int64 ascending from 1, of the relevant
-            items among its k nearest
-        device: "cpu", or a CUDA device of torch
-        found_at_once: neighbours that one search may return, which bounds memory
+    ``score`` is called with a query's number and the ranks, int64 ascending from 1, of the relevant
+    items among its k nearest. ``found_at_once`` neighbours a search bound memory.
     """
     from udmsh_pl.retrieval.index import BinaryIndex
 
-    query, database = (
-        np.ascontiguousarray(codes.view(np.uint8)[:, : (bits + 7) // 8]) for codes in words[:2]
-    )
+    octets = (codes.view(np.uint8)[:, : (bits + 7) // 8] for codes in words[:2])
+    query, database = map(np.ascontiguousarray, octets)
     index = BinaryIndex(bits, device=device)
     index.add(database)
     at_once = max(1, found_at_once // k)

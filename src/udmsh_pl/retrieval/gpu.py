@@ -5,8 +5,6 @@ d = (bits - u . v) / 2. Products of signs in half precision with float32 sums ar
 bits; longer codes are multiplied in float32. FAISS searches where it is built for GPUs.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 from collections.abc import Iterator
 from typing import Any
@@ -32,14 +30,8 @@ FAISS_MOST = 2048  # neighbours that a search of FAISS on a GPU can give
 def search(query: Bytes, database: Bytes, k: int, device: str) -> tuple[Distances, Rows]:
     """The k nearest rows of each query, ties by row: distances int32 [Q, k] and rows int64 [Q, k].
 
-    Args:
-        query: packed codes, uint8 [Q, B]
-        database: packed codes, uint8 [N, B]
-        k: at most N; FAISS takes 2,048, torch any
-        device: a CUDA device of torch
-
-    Raises:
-        InputError: no such device, or a faiss-cpu that has overwritten faiss-gpu.
+    Codes are packed, uint8 [Q, B] and [N, B], and k is at most N; FAISS takes 2,048, torch any.
+    Raises ``InputError`` without such a device, and as :func:`faiss_has_gpu`.
     """
     place = checked_device(device)
     if faiss_serves(k, place):
@@ -56,19 +48,16 @@ def faiss_serves(k: int, place: torch.device) -> bool:
 def faiss_has_gpu() -> bool:
     """Whether this FAISS searches on a GPU.
 
-    Raises:
-        InputError: faiss-gpu is installed, but faiss-cpu, which has the same folder, came after it.
+    Raises ``InputError`` where faiss-cpu, which has the same folder, has overwritten faiss-gpu.
     """
     if hasattr(faiss, "StandardGpuResources"):
         return int(faiss.get_num_gpus()) > 0
-    found = importlib.metadata.distributions()
-    names = sorted({str(one.metadata["Name"]).lower() for one in found})
-    for_gpu = [name for name in names if name.startswith("faiss-gpu")]
-    if for_gpu:
+    names = {str(one.metadata["Name"]).lower() for one in importlib.metadata.distributions()}
+    for name in sorted(name for name in names if name.startswith("faiss-gpu")):
         # both removed first: of a library that either leaves behind Python loads faiss-cpu's
         raise InputError(
-            f"faiss-cpu has overwritten {for_gpu[0]}, which has the same folder: run "
-            f"`pip uninstall -y faiss-cpu {for_gpu[0]} && pip install {for_gpu[0]}`"
+            f"faiss-cpu has overwritten {name}, which has the same folder: run "
+            f"`pip uninstall -y faiss-cpu {name} && pip install {name}`"
         )
     return False
 
@@ -76,16 +65,10 @@ def faiss_has_gpu() -> bool:
 def in_order_of_rows(
     distances: Distances, rows: Rows, query: Bytes, database: Bytes
 ) -> tuple[Distances, Rows]:
-    """The k nearest with ties by row, from k nearest with ties in any order.
+    """The k nearest with ties by row, from k nearest with ties in any order: see :func:`search`.
 
     FAISS on a GPU gives right distances, but of the items at the last one any that it met. Those
     are looked for again, row by row of the database.
-
-    Args:
-        distances: int32 [Q, k]
-        rows: int64 [Q, k]
-        query: packed codes, uint8 [Q, B]
-        database: packed codes, uint8 [N, B]
     """
     order = np.lexsort((rows, distances), axis=1)
     distances = np.take_along_axis(distances, order, 1)
@@ -113,7 +96,7 @@ def _faiss_search(query: Bytes, database: Bytes, k: int, number: int) -> tuple[D
 def count_grades(
     words: WordArrays, bits: int, levels: int, device: str, items_at_once: int = ITEMS_AT_ONCE
 ) -> npt.NDArray[np.int64]:
-    """Count as ``kernel.count_grades`` does, ``items_at_once`` of the database at a time.
+    """Count as ``counting.count_grades`` does, ``items_at_once`` of the database at a time.
 
     Raises ``InputError`` without such a device.
     """
@@ -121,18 +104,16 @@ def count_grades(
     place = checked_device(device)
     kind = _precision(place, max(bits, 64 * query_labels.shape[1]))
     counts = np.empty((len(query), bits + 1, levels), dtype=np.int64)
+    bins = (bits + 1) * levels
     for rows, codes in _blocks(query, QUERIES_AT_ONCE):
         masks = _bits(query_labels[rows], place, kind)
         signs = 2 * _bits(codes, place, kind) - 1
-        bins = (bits + 1) * levels
         total = torch.zeros(len(codes) * bins, dtype=torch.int64, device=place)
         offsets = torch.arange(len(codes), device=place)[:, None] * bins
         for items, part in _blocks(database, items_at_once):
+            shared = (masks @ _bits(database_labels[items], place, kind).T).long()
             distance = _distances(signs, part, place, kind)
-            shared = (
-                (masks @ _bits(database_labels[items], place, kind).T).long().clamp_(max=levels - 1)
-            )
-            cells = distance.mul_(levels).add_(shared).add_(offsets)
+            cells = distance.mul_(levels).add_(shared.clamp_(max=levels - 1)).add_(offsets)
             total += torch.bincount(cells.ravel(), minlength=len(total))
         counts[rows] = total.reshape(len(codes), bits + 1, levels).cpu().numpy()
     return counts
@@ -141,12 +122,9 @@ def count_grades(
 def torch_search(
     query: Words, database: Words, k: int, device: str, items_at_once: int = ITEMS_AT_ONCE
 ) -> tuple[Distances, Rows]:
-    """Find the k nearest rows at any k, ties by row as FAISS's flat index.
+    """Find the k nearest rows as :func:`search` does, at any k, from uint64 words.
 
-    Takes uint64 words; returns distances int32 [Q, k] and rows int64 [Q, k].
-
-    The database goes by in blocks; the best k of the blocks so far stay. Raises ``InputError``
-    without the device.
+    The database goes by in blocks; the best k of the blocks so far stay.
     """
     place = checked_device(device)
     kind = _precision(place, 64 * query.shape[1])
@@ -195,7 +173,6 @@ def checked_device(device: Any) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"device is {device!r}: give 'cpu' or 'cuda'") from error
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f"device is {device!r}, and torch sees no GPU here: leave it out, or use 'cpu'"
-        )
+        mend = "leave it out, or use 'cpu'"
+        raise InputError(f"device is {device!r}, and torch sees no GPU here: {mend}")
     return place

@@ -8,15 +8,13 @@ ties: McSherry & Najork, ECIR 2008 (*stated* for DCG), WAP *ours*.
 Letters in shapes: Q queries, N items of the database, D = bits + 1 distances, C grades.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from udmsh_pl.retrieval.codes import WordArrays, popcounts
-from udmsh_pl.retrieval.counting.kernel import Counts, count_grades
+from udmsh_pl.retrieval.counting import Counts, count_grades
 from udmsh_pl.retrieval.ties import (
     Cutoff,
     Denominator,
@@ -41,34 +39,33 @@ class GradedReport:
     @property
     def ndcg(self) -> dict[Cutoff, float]:
         """Mean of DCG@k over the best ranking's DCG@k; 0 for a query without relevant items."""
-        return {k: float(values.mean()) for k, values in self.ndcg_per_query.items()}
+        return _means(self.ndcg_per_query)
 
     @property
     def acg(self) -> dict[Cutoff, float]:
         """Mean number of labels shared with the k nearest items."""
-        return {k: float(values.mean()) for k, values in self.acg_per_query.items()}
+        return _means(self.acg_per_query)
 
     @property
     def wap(self) -> dict[Cutoff, float]:
         """Mean, over the relevant ranks inside k, of the ACG up to that rank; 0 without a hit."""
-        return {k: float(values.mean()) for k, values in self.wap_per_query.items()}
+        return _means(self.wap_per_query)
+
+
+def _means(values: dict[Cutoff, Float64s]) -> dict[Cutoff, float]:
+    return {k: float(per_query.mean()) for k, per_query in values.items()}
 
 
 def graded_report(
     words: WordArrays,
     bits: int,
     ks: Sequence[Cutoff],
-    denominator: Denominator = "retrieved",
-    threads: int | None = None,
+    denominator: Denominator,
+    threads: int | None,
 ) -> GradedReport:
-    """Score graded relevance from one pass over the database.
+    """Score graded relevance from one pass over the database; WAP has the denominator of AP.
 
-    Args:
-        words: codes and labels
-        bits: code length
-        ks: cut-offs; ``None`` and a k beyond the database are ALL
-        denominator: of WAP, as of AP
-        threads: how many to use; None for all cores
+    ``None`` and a k beyond the database are ALL, ``None`` threads all cores.
     """
     # two items share no more labels than the one with fewer has
     most = min(int(popcounts(masks).max(initial=0)) for masks in words[2:])
@@ -76,23 +73,17 @@ def graded_report(
     # discounts[m] is the sum of the discounts of the first m ranks, [N + 1]: a group's gain, shared
     # evenly, is weighted by the difference of two of them
     discounts = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(items) + 2.0))])
-    found: dict[str, dict[Cutoff, list[Float64s]]] = {
-        name: {k: [] for k in ks} for name in ("ndcg", "acg", "wap")
-    }
+    ndcg, acg, wap = ({k: np.empty(len(words.query)) for k in ks} for _ in range(3))
     for start in range(0, len(words.query), QUERIES_AT_ONCE):
         rows = slice(start, start + QUERIES_AT_ONCE)
         some = words._replace(query=words.query[rows], query_labels=words.query_labels[rows])
         counts = count_grades(some, bits, levels, threads)  # [Q, D, C]
         for k in ks:
             cut = items if k is None else min(k, items)
-            found["ndcg"][k].append(expected_ndcg(counts, cut, discounts))
-            found["acg"][k].append(expected_acg(counts, cut))
-            found["wap"][k].append(expected_wap(counts, cut, denominator))
-    joined = {
-        name: {k: np.concatenate(parts) for k, parts in by_k.items()}
-        for name, by_k in found.items()
-    }
-    return GradedReport(joined["ndcg"], joined["acg"], joined["wap"])
+            ndcg[k][rows] = expected_ndcg(counts, cut, discounts)
+            acg[k][rows] = expected_acg(counts, cut)
+            wap[k][rows] = expected_wap(counts, cut, denominator)
+    return GradedReport(ndcg, acg, wap)
 
 
 def expected_ndcg(counts: Counts, k: int, discounts: Float64s) -> Float64s:
@@ -104,7 +95,7 @@ def expected_ndcg(counts: Counts, k: int, discounts: Float64s) -> Float64s:
     items = counts.sum(axis=2)  # [Q, D]
     inside = np.minimum(np.cumsum(items, axis=1), k)  # [Q, D], ranks up to each group's end
     weights = np.diff(discounts[inside], axis=1, prepend=0.0)  # [Q, D], a group's ranks inside k
-    dcg = (ratio(counts @ gain, items.astype(np.float64)) * weights).sum(axis=1)  # [Q]
+    dcg = (ratio(counts @ gain, items) * weights).sum(axis=1)  # [Q]
     best_first = np.minimum(np.cumsum(counts.sum(axis=1)[:, ::-1], axis=1), k)  # [Q, C]
     ideal = (gain[::-1] * np.diff(discounts[best_first], axis=1, prepend=0.0)).sum(axis=1)
     return ratio(dcg, ideal)
@@ -114,13 +105,12 @@ def expected_acg(counts: Counts, k: int) -> Float64s:
     """Expected mean grade of the first k items, float64 [Q], from counts [Q, D, C]."""
     items = counts.sum(axis=2)  # [Q, D]
     slots = np.diff(np.minimum(np.cumsum(items, axis=1), k), axis=1, prepend=0)  # [Q, D]
-    mean = ratio((counts @ np.arange(counts.shape[2])).astype(np.float64), items.astype(np.float64))
+    mean = ratio(counts @ np.arange(counts.shape[2]), items)
     return np.asarray((mean * slots).sum(axis=1) / k)
 
 
 def expected_wap(counts: Counts, k: int, denominator: Denominator) -> Float64s:
     """Expected weighted AP@k, float64 [Q], from counts [Q, D, C]."""
     items, relevant = counts.sum(axis=2), counts[:, :, 1:].sum(axis=2)  # [Q, D]
-    return expected_average_precision(
-        Groups.of(items, relevant, counts @ np.arange(counts.shape[2])), k, denominator
-    )
+    gain = counts @ np.arange(counts.shape[2])
+    return expected_average_precision(Groups.of(items, relevant, gain), k, denominator)

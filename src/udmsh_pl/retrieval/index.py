@@ -3,8 +3,6 @@
 The file is a JSON line that says what it is, the ids, FAISS's bytes, and a checksum over all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -18,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.codes import Bytes, check_codes, to_numpy
+from udmsh_pl.retrieval.codes import Bytes, check_codes, check_rows
 from udmsh_pl.safe.files import atomic_path
 from udmsh_pl.safe.untrusted import file_size, reason_of
 
@@ -35,19 +33,13 @@ COUNTING_BYTES = 256 << 20
 MAGIC = b"udmsh-pl binary index 1\n"
 HEAD_BYTES = 65_536  # no honest head is longer
 
-# FAISS checks none of these numbers: 0 links abort, 1 segfaults, and flips below 0 never end
+# least and most, both included; FAISS checks none: 0 links abort, 1 segfaults, flips below 0 never
+# end
 RANGES = {
-    "bits": (1, 65_536),
-    "lists": (1, 1 << 20),
-    "probes": (1, 1 << 20),
-    "links": (2, 512),
-    "effort": (1, 100_000),
-    "hashes": (1, 1024),
-    "hash_bits": (1, 64),
-    "flips": (0, 64),
-    "k": (1, None),
-    "radius": (0, None),
-}  # least and most, both included
+    "bits": (1, 65_536), "lists": (1, 1 << 20), "probes": (1, 1 << 20), "links": (2, 512),
+    "effort": (1, 100_000), "hashes": (1, 1024), "hash_bits": (1, 64), "flips": (0, 64),
+    "k": (1, None), "radius": (0, None),
+}  # fmt: skip
 MOST_KEYS = 1 << 20  # that multihash may look up for one query
 
 
@@ -55,20 +47,18 @@ class BinaryIndex:
     """Nearest codes by Hamming distance.
 
     Args:
-        bits: code length, 1 to 65,536 (codes are padded with zeros to whole bytes, which leaves
-            distances as they are)
+        bits: code length, 1 to 65,536
         kind: ``flat`` is exact, items at one distance in the order they were added; ``ivf``,
             ``hnsw`` and ``multihash`` search a part of the items
-        lists: ivf: number of lists, 1 to 2^20; None: the square root of the number of codes
-            that are added first
+        lists: ivf: 1 to 2^20; None for the square root of the number of codes that are added first
         probes: ivf: lists searched, 1 to 2^20
         links: hnsw: neighbours a node, 2 to 512
         effort: hnsw: candidates kept while building and searching, 1 to 100,000
         hashes: multihash: number of tables, 1 to 1024
-        hash_bits: multihash: bits a table, 1 to 64, of all tables together at most ``bits``; at
-            most 16 if not given
-        flips: multihash: bits that may differ inside a table's key, 0 to ``hash_bits``, so many
-            that a query asks for at most 2^20 keys
+        hash_bits: multihash: bits a table, 1 to 64, of all together at most ``bits``; None for at
+            most 16
+        flips: multihash: bits that may differ inside a table's key, so many that a query asks for
+            at most 2^20 keys
         device: "cpu"; flat also searches on a CUDA device of torch, at any k: with FAISS where it
             is built for GPUs and k is at most 2,048, else with torch
 
@@ -100,18 +90,16 @@ class BinaryIndex:
         flips: int = 1,
         device: str = "cpu",
     ) -> None:
-        bits = whole("bits", bits)
-        lists = None if lists is None else whole("lists", lists)
-        probes, links = whole("probes", probes), whole("links", links)
+        bits, probes, links = whole("bits", bits), whole("probes", probes), whole("links", links)
         effort, hashes = whole("effort", effort), whole("hashes", hashes)
-        hash_bits = None if hash_bits is None else whole("hash_bits", hash_bits)
         flips = whole("flips", flips)
+        lists = None if lists is None else whole("lists", lists)
+        hash_bits = None if hash_bits is None else whole("hash_bits", hash_bits)
         if kind not in get_args(Kind):
             raise InputError(f"kind is {kind!r}: choose one of {', '.join(get_args(Kind))}")
         if device != "cpu" and kind != "flat":
-            raise InputError(
-                f"device is {device!r}: only kind='flat' searches there; leave device out"
-            )
+            mend = "leave device out"
+            raise InputError(f"device is {device!r}: only kind='flat' searches there; {mend}")
         self.bits, self.kind, self.device = bits, kind, device
         self.ids: Ids = np.empty(0, dtype=np.int64)
         self._lists, self._probes = lists, probes
@@ -138,14 +126,8 @@ class BinaryIndex:
         packed = check_codes(codes, self.bits, "codes")
         if not len(packed):
             return
-        rows = (
-            np.arange(len(self), len(self) + len(packed)) if ids is None else to_numpy(ids, "ids")
-        )
-        if rows.shape != (len(packed),) or rows.dtype.kind not in "iu":
-            raise InputError(
-                f"ids have shape {list(rows.shape)}, type {rows.dtype}: give {len(packed)} whole "
-                "numbers"
-            )
+        end = len(self) + len(packed)
+        rows = np.arange(len(self), end) if ids is None else check_rows(ids, len(packed), "ids")
         if rows.min() < 0 or rows.max() > np.iinfo(np.int64).max:
             raise InputError("ids hold a negative or huge number: give rows, 0 or more")
         if self._index is None:
@@ -156,15 +138,10 @@ class BinaryIndex:
     def search(self, codes: Any, k: int) -> Found:
         """Find the k nearest items of each code.
 
-        Returns:
-            distances int32 [Q, min(k, items)] and ids int64 of the same shape, nearest first. Where
-            an inexact index finds fewer, distance and id are -1.
+        Returns distances int32 [Q, min(k, items)] and ids int64 of the same shape, nearest first.
+        Where an inexact index finds fewer, distance and id are -1.
         """
-        packed = check_codes(codes, self.bits, "codes")
-        k = whole("k", k)
-        if not len(self):
-            raise InputError("the index is empty: add codes first")
-        k = min(k, len(self))
+        packed, k = self._checked(codes), min(whole("k", k), len(self))
         if not len(packed):
             return np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.int64)
         if self.device != "cpu":
@@ -176,26 +153,21 @@ class BinaryIndex:
                 self._index.use_heap = k < COUNTING_FROM
                 self._index.query_batch_size = max(1, COUNTING_BYTES // (8 * (self.bits + 1) * k))
             distances, rows = self._index.search(packed, k)
-        missing = rows < 0
-        return np.where(missing, -1, distances).astype(np.int32), np.where(
-            missing, -1, self.ids[rows]
-        )
+        distances, ids = (np.where(rows < 0, -1, found) for found in (distances, self.ids[rows]))
+        return distances.astype(np.int32), ids
 
     def range_search(self, codes: Any, radius: int) -> list[Found]:
         """Find every item within ``radius`` (included), nearest first, then in order of addition.
 
-        Returns one ``(distances int32 [n], ids int64 [n])`` a query. An hnsw index searches all its
-        codes; ivf and multihash may miss items, as in :meth:`search`.
+        Gives ``(distances int32 [n], ids int64 [n])`` for each query. An hnsw index searches all
+        its codes; ivf and multihash may miss items, as in :meth:`search`.
         """
-        packed = check_codes(codes, self.bits, "codes")
-        radius = min(whole("radius", radius), self.bits)
-        if not len(self):
-            raise InputError("the index is empty: add codes first")
+        packed, radius = self._checked(codes), min(whole("radius", radius), self.bits)
         # FAISS leaves the radius itself out
         limits, distances, rows = self._flat().range_search(packed, radius + 1)
         found = []
-        for start, stop in zip(limits[:-1].astype(int), limits[1:].astype(int), strict=True):
-            near, row = distances[start:stop].astype(np.int32), rows[start:stop]
+        for some in map(slice, limits[:-1].astype(int), limits[1:].astype(int)):
+            near, row = distances[some].astype(np.int32), rows[some]
             order = np.lexsort((row, near))
             found.append((near[order], self.ids[row[order]]))
         return found
@@ -221,10 +193,8 @@ class BinaryIndex:
         bits: int | None = None,
         model_hash: str | None = None,
         device: str = "cpu",
-    ) -> BinaryIndex:
-        """Read what :meth:`save` wrote.
-
-        ``bits`` and ``model_hash`` are what the caller expects; None takes any.
+    ) -> "BinaryIndex":
+        """Read what :meth:`save` wrote; ``bits`` and ``model_hash`` None take any.
 
         Raises:
             InputError: no such file, cut short or altered, another code length, or another model's
@@ -232,20 +202,23 @@ class BinaryIndex:
         """
         head, ids, octets = read_index(Path(path))
         if bits is not None and head.bits != bits:
-            raise InputError(
-                f"{path} holds codes of {head.bits} bits, not {bits}: set bits={head.bits}"
-            )
+            mend = f"set bits={head.bits}"
+            raise InputError(f"{path} holds codes of {head.bits} bits, not {bits}: {mend}")
         if model_hash is not None and head.model_hash != model_hash:
-            raise InputError(
-                f"{path} is the index of another model ({head.model_hash or 'not named'}, expected "
-                f"{model_hash}): build it anew with this model"
-            )
+            whose = f"{head.model_hash or 'not named'}, expected {model_hash}"
+            mend = "build it anew with this model"
+            raise InputError(f"{path} is the index of another model ({whose}): {mend}")
         index = cls(head.bits, kind=head.kind, device=device)  # type: ignore[arg-type]  # the file is checked
         index._index = faiss.deserialize_index_binary(octets)
         if (index._index.d, index._index.ntotal) != (8 * ((head.bits + 7) // 8), len(ids)):
             raise InputError(f"{path} does not hold what its head says: build the index anew")
         index.ids = ids
         return index
+
+    def _checked(self, codes: Any) -> Bytes:
+        if not len(self):
+            raise InputError("the index is empty: add codes first")
+        return check_codes(codes, self.bits, "codes")
 
     def _flat(self) -> Any:
         """FAISS's index; of hnsw the flat one that holds its codes."""
@@ -270,11 +243,7 @@ class BinaryIndex:
 
 
 def whole(name: str, value: Any) -> int:
-    """A whole number in the range of its name.
-
-    Raises:
-        InputError: not a whole number, or out of its range.
-    """
+    """A whole number; raises ``InputError`` if it is none, or out of the range of its name."""
     least, most = RANGES[name]
     try:
         number = operator.index(value)
@@ -287,32 +256,23 @@ def whole(name: str, value: Any) -> int:
 
 
 def multihash_sizes(bits: int, hashes: int, hash_bits: int | None, flips: int) -> tuple[int, int]:
-    """Number of tables of a multihash index, and bits a table.
-
-    Raises:
-        InputError: the tables need more bits than a code has, or a query would look up too much.
-    """
+    """Number of tables of a multihash index, and bits a table; raises ``InputError``."""
     tables = min(hashes, bits)
     size = hash_bits or min(16, bits // tables)
     if tables * size > bits:
-        raise InputError(
-            f"hash_bits is {size}: {tables} tables of {size} bits need codes of {tables * size}, "
-            f"not {bits}; give fewer hashes or hash_bits"
-        )
+        need = f"{tables} tables of {size} bits need codes of {tables * size}, not {bits}"
+        raise InputError(f"hash_bits is {size}: {need}; give fewer hashes or hash_bits")
     keys = tables * sum(math.comb(size, count) for count in range(flips + 1))
     if flips > size or keys > MOST_KEYS:
-        raise InputError(
-            f"flips is {flips}: that makes {keys:,} keys of {size} bits a query; give at most "
-            f"{size}, and so few that there are at most {MOST_KEYS:,} keys"
-        )
+        most = f"{size}, and so few that there are at most {MOST_KEYS:,} keys"
+        need = f"that makes {keys:,} keys of {size} bits a query"
+        raise InputError(f"flips is {flips}: {need}; give at most {most}")
     return tables, size
 
 
 @dataclass(frozen=True)
 class Head:
-    """Code length, number of codes, kind of index, and the name of the encoder that made the
-    codes.
-    """
+    """Code length, number of codes, kind of index, and the name of the codes' encoder."""
 
     bits: int
     count: int
@@ -320,9 +280,7 @@ class Head:
     model_hash: str
 
 
-def write_index(
-    path: Path, head: Head, ids: npt.NDArray[np.int64], octets: npt.NDArray[np.uint8]
-) -> None:
+def write_index(path: Path, head: Head, ids: Ids, octets: Bytes) -> None:
     """Write an index file, whole or not at all."""
     body = [np.ascontiguousarray(ids, dtype="<i8").tobytes(), octets.tobytes()]
     plain: dict[str, Any] = asdict(head) | {"bytes": len(body[1])}
@@ -332,13 +290,10 @@ def write_index(
             stream.write(part)
 
 
-def read_index(path: Path) -> tuple[Head, npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Read an index file and check every byte before FAISS sees one.
+def read_index(path: Path) -> tuple[Head, Ids, Bytes]:
+    """Read an index file and check every byte before FAISS sees one; raises ``InputError``.
 
     The checksum finds damage; it is no signature, so load only indexes from people you trust.
-
-    Raises:
-        InputError: no such file, no index file, cut short or altered.
     """
     try:
         file_size(path)  # no limit: it is as large as what its owner indexed
@@ -349,31 +304,25 @@ def read_index(path: Path) -> tuple[Head, npt.NDArray[np.int64], npt.NDArray[np.
     if not content.startswith(MAGIC):
         if MAGIC.startswith(content[: len(MAGIC)]):
             raise damaged
-        raise InputError(
-            f"{path} is not an index of udmsh-pl: give a file that BinaryIndex.save wrote"
-        )
+        mend = "give a file that BinaryIndex.save wrote"
+        raise InputError(f"{path} is not an index of udmsh-pl: {mend}")
     end = content.find(b"\n", len(MAGIC), len(MAGIC) + HEAD_BYTES)
     try:
-        if end < 0:
-            raise damaged
-        plain = json.loads(content[len(MAGIC) : end])
+        plain = json.loads(content[len(MAGIC) : max(end, 0)])
         given = plain.pop("sha256")
         head = Head(plain["bits"], plain["count"], plain["kind"], plain["model_hash"])
-        if not all(type(plain[name]) is int for name in ("bits", "count", "bytes")):
-            raise damaged
+        whole_numbers = all(type(plain[name]) is int for name in ("bits", "count", "bytes"))
         split = end + 1 + 8 * head.count
-        complete = len(content) == split + plain["bytes"] and head.kind in get_args(Kind)
         ids, octets = content[end + 1 : split], content[split:]
+        complete = whole_numbers and len(content) == split + plain["bytes"]
+        complete = complete and head.kind in get_args(Kind)
         complete = complete and given == _digest(plain, ids, octets)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged from error
     if not complete:
         raise damaged
-    return (
-        head,
-        np.frombuffer(ids, dtype="<i8").astype(np.int64),
-        np.frombuffer(octets, dtype=np.uint8).copy(),
-    )
+    numbers = np.frombuffer(ids, dtype="<i8").astype(np.int64)
+    return head, numbers, np.frombuffer(octets, dtype=np.uint8).copy()
 
 
 def _digest(plain: dict[str, Any], *body: bytes) -> str:

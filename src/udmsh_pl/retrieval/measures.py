@@ -3,8 +3,6 @@
 A plan may name your own function too (``measures: [my_module.my_measure]``).
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +21,8 @@ MEASURES = ("mean_average_precision", "mean_average_precision_by_row")
 class Measure:
     """One number: a row of ``results.csv``, a point in a logger, a line of ``udmsh evaluate``.
 
-    Args:
-        name: of the measure, for example ``map``
-        k: cut-off; None for the whole database
-        value: between ``lower`` and ``upper``
-        lower: the least value over orders of tied items; None where it is not computed
-        upper: the greatest value, likewise
-        ties: ``expected`` over all orders of tied items, ``id`` by database row
+    The ends ``lower`` and ``upper`` are over orders of tied items, None where not computed.
+    ``ties`` are ``expected`` over all orders of tied items, or ``id``, by database row.
     """
 
     name: str
@@ -55,7 +48,7 @@ class Measure:
         return f"{self.name}{'' if self.ties == 'expected' else '_id'}@{self.cutoff}"
 
 
-MeasureFunction = Callable[[RetrievalReport], "list[Measure]"]
+MeasureFunction = Callable[[RetrievalReport], list[Measure]]
 
 
 def mean_average_precision(report: RetrievalReport) -> list[Measure]:
@@ -83,14 +76,12 @@ def mean_average_precision_by_row(report: RetrievalReport) -> list[Measure]:
 
 def precision(report: RetrievalReport) -> list[Measure]:
     """Expected precision among the k nearest."""
-    values = [(k, report.precision_at(k)) for k in report.ks if k is not None]
-    return [Measure("precision", k, value) for k, value in values]
+    return [Measure("precision", k, report.precision_at(k)) for k in report.ks if k is not None]
 
 
 def recall(report: RetrievalReport) -> list[Measure]:
     """Expected share of the relevant items that are among the k nearest."""
-    values = [(k, report.recall_at(k)) for k in report.ks if k is not None]
-    return [Measure("recall", k, value) for k, value in values]
+    return [Measure("recall", k, report.recall_at(k)) for k in report.ks if k is not None]
 
 
 def ndcg(report: RetrievalReport) -> list[Measure]:
@@ -108,11 +99,7 @@ def graded_first_page(report: RetrievalReport) -> list[Measure]:
 
 
 def named_measure(name: str) -> MeasureFunction:
-    """The function of this module, or of ``my_module``, that ``name`` names.
-
-    Raises:
-        InputError: there is no such function.
-    """
+    """The function of this module, or of ``my_module``; raises ``InputError`` if there is none."""
     module_name, _, attribute = name.rpartition(".")
     try:
         module: Any = importlib.import_module(module_name or __name__)
@@ -120,10 +107,7 @@ def named_measure(name: str) -> MeasureFunction:
         raise InputError(f"measure {name!r}: {error}; give the name of a module here") from error
     function: Any = getattr(module, attribute, None)
     if not callable(function):
-        here = (
-            "mean_average_precision, mean_average_precision_by_row, precision, recall, ndcg, "
-            "graded_first_page"
-        )
+        here = ", ".join([*MEASURES, "precision", "recall", "ndcg", "graded_first_page"])
         raise InputError(
             f"measure {name!r} is not known; there are {here}, or my_module.my_measure"
         )

@@ -1,7 +1,5 @@
 """What codes look like, apart from labels: balance, correlation, entropy, flips."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.retrieval.codes import check_codes, unpack_codes
-from udmsh_pl.retrieval.ties import Float64s
+from udmsh_pl.retrieval.ties import Float64s, ratio
 
 CODES_AT_ONCE = 65_536  # codes whose signs are there as floats
 NEIGHBOURS_AT_ONCE = 256  # items whose likeness to all others is there
@@ -24,8 +22,7 @@ class CodeQuality:
     Attributes:
         balance: float64 [K], share of +1 of each bit; 1/2 is best
         imbalance: mean over bits of |2 balance - 1|: 0 is balanced, 1 is constant
-        correlation: mean |Pearson correlation| over pairs of bits; a constant bit correlates 0; 0
-            for one bit
+        correlation: mean |Pearson correlation| over pairs of bits, 0 for a constant or single bit
         bit_entropy: mean entropy of single bits, in bits (at most 1)
         code_entropy: entropy of the distribution of whole codes, in bits (at most min(K, log2 N))
         distinct: number of distinct codes
@@ -63,10 +60,8 @@ def code_quality(codes: Any, bits: int) -> CodeQuality:
     mean = total / len(packed)
     balance = (1.0 + mean) / 2.0
     spread = np.sqrt(np.maximum(0.0, 1.0 - mean**2))
-    scale = np.outer(spread, spread)
     covariance = gram / len(packed) - np.outer(mean, mean)
-    correlation = np.where(scale > 0, np.abs(covariance) / np.where(scale > 0, scale, 1.0), 0.0)
-    pairs = correlation[np.triu_indices(bits, 1)]
+    pairs = ratio(np.abs(covariance), np.outer(spread, spread))[np.triu_indices(bits, 1)]
     rows = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     counts = np.unique(rows, return_counts=True)[1]
     return CodeQuality(
@@ -89,9 +84,8 @@ def neighbour_flips(
         codes: uint8 [N, ceil(bits / 8)]
         features: [N, F] numbers, compared by cosine
         bits: code length
-        sample: at most this many items (drawn with ``seed``) look for their neighbour; it is sought
-            among all N
-        seed: of the draw
+        sample: at most this many items look for their neighbour, among all N
+        seed: of the draw of these items
 
     Example:
         The first two items are each other's neighbours, and their codes differ in one bit:
@@ -103,10 +97,8 @@ def neighbour_flips(
     packed = check_codes(codes, bits, "codes")
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 2 or len(values) != len(packed):
-        raise InputError(
-            f"features have shape {list(values.shape)}, there are {len(packed)} codes: give "
-            "[items, features]"
-        )
+        shape = f"features have shape {list(values.shape)}, there are {len(packed)} codes"
+        raise InputError(f"{shape}: give [items, features]")
     if len(packed) < 2:
         raise InputError("one item has no neighbour: give at least two")
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

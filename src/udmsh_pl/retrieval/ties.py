@@ -13,10 +13,8 @@ out of [Q, D]. In formulas: n items of a group, r of them relevant, g their gain
 that lie inside k, x relevant items among those; H[m] = 1 + 1/2 + ... + 1/m.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +39,10 @@ def harmonic_difference(low: Float64s, high: Float64s) -> Float64s:
     H[m] = gamma + log(x) + 1/(24 x^2) - 7/(960 x^4) + 31/(8064 x^6), x = m + 1/2, is differenced
     term by term.
     """
-    tabled = (
-        _TABLE[np.minimum(high, 64).astype(np.int64)] - _TABLE[np.minimum(low, 64).astype(np.int64)]
-    )
+    small, large = (_TABLE[np.minimum(x, 64).astype(np.int64)] for x in (low, high))
     start, end = np.maximum(low, 64) + 0.5, np.maximum(high, 64) + 0.5
-    return np.asarray(
-        tabled + np.log1p((end - start) / start) + (_tail(end) - _tail(start)), dtype=np.float64
-    )
+    tail = _tail(end) - _tail(start)
+    return np.asarray(large - small + np.log1p((end - start) / start) + tail)
 
 
 def _tail(x: Float64s) -> Float64s:
@@ -69,7 +64,7 @@ class Groups(NamedTuple):
     gain_before: Float64s
 
     @staticmethod
-    def of(items: Int64s, relevant: Int64s, gain: Int64s | None = None) -> Groups:
+    def of(items: Int64s, relevant: Int64s, gain: Int64s | None = None) -> "Groups":
         """Sum up ``items``, ``relevant`` and ``gain`` (by default ``relevant``), integer [Q, D]."""
         n, r = items.astype(np.float64), relevant.astype(np.float64)  # [Q, D]
         before, hits_before = (np.cumsum(x, axis=1) - x for x in (n, r))
@@ -78,28 +73,28 @@ class Groups(NamedTuple):
         g = gain.astype(np.float64)
         return Groups(n, r, g, before, hits_before, np.cumsum(g, axis=1) - g)
 
-    def rows(self, start: int, stop: int) -> Groups:
-        """Groups of the queries ``start`` to ``stop``."""
-        return Groups(*(x[start:stop] for x in self))
-
-    def at(self, column: Int64s) -> Groups:
+    def at(self, column: Int64s) -> "Groups":
         """One group of each query: fields float64 [Q]."""
         return Groups(*(x[np.arange(len(column)), column] for x in self))
 
 
 class Straddle(NamedTuple):
-    """Where cut-off k falls in each query's list; every field is float64 [Q].
+    """Where cut-off k falls in each query's list.
 
-    ``column`` is the group that k cuts (or ends), ``slots`` how many of its ranks lie inside k,
-    ``inside`` marks the groups wholly inside (bool [Q, D]).
+    ``column``, int64 [Q], is the group that k cuts (or ends), ``slots``, float64 [Q], how many of
+    its ranks lie inside k, ``inside``, bool [Q, D], marks the groups wholly inside.
     """
 
     column: Int64s
     slots: Float64s
     inside: npt.NDArray[np.bool_]
 
+    def sum_inside(self, values: Float64s) -> Float64s:
+        """Sum over the groups wholly inside, [Q, D] -> [Q]."""
+        return np.asarray(np.where(self.inside, values, 0.0).sum(axis=1))
+
     @staticmethod
-    def at(groups: Groups, k: int) -> Straddle:
+    def at(groups: Groups, k: int) -> "Straddle":
         """Find the cut for k (1 <= k <= number of items)."""
         inside = groups.before + groups.items <= k  # [Q, D]
         column = np.minimum(inside.sum(axis=1), inside.shape[1] - 1)  # [Q]
@@ -121,11 +116,11 @@ def tied_sum(
 
 def expected_average_precision(groups: Groups, k: int, denominator: Denominator) -> Float64s:
     """Exact expectation of AP@k over all orders of tied items, float64 [Q]; 0 without a hit."""
-    parts = [
-        _expected_of_some(groups.rows(start, start + QUERIES_AT_ONCE), k, denominator)
-        for start in range(0, len(groups.items), QUERIES_AT_ONCE)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
+    result = np.zeros(len(groups.items))
+    for start in range(0, len(result), QUERIES_AT_ONCE):
+        rows = slice(start, start + QUERIES_AT_ONCE)
+        result[rows] = _expected_of_some(Groups(*(x[rows] for x in groups)), k, denominator)
+    return result
 
 
 def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float64s:
@@ -133,23 +128,18 @@ def _expected_of_some(groups: Groups, k: int, denominator: Denominator) -> Float
     whole = np.zeros_like(groups.items)  # [Q, D]
     # all other groups add nothing, and at most distances a query has no item
     some = cut.inside & (groups.gain > 0)  # [Q, D], M of them true
-    n, r, g, before, gain = (
-        x[some]  # [M]
-        for x in (groups.items, groups.relevant, groups.gain, groups.before, groups.gain_before)
-    )
+    n, r, g, before, _, gain = (x[some] for x in groups)  # [M]
     whole[some] = tied_sum(n, r, g, before, gain, n)
     done = whole.sum(axis=1)  # [Q]
     n, r, g, before, hits, gain = groups.at(cut.column)  # [Q]
     if denominator != "retrieved":
         part = np.where(cut.slots > 0, tied_sum(n, r, g, before, gain, cut.slots), 0.0)
         return ratio(done + part, fixed_denominator(groups, k, denominator))
-    result = ratio(done, np.where(cut.inside, groups.relevant, 0.0).sum(axis=1))  # [Q]
+    result = ratio(done, cut.sum_inside(groups.relevant))  # [Q]
     split = np.flatnonzero(cut.slots > 0)  # [M], queries whose k cuts a group
     if len(split):
-        n, r, g, before, hits, gain, slots = (
-            x[split]
-            for x in (n, r, g, before, hits, gain, cut.slots)  # [M]
-        )
+        some_of = (x[split] for x in (n, r, g, before, hits, gain, cut.slots))  # [M]
+        n, r, g, before, hits, gain, slots = some_of
         per_hit = g / np.maximum(r, 1.0)
         harmonic = harmonic_difference(before, before + slots)
         # given x relevant items inside k, the numerator is done + linear x + square x (x - 1)
@@ -166,20 +156,15 @@ def fixed_denominator(groups: Groups, k: int, denominator: Denominator) -> Float
     return np.minimum(total, k) if denominator == "min" else total
 
 
-def ratio(numerator: Float64s, denominator: Float64s) -> Float64s:
-    """Divide, and give 0 where the denominator is 0."""
+def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> Float64s:
+    """Divide numbers, and give 0 where the denominator is 0."""
     return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), 0.0)
 
 
 def _hypergeometric_mean(
-    n: Float64s,
-    r: Float64s,
-    s: Float64s,
-    done: Float64s,
-    linear: Float64s,
-    square: Float64s,
-    hits: Float64s,
-) -> Float64s:
+    n: Float64s, r: Float64s, s: Float64s,
+    done: Float64s, linear: Float64s, square: Float64s, hits: Float64s,
+) -> Float64s:  # fmt: skip
     """E[(done + linear x + square x (x-1)) / (hits + x)] for x ~ Hypergeometric(n, r, s).
 
     x is the number of relevant items among s drawn out of n, r of which are relevant.
@@ -202,9 +187,8 @@ def _hypergeometric_mean(
             # weight at x = down + 1 over weight at x = down
             odds = (r - up) * (s - up) / np.maximum(down * (n - r - s + down), 1.0)
             going = (x < high) if step > 0 else (x > low)
-            weight = np.where(
-                going, weight * (odds if step > 0 else 1.0 / np.where(going, odds, 1.0)), 0.0
-            )
+            odds = odds if step > 0 else 1.0 / np.where(going, odds, 1.0)
+            weight = np.where(going, weight * odds, 0.0)
             if not (weight > 1e-20).any():
                 break
             x = x + step
@@ -236,8 +220,8 @@ def extreme_average_precision(
     high = np.where(slots > 0, np.minimum(r, slots), 0.0)
     # what comes before a group's relevant items when they go last, [Q, D]
     last = groups.before + groups.items - groups.relevant
-    done_best = _sum_inside(first_sum(groups.relevant, groups.before, groups.hits_before), cut)
-    done_worst = _sum_inside(first_sum(groups.relevant, last, groups.hits_before), cut)
+    done_best = cut.sum_inside(first_sum(groups.relevant, groups.before, groups.hits_before))
+    done_worst = cut.sum_inside(first_sum(groups.relevant, last, groups.hits_before))
 
     def best(x: Float64s) -> Float64s:
         return done_best + first_sum(x, before, hits)
@@ -249,47 +233,38 @@ def extreme_average_precision(
         den = fixed_denominator(groups, k, denominator)
         return ratio(worst(low), den), ratio(best(high), den)
     # where nothing is cut, hits of the last group's column lack that group's own
-    hits_inside = np.where(cut.inside, groups.relevant, 0.0).sum(axis=1)  # [Q]
+    hits_inside = cut.sum_inside(groups.relevant)  # [Q]
+
+    def mean(of: Callable[[Float64s], Float64s], x: Float64s) -> Float64s:
+        return ratio(of(x), hits_inside + x)
 
     # bisection for all queries at once: left and right are [Q]
     left, right = low.copy(), high.copy()
     while (left < right).any():
         middle = np.floor((left + right) / 2.0)
-        rising = ratio(worst(middle + 1.0), hits_inside + middle + 1.0) >= ratio(
-            worst(middle), hits_inside + middle
-        )
+        rising = mean(worst, middle + 1.0) >= mean(worst, middle)
         active = left < right
         right = np.where(active & rising, middle, right)
         left = np.where(active & ~rising, middle + 1.0, left)
-    lowest = ratio(worst(left), hits_inside + left)
-    highest = np.maximum(ratio(best(low), hits_inside + low), ratio(best(high), hits_inside + high))
-    return lowest, highest
-
-
-def _sum_inside(values: Float64s, cut: Straddle) -> Float64s:
-    return np.asarray(np.where(cut.inside, values, 0.0).sum(axis=1))  # [Q, D] -> [Q]
+    return mean(worst, left), np.maximum(mean(best, low), mean(best, high))
 
 
 def average_precision_of_ranks(
-    ranks: npt.NDArray[np.int64],
-    cuts: Sequence[int],
-    denominator: Denominator,
-    relevant: int | None = None,
+    ranks: Int64s, cuts: Sequence[int], denominator: Denominator, relevant: int
 ) -> Float64s:
     """AP@k of one ranking at every k, float64 [len(cuts)].
 
     Args:
-        ranks: int64 [R], ranks of the relevant items, ascending, from 1
+        ranks: int64 [R], ranks of the relevant items, ascending, from 1; the first may suffice
         cuts: the values of k
         denominator: as of :func:`evaluate_codes`
-        relevant: number of relevant items where ``ranks`` holds the first alone; None for R
+        relevant: number of all relevant items
     """
-    everything = len(ranks) if relevant is None else relevant
     sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)  # [R], sums of precisions at hits
     result = np.zeros(len(cuts))
     for column, k in enumerate(cuts):
         hits = int(np.searchsorted(ranks, k, side="right"))
-        total = {"retrieved": hits, "min": min(k, everything), "total": everything}[denominator]
+        total = {"retrieved": hits, "min": min(k, relevant), "total": relevant}[denominator]
         result[column] = sums[hits - 1] / total if hits else 0.0
     return result
 

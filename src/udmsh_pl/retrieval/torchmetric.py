@@ -1,7 +1,5 @@
 """``HammingRetrieval``: the evaluation as a torchmetrics metric, exact in distributed training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +11,15 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.codes import check_codes, check_labels, pack_codes, to_numpy
+from udmsh_pl.retrieval.codes import (
+    Bools,
+    Bytes,
+    check_codes,
+    check_labels,
+    check_rows,
+    pack_codes,
+    to_numpy,
+)
 from udmsh_pl.retrieval.evaluation import (
     Evaluation,
     RetrievalReport,
@@ -26,6 +32,9 @@ from udmsh_pl.retrieval.ties import Cutoff, Denominator
 
 Kind = Literal["query", "database"]
 KINDS: tuple[Kind, Kind] = ("query", "database")
+STATES: dict[str, Any] = {f"{kind}_ids": np.int64 for kind in KINDS} | {
+    f"{kind}_{what}": np.uint8 for kind in KINDS for what in ("codes", "labels")
+}
 
 
 class Rows(NamedTuple):
@@ -38,13 +47,12 @@ class Rows(NamedTuple):
     """
 
     ids: npt.NDArray[np.int64]
-    codes: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.bool_]
+    codes: Bytes
+    labels: Bools
 
 
 class HammingRetrieval(Metric):
-    """mAP@k over Hamming distances, fed batch by batch: ``{"map@1000": ..., "map@all": ...}``,
-    float64 scalars.
+    """mAP@k over Hamming distances, fed batch by batch: ``{"map@1000": ..., "map@all": ...}``.
 
     States are the packed codes, labels and row ids of what a process saw. Across processes they are
     gathered, sorted by id and freed of the repetitions that a padding ``DistributedSampler`` adds,
@@ -52,14 +60,7 @@ class HammingRetrieval(Metric):
     values of processes: that is another number.
 
     Call ``update`` and ``compute``; ``forward`` would score a single batch. ``compute`` leaves all
-    else in ``report``.
-
-    Args:
-        bits: code length
-        ks: cut-offs; None is the whole database
-        ties: as of :func:`evaluate_codes`, and so are the others
-        denominator: see there
-        zero_hits: see there
+    else in ``report``. The arguments are as of :func:`evaluate_codes`.
 
     Example:
         >>> import torch
@@ -92,9 +93,8 @@ class HammingRetrieval(Metric):
         self.bits, self.ks = bits, check_cutoffs(ks)
         self.ties, self.denominator, self.zero_hits = ties, denominator, zero_hits
         self.report: RetrievalReport | None = None
-        for kind in KINDS:
-            for what in ("codes", "labels", "ids"):
-                self.add_state(f"{kind}_{what}", default=[], dist_reduce_fx="cat")
+        for state in STATES:
+            self.add_state(state, default=[], dist_reduce_fx="cat")
         self.add_state("label_count", default=torch.tensor(0), dist_reduce_fx="max")
         self._start_lists()
 
@@ -104,8 +104,7 @@ class HammingRetrieval(Metric):
         """Take in a batch.
 
         Args:
-            codes: [B, bits] real codes (bit = value >= 0) or bool, or uint8 [B, ceil(bits / 8)]
-                from ``pack_codes``
+            codes: [B, bits] real codes (bit = value >= 0) or bool, or packed uint8
             labels: bool [B, L]; without labels (L = 0) codes are gathered, but not scored
             index: long [B], rows in the split: an item that comes twice counts once
             kind: ``query`` or ``database``
@@ -116,55 +115,41 @@ class HammingRetrieval(Metric):
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}: give 'query' or 'database'")
         values = to_numpy(codes, "codes")
-        packed = check_codes(
-            values if values.dtype == np.uint8 else pack_codes(values), self.bits, "codes"
-        )
+        packed = values if values.dtype == np.uint8 else pack_codes(values)
+        packed = check_codes(packed, self.bits, "codes")
         if tuple(labels.shape) == (len(packed), 0):  # pictures without labels are gathered alike
             marks = np.zeros((len(packed), 0), dtype=bool)
         else:
             marks = check_labels(labels, len(packed), "labels")
-        ids = to_numpy(index, "index")
-        if ids.shape != (len(packed),) or ids.dtype.kind not in "iu":
-            raise InputError(
-                f"index has shape {list(ids.shape)}, type {ids.dtype}: give {len(packed)} whole "
-                "numbers"
-            )
-        count = int(self.label_count)
-        if count and count != marks.shape[1]:
-            raise InputError(
-                f"labels has {marks.shape[1]} columns, an earlier batch {count}: use one label set"
-            )
-        self.label_count = torch.tensor(marks.shape[1], device=self.device)
-        # flat, because a process without a batch has no shape to offer and must still take part in
-        # the gathering
+        ids = check_rows(index, len(packed), "index")
+        count, columns = int(self.label_count), marks.shape[1]
+        if count and count != columns:
+            which = f"labels has {columns} columns, an earlier batch {count}"
+            raise InputError(f"{which}: use one label set")
+        self.label_count = torch.tensor(columns, device=self.device)
+        # flat, because a process without a batch has no shape and must take part in the gathering
         self._append(f"{kind}_codes", packed)
         self._append(f"{kind}_labels", np.packbits(marks, axis=1))
         self._append(f"{kind}_ids", ids.astype(np.int64))
 
     def gather(self) -> dict[Kind, Rows]:
-        """The rows of all processes; a kind of which no process saw a batch is left out.
-
-        Every process must call it.
-        """
+        """The rows of all processes, which all must call it; a kind that none saw is left out."""
         with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
             found = {kind: self._rows(kind) for kind in KINDS}
         return {kind: rows for kind, rows in found.items() if len(rows.ids)}
 
     def compute(self) -> dict[str, Tensor]:
         """Score everything seen; raises ``InputError`` without a query or a database item."""
-        found = {kind: self._rows(kind) for kind in KINDS}
-        for kind, rows in found.items():
+        query, database = found = [self._rows(kind) for kind in KINDS]
+        for kind, rows in zip(KINDS, found, strict=True):
             if not len(rows.ids):
-                raise InputError(
-                    f"no {kind} batch was seen: call update(..., kind={kind!r}) before compute"
-                )
-        self.report = self.evaluate(found["query"], found["database"])
-        return {
-            f"map@{'all' if k is None else k}": torch.tensor(
-                value, dtype=torch.float64, device=self.device
-            )
-            for k, value in self.report.map.items()
-        }
+                mend = f"call update(..., kind={kind!r}) before compute"
+                raise InputError(f"no {kind} batch was seen: {mend}")
+        self.report = self.evaluate(query, database)
+        means = self.report.map.items()
+        values = torch.tensor([mean for _, mean in means], dtype=torch.float64, device=self.device)
+        names = [f"map@{'all' if k is None else k}" for k, _ in means]
+        return dict(zip(names, values, strict=True))
 
     def evaluate(
         self, query: Rows, database: Rows, evaluation: Evaluation | None = None
@@ -172,18 +157,9 @@ class HammingRetrieval(Metric):
         """Score gathered rows, in this process alone; ``evaluation`` says with what."""
         how = evaluation or Evaluation()
         return evaluate_codes(
-            query.codes,
-            database.codes,
-            query.labels,
-            database.labels,
-            self.bits,
-            self.ks,
-            self.ties,
-            self.denominator,
-            self.zero_hits,
-            device=how.device,
-            engine=how.engine,
-        )
+            query.codes, database.codes, query.labels, database.labels, self.bits, self.ks,
+            self.ties, self.denominator, self.zero_hits, device=how.device, engine=how.engine,
+        )  # fmt: skip
 
     def reset(self) -> None:
         """Forget everything."""
@@ -192,11 +168,9 @@ class HammingRetrieval(Metric):
         self._start_lists()
 
     def _start_lists(self) -> None:
-        # torchmetrics skips an empty list when it gathers, and the other processes would wait for
-        # ever
-        for kind in KINDS:
-            for what, dtype in (("codes", np.uint8), ("labels", np.uint8), ("ids", np.int64)):
-                self._append(f"{kind}_{what}", np.empty(0, dtype=dtype))
+        # torchmetrics skips an empty list when it gathers: the others would wait for ever
+        for state, dtype in STATES.items():
+            self._append(state, np.empty(0, dtype=dtype))
 
     def _append(self, state: str, values: Any) -> None:
         parts: list[Tensor] = getattr(self, state)
@@ -212,10 +186,9 @@ class HammingRetrieval(Metric):
             dim_zero_cat(getattr(self, f"{kind}_{what}")).cpu().numpy()
             for what in ("ids", "codes", "labels")
         )
-        if not len(ids):
-            return Rows(ids, codes.reshape(0, -(-self.bits // 8)), np.zeros((0, 0), dtype=bool))
         # the first of each id, in the order of ids
         unique, first = np.unique(ids, return_index=True)
-        octets = labels.reshape(len(ids), -(-int(self.label_count) // 8))[first]
-        marks = np.unpackbits(octets, axis=1, count=int(self.label_count)).astype(bool)
-        return Rows(unique, codes.reshape(len(ids), -1)[first], marks)
+        count = int(self.label_count)
+        octets = labels.reshape(len(ids), -(-count // 8))[first]
+        marks = np.unpackbits(octets, axis=1, count=count).astype(bool)
+        return Rows(unique, codes.reshape(len(ids), -(-self.bits // 8))[first], marks)

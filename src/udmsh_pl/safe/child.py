@@ -11,7 +11,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.untrusted import limit, over, reason_of
@@ -20,7 +20,7 @@ Cause = Literal["refused", "memory", "time", "crash", "error"]
 
 _MOST_ANSWER = 1 << 26  # bytes
 _SPARE_SECONDS = 20  # beyond a second for each 20 MB: start, imports, a busy machine
-_LENGTH = struct.Struct(">Q")
+_LENGTHS = struct.Struct(">QQ")
 _START = """
 import json, sys
 paths, *limits = json.loads(sys.argv[1])
@@ -31,12 +31,10 @@ work(*limits)
 
 
 class ChildFailure(Exception):
-    """A child process gave no answer.
+    """A child process gave no answer; ``text`` is its exception in a few words, or how it ended.
 
-    Args:
-        cause: ``refused`` (it raised InputError), ``memory`` or ``time`` (more than it may take),
-            ``crash`` (it ended, or wrote nonsense) or ``error`` (any other exception)
-        text: the exception in a few words, or how the process ended
+    The cause is ``refused`` (it raised InputError), ``memory`` or ``time`` (more than it may take),
+    ``crash`` (it ended, or wrote nonsense) or ``error`` (any other exception).
     """
 
     def __init__(self, cause: Cause, text: str) -> None:
@@ -63,13 +61,13 @@ class Child:
         # Arrow's own allocators reserve address space that the limit would count
         environment = {**os.environ, **one_thread, "ARROW_DEFAULT_MEMORY_POOL": "system"}
         given = json.dumps([paths, module, memory, file_bytes, cpu_seconds])
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        command = [sys.executable, "-I", "-c", _START, given]
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, given],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
+            command, stdin=pipe, stdout=pipe, stderr=nothing, env=environment
         )
+        self._tasks = cast(IO[bytes], self._process.stdin)
+        self._answers = cast(IO[bytes], self._process.stdout)
 
     @property
     def alive(self) -> bool:
@@ -77,28 +75,24 @@ class Child:
         return self._process.poll() is None
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Wait until the module is imported.
-
-        Raises:
-            ChildFailure: it cannot be, or takes longer.
-        """
+        """Wait until the module is imported; raises ``ChildFailure`` as :meth:`call`."""
         self.call("", seconds=seconds)
 
     def call(
         self, function: str, *arguments: Any, seconds: float, content: bytes | None = None
     ) -> tuple[Any, bytes]:
-        """Call a function of the module; gives what it returned: facts that JSON can hold, and
-        bytes. A function that returns None gives None and no bytes.
+        """Call a function of the module; gives the facts and the bytes that it returned.
+
+        A function that returns None gives None and no bytes. What the process answers is as little
+        to be trusted as what it reads.
 
         Args:
             function: its name
-            arguments: that JSON can hold
+            arguments: that JSON can hold, as the facts
             seconds: that the call may take; the process is killed then
             content: a further argument, as bytes
 
-        Raises:
-            ChildFailure: it raised, ended, or took more than it may. What the process answers is
-                as little to be trusted as what it reads.
+        Raises ``ChildFailure``: it raised, ended, or took more than it may.
         """
         late = threading.Event()
 
@@ -111,8 +105,8 @@ class Child:
         clock.start()
         head = json.dumps([function, arguments, content is not None]).encode()
         try:
-            _send(_pipe(self._process.stdin), head, content or b"")
-            answer, data = _receive(_pipe(self._process.stdout), _MOST_ANSWER)
+            _send(self._tasks, head, content or b"")
+            answer, data = _receive(self._answers, _MOST_ANSWER)
             cause, found = json.loads(answer)
         except (OSError, EOFError, ValueError) as error:
             failure: Cause = "time" if late.is_set() else "crash"
@@ -136,24 +130,18 @@ class Child:
         """End the process."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._tasks, self._answers):
             with suppress(OSError):  # what was never sent
-                _pipe(pipe).close()
+                pipe.close()
 
 
 def run_isolated(module: str, source: Path, *arguments: Any) -> None:
     """Call ``read(source, *arguments)`` of a module in a child process made for this one file.
 
-    What the function does not want to read it raises InputError for, without the file's name. It
-    leaves its answer in a folder; that is as little to be trusted as ``source``.
+    The function raises ``InputError``, without the file's name, for what it does not want to read.
+    It leaves its answer in a folder; that is as little to be trusted as ``source``.
 
-    Args:
-        module: dotted name; its import should be quick
-        source: the file that it reads, for messages too, and for the time it may take
-        arguments: further ones, that JSON can hold
-
-    Raises:
-        InputError: the child raised, crashed, or took more time or memory than it may.
+    Raises ``InputError``: the child raised, crashed, or took more time or memory than it may.
     """
     seconds = _SPARE_SECONDS + source.stat().st_size // 20_000_000
     memory = (64 << 20) + 2 * limit("BYTES")  # sparse and dense, or packed and unpacked
@@ -208,13 +196,10 @@ def _cause_of(error: Exception) -> Cause:
     chain: list[BaseException] = [error]
     while (behind := chain[-1].__cause__) is not None and behind not in chain:
         chain.append(behind)
-    if any(isinstance(one, MemoryError) or _is_too_long(one) for one in chain):
-        return "memory"
+    for one in chain:
+        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.EFBIG):
+            return "memory"
     return "refused" if isinstance(error, InputError) else "error"
-
-
-def _is_too_long(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.EFBIG
 
 
 def _limit(name: str, value: int | None, beyond_used: bool = False) -> None:
@@ -223,12 +208,10 @@ def _limit(name: str, value: int | None, beyond_used: bool = False) -> None:
         import resource
     except ImportError:
         return
-    if value is None or not hasattr(resource, name):
+    statm = Path("/proc/self/statm")
+    if value is None or not hasattr(resource, name) or (beyond_used and not statm.exists()):
         return
     if beyond_used:
-        statm = Path("/proc/self/statm")
-        if not statm.exists():
-            return
         value += int(statm.read_text().split()[0]) * resource.getpagesize()
     which = getattr(resource, name)
     hard = resource.getrlimit(which)[1]
@@ -236,27 +219,16 @@ def _limit(name: str, value: int | None, beyond_used: bool = False) -> None:
     resource.setrlimit(which, (value, value))
 
 
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise EOFError
-    return stream
-
-
 def _send(pipe: IO[bytes], head: bytes, data: bytes) -> None:
     """Write a message: the lengths of its two parts, then these."""
-    pipe.write(_LENGTH.pack(len(head)) + _LENGTH.pack(len(data)) + head)
+    pipe.write(_LENGTHS.pack(len(head), len(data)) + head)
     pipe.write(data)
     pipe.flush()
 
 
 def _receive(pipe: IO[bytes], most: int | None = None) -> tuple[bytes, bytes]:
-    """Read a message.
-
-    Raises:
-        EOFError: the other side is gone.
-        ValueError: more than ``most`` bytes.
-    """
-    sizes = [_LENGTH.unpack(_exactly(pipe, _LENGTH.size))[0] for _ in range(2)]
+    """Read a message; raises EOFError if nobody writes, ValueError above ``most`` bytes."""
+    sizes = _LENGTHS.unpack(_exactly(pipe, _LENGTHS.size))
     if most is not None and sum(sizes) > most:
         raise ValueError("the answer is too long")
     return _exactly(pipe, sizes[0]), _exactly(pipe, sizes[1])

@@ -20,12 +20,10 @@ _PARTIAL = re.compile(r"\..+\.\d+\.part(\..+)?")  # what atomic_path writes to
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to; it becomes ``target`` when the block ends without
-    an error.
+    """Yield a path beside ``target`` to write to; it becomes ``target`` at the end of the block.
 
     On an error, or when the process is killed, ``target`` keeps its former content (or stays
-    absent). The temporary name ends like the target, since some writers (NumPy, Matplotlib) look at
-    the extension.
+    absent). The temporary name ends like the target: NumPy and Matplotlib look at the extension.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
@@ -60,9 +58,7 @@ def write_text(target: Path, text: str) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, read in blocks so that its size does not
-    matter.
-    """
+    """SHA-256 of a file's bytes, in hexadecimal; a file of any size is read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -73,8 +69,7 @@ def sha256_file(path: Path) -> str:
 def save_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
     """Write a compressed ``.npz`` without pickle, whole or not at all.
 
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
+    Raises ``InputError``: the disk is full or the folder cannot be written.
     """
     try:
         with atomic_path(target) as partial, ZipFile(partial, "w", ZIP_DEFLATED) as archive:
@@ -83,6 +78,5 @@ def save_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                     np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
     except OSError as error:
-        raise InputError(
-            f"{target} cannot be written ({error}); free some room or give another folder"
-        ) from error
+        mend = "free some room or give another folder"
+        raise InputError(f"{target} cannot be written ({error}); {mend}") from error

@@ -1,13 +1,12 @@
 """Where the time of a command goes: seconds of its parts, for ``--profile``.
 
 Parts add up to the whole: a part is a block under ``with clock(name)`` less the parts inside it.
-One thread counts, the command's own. What other threads do beside it, as decoding ahead does,
-counts as far as the command waits for them.
+The command's own thread counts; what others do, such as decoding ahead, as far as it waits for it.
 """
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -23,6 +22,11 @@ class Seconds(NamedTuple):
 
     wall: float = 0.0
     processor: float = 0.0
+
+    @classmethod
+    def now(cls) -> "Seconds":
+        """Both clocks."""
+        return cls(time.perf_counter(), time.process_time())
 
     def plus(self, other: "Seconds", sign: int = 1) -> "Seconds":
         """The sum, or with ``sign`` -1 the difference."""
@@ -40,12 +44,12 @@ class Profile:
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
         """Count the block as ``name``, but for the parts inside it."""
-        start = _now()
+        start = Seconds.now()
         self._inside.append(Seconds())
         try:
             yield
         finally:
-            spent = _now().plus(start, -1)
+            spent = Seconds.now().plus(start, -1)
             own = spent.plus(self._inside.pop(), -1)
             self.parts[name] = self.parts.get(name, Seconds()).plus(own)
             if self._inside:
@@ -53,7 +57,7 @@ class Profile:
 
     def text(self) -> str:
         """A line a part, in the order in which they first ended."""
-        whole, rest = _now().plus(self.started, -1), _now().plus(self.started, -1)
+        whole = rest = Seconds.now().plus(self.started, -1)
         for spent in self.parts.values():
             rest = rest.plus(spent, -1)
         lines = [f"{'part':12} {'seconds':>9} {'share':>6} {'processor':>10}"]
@@ -81,11 +85,8 @@ def profiled() -> Iterator[Profile]:
 def clock(name: str) -> Iterator[None]:
     """Count the block as a part of the command, where one counts; in another thread none does."""
     profile = _CURRENT.get()
-    if profile is None:
+    with profile.clock(name) if profile else nullcontext():
         yield
-    else:
-        with profile.clock(name):
-            yield
 
 
 def wait_for(name: str, items: Iterable[T]) -> Iterator[T]:
@@ -104,7 +105,3 @@ def write_profile(folder: Path) -> str:
     text = (_CURRENT.get() or Profile()).text()
     write_text(folder / FILE, text + "\n")
     return text
-
-
-def _now() -> Seconds:
-    return Seconds(time.perf_counter(), time.process_time())

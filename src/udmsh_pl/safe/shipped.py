@@ -1,7 +1,6 @@
 """Files of the project that come with the package: plans of ``experiments/`` and ``CITATION.cff``.
 
-A wheel holds copies of them inside the package; a clone has them at its root, which alone is
-edited.
+A wheel holds copies inside the package; a clone has them at its root, where they are edited.
 """
 
 import difflib
@@ -26,21 +25,20 @@ def plans(package: Path = PACKAGE) -> dict[str, Path]:
 def plan_file(given: str) -> Path:
     """The yaml that a user means: a path, or the name of a plan that comes with the package.
 
-    Raises:
-        InputError: there is neither (it names a near one), or the file is no UTF-8 text.
+    Raises ``InputError``: there is neither (it names a near one), or the file is no UTF-8 text.
     """
     path, known = Path(given), plans()
     if path.is_file():
         try:
             path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8"
-            ) from error
+            mend = "save it as UTF-8"
+            raise InputError(f"{path} is not UTF-8 text ({error.reason}); {mend}") from error
         return path
     if given in known:
         return known[given]
     near = difflib.get_close_matches(path.stem, known, n=1)
-    names = f"the plans are {', '.join(known)}, or give a path"
-    hint = f"did you mean {near[0]}?" if near else names
-    raise InputError(f"{given} is neither a file nor a plan; {hint}")
+    mend = (
+        f"did you mean {near[0]}?" if near else f"the plans are {', '.join(known)}, or give a path"
+    )
+    raise InputError(f"{given} is neither a file nor a plan; {mend}")

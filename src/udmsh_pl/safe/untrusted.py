@@ -22,8 +22,7 @@ _FOLDER = 0x10  # of a member's attributes; torch gives it memory that nobody ha
 def limit(of: Limited) -> int:
     """The limit on pixels, bytes or rows.
 
-    Raises:
-        InputError: the environment variable is no whole number above 0.
+    Raises ``InputError``: the environment variable is no whole number above 0.
     """
     name = f"UDMSH_MAX_{of}"
     given = os.environ.get(name, "").replace("_", "")
@@ -42,28 +41,21 @@ def over(of: Limited) -> str:
 def file_size(path: Path, most: int | None = None) -> int:
     """Bytes of a regular file; pipes and devices, whose opening may never end, are refused.
 
-    Args:
-        path: the file.
-        most: more bytes than this are refused; None for no limit.
-
     Raises:
         OSError: no such file, or it may not be looked at.
-        ValueError: not a regular file, too large, or a name that no file can have.
+        ValueError: not a regular file, more bytes than ``most``, or a name that no file can have.
     """
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
-        raise ValueError(f"it is {_kind(facts.st_mode)}, not a regular file")
+        kind = _KINDS.get(stat.S_IFMT(facts.st_mode), "something else")
+        raise ValueError(f"it is {kind}, not a regular file")
     if most is not None and facts.st_size > most:
         raise ValueError(f"{facts.st_size:,} bytes, {over('BYTES')}")
     return facts.st_size
 
 
 def check_file(path: Path, what: str) -> int:
-    """:func:`file_size` with the limit on bytes, whose errors say ``cannot read this {what}``.
-
-    Raises:
-        InputError: the file is absent, closed to us, no regular file, or too large.
-    """
+    """:func:`file_size` with the limit on bytes; raises ``InputError``: cannot read this {what}."""
     try:
         return file_size(path, limit("BYTES"))
     except (OSError, ValueError) as error:
@@ -71,19 +63,15 @@ def check_file(path: Path, what: str) -> int:
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """All bytes of a regular file within the limit.
-
-    Raises:
-        InputError: as :func:`check_file`.
-    """
-    check_file(path, what)
+    """All bytes of a regular file within the limit; raises as :func:`check_file`."""
     try:
+        file_size(path, limit("BYTES"))
         with path.open("rb") as stream:
             data = stream.read(limit("BYTES") + 1)  # it may have grown meanwhile
-    except OSError as error:
+        if len(data) > limit("BYTES"):
+            raise ValueError(over("BYTES"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot read this {what} ({reason_of(error)})") from error
-    if len(data) > limit("BYTES"):
-        raise InputError(f"{path}: cannot read this {what} ({over('BYTES')})")
     return data
 
 
@@ -102,12 +90,8 @@ def check_archive(path: Path, most: int | None = None) -> None:
     ``torch.load`` does not: one flipped bit of a checkpoint is a weight that is wrong without a
     word. NumPy does so only where an array fills its member.
 
-    Args:
-        path: the file.
-        most: refuse a file that unpacks to more bytes than this; None for no limit.
-
-    Raises:
-        InputError: not a zip file, a member is damaged or stands twice, or it unpacks to too much.
+    Raises ``InputError``: not a zip file, a member is damaged or stands twice, or it unpacks to
+    more than ``most`` bytes.
     """
     damaged = "it is cut short or altered; copy it again"
     try:
@@ -139,12 +123,6 @@ def reason_of(error: BaseException) -> str:
     return " ".join(text.split())[:200] or type(error).__name__
 
 
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    return next((name for test, name in kinds if test(mode)), "something else")
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"} | (
+    dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
+)

@@ -9,8 +9,7 @@ import pytest
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import COLUMNS, Cell, Result, read_results, write_results
 from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.reports.significance import leads, render_leads
-from udmsh_pl.reports.table import render_costs, render_table, render_tables
+from udmsh_pl.reports.table import leads, render_costs, render_leads, render_tables
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.runs.plan import Plan
 
@@ -36,7 +35,7 @@ def test_bold_is_a_lead_beyond_both_spreads(second: float, bold: bool) -> None:
         result("b", 0, second),
         result("b", 1, second + 0.05),
     ]
-    assert ("**" in render_table(rows)) is bold
+    assert ("**" in render_tables(rows)) is bold
 
 
 def test_what_learns_from_labels_stands_below_and_is_compared_with_nothing() -> None:
@@ -49,11 +48,11 @@ def test_what_learns_from_labels_stands_below_and_is_compared_with_nothing() -> 
             for seed in (0, 1)
         ),
     ]
-    lines = render_table(rows).splitlines()
+    lines = render_tables(rows).splitlines()
     assert [line.split(" |")[0] for line in lines[2:5]] == ["| a", "| c", "| b (labels)"]
     assert ["**" in line for line in lines[2:5]] == [True, False, False]
     assert "upper bound" in lines[-1]
-    assert "upper bound" not in render_table(rows[2:])
+    assert "upper bound" not in render_tables(rows[2:])
 
 
 def test_costs_are_means_over_cells() -> None:
@@ -106,20 +105,21 @@ def test_a_wide_table_becomes_one_a_code_length() -> None:
     assert "0.100" in first.splitlines()[2]  # the cosine has no code length: it is in both
     assert "0.100" in second.splitlines()[2]
     assert "Expected mAP" in notes
-    assert render_tables(rows, ks=["1", "all"]) == render_table(rows, ks=["1", "all"])
-    assert render_tables(rows, "csv") == render_table(rows, "csv")
+    [narrow, _] = render_tables(rows, ks=["1", "all"]).split("\n\n")
+    assert narrow.splitlines()[0].count("bits") == 4
+    assert render_tables(rows, "csv").splitlines()[0].count("bits") == 10
 
 
 def test_other_measures_are_columns_behind_map() -> None:
     rows = [result("a", 0, 0.2), replace(result("a", 0, 0.4), metric="ndcg", k="100")]
-    assert render_table(rows).splitlines()[0] == "| method | mAP@10, 16 bits | NDCG@100, 16 bits |"
-    assert "NDCG" not in render_table(rows, ks=["10"])
+    assert render_tables(rows).splitlines()[0] == "| method | mAP@10, 16 bits | NDCG@100, 16 bits |"
+    assert "NDCG" not in render_tables(rows, ks=["10"])
 
 
 def test_results_of_two_splits_make_no_table() -> None:
     rows = [result("a", 0, 0.2), replace(result("b", 0, 0.4), split_sha256="1" * 64)]
     with pytest.raises(InputError, match=r"2 splits \(000000000000, 111111111111\)"):
-        render_table(rows)
+        render_tables(rows)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,12 @@ def test_a_run_of_version_0_1_0_is_read(tmp_path: Path) -> None:
         "fashion-sample,500-5k,536b,lsh,tf_efficientnet_lite0 frozen,16,0,map,1000,expected,"
         "retrieved,0.309955,0.247,0.38,0.12,0.1,1.03,0.1.0\n"
     )
-    assert "| lsh | 0.310 |" in render_table(read_results(path))
+    assert "| lsh | 0.310 |" in render_tables(read_results(path))
 
 
 def test_a_backbone_of_some_methods_alone_is_told_under_the_table() -> None:
     tuned = [replace(result(method, 0, 0.5), backbone="backbone tuned") for method in ("b", "c")]
-    assert "backbone backbone; backbone tuned in b, c." in render_table([result("a", 0, 1), *tuned])
-    assert "backbone backbone." in render_table([result("a", 0, 1.0)])
+    assert "backbone backbone; backbone tuned in b, c." in render_tables(
+        [result("a", 0, 1), *tuned]
+    )
+    assert "backbone backbone." in render_tables([result("a", 0, 1.0)])

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.lists import InvertedLists, build_lists, kernels
-from udmsh_pl.retrieval.lists.build import BLOCK, lists_for
+from udmsh_pl.retrieval.lists import BLOCK, InvertedLists, build_lists, lists_for, scan
 
 Codes = NDArray[np.uint8]
 
@@ -54,7 +53,7 @@ def test_little_room_costs_ties_alone(count: int, room: int, tail: list[int]) ->
     """Codes of up to five bits set, scanned with room for few: the nearest are still all there."""
     codes = np.array([[(1 << ones) - 1] for ones in tail], np.uint64)
     rows, whole = np.arange(len(tail), dtype=np.uint32), np.array([0, len(tail)])
-    near, found = kernels.scan(
+    near, found = scan(
         np.zeros(1, np.uint64), np.zeros(1, np.int64), whole, codes, rows, count,
         2 * count + 1 + room,
     )  # fmt: skip

@@ -8,8 +8,6 @@ becomes an ``InputError`` that names the file. A file may unpack to ``UDMSH_MAX_
 (:mod:`udmsh_pl.safe.untrusted`).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -35,19 +33,13 @@ _ENOUGH = 64  # values of which one would be negative if they had a sign
 
 # names under which the field's code saves its arrays, lower case, the more specific first
 NAMES = {
-    role: tuple(names.split())
-    for role, names in {
-        "query codes": "query_codes q_codes qb tst_binary test_binary query",
-        "database codes": "database_codes db_codes rb retrieval_b trn_binary train_binary database",
-        "query labels": "query_labels q_labels ql query_l queryl tst_label test_label",
-        "database labels": "database_labels db_labels rl retrieval_l retrievall trn_label "
-        "train_label",
-    }.items()
+    "query codes": "query_codes q_codes qb tst_binary test_binary query",
+    "database codes": "database_codes db_codes rb retrieval_b trn_binary train_binary database",
+    "query labels": "query_labels q_labels ql query_l queryl tst_label test_label",
+    "database labels": "database_labels db_labels rl retrieval_l retrievall trn_label train_label",
 }
-PLAIN_NAMES = {
-    "codes": ("codes", "code", "binary", "b", "u"),
-    "labels": ("labels", "label", "targets", "l", "y"),
-}  # where each of the two has a file of its own
+# where each of the two has a file of its own
+PLAIN_NAMES = {"codes": "codes code binary b u", "labels": "labels label targets l y"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +51,9 @@ class ExternalFile:
     arrays: dict[str, Array]
 
     @staticmethod
-    def open(source: str) -> ExternalFile:
-        """Read ``path`` or ``path:NAME``; raises ``InputError`` for a file that cannot be read or
-        lacks NAME.
+    def open(source: str) -> "ExternalFile":
+        """Read ``path`` or ``path:NAME``; raises ``InputError`` as :func:`read_arrays`, and where
+        NAME is missing.
         """
         path, name = Path(source), None
         head, colon, tail = source.rpartition(":")
@@ -73,21 +65,17 @@ class ExternalFile:
         return file
 
     def codes(self, role: str) -> Array:
-        """The array of codes for ``role``, query or database; ``InputError`` if it is not clear
-        which that is.
-        """
+        """The array of codes for ``role``, query or database; ``InputError`` if it is not clear."""
         found = self._find(f"{role} codes")
-        found = self._only(f"{role} codes") if found is None else found
+        found = self._only("codes", role) if found is None else found
         if found.dtype.kind in "US":
             raise InputError(f"{self.path}: the {role} codes are text: save them as numbers")
         return found
 
     def labels(self, role: str, own_file: bool) -> Array | None:
-        """The array of labels for ``role``; in a file of labels alone (``own_file``) under any
-        name.
-        """
+        """The array of labels for ``role``; in a file of labels alone under any name."""
         found = self._find(f"{role} labels") if self.name is None or own_file else None
-        return self._only(f"{role} labels") if found is None and own_file else found
+        return self._only("labels", role) if found is None and own_file else found
 
     def bits(self) -> int | None:
         """The code length that the file states under the name ``bits``, if it does."""
@@ -101,34 +89,30 @@ class ExternalFile:
 
     def listing(self) -> str:
         """Names and shapes of the arrays, for messages."""
-        return ", ".join(
-            f"{name or '(unnamed)'} {list(array.shape)}" for name, array in self.arrays.items()
-        )
+        shapes = {name or "(unnamed)": list(array.shape) for name, array in self.arrays.items()}
+        return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
     def _find(self, what: str) -> Array | None:
         if self.name is not None:
             return self.arrays[self.name]
         by_lower = {key.lower(): array for key, array in self.arrays.items()}
-        known = (*NAMES[what], *PLAIN_NAMES[what.split()[1]])
+        known = f"{NAMES[what]} {PLAIN_NAMES[what.split()[1]]}".split()
         return next((by_lower[name] for name in known if name in by_lower), None)
 
-    def _only(self, what: str) -> Array:
-        text = "US" if "codes" in what else ""
-        arrays = [
-            one for one in self.arrays.values() if one.size > 1 and one.dtype.kind not in text
-        ]
+    def _only(self, what: str, role: str) -> Array:
+        text = "US" if what == "codes" else ""
+        several = (one for one in self.arrays.values() if one.size > 1)
+        arrays = [one for one in several if one.dtype.kind not in text]
         if len(arrays) != 1:
-            raise InputError(
-                f"{self.path}: which array holds the {what}? Give {self.path}:NAME with one of "
-                f"{self.listing()}"
-            )
+            mend = f"Give {self.path}:NAME with one of {self.listing()}"
+            raise InputError(f"{self.path}: which array holds the {role} {what}? {mend}")
         return arrays[0]
 
 
 def external_codes(
     array: Array, bits: int | None, items: int | None, source: str
 ) -> tuple[Bytes, int]:
-    """Turn codes as others write them into packed bytes.
+    """Pack codes as others write them: uint8 [items, ceil(bits / 8)], and the code length.
 
     Args:
         array: [items, bits] or [bits, items]; booleans, 0/1, -1/+1, real values (by sign; some
@@ -136,42 +120,31 @@ def external_codes(
         bits: code length where it is known; needed for packed codes that do not fill their bytes
         items: number of items where it is known (from labels); it decides which axis is which
         source: file name for messages
-
-    Returns:
-        ``(uint8 [items, ceil(bits / 8)], bits)``.
     """
     if array.ndim != 2:
         raise InputError(f"{source}: the codes have shape {list(array.shape)}: give [items, bits]")
-    if items is not None and array.shape[0] != items and array.shape[1] == items:
-        array = np.ascontiguousarray(array.T)
+    array = _upright(array, items)
     if array.dtype == np.uint8 and _is_packed(array, bits):
-        whole = 8 * array.shape[1]
-        length = bits or whole
-        if (length + 7) // 8 != array.shape[1]:
-            raise InputError(
-                f"{source}: rows of {array.shape[1]} bytes are not codes of {bits} bits: check "
-                "--bits"
-            )
+        width = array.shape[1]
+        length = bits or 8 * width
+        if (length + 7) // 8 != width:
+            rows = f"rows of {width} bytes are not codes of {bits} bits"
+            raise InputError(f"{source}: {rows}: check --bits")
         # other programs fill the last byte from the other end; all eight bits then count, the idle
         # ones being equal
         spare = length % 8 and bool((array[:, -1] >> (length % 8)).any())
-        return np.ascontiguousarray(array), whole if spare else length
+        return np.ascontiguousarray(array), 8 * width if spare else length
     if bits is not None and array.shape[1] != bits:
-        raise InputError(
-            f"{source}: rows of {array.shape[1]} values are not codes of {bits} bits: check --bits"
-        )
+        rows = f"rows of {array.shape[1]} values are not codes of {bits} bits"
+        raise InputError(f"{source}: {rows}: check --bits")
     if array.dtype.kind != "b":
         if not np.isfinite(array).all():
-            raise InputError(
-                f"{source}: the codes hold a value that is not finite: save them again"
-            )
+            raise InputError(f"{source}: the codes hold a value that is not finite: save them anew")
         if ((array == 0) | (array == 1)).all():
             array = array == 1
-        elif array.dtype.kind in "iu" and not ((array == -1) | (array == 0) | (array == 1)).all():
-            raise InputError(
-                f"{source}: whole numbers that are neither 0/1 nor -1/+1 are no codes: check the "
-                "array"
-            )
+        elif array.dtype.kind in "iu" and not np.isin(array, (-1, 0, 1)).all():
+            what = "whole numbers that are neither 0/1 nor -1/+1 are no codes"
+            raise InputError(f"{source}: {what}: check the array")
         elif (np.abs(array) <= 1).all() and (array == np.trunc(array)).all() and (array == 0).any():
             zeros = int((array == 0).sum())
             _log.warning("%s: %s zeros among -1/+1 codes count as +1", source, f"{zeros:,}")
@@ -191,15 +164,8 @@ def external_labels(query: Array, database: Array, queries: int, items: int) -> 
     item has or lacks. One whole number an item is a class, where it has one axis, or one column
     that holds more than 0 and 1 in either array. One text an item is the name of its class.
 
-    Args:
-        query: labels of the queries.
-        database: labels of the database.
-        queries: number of queries.
-        items: number of database items.
-
-    Raises:
-        InputError: neither of the two, values that are not finite, or so many classes that their
-            table would be larger than ``UDMSH_MAX_BYTES``.
+    Raises ``InputError``: neither of the two, values that are not finite, or so many classes that
+    their table would be larger than ``UDMSH_MAX_BYTES``.
     """
     named = {"query": _upright(query, queries), "database": _upright(database, items)}
     for name, array in named.items():
@@ -207,27 +173,22 @@ def external_labels(query: Array, database: Array, queries: int, items: int) -> 
             raise InputError(f"{name} labels hold a value that is not finite: mend them")
         if array.ndim not in (1, 2):
             raise InputError(f"{name} labels have shape {list(array.shape)}: give [items, labels]")
-    text = [array.dtype.kind in "US" for array in named.values()]
+    arrays = list(named.values())
+    text = [array.dtype.kind in "US" for array in arrays]
     if any(text):
-        one_each = all(array.size == len(array) for array in named.values())
-        if not all(text) or not one_each:
+        if not all(text) or any(array.size != len(array) for array in arrays):
             raise InputError("labels that are text: give the name of one class an item, in both")
-        return _one_hot(*(_as_text(array) for array in named.values()))
-    classes = all(array.ndim == 1 or array.shape[1] == 1 for array in named.values()) and any(
-        not _is_binary(array) or (array.ndim == 1 and array.dtype.kind != "b")
-        for array in named.values()
-    )
-    if classes:
-        query, database = (array.ravel() for array in named.values())
-        return _one_hot(query, database)
-    columns = {name: array[:, None] if array.ndim == 1 else array for name, array in named.items()}
-    for name, array in columns.items():
+        return _one_hot(*map(_as_text, arrays))
+    if all(array.ndim == 1 or array.shape[1] == 1 for array in arrays) and any(
+        not _is_binary(array) or (array.ndim == 1 and array.dtype.kind != "b") for array in arrays
+    ):
+        return _one_hot(*(array.ravel() for array in arrays))
+    for name, array in named.items():
         if not _is_binary(array):
-            raise InputError(
-                f"{name} labels have shape {list(array.shape)}: give a 0/1 matrix or one class an "
-                "item"
-            )
-    return columns["query"] == 1, columns["database"] == 1
+            shape = f"{name} labels have shape {list(array.shape)}"
+            raise InputError(f"{shape}: give a 0/1 matrix or one class an item")
+    wanted, have = (array[:, None] == 1 if array.ndim == 1 else array == 1 for array in arrays)
+    return wanted, have
 
 
 def _one_hot(query: Array, database: Array) -> tuple[Bools, Bools]:
@@ -236,10 +197,9 @@ def _one_hot(query: Array, database: Array) -> tuple[Bools, Bools]:
             raise InputError(f"{name} labels hold fractions: give whole numbers, one class an item")
     classes = np.unique(np.concatenate([query, database]))
     if len(classes) * (len(query) + len(database)) > limit("BYTES"):
-        raise InputError(
-            f"labels: {len(classes):,} classes of {len(query) + len(database):,} items take "
-            f"{over('BYTES')}; or check that these are classes and not row numbers"
-        )
+        table = f"{len(classes):,} classes of {len(query) + len(database):,} items"
+        check = "or check that these are classes and not row numbers"
+        raise InputError(f"labels: {table} take {over('BYTES')}; {check}")
     return query[:, None] == classes, database[:, None] == classes
 
 
@@ -252,10 +212,10 @@ def _is_binary(array: Array) -> bool:
     return bool(((array == 0) | (array == 1)).all())
 
 
-def _upright(labels: Array, items: int) -> Array:
-    """One axis, or [items, L] for a matrix, whichever way round it was saved."""
-    turned = labels.ndim == 2 and labels.shape[0] != items and labels.shape[1] == items
-    return labels.T if turned else labels
+def _upright(array: Array, items: int | None) -> Array:
+    """[items, ...], whichever way round it was saved."""
+    aside = array.ndim == 2 and array.shape[0] != items and array.shape[1] == items
+    return np.ascontiguousarray(array.T) if aside else array
 
 
 def _is_packed(array: Array, bits: int | None) -> bool:
@@ -267,41 +227,31 @@ def _is_packed(array: Array, bits: int | None) -> bool:
 def read_arrays(path: Path) -> dict[str, Array]:
     """Read every array of numbers, booleans or text of a file.
 
-    Args:
-        path: .npz, .npy, .pt / .pth, .mat (up to version 7.2), or text (.txt, .csv, .tsv, .dat)
-            with one item a line
+    The formats are .npz, .npy, .pt / .pth, .mat (up to version 7.2), and text (.txt, .csv, .tsv,
+    .dat) with one item a line. Gives arrays by name; a file that names nothing gives one array
+    named ``SINGLE``.
 
-    Returns:
-        Arrays by name; a file that names nothing gives one array named ``SINGLE``.
-
-    Raises:
-        InputError: no such file, an unknown extension, a damaged file, or nothing numeric in it.
+    Raises ``InputError``: no such file, an unknown extension, a damaged file, or nothing numeric in
+    it.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(
-            f"{path} has no known extension: give one of {', '.join(sorted(_READERS))}"
-        )
+        known = ", ".join(sorted(_READERS))
+        raise InputError(f"{path} has no known extension: give one of {known}")
     check_file(path, "file of codes")
     try:
-        arrays = {
-            name: array
-            for name, array in reader(path).items()
-            if array.dtype.kind in "biufUS" and array.size
-        }
+        found = {name: array for name, array in reader(path).items() if array.size}
+        arrays = {name: one for name, one in found.items() if one.dtype.kind in "biufUS"}
     except InputError:
         raise
     except Exception as error:  # parsers of external bytes raise nearly every kind there is
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{path} cannot be read safely as {path.suffix[1:]} ({type(error).__name__}: "
-            f"{reason}): "
-            "save plain arrays again, without pickled objects"
-        ) from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        mend = "save plain arrays again, without pickled objects"
+        kind = path.suffix[1:]
+        raise InputError(f"{path} cannot be read safely as {kind} ({reason}): {mend}") from error
     if not arrays:
-        raise InputError(
-            f"{path} holds no array of numbers: save the codes as a plain numeric array"
-        )
+        mend = "save the codes as a plain numeric array"
+        raise InputError(f"{path} holds no array of numbers: {mend}")
     return arrays
 
 
@@ -312,8 +262,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _read_npy(path: Path) -> dict[str, Array]:
-    # mapped: a header that promises more than the file holds is an error before anything is
-    # allocated
+    # mapped: nothing is allocated for a header that promises more than the file holds
     mapped = np.load(path, allow_pickle=False, mmap_mode="r")
     if not isinstance(mapped, np.memmap) or mapped.offset + mapped.nbytes != path.stat().st_size:
         raise InputError(f"{path}: its header and its size disagree: save the array again")
@@ -335,13 +284,10 @@ def _read_pt(path: Path) -> dict[str, Array]:
             plain = value.detach()
             if plain.layout == torch.strided and plain.nbytes > plain.untyped_storage().nbytes():
                 # a tensor may repeat one stored number without end
-                raise InputError(
-                    f"{path}: {name} is larger than what is stored of it: save it with "
-                    ".contiguous()"
-                )
-            arrays[str(name)] = (
-                plain.float() if plain.dtype in (torch.bfloat16, torch.float16) else plain
-            ).numpy()
+                mend = "save it with .contiguous()"
+                raise InputError(f"{path}: {name} is larger than what is stored of it: {mend}")
+            half = plain.dtype in (torch.bfloat16, torch.float16)
+            arrays[str(name)] = (plain.float() if half else plain).numpy()
         elif isinstance(value, (bool, int, float)):
             arrays[str(name)] = np.array(value)
     return arrays
@@ -352,7 +298,7 @@ def _read_mat(path: Path) -> dict[str, Array]:
         if b"MATLAB 7.3" in stream.read(128):
             raise InputError(f"{path} is a MATLAB 7.3 (HDF5) file: save it with -v7")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
-        run_isolated("udmsh_pl.retrieval.io.mat_child", path, folder)
+        run_isolated("udmsh_pl.retrieval.mat_child", path, folder)
         names = json.loads((Path(folder) / "names.json").read_text(encoding="utf-8"))
         arrays = _read_npz(Path(folder) / "arrays.npz")
         return {str(name): arrays[f"arr_{place}"] for place, name in enumerate(names)}
@@ -367,10 +313,8 @@ def _read_text(path: Path) -> dict[str, Array]:
             if left < 0:
                 raise InputError(f"{path}:{number}: so far {over('BYTES')}")
             if rows and len(row) != len(rows[0]):
-                raise InputError(
-                    f"{path}:{number} has {len(row)} values, the first row {len(rows[0])}: mend "
-                    "the line"
-                )
+                lengths = f"{len(row)} values, the first row {len(rows[0])}"
+                raise InputError(f"{path}:{number} has {lengths}: mend the line")
             rows.append(row)
     return {SINGLE: np.stack(rows)} if rows else {}
 

@@ -8,9 +8,8 @@ import pytest
 from tests.unit.retrieval import oracle
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval import gpu
+from udmsh_pl.retrieval import counting, gpu
 from udmsh_pl.retrieval.codes import WordArrays, code_words, label_words
-from udmsh_pl.retrieval.counting import kernel
 
 SHAPES = [
     (1, 1),
@@ -44,13 +43,13 @@ def brute(case, bits: int, levels: int) -> np.ndarray:
 def test_numba_numpy_and_torch_count_what_brute_force_counts(bits, labels, levels, monkeypatch):
     case = oracle.random_case(11, 2100, bits, labels)
     expected = brute(case, bits, levels)
-    assert kernel.compiled_loops("compiled") is not None
-    assert (kernel.count_grades(words(case), bits, levels, threads=1) == expected).all()
-    assert (kernel.count_grades(words(case), bits, levels, threads=3) == expected).all()
+    assert counting.compiled_loops() is not None
+    assert (counting.count_grades(words(case), bits, levels, threads=1) == expected).all()
+    assert (counting.count_grades(words(case), bits, levels, threads=3) == expected).all()
     assert (gpu.count_grades(words(case), bits, levels, "cpu", 512) == expected).all()
     monkeypatch.setenv("UDMSH_NO_NUMBA", "1")
-    assert kernel.compiled_loops("compiled") is None
-    assert (kernel.count_grades(words(case), bits, levels) == expected).all()
+    assert counting.compiled_loops() is None
+    assert (counting.count_grades(words(case), bits, levels) == expected).all()
 
 
 @pytest.mark.parametrize("bits", [1, 64, 128])
@@ -59,7 +58,7 @@ def test_a_16_bit_cell_never_overflows(bits):
     case = [np.zeros((n, (bits + 7) // 8), np.uint8) for n in (3, 200_000)] + [
         np.ones((n, 1), bool) for n in (3, 200_000)
     ]
-    items, relevant = kernel.count_distances(words(case), bits, threads=1)
+    items, relevant = counting.count_distances(words(case), bits, threads=1)
     assert (items[:, 0] == 200_000).all()
     assert (relevant[:, 0] == 200_000).all()
     assert items.sum() == 600_000
@@ -67,11 +66,11 @@ def test_a_16_bit_cell_never_overflows(bits):
 
 def test_counts_of_shards_add_up():
     case = oracle.random_case(9, 1000, 24, 6)
-    whole = kernel.count_distances(words(case), 24)
+    whole = counting.count_distances(words(case), 24)
     parts = []
     for rows in (slice(0, 1), slice(1, 640), slice(640, 1000)):
         parts.append(
-            kernel.count_distances(words((case[0], case[1][rows], case[2], case[3][rows])), 24)
+            counting.count_distances(words((case[0], case[1][rows], case[2], case[3][rows])), 24)
         )
     for side in (0, 1):
         assert (sum(part[side] for part in parts) == whole[side]).all()
@@ -80,7 +79,7 @@ def test_counts_of_shards_add_up():
 @pytest.mark.parametrize(("bits", "labels"), [(3, 2), (64, 21), (128, 81), (300, 5)])
 def test_ranks_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
     case = oracle.random_case(7, 1500, bits, labels)
-    counts = kernel.count_distances(words(case), bits)
+    counts = counting.count_distances(words(case), bits)
     distance, shared = oracle.hamming(case[0], case[1]), oracle.shared(case[2], case[3]) > 0
     for setting in ("0", "1"):
         monkeypatch.setenv("UDMSH_NO_NUMBA", setting)
@@ -89,7 +88,7 @@ def test_ranks_in_row_order_with_and_without_numba(bits, labels, monkeypatch):
         def keep(row: int, ranks: np.ndarray, seen: dict[int, np.ndarray] = seen) -> None:
             seen[row] = ranks.copy()
 
-        kernel.each_stable_ranking(words(case), *counts, keep, 2)
+        counting.each_stable_ranking(words(case), *counts, keep, 2)
         for row in range(7):
             order = np.argsort(distance[row], kind="stable")
             assert (seen[row] == np.flatnonzero(shared[row][order]) + 1).all()
@@ -99,14 +98,14 @@ def test_without_numba_all_numbers_are_equal_to_the_last_bit():
     script = """
         import numpy as np
         from udmsh_pl.retrieval import evaluate_codes, pack_codes
-        from udmsh_pl.retrieval.counting import kernel
+        from udmsh_pl.retrieval import counting
         rng = np.random.default_rng(5)
         codes = [pack_codes(rng.random((n, 20)) < 0.5) for n in (30, 3000)]
         labels = [rng.random((n, 8)) < 0.2 for n in (30, 3000)]
         r = evaluate_codes(*codes, *labels, 20, ks=(100, None))
         found = (r.average_precision, r.id_average_precision, r.graded.ndcg_per_query)
         parts = [per_query[k] for per_query in found for k in r.ks]
-        print(kernel.compiled_loops("compiled") is not None, np.concatenate(parts).tobytes().hex())
+        print(counting.compiled_loops() is not None, np.concatenate(parts).tobytes().hex())
     """
     found = []
     for setting in ("0", "1"):
@@ -125,9 +124,9 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
     case = oracle.random_case(1, 3, 8, 2)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="no GPU here"):
-        kernel.count_distances(words(case), 8, device="cuda")
+        counting.count_distances(words(case), 8, device="cuda")
     with pytest.raises(InputError, match="'cpu' or 'cuda'"):
-        kernel.count_distances(words(case), 8, device="warp drive")
+        counting.count_distances(words(case), 8, device="warp drive")
 
 
 @pytest.mark.parametrize("k", [1, 700, 3000])

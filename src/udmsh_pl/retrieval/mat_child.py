@@ -21,18 +21,14 @@ NUMBERS = {"double", "single", "logical", "sparse"} | {
 
 
 def read(source: str, folder: str) -> None:
-    """Write the numeric arrays of ``source`` to ``arrays.npz`` in ``folder``, their names beside.
+    """Write the numeric arrays of ``source`` to ``arrays.npz`` in ``folder``, as arr_0, arr_1, ...,
+    and their names to ``names.json``.
 
     Cells and structs hold others, without end in a hostile file, and the parser's stack would
     overflow: they are left unread.
 
-    Args:
-        source: the ``.mat`` file
-        folder: for ``arrays.npz`` (arr_0, arr_1, ...) and ``names.json``
-
-    Raises:
-        InputError: all arrays together, as dense float64, are above the limit on bytes, or a sparse
-            one is damaged.
+    Raises ``InputError``: all arrays together, as dense float64, are above the limit on bytes, or a
+    sparse one is damaged.
     """
     most, too_large = limit("BYTES"), f"unpacks to {over('BYTES')}"
     listed = [(name, shape) for name, shape, kind in whosmat(source) if kind in NUMBERS]
@@ -44,13 +40,10 @@ def read(source: str, folder: str) -> None:
     arrays = [_dense(found[name], name) for name in names]
     if sum(array.nbytes for array in arrays) > most:
         raise InputError(too_large)
-    kept = [(name, array) for name, array in zip(names, arrays, strict=True) if _plain(array)]
+    named = zip(names, arrays, strict=True)
+    kept = [(name, one) for name, one in named if one.dtype.kind in "biuf" and one.size]
     np.savez(Path(folder) / "arrays.npz", *[array for _, array in kept])
     (Path(folder) / "names.json").write_text(json.dumps([name for name, _ in kept]))
-
-
-def _plain(array: np.ndarray[Any, Any]) -> bool:
-    return array.dtype.kind in "biuf" and array.size > 0
 
 
 def _dense(value: Any, name: str) -> np.ndarray[Any, Any]:

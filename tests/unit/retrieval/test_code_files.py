@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.io.external import SINGLE, external_codes, external_labels, read_arrays
+from udmsh_pl.retrieval.external import SINGLE, external_codes, external_labels, read_arrays
 
 CODES = np.where(np.random.default_rng(0).random((6, 16)) < 0.5, -1, 1).astype(np.int8)
 

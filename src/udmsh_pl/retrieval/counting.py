@@ -2,10 +2,8 @@
 
 The counts are all that exact evaluation needs (see ties.py): no sort, no ranked list, memory of a
 few counters a distance and query, and counts of database shards add up. Three ways give equal
-integers: numba (compiled.py, pairs.py), NumPy (where numba is absent), torch (gpu.py).
+integers: numba (compiled.py), NumPy (where numba is absent), torch (gpu.py).
 """
-
-from __future__ import annotations
 
 import importlib
 import os
@@ -25,16 +23,13 @@ QUERIES_A_TASK = 256  # of the thread pool, at most
 def count_distances(
     words: WordArrays, bits: int, threads: int | None = None, device: str = "cpu"
 ) -> tuple[Counts, Counts]:
-    """Count items and relevant items at each Hamming distance.
+    """Count items and relevant items at each Hamming distance, int64 [Q, bits + 1] each.
 
     Args:
         words: codes and labels
         bits: code length
         threads: how many to use; None for all cores
         device: "cpu", or a CUDA device of torch
-
-    Returns:
-        ``(items, relevant)``, int64 [Q, bits + 1] each.
     """
     counts = count_grades(words, bits, 2, threads, device)
     relevant = np.ascontiguousarray(counts[:, :, 1])
@@ -52,57 +47,55 @@ def count_grades(
         from udmsh_pl.retrieval import gpu
 
         return gpu.count_grades(words, bits, levels, device)
-    loops, queries = compiled_loops("compiled"), len(words.query)
+    loops, queries = compiled_loops(), len(words.query)
     if loops is None:
         return _numpy_counts(words, bits, levels)
     # one row more for an odd query's idle companion, one column for the odd distance beside an even
     # number of bits
     counts = np.zeros((queries + queries % 2, bits + 2, levels), dtype=np.int64)
     if levels > 2:
-        planes = [np.ascontiguousarray(array.T) for array in words]
-        in_blocks(queries, lambda *rows: loops.count_levels(*planes, *rows, counts), threads)
-    elif bits < 256:  # half a distance and the relevance then fit a byte
-        pairs = compiled_loops("pairs")
-        laid = pairs.Blocks.of(words)
-        in_blocks(len(counts), lambda *rows: pairs.count_rows(laid, bits, *rows, counts), threads)
+        planes = tuple(np.ascontiguousarray(array.T) for array in words)
+        in_blocks(queries, lambda *rows: loops.count_levels(planes, *rows, counts), threads)
+    elif bits < 256:
+        laid = loops.Blocks.of(words)
+        in_blocks(len(counts), lambda *rows: loops.count_rows(laid, bits, *rows, counts), threads)
     else:
         planes, bins = _planes(words, np.uint16, loops), counts.reshape(len(counts), -1)
-        in_blocks(queries, lambda *rows: loops.count_each(*planes, *rows, bins), threads)
+        in_blocks(queries, lambda *rows: loops.count_each(planes, *rows, bins), threads)
     return counts[:queries, : bits + 1]
 
 
-def compiled_loops(name: str) -> Any:
-    """The module ``compiled`` or ``pairs``; None without numba, or if ``UDMSH_NO_NUMBA`` is 1."""
+def compiled_loops() -> Any:
+    """The module ``compiled``; None without numba, or if ``UDMSH_NO_NUMBA`` is 1."""
     if os.environ.get("UDMSH_NO_NUMBA") == "1":
         return None
     try:
-        return importlib.import_module(f"udmsh_pl.retrieval.counting.{name}")
+        return importlib.import_module("udmsh_pl.retrieval.compiled")
     except ImportError:  # numba has no release for a new Python or platform for a while
         return None
 
 
-def _planes(words: WordArrays, code_plane: Any, loops: Any) -> list[npt.NDArray[Any]]:
+def _planes(words: WordArrays, code_plane: Any, loops: Any) -> tuple[npt.NDArray[Any], ...]:
     """The four arrays [N, W] as planes [P, N] of a narrower type, as many as the loops take."""
     planes = []
-    for first, second, plane, group in (
-        (words.query, words.database, code_plane, loops.CODE_PLANES),
-        (words.query_labels, words.database_labels, np.uint8, loops.LABEL_PLANES),
+    for pair, plane, group in (
+        (words[:2], code_plane, loops.CODE_PLANES),
+        (words[2:], np.uint8, loops.LABEL_PLANES),
     ):
-        narrow = [np.ascontiguousarray(array).view(plane) for array in (first, second)]
-        used = np.flatnonzero(narrow[0].any(axis=0) | narrow[1].any(axis=0))
-        count = int(used[-1]) + 1 if len(used) else 1
-        for array in narrow:
-            padded = np.zeros((-(-count // group) * group, len(array)), dtype=plane)
-            padded[:count] = array.T[:count]
+        count = loops.used_planes(*pair, plane, group)
+        for array in pair:
+            padded = np.zeros((count, len(array)), dtype=plane)
+            narrow = np.ascontiguousarray(array).view(plane)[:, :count]
+            padded[: narrow.shape[1]] = narrow.T
             planes.append(padded)
-    return planes
+    return tuple(planes)
 
 
 def each_stable_ranking(
     words: WordArrays,
     items: Counts,
     relevant: Counts,
-    use: Callable[[int, npt.NDArray[np.int64]], None],
+    use: Callable[[int, Counts], None],
     threads: int | None = None,
 ) -> None:
     """Call ``use(row, ranks)`` with each query's ranks of relevant items, ties by database row.
@@ -114,16 +107,17 @@ def each_stable_ranking(
     """
     totals = relevant.sum(axis=1)
     nearer = [np.cumsum(counts, axis=1) - counts for counts in (items, relevant)]
-    loops = compiled_loops("compiled")
-    plane = np.uint8 if items.shape[1] <= 256 else np.uint16
-    planes = [] if loops is None else _planes(words, plane, loops)
+    loops = compiled_loops()
+    planes = (
+        _planes(words, np.uint8 if items.shape[1] <= 256 else np.uint16, loops) if loops else ()
+    )
 
     def run(start: int, stop: int) -> None:
         scratch = np.zeros(int(totals[start:stop].max(initial=0)) + 1, dtype=np.int64)
         for row in range(start, stop):
             ranks = scratch[: totals[row]]
-            if loops is not None:
-                loops.stable_ranks(*planes, row, nearer[0][row], nearer[1][row], scratch)
+            if loops:
+                loops.stable_ranks(planes, row, nearer[0][row], nearer[1][row], scratch)
             else:
                 order = np.argsort(popcounts(words.database ^ words.query[row]), kind="stable")
                 shared = (words.database_labels & words.query_labels[row]).any(axis=1)
@@ -138,14 +132,14 @@ def in_blocks(queries: int, run: Callable[[int, int], None], threads: int | None
     workers = threads or os.cpu_count() or 1
     size = max(8, min(QUERIES_A_TASK, -(-queries // workers)))
     size += size % 2  # the kernel takes queries in pairs
-    bounds = [(start, min(start + size, queries)) for start in range(0, queries, size)]
-    if workers == 1 or len(bounds) == 1:
-        for start, stop in bounds:
-            run(start, stop)
+    starts = range(0, queries, size)
+    stops = [min(start + size, queries) for start in starts]
+    if workers == 1 or len(starts) == 1:
+        for bounds in zip(starts, stops, strict=True):
+            run(*bounds)
         return
     with ThreadPoolExecutor(workers) as pool:
-        for task in [pool.submit(run, start, stop) for start, stop in bounds]:
-            task.result()
+        list(pool.map(run, starts, stops))
 
 
 def _numpy_counts(words: WordArrays, bits: int, levels: int) -> Counts:

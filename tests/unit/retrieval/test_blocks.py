@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from tests.unit.retrieval import oracle
 
+from udmsh_pl.retrieval import counting
 from udmsh_pl.retrieval.codes import WordArrays, code_words, label_words
-from udmsh_pl.retrieval.counting import kernel
-from udmsh_pl.retrieval.counting.pairs import ITEMS, Blocks, aligned_zeros
+from udmsh_pl.retrieval.compiled import ITEMS, Blocks, aligned_zeros
 
 
 def words(case) -> WordArrays:
@@ -47,9 +47,9 @@ def test_counts_of_parts_that_are_empty_or_end_inside_a_block(size, parity, monk
             :, None
         ].astype(np.uint8)
     case = (query, database, wanted, have)
-    found = kernel.count_grades(words(case), 16, 2, threads=1)
+    found = counting.count_grades(words(case), 16, 2, threads=1)
     monkeypatch.setenv("UDMSH_NO_NUMBA", "1")
-    assert (found == kernel.count_grades(words(case), 16, 2)).all()
+    assert (found == counting.count_grades(words(case), 16, 2)).all()
 
 
 @pytest.mark.parametrize("bits", [2, 63, 127, 128, 254, 255, 256])
@@ -61,7 +61,7 @@ def test_the_nearest_and_the_farthest_code_of_any_length(bits):
         np.ones((3, 1), bool),
         np.eye(2, 1, dtype=bool),
     )
-    found = kernel.count_grades(words(case), bits, 2)
+    found = counting.count_grades(words(case), bits, 2)
     assert found.sum() == 6
     assert found[0, bits, 1] == found[0, 0, 0] == 1  # the farthest is relevant, the nearest is not
     assert found[1, 0, 1] == found[1, bits, 0] == 1
@@ -71,7 +71,7 @@ def test_the_nearest_and_the_farthest_code_of_any_length(bits):
 def test_items_without_any_label_are_relevant_to_nobody():
     query, database, wanted, have = oracle.random_case(4, 500, 24, 9)
     have[::2], wanted[0] = False, False
-    found = kernel.count_distances(words((query, database, wanted, have)), 24)
+    found = counting.count_distances(words((query, database, wanted, have)), 24)
     assert (found[0].sum(axis=1) == 500).all()
     assert found[1][0].sum() == 0
     assert (found[1].sum(axis=1) == (oracle.shared(wanted, have) > 0).sum(axis=1)).all()

@@ -1,1 +1,0 @@
-"""Counting distances: compiled kernels for the CPU, matrix products for a GPU."""
