@@ -174,16 +174,18 @@ def _first_look(ones: Details, others: Details) -> Planes:
 
 def _best_cut(wholes: Details, parts: Details, shares: Sequence[float]) -> tuple[Planes, Planes]:
     """How well parts agree with the best rectangle of P pictures, [P], and that, [P, 4]."""
+    from scipy import fft  # slow to load, and faster than NumPy's
+
     side, count = wholes.side, len(wholes.planes)
     best, boxes = np.full(count, -1, np.float32), np.tile(np.float32(WHOLE), (count, 1))
-    spectra = np.fft.rfft2(wholes.planes)
+    spectra = fft.rfft2(wholes.planes)
     sides = [round(side * share) for share in shares]
     for height, width in product(sides, sides):
         if (height, width) == (side, side):
             continue
         down, right = np.arange(side - height + 1), np.arange(side - width + 1)
         cuts = _squeeze(side, height) @ parts.planes @ _squeeze(side, width).T
-        found = np.fft.irfft2(spectra * np.fft.rfft2(cuts, s=(side, side)).conj(), s=(side, side))
+        found = fft.irfft2(spectra * fft.rfft2(cuts, s=(side, side)).conj(), s=(side, side))
         energy = _rectangles(wholes.sums, (down, down + height), (right, right + width))
         energy = np.maximum(energy, 1e-9) * _energy(cuts)[:, None, None]
         scores = found[:, : len(down), : len(right)] / np.sqrt(energy + 1e-9)
@@ -201,10 +203,12 @@ def _best_shift(ones: Details, others: Details) -> tuple[Planes, Planes, Planes]
     """How well the shared part of P pictures agrees, [P], at the best of all shifts, and its box in
     both, [P, 4].
     """
+    from scipy import fft
+
     side, count, most = ones.side, len(ones.planes), round(ones.side * (1 - LEAST_SHARE))
     shape = 2 * (-(-(side + most) // 8) * 8,)  # room for shifts, of small factors
-    spectra = [np.fft.rfft2(one.planes, s=shape) for one in (ones, others)]
-    products = np.fft.irfft2(spectra[0] * spectra[1].conj(), s=shape)
+    spectra = [fft.rfft2(one.planes, s=shape) for one in (ones, others)]
+    products = fft.irfft2(spectra[0] * spectra[1].conj(), s=shape)
     steps = np.arange(-most, most + 1)
     starts = np.maximum(steps, 0), np.maximum(-steps, 0)  # where the shared part begins
     ends = [start + side - np.abs(steps) for start in starts]
