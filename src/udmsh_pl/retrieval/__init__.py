@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from udmsh_pl.retrieval.bootstrap import PairedDifference, bootstrap_interval, paired_difference
     from udmsh_pl.retrieval.evaluation import RetrievalReport, evaluate_codes
     from udmsh_pl.retrieval.index import BinaryIndex
-    from udmsh_pl.retrieval.quality import CodeQuality, code_quality, neighbour_flips
     from udmsh_pl.retrieval.torchmetric import HammingRetrieval
 
 __all__ = [
-    "BinaryIndex", "CodeQuality", "HammingRetrieval", "PairedDifference", "RetrievalReport",
-    "bootstrap_interval", "code_quality", "evaluate_codes", "neighbour_flips", "pack_codes",
+    "BinaryIndex", "HammingRetrieval", "PairedDifference", "RetrievalReport",
+    "bootstrap_interval", "evaluate_codes", "pack_codes",
     "paired_difference", "unpack_codes",
 ]  # fmt: skip
 
@@ -25,14 +24,11 @@ __all__ = [
 # FAISS, numba and torchmetrics take a second to import: only those who use them wait
 _MODULE_OF = {
     "BinaryIndex": "udmsh_pl.retrieval.index",
-    "CodeQuality": "udmsh_pl.retrieval.quality",
     "HammingRetrieval": "udmsh_pl.retrieval.torchmetric",
     "PairedDifference": "udmsh_pl.retrieval.bootstrap",
     "RetrievalReport": "udmsh_pl.retrieval.evaluation",
     "bootstrap_interval": "udmsh_pl.retrieval.bootstrap",
-    "code_quality": "udmsh_pl.retrieval.quality",
     "evaluate_codes": "udmsh_pl.retrieval.evaluation",
-    "neighbour_flips": "udmsh_pl.retrieval.quality",
     "paired_difference": "udmsh_pl.retrieval.bootstrap",
 }
 
