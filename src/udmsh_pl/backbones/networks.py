@@ -262,8 +262,7 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
     if missing:
         raise InputError(
             f"{origin} lacks {len(missing)} of {len(own)} tensors of {backbone.info.name}, first "
-            f"{missing[0]}; "
-            "is it the file of another network?"
+            f"{missing[0]}; is it the file of another network?"
         )
     for key, tensor in found.items():
         if tensor.shape != own[key].shape:

@@ -63,8 +63,8 @@ def read_annotations(path: Path, folder: str) -> ImageList:
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: not there; unpack the annotations of {HOME} and the pictures of {folder}.zip "
-            "in --data.root, or "
-            "give --data.lists a folder with test.txt, train.txt and database.txt"
+            "in --data.root, or give --data.lists a folder with test.txt, train.txt and "
+            "database.txt"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(

@@ -75,8 +75,8 @@ def load_official(root: Path, protocol: Protocol, split_seed: int) -> Splits:
     if len(files) != protocol.labels:
         raise InputError(
             f"{folder}: expected {protocol.labels} annotation files, found {len(files)}; let the "
-            "machine download "
-            f"mirflickr25k_annotations_v080.zip, or fetch it from {HOME} and unpack it there"
+            f"machine download mirflickr25k_annotations_v080.zip, or fetch it from {HOME} and "
+            "unpack it there"
         )
     labels = np.zeros((_COUNT, len(files)), dtype=np.bool_)
     for column, path in enumerate(files):
@@ -118,9 +118,8 @@ def _has_common_tag(folder: Path) -> NDArray[np.bool_]:
         except OSError as error:
             raise InputError(
                 f"{folder}/tags{number}.txt: cannot be read ({error.strerror}); 24-labels needs "
-                "the tags of "
-                f"mirflickr25k.zip ({HOME}); or give --data.lists a folder with test.txt, "
-                "train.txt and database.txt"
+                f"the tags of mirflickr25k.zip ({HOME}); or give --data.lists a folder with "
+                "test.txt, train.txt and database.txt"
             ) from error
     carried = Counter(tag for one in tags for tag in one)
     return np.asarray(

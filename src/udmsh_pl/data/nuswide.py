@@ -104,10 +104,9 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: not there; NUS-WIDE cannot be downloaded by a program: unpack ImageList.zip, "
-            "Groundtruth.zip "
-            f"and ConceptsList.zip of {HOME} in --data.root, the pictures in its folder Flickr (or "
-            "set --data.images), "
-            "or give --data.lists a folder with test.txt, train.txt and database.txt"
+            f"Groundtruth.zip and ConceptsList.zip of {HOME} in --data.root, the pictures in its "
+            "folder Flickr (or set --data.images), or give --data.lists a folder with test.txt, "
+            "train.txt and database.txt"
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); unpack it again") from error

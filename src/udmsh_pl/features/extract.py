@@ -20,13 +20,7 @@ from udmsh_pl.features.batches import RowPixels, decoding_workers, passes, row_b
 from udmsh_pl.features.content import contents_of, images_id
 from udmsh_pl.features.reuse import Known
 from udmsh_pl.features.shards import Shard, drop, join, shards_with_rows
-from udmsh_pl.features.store import (
-    DTYPE,
-    Arrays,
-    FeatureWriter,
-    open_features,
-    store_facts,
-)
+from udmsh_pl.features.store import DTYPE, Arrays, FeatureWriter, open_features, store_facts
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform, view_transform
 from udmsh_pl.images.usable import Reasons
@@ -210,11 +204,7 @@ class FeatureExtractor:
         return {"global_feature": (info.global_dim,), "feature_map": map_shape}
 
     def _make(
-        self,
-        images: ImageList,
-        directory: Path,
-        key: dict[str, Any],
-        contents: list[bytes] | None,
+        self, images: ImageList, directory: Path, key: dict[str, Any], contents: list[bytes] | None
     ) -> Arrays:
         """Make a store: of rows that other stores have, and of those that none has."""
         if contents is None:

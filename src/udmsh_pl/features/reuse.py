@@ -8,13 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from udmsh_pl.features.store import (
-    MALFORMED,
-    Arrays,
-    FeatureWriter,
-    open_features,
-    store_facts,
-)
+from udmsh_pl.features.store import MALFORMED, Arrays, FeatureWriter, open_features, store_facts
 
 _log = logging.getLogger(__name__)
 OF_A_LIST = ("images", "rows")  # facts of a key that tell lists apart, and nothing else

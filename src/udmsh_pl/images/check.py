@@ -65,8 +65,7 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
         if expected is not None and count + missing != expected:
             problems.append(
                 f"{name}: {count + missing} images where {protocol.dataset} {protocol.name} has "
-                f"{expected}; "
-                "complete the data, or name another protocol with --data.protocol"
+                f"{expected}; complete the data, or name another protocol with --data.protocol"
             )
         if missing:
             notes.append(
@@ -77,8 +76,7 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
     if protocol.labels is not None and splits.database.labels.shape[1] != protocol.labels:
         problems.append(
             f"{splits.database.labels.shape[1]} labels where {protocol.dataset} {protocol.name} "
-            f"has {protocol.labels}; "
-            "take the lists of that protocol"
+            f"has {protocol.labels}; take the lists of that protocol"
         )
     if splits.query is not None:
         query, database = splits.query.labels, splits.database.labels

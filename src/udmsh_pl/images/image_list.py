@@ -64,8 +64,7 @@ class ImageList:
         if self.pixels is not None and (self.pixels.dtype != np.uint8 or len(self.pixels) != rows):
             raise InputError(
                 f"{self.source or 'pixels'}: expected a uint8 array with {rows} images, one a "
-                "name, "
-                f"got {self.pixels.dtype} {list(self.pixels.shape)}"
+                f"name, got {self.pixels.dtype} {list(self.pixels.shape)}"
             )
 
     def __len__(self) -> int:
@@ -234,9 +233,8 @@ class Splits:
             first = [path for path in query.names if normal(path) in shared][:3]
             raise InputError(
                 f"{self._label()}: {len(shared)} of {len(query)} query images are also in the "
-                f"{name} split "
-                f"({', '.join(first)}{', ...' if len(shared) > 3 else ''}); take them out of one "
-                "of the two lists"
+                f"{name} split ({', '.join(first)}{', ...' if len(shared) > 3 else ''}); take them "
+                "out of one of the two lists"
             )
 
 

@@ -169,8 +169,8 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
     if len(values) != width or not name or (width and _ends_in_number(name)):
         last = _show(name.split(b" ")[-1]) if name else "no path"
         raise InputError(
-            f"{path}:{number}: expected a path and {width} labels (0 or 1), "
-            f"found {last} and {len(values)} labels in {_show(line)}{_other_separator(line)}"
+            f"{path}:{number}: expected a path and {width} labels (0 or 1), found {last} and "
+            f"{len(values)} labels in {_show(line)}{_other_separator(line)}"
         )
     if b"\0" in name or b"\r" in name:
         raise InputError(

@@ -156,14 +156,14 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
             places[column] = place
     if "path" not in places:
         raise InputError(
-            f"{path}: no column `path` among {_listed(header)}; give the column of the image "
-            "files that name"
+            f"{path}: no column `path` among {_listed(header)}; give the column of the image files "
+            "that name"
         )
     like = [title for title in others if _LIKE_LABELS.fullmatch(title.lower())]
     if like and "labels" not in places:
         raise InputError(
-            f"{path}: no column `labels`, but {_listed(like)}; name the column "
-            "of the labels `labels`, or remove it"
+            f"{path}: no column `labels`, but {_listed(like)}; name the column of the labels "
+            "`labels`, or remove it"
         )
     if others:
         _log.warning("%s: columns that are not read: %s", path, _listed(others))
@@ -193,8 +193,8 @@ def _read_csv(path: Path) -> Table:
                 if len(fields) != len(header):
                     raise InputError(
                         f"{path}:{reader.line_num}: expected {len(header)} fields as in the "
-                        "header, "
-                        f"found {len(fields)}; put fields that hold {delimiter!r} in double quotes"
+                        f"header, found {len(fields)}; put fields that hold {delimiter!r} in "
+                        "double quotes"
                     )
                 rows.append(_row(path, reader.line_num, places, fields, len(rows)))
     except UnicodeError as error:
@@ -230,11 +230,7 @@ def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
 
 
 def _row(
-    path: Path,
-    number: int,
-    places: dict[str, int],
-    cells: Sequence[str | list[str]],
-    before: int,
+    path: Path, number: int, places: dict[str, int], cells: Sequence[str | list[str]], before: int
 ) -> Row:
     if before >= limit("ROWS"):
         raise InputError(f"{path}:{number}: {over('ROWS')}")

@@ -66,8 +66,8 @@ def draw_per_label(labels: NDArray[np.bool_], counts: dict[str, int], seed: int)
             if len(candidates) < count:
                 raise InputError(
                     f"the protocol draws {count} {name} images for each label, but only "
-                    f"{len(candidates)} images "
-                    f"of label {label} are left; complete the data set or take another protocol"
+                    f"{len(candidates)} images of label {label} are left; complete the data set or "
+                    "take another protocol"
                 )
             drawn.append(_shuffled(generator, candidates)[:count])
             free[drawn[-1]] = False
