@@ -77,12 +77,11 @@ class RetrievalDataModule(LightningDataModule, ABC):
             )
         if self.views == 1 or self.views < 0:
             raise InputError(
-                f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least "
-                "2"
+                f"--data.views is {self.views}; views are compared in pairs: give 0 or at least 2"
             )
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
-        self._stores: dict[str, str] = {}  # names that tell the features of a split from others
+        self._stores: dict[str, str] = {}  # identity of each split's features
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -101,10 +100,8 @@ class RetrievalDataModule(LightningDataModule, ABC):
     @property
     def feature_extractor(self) -> FeatureExtractor:
         """The frozen backbone and the cache of its features."""
-        inputs = self.backbone, self.weights, self.image_size, self.grid
-        return FeatureExtractor(
-            self.cache_dir, *inputs, runner=self.extractor, workers=self.num_workers
-        )
+        backbone = self.backbone, self.weights, self.image_size, self.grid, self.extractor
+        return FeatureExtractor(self.cache_dir, *backbone, workers=self.num_workers)
 
     def prepare_data(self) -> None:
         """Download and extract, on one process a machine; the others find the cache filled."""
@@ -149,20 +146,12 @@ class RetrievalDataModule(LightningDataModule, ABC):
         """
         images, trainer = self.splits.train, self.trainer
         pixels = self._pixels(images, view_transform) if self.finetune else None
-        world, rank = 1, 0
+        workers, world, rank = self.num_workers, 1, 0
         if self.finetune and trainer is not None:  # else every process computes the whole head
             world, rank = trainer.world_size, trainer.global_rank
         learner: Any = None if trainer is None else trainer.lightning_module
-        return train_loader(
-            self.train_features,
-            learner,
-            self.batch_size,
-            images.labels,
-            pixels,
-            self.num_workers,
-            world,
-            rank,
-        )
+        inputs = self.train_features, learner, self.batch_size, images.labels, pixels
+        return train_loader(*inputs, workers, world, rank)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Two loaders, query and database, both rows of the train split; none without rows."""
@@ -185,11 +174,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """Query and database, or the database alone when there are no queries."""
-        return [
-            self._eval_loader(name)
-            for name in ("query", "database")
-            if name in self.splits.by_name()
-        ]
+        return [self._eval_loader(name) for name in self.splits.by_name() if name != "train"]
 
     def _eval_loader(self, split: str, rows: NDArray[np.int64] | None = None) -> DataLoader[Batch]:
         images: ImageList = self.splits.by_name()[split]
@@ -197,19 +182,13 @@ class RetrievalDataModule(LightningDataModule, ABC):
             pixels = self._pixels(images, eval_transform)
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
             return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
-        stored = {
-            name: array for name, array in self.features(split).items() if name not in OF_VIEWS
-        }
-        return DataLoader(
-            FeatureRows(images.labels, stored, rows),
-            batch_size=max(self.batch_size, 512),
-            collate_fn=whole_batch,
-        )
+        stored = FeatureRows(images.labels, _without_views(self.features(split)), rows)
+        return DataLoader(stored, batch_size=max(self.batch_size, 512), collate_fn=whole_batch)
 
     def _pixels(self, images: ImageList, transform: Callable[..., Transform]) -> ImageDataset:
         info = backbone_info(self.backbone, self.weights)
-        size = self.image_size or info.image_size
-        return ImageDataset(images, transform(size, info.mean, info.std))
+        square = transform(self.image_size or info.image_size, info.mean, info.std)
+        return ImageDataset(images, square)
 
     def stores(self) -> list[tuple[str, ImageList, int]]:
         """Stores of features that are needed: split, its images, views (0: images as they are)."""
@@ -233,5 +212,8 @@ class RetrievalDataModule(LightningDataModule, ABC):
                 self._features[name] = have | arrays
                 self._stores[name] = f"{self._stores.get(name, '')} {store}".strip()
         if not self.finetune and "database" not in self._features:
-            train = self._features["train"]
-            self._features["database"] = {k: v for k, v in train.items() if k not in OF_VIEWS}
+            self._features["database"] = _without_views(self._features["train"])
+
+
+def _without_views(arrays: Arrays) -> Arrays:
+    return {name: array for name, array in arrays.items() if name not in OF_VIEWS}

@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.images.folder import FolderLabels, folder_protocol, load_tree
+from udmsh_pl.images.folder import FolderLabels, drawn_queries, load_tree
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.manifest import read_manifest
-from udmsh_pl.images.split import draw
+from udmsh_pl.images.protocol import Protocol
 from udmsh_pl.images.usable import drop_missing
 
 
@@ -51,20 +49,10 @@ class ImageFolders(RetrievalDataModule):
             )
         parts = read_manifest(self.manifest, self.root, self.allow_outside)
         if "all" not in parts:
-            database = parts["database"]
-            splits = Splits(
-                folder_protocol("manifest"),
-                parts.get("query"),
-                parts.get("train", database),
-                database,
-            )
+            query, train = parts.get("query"), parts.get("train", parts["database"])
+            splits = Splits(Protocol("folder", "manifest"), query, train, parts["database"])
         elif parts["all"].labels.shape[1]:
-            everything = parts["all"]
-            count = max(1, round(self.query_share * len(everything)))
-            rows = draw(np.arange(len(everything)), {"query": count}, self.split_seed)
-            database = everything.select(rows["rest"])
-            facts = folder_protocol(f"manifest-{self.query_share:g}-seed{self.split_seed}")
-            splits = Splits(facts, everything.select(rows["query"]), database, database)
+            splits = drawn_queries("manifest", parts["all"], self.query_share, self.split_seed)
         else:
-            splits = Splits(folder_protocol("unlabelled"), None, parts["all"], parts["all"])
+            splits = Splits(Protocol("folder", "unlabelled"), None, parts["all"], parts["all"])
         return drop_missing(splits, self.allow_missing)

@@ -48,18 +48,7 @@ class ListFiles(RetrievalDataModule):
         same = self.train is None or self.train == self.database
         train = database if same or self.train is None else self._read(self.train)
         query = None if self.query is None else self._read(self.query)
-        facts = Protocol(
-            dataset=self.dataset,
-            name=self.protocol,
-            queries=None,
-            train=None,
-            database=None,
-            labels=self.labels,
-            map_at=self.map_at,
-            licence="the owner's",
-            home="",
-            paper="",
-        )
+        facts = Protocol(self.dataset, self.protocol, labels=self.labels, map_at=self.map_at)
         splits = Splits(facts, query, train, database, self.missing or {})
         return drop_missing(splits, self.allow_missing)
 

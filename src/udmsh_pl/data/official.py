@@ -4,19 +4,71 @@ import hashlib
 import shutil
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tqdm import tqdm
 
+from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits, one_hot
-from udmsh_pl.images.protocol import Protocol
-from udmsh_pl.images.split import Rows
+from udmsh_pl.images.list_file import read_splits
+from udmsh_pl.images.protocol import Protocol, Rows, named, resized
+from udmsh_pl.images.usable import drop_missing
 from udmsh_pl.safe.files import atomic_path
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DrawnBenchmark(RetrievalDataModule):
+    """A benchmark of picture files, whose split a seed draws or somebody's lists give.
+
+    Args:
+        queries: another number of queries than the protocol's; the results then carry it in the
+            protocol's name
+        train: another number of train images, likewise
+        lists: folder with ``test.txt``, ``train.txt`` and ``database.txt`` to use instead of a draw
+        split_seed: decides the draw
+        allow_missing: go on without the pictures that are absent; their numbers enter the
+            fingerprint
+    """
+
+    protocols: ClassVar[Mapping[str, Protocol]]
+
+    root: Path
+    protocol: str
+    queries: int | None = None
+    train: int | None = None
+    lists: Path | None = None
+    split_seed: int = 0
+    allow_missing: bool = False
+
+    def load_splits(self) -> Splits:
+        """Read or draw the split, and look for the pictures."""
+        protocol = resized(named(self.protocols, self.protocol), self.queries, self.train)
+        if self.lists is None:
+            splits = self.draw_splits(protocol)
+        else:
+            splits = read_splits(self.lists, self.listed_below(), protocol)
+        return drop_missing(splits, self.allow_missing)
+
+    @abstractmethod
+    def draw_splits(self, protocol: Protocol) -> Splits:
+        """Build the split from the official files below ``root``.
+
+        The draw depends on these files and the seed alone, never on which pictures are on the disk.
+
+        Raises:
+            InputError: a file is absent or malformed (file and line), or there are too few images.
+        """
+
+    def listed_below(self) -> Path:
+        """Folder that the paths in ``lists`` are relative to."""
+        return self.root
 
 
 @contextmanager
@@ -40,11 +92,7 @@ def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]
 def fetch(url: str, target: Path, md5: str | None = None) -> None:
     """Download a file with a progress bar, unless it is there already; whole or not at all.
 
-    Args:
-        url: where from.
-        target: file to write.
-        md5: MD5 in hexadecimal where its owner publishes one; None checks nothing but the announced
-            length.
+    Without ``md5``, MD5 in hexadecimal as its owner publishes it, the announced length is checked.
 
     Raises:
         InputError: the bytes are not those of ``md5``.
@@ -55,10 +103,8 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
     with urllib.request.urlopen(url, timeout=60) as answer, atomic_path(target) as partial:
         size = int(answer.headers.get("Content-Length") or 0)
         digest = hashlib.md5(usedforsecurity=False)
-        with (
-            partial.open("wb") as stream,
-            tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar,
-        ):
+        bar = tqdm(total=size, unit="B", unit_scale=True, desc=target.name)
+        with partial.open("wb") as stream, bar:
             while block := answer.read(1 << 20):
                 stream.write(block)
                 digest.update(block)
@@ -129,6 +175,5 @@ def torchvision_images(kind: Any, root: Path, source: str, missing: str) -> list
 
 def drawn_splits(protocol: Protocol, everything: ImageList, rows: dict[str, Rows]) -> Splits:
     """Splits whose database is all images but the queries, from a draw of query and train rows."""
-    database = np.union1d(rows["train"], rows["rest"])
-    select = everything.select
+    select, database = everything.select, np.union1d(rows["train"], rows["rest"])
     return Splits(protocol, select(rows["query"]), select(rows["train"]), select(database))

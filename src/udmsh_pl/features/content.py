@@ -80,7 +80,7 @@ def broken_of(images: ImageList, cache: Path, workers: int) -> Reasons:
         return {}
     memory = cache.expanduser() / f"broken-{images_id(images, contents)[:16]}.json"
     if not memory.exists():
-        write_broken(memory, find_broken(images, workers))
+        write_broken(memory, find_broken(images, workers=workers))
     return read_broken(memory)
 
 

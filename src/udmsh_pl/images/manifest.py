@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -15,12 +15,11 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.folder import check_table
-from udmsh_pl.images.image_list import ImageList, inside
+from udmsh_pl.images.image_list import SPLITS, ImageList, inside
 from udmsh_pl.safe.child import run_isolated
 from udmsh_pl.safe.untrusted import check_file, limit, over
 
 _log = logging.getLogger(__name__)
-_SPLITS = ("query", "train", "database")
 _COLUMNS = {"path": "path", "labels": "labels", "label": "labels", "split": "split"}
 _LIKE_LABELS = re.compile(r"(label|lable|class|categor|tag|target|concept|keyword|annotation)s?")
 _SEPARATORS = re.compile(r"[|;,]")
@@ -36,16 +35,10 @@ class Row(NamedTuple):
     split: str
 
 
-class Table(NamedTuple):
-    """The rows of a manifest, and which of the three columns it has."""
-
-    columns: set[str]
-    rows: list[Row]
+Table = tuple[Collection[str], list[Row]]  # which of the three columns it has, and the rows
 
 
-def read_manifest(
-    path: Path, root: Path, allow_outside: bool = False, upright: bool = True
-) -> dict[str, ImageList]:
+def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[str, ImageList]:
     """Read a manifest: one row an image.
 
     Columns, in any letter case:
@@ -62,11 +55,9 @@ def read_manifest(
 
     Args:
         path: ``.csv`` (UTF-8, or UTF-16 that says so, with a header line; the header shows whether
-            ``,``, ``;`` or a tab sets cells apart) or ``.parquet`` (needs the extra
-            ``udmsh-pl[app]``).
-        root: folder that the paths are relative to.
-        allow_outside: let paths pass that lead out of ``root``.
-        upright: see :class:`ImageList`.
+            ``,``, ``;`` or a tab sets cells apart) or ``.parquet`` (extra ``udmsh-pl[app]``)
+        root: folder that the paths are relative to
+        allow_outside: let paths pass that lead out of ``root``
 
     Returns:
         Images by split, rows in the order of the file; label columns are the sorted names over all
@@ -80,40 +71,17 @@ def read_manifest(
             fields than the header; the message gives file and row.
     """
     check_file(path, "manifest")
-    table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
-    if not table.rows:
+    read = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
+    columns, rows = read(path)
+    if not rows:
         raise InputError(
             f"{path}: no rows; expected a header with `path` (and `labels`, `split`) and one row "
             "an image"
         )
-    names = _names(path, table.rows, root, allow_outside)
+    names: dict[str, int] = {}  # and their rows
     members: dict[str, list[int]] = {}
-    known = _SPLITS if "split" in table.columns else ("all",)
-    for position, row in enumerate(table.rows):
-        for split in _SEPARATORS.split(row.split):
-            if split.strip() not in known:
-                raise InputError(
-                    f"{path}:{row.number}: split is {split!r}; expected {', '.join(_SPLITS)} or "
-                    "train|database"
-                )
-            members.setdefault(split.strip(), []).append(position)
-    if "split" in table.columns and "database" not in members:
-        raise InputError(f"{path}: no row has split `database`; name the images to search in")
-    labels = [_labels(row.labels) for row in table.rows]
-    columns = {name: place for place, name in enumerate(sorted(set().union(*labels)))}
-    check_table(len(names), len(columns), str(path), "give fewer labels")
-    carried = np.zeros((len(names), len(columns)), dtype=np.bool_)
-    for position, own in enumerate(labels):
-        carried[position, [columns[name] for name in own]] = True
-    everything = ImageList(names, carried, root, source=str(path), upright=upright)
-    return {
-        split: everything.select(sorted(set(positions))) for split, positions in members.items()
-    }
-
-
-def _names(path: Path, rows: Sequence[Row], root: Path, allow_outside: bool) -> list[str]:
-    seen: dict[str, int] = {}
-    for row in rows:
+    known = SPLITS if "split" in columns else ("all",)
+    for position, row in enumerate(rows):
         if not row.path:
             raise InputError(
                 f"{path}:{row.number}: empty path; give the image's path or remove the row"
@@ -122,12 +90,28 @@ def _names(path: Path, rows: Sequence[Row], root: Path, allow_outside: bool) -> 
             name = inside(row.path, root, allow_outside)
         except ValueError as error:
             raise InputError(f"{path}:{row.number}: {error}") from error
-        if seen.setdefault(name, row.number) != row.number:
+        if names.setdefault(name, row.number) != row.number:
             raise InputError(
-                f"{path}:{row.number}: {row.path!r} is already in row {seen[name]}; remove one of "
+                f"{path}:{row.number}: {row.path!r} is already in row {names[name]}; remove one of "
                 "them"
             )
-    return list(seen)
+        for split in _SEPARATORS.split(row.split):
+            if split.strip() not in known:
+                raise InputError(
+                    f"{path}:{row.number}: split is {split!r}; expected {', '.join(SPLITS)} or "
+                    "train|database"
+                )
+            members.setdefault(split.strip(), []).append(position)
+    if "split" in columns and "database" not in members:
+        raise InputError(f"{path}: no row has split `database`; name the images to search in")
+    labels = [_labels(row.labels) for row in rows]
+    places = {name: place for place, name in enumerate(sorted(set().union(*labels)))}
+    check_table(len(names), len(places), str(path), "give fewer labels")
+    carried = np.zeros((len(names), len(places)), dtype=np.bool_)
+    for position, own in enumerate(labels):
+        carried[position, [places[name] for name in own]] = True
+    everything = ImageList(list(names), carried, root, source=str(path))
+    return {split: everything.select(sorted(set(own))) for split, own in members.items()}
 
 
 def _labels(cell: str | list[str]) -> set[str]:
@@ -136,24 +120,16 @@ def _labels(cell: str | list[str]) -> set[str]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names of columns on one line, whatever is in them."""
     return ", ".join(map(repr, names))[:200]
 
 
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
     """Which of the header's columns holds what; refuses a header that would lose something."""
-    places: dict[str, int] = {}
-    others: list[str] = []
-    for place, title in enumerate(header):
-        column = _COLUMNS.get(title.strip().lower())
-        if column is None:
-            others.append(title.strip())
-        elif column in places:
-            raise InputError(
-                f"{path}:1: a column name stands twice in the header ({_listed(header)})"
-            )
-        else:
-            places[column] = place
+    columns = [_COLUMNS.get(title.strip().lower()) for title in header]
+    places = {column: place for place, column in enumerate(columns) if column}
+    others = [title.strip() for title, column in zip(header, columns, strict=True) if not column]
+    if len(places) + len(set(others)) < len(header):
+        raise InputError(f"{path}:1: a column name stands twice in the header ({_listed(header)})")
     if "path" not in places:
         raise InputError(
             f"{path}: no column `path` among {_listed(header)}; give the column of the image files "
@@ -181,11 +157,7 @@ def _read_csv(path: Path) -> Table:
             reader = csv.reader(_lines(path, stream), strict=True, delimiter=delimiter)
             header = [column.strip() for column in next(reader, [])]
             if not header:
-                return Table(set(), rows)
-            if len(set(header)) < len(header):
-                raise InputError(
-                    f"{path}:1: a column name stands twice in the header ({_listed(header)})"
-                )
+                return (), rows
             places = _places(path, header)
             for fields in reader:
                 if not any(field.strip() for field in fields):
@@ -209,7 +181,7 @@ def _read_csv(path: Path) -> Table:
         raise InputError(
             f"{path}:{reader.line_num}: not valid CSV ({error}); save it as comma-separated UTF-8"
         ) from error
-    return Table(set(places), rows)
+    return places, rows
 
 
 def _delimiter(header: str) -> str:
@@ -234,13 +206,11 @@ def _row(
 ) -> Row:
     if before >= limit("ROWS"):
         raise InputError(f"{path}:{number}: {over('ROWS')}")
-    path_cell, labels, split = (
-        cells[places[column]] if column in places else default
-        for column, default in (("path", ""), ("labels", ""), ("split", "all"))
-    )
-    if isinstance(path_cell, list) or isinstance(split, list):
+    own = {column: cells[place] for column, place in places.items()}
+    name, split = own["path"], own.get("split", "all")
+    if isinstance(name, list) or isinstance(split, list):
         raise InputError(f"{path}:{number}: a list where text belongs; only `labels` may be one")
-    return Row(number, path_cell.strip(), labels, split.strip())
+    return Row(number, name.strip(), own.get("labels", ""), split.strip())
 
 
 def _read_parquet(path: Path) -> Table:
@@ -253,11 +223,11 @@ def _read_parquet(path: Path) -> Table:
         answer = Path(folder) / "rows.jsonl"
         check_file(answer, "manifest")
         with answer.open(encoding="utf-8") as stream:
-            header: list[str] = json.loads(next(stream))
-            titles = _places(path, header)
+            titles = _places(path, json.loads(next(stream)))
             kept = sorted(titles, key=lambda column: titles[column])
             places = {column: place for place, column in enumerate(kept)}
-            rows: list[Row] = []
-            for number, line in enumerate(stream, 1):
-                rows.append(_row(path, number, places, json.loads(line), len(rows)))
-    return Table(set(places), rows)
+            rows = [
+                _row(path, number, places, json.loads(line), number - 1)
+                for number, line in enumerate(stream, 1)
+            ]
+    return places, rows
