@@ -72,13 +72,9 @@ class RetrievalDataModule(LightningDataModule, ABC):
         check_class_options(self)
         super().__init__()
         if self.batch_size < 1:
-            raise InputError(
-                f"batch size is {self.batch_size}; give --data.batch_size a number of at least 1"
-            )
+            raise InputError(f"batch size is {self.batch_size}; give --data.batch_size at least 1")
         if self.views == 1 or self.views < 0:
-            raise InputError(
-                f"--data.views is {self.views}; views are compared in pairs: give 0 or at least 2"
-            )
+            raise InputError(f"--data.views is {self.views}; give 0, or at least 2 to compare")
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
         self._stores: dict[str, str] = {}  # identity of each split's features
@@ -133,16 +129,14 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return dict(self._stores)
 
     def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the train split that validate as (query, database); at most a fifth of them are
-        queries.
-        """
+        """Train rows that validate as (query, database); at most a fifth of them are queries."""
         order = np.random.default_rng(0).permutation(len(self.splits.train))
         count = min(self.val_queries, len(order) // 5)
         return np.sort(order[:count]), np.sort(order[count:])
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled train batches of equal size (:func:`udmsh_pl.data.batches.train_loader`), which
-        hold what the trainer's method learns from; without a trainer all cached features.
+        """Shuffled train batches (:func:`udmsh_pl.data.batches.train_loader`) of what the trainer's
+        method learns from; without a trainer of all cached features.
         """
         images, trainer = self.splits.train, self.trainer
         pixels = self._pixels(images, view_transform) if self.finetune else None
@@ -161,15 +155,9 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return [self._eval_loader("train", one) for one in rows]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders: the query split, then the database.
-
-        Raises:
-            InputError: the data has no queries or no labels to score with.
-        """
+        """Two loaders: the query split, then the database; refused where nothing can be scored."""
         if self.splits.query is None or not self.splits.query.labels.shape[1]:
-            raise InputError(
-                "this data has no labelled queries to score; use `udmsh predict` for codes"
-            )
+            raise InputError("this data has no labelled queries; `udmsh predict` gives codes")
         return [self._eval_loader("query"), self._eval_loader("database")]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:

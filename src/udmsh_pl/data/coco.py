@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from udmsh_pl.data.official import DrawnBenchmark, drawn_splits
+from udmsh_pl.data.official import Benchmark, drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list, write_list
@@ -25,15 +25,8 @@ PROTOCOLS = {"2014": _2014, "2017": replace(_2014, name="2017")}
 
 def read_annotations(path: Path, folder: str) -> ImageList:
     """Read an official ``instances_*.json``: one row an image with at least one object, in the
-    order of the file.
-
-    Args:
-        path: the annotation file
-        folder: folder of its pictures, ``train2014`` say; it becomes the first part of each name
-
-    Returns:
-        Images named ``folder/file_name``, labels bool [N, L], one column a category in the order of
-        their ids.
+    order of the file, named ``folder/file_name``; labels bool [N, L], one column a category in the
+    order of their ids.
 
     Raises:
         InputError: the file is absent, no JSON, or has no valid images, annotations and categories.
@@ -55,9 +48,7 @@ def read_annotations(path: Path, folder: str) -> ImageList:
             "database.txt"
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read as JSON ({error}); fetch the file again"
-        ) from error
+        raise InputError(f"{path}: cannot be read as JSON ({error}); fetch it again") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not an instances file of COCO (no or unknown {error}); take "
@@ -77,7 +68,7 @@ def _slim(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class COCO(DrawnBenchmark):
+class COCO(Benchmark):
     """MS-COCO from the official annotations or from lists: pictures with an object of any of the 80
     categories.
 
@@ -98,7 +89,7 @@ class COCO(DrawnBenchmark):
     protocol: str = "2014"
 
     def draw_splits(self, protocol: Protocol) -> Splits:
-        """See :class:`DrawnBenchmark`; the order of the annotations decides the draw too."""
+        """See :class:`Benchmark`; the order of the annotations decides the draw too."""
         parts = [self._annotated(f"{half}{self.protocol}") for half in ("train", "val")]
         names = [name for part in parts for name in part.names]
         labels = np.concatenate([part.labels for part in parts])
@@ -109,9 +100,7 @@ class COCO(DrawnBenchmark):
         return drawn_splits(protocol, everything, rows)
 
     def _annotated(self, folder: str) -> ImageList:
-        """Labels of one annotation file, kept as a list in the cache: reading the JSON again takes
-        20 times as long.
-        """
+        """Labels of one annotation file, kept as a list in the cache: 20 times faster to read."""
         path = self.root / "annotations" / f"instances_{folder}.json"
         try:
             facts = path.stat()

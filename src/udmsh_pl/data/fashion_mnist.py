@@ -50,11 +50,7 @@ class FashionMNIST(RetrievalDataModule):
                 datasets.FashionMNIST(self.root, train=train, download=True)
 
     def load_splits(self) -> Splits:
-        """Read the official IDX files; names are ``test/NNNNN`` and ``train/NNNNN``.
-
-        Raises:
-            InputError: the files are not there.
-        """
+        """Read the official IDX files; names are ``test/NNNNN`` and ``train/NNNNN``."""
         missing = (
             f"{self.root}/FashionMNIST/raw: the files of Fashion-MNIST are not there; let the "
             f"machine download them, or put the four *-ubyte files of {PROTOCOL.home} in that "
@@ -71,18 +67,13 @@ def load_sample() -> Splits:
 
     Grey images of 28 x 28 pixels in a fixed shuffled order; names are ``test/NNNNN`` and
     ``train/NNNNN``, the rows of the official files. ``scripts/make_sample.py`` made the file.
-
-    Raises:
-        InputError: the file is not in the installed package.
     """
     resource = files("udmsh_pl.data") / "files" / "fashion_sample.npz"
     try:
         with as_file(resource) as path, np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
-        raise InputError(
-            f"{resource}: the embedded sample is not there; install udmsh-pl again"
-        ) from error
+        raise InputError(f"{resource}: the sample is missing; install udmsh-pl again") from error
     query, database = (
         ImageList(
             names=[f"{official}/{row:05d}" for row in arrays[f"{split}_rows"].tolist()],

@@ -7,13 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from udmsh_pl.data.official import (
-    DrawnBenchmark,
-    drawn_splits,
-    fetch,
-    refuse_failed_download,
-    unpack,
-)
+from udmsh_pl.data.official import Benchmark, drawn_splits, fetch, refuse_failed_download, unpack
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol, draw
@@ -41,7 +35,7 @@ PROTOCOLS = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MIRFlickr(DrawnBenchmark):
+class MIRFlickr(Benchmark):
     """MIRFLICKR-25K: downloaded from its home (3.1 GB), or read from lists and a folder of images.
 
     The default, ``24-labels``, is what SSDH and its successors report: the images that carry a
@@ -64,9 +58,7 @@ class MIRFlickr(DrawnBenchmark):
     protocol: str = "24-labels"
 
     def download(self) -> None:
-        """Fetch and unpack the official archives, unless they are there or ``lists`` gives the
-        split.
-        """
+        """Fetch and unpack the official archives that are missing, unless ``lists`` are given."""
         if self.lists is not None:
             return
         for name, md5 in (("mirflickr25k_annotations_v080", None), ("mirflickr25k", _IMAGES_MD5)):
@@ -79,7 +71,7 @@ class MIRFlickr(DrawnBenchmark):
                 unpack(archive, unpacked)
 
     def draw_splits(self, protocol: Protocol) -> Splits:
-        """See :class:`DrawnBenchmark`; names are ``imN.jpg`` in ``root/mirflickr``."""
+        """See :class:`Benchmark`; names are ``imN.jpg`` in ``root/mirflickr``."""
         folder, pictures = self.root / "mirflickr25k_annotations_v080", self.root / "mirflickr"
         files = sorted(path for path in folder.glob("*.txt") if path.stem.lower() != "readme")
         if protocol.labels == 24:

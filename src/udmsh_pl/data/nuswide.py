@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from udmsh_pl.data.official import DrawnBenchmark, drawn_splits
+from udmsh_pl.data.official import Benchmark, drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol, draw, draw_per_label
@@ -33,7 +33,7 @@ PROTOCOLS = {
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NUSWIDE(DrawnBenchmark):
+class NUSWIDE(Benchmark):
     """NUS-WIDE, from the official text files or from list files; the pictures are links, many of
     them dead.
 
@@ -61,7 +61,7 @@ class NUSWIDE(DrawnBenchmark):
         return self.images or self.root
 
     def draw_splits(self, protocol: Protocol) -> Splits:
-        """See :class:`DrawnBenchmark`: a draw of the images that carry any of the most frequent
+        """See :class:`Benchmark`: a draw of the images that carry any of the most frequent
         concepts, which become the label columns in the order of ``Concepts81.txt``.
         """
         root, source = self.root, self.root / "ImageList" / "Imagelist.txt"
@@ -106,9 +106,8 @@ def _lines(path: Path) -> list[str]:
     while kept and not kept[-1]:
         kept.pop()
     if "" in kept or not kept:
-        raise InputError(
-            f"{path}:{kept.index('') + 1 if kept else 1}: an empty line; unpack the file again"
-        )
+        number = kept.index("") + 1 if kept else 1
+        raise InputError(f"{path}:{number}: an empty line; unpack the file again")
     return kept
 
 
@@ -117,9 +116,7 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
     try:
         lines = path.read_bytes().split()
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); unpack Groundtruth.zip of {HOME}"
-        ) from error
+        raise InputError(f"{path}: {error.strerror}; unpack Groundtruth.zip of {HOME}") from error
     flags = b"".join(lines)
     if len(flags) != len(lines) or flags.strip(b"01"):
         number = next(row for row, line in enumerate(lines) if line not in (b"0", b"1"))
@@ -128,9 +125,6 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
             "Groundtruth.zip again"
         )
     if len(lines) != count:
-        raise InputError(
-            f"{path}: expected {count} lines, one for each line of Imagelist.txt, found "
-            f"{len(lines)}"
-        )
+        raise InputError(f"{path}: expected {count} lines as in Imagelist.txt, found {len(lines)}")
     table: NDArray[np.bool_] = np.frombuffer(flags, np.uint8) == ord("1")
     return table

@@ -24,7 +24,7 @@ from udmsh_pl.safe.files import atomic_path
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DrawnBenchmark(RetrievalDataModule):
+class Benchmark(RetrievalDataModule):
     """A benchmark of picture files, whose split a seed draws or somebody's lists give.
 
     Args:
@@ -58,12 +58,9 @@ class DrawnBenchmark(RetrievalDataModule):
 
     @abstractmethod
     def draw_splits(self, protocol: Protocol) -> Splits:
-        """Build the split from the official files below ``root``.
+        """Build the split from the official files below ``root``; refuses malformed ones.
 
         The draw depends on these files and the seed alone, never on which pictures are on the disk.
-
-        Raises:
-            InputError: a file is absent or malformed (file and line), or there are too few images.
         """
 
     def listed_below(self) -> Path:
@@ -73,11 +70,8 @@ class DrawnBenchmark(RetrievalDataModule):
 
 @contextmanager
 def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]:
-    """Turn a failed download into one line: where the files come from and where to put them.
-
-    Raises:
-        InputError: the block raised OSError (no network, no room, a server's refusal) or
-            RuntimeError (torchvision's word for a wrong checksum).
+    """Make one line of a failed download (OSError, or torchvision's RuntimeError of a wrong
+    checksum): where the files come from and where to put them.
     """
     try:
         yield
@@ -92,10 +86,10 @@ def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]
 def fetch(url: str, target: Path, md5: str | None = None) -> None:
     """Download a file with a progress bar, unless it is there already; whole or not at all.
 
-    Without ``md5``, MD5 in hexadecimal as its owner publishes it, the announced length is checked.
+    Without ``md5``, as its owner publishes it, the announced length alone is checked.
 
     Raises:
-        InputError: the bytes are not those of ``md5``.
+        InputError: the bytes are others.
         OSError: the network or the disk fails.
     """
     if target.is_file():
@@ -118,12 +112,8 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip into folder ``target``, which appears when all of it is unpacked.
-
-    A single folder at the top of the archive becomes ``target`` itself.
-
-    Raises:
-        InputError: the file is no whole zip.
+    """Unpack a zip into folder ``target``, which appears when all of it is unpacked; a folder alone
+    at the top of the archive becomes ``target`` itself.
     """
     if target.is_dir():
         return
@@ -136,9 +126,7 @@ def unpack(archive: Path, target: Path) -> None:
                 packed.extract(member, partial)
     except zipfile.BadZipFile as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(
-            f"{archive}: not a whole zip archive; delete it and fetch it again"
-        ) from error
+        raise InputError(f"{archive}: not a whole zip archive; fetch it again") from error
     top = list(partial.iterdir())
     if len(top) == 1 and top[0].is_dir():
         top[0].rename(target)
@@ -157,9 +145,6 @@ def torchvision_images(kind: Any, root: Path, source: str, missing: str) -> list
         root: folder of its download
         source: its name in messages
         missing: the error where its files are missing or have another MD5
-
-    Raises:
-        InputError: torchvision refuses the files.
     """
     parts = []
     for part in ("test", "train"):

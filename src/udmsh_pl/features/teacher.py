@@ -60,11 +60,8 @@ class TrainFeatures:
         Args:
             name: first part of the file's name
             settings: a dataclass with everything but the arrays that decides the fit, in values
-                that JSON can hold; ``fit`` is best a function of a module, which sees nothing else
-            fit: makes the teacher's tensors, on the CPU
-
-        Raises:
-            InputError: the teacher cannot be written or read.
+                that JSON can hold
+            fit: makes the teacher's tensors, on the CPU; a function of a module sees nothing else
         """
         facts = {"key": self.key, "settings": asdict(settings), "format": FORMAT}  # type: ignore[call-overload]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -76,14 +73,11 @@ class TrainFeatures:
         found = _open(path)
         if found is None:
             with _locked(path):
-                found = _open(path)
-                if found is None:
+                if _open(path) is None:
                     _write(path, fit(self.arrays, settings))
-                    found = _open(path)
+            found = _open(path)
         if found is None:
-            raise InputError(
-                f"{path} changed while it was written; is another program writing there?"
-            )
+            raise InputError(f"{path} changed while it was written; is another program at it?")
         return found
 
 
@@ -117,24 +111,19 @@ def _locked(path: Path) -> AbstractContextManager[Any]:
 
 
 def _write(path: Path, state: State) -> None:
-    owned = {name: _alone(value) for name, value in state.items()}
+    owned = {}
+    for name, value in state.items():  # safetensors writes what has a memory of its own
+        alone = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+        owned[name] = value if alone else value.clone(memory_format=torch.contiguous_format)
     try:
         with atomic_path(path) as partial:
             save_file(owned, partial)
-            shutil.copymode(
-                path.with_suffix(".lock"), partial
-            )  # safetensors' is for the owner alone
+            # safetensors' is for the owner alone
+            shutil.copymode(path.with_suffix(".lock"), partial)
             digest = sha256_file(partial)
         write_text(path.with_suffix(".json"), json.dumps({path.name: {"sha256": digest}}))
     except (OSError, SafetensorError) as error:
         raise _not_written(path, error) from error
-
-
-def _alone(value: Tensor) -> Tensor:
-    """The tensor in memory of its own, which is what safetensors writes."""
-    if value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes:
-        return value
-    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _not_written(path: Path, error: Exception) -> InputError:

@@ -70,17 +70,11 @@ _FLIPS = {3: _TO.ROTATE_180, 5: _TO.ROTATE_90, 6: _TO.ROTATE_270}  # the same fo
 
 
 class UnreadablePicture(InputError):
-    """A picture that cannot be decoded.
+    """A picture that cannot be decoded."""
 
-    Attributes:
-        reason: why, in a few words.
-        lasting: whether the file itself is at fault, and not a full memory or a disk that is away.
-        absent: whether there is no such file.
-    """
-
-    reason: str = ""
-    lasting: bool = True
-    absent: bool = False
+    reason: str = ""  # in a few words
+    lasting: bool = True  # the file itself is at fault, not a full memory or a disk that is away
+    absent: bool = False  # there is no such file
 
     def __init__(self, message: str = "") -> None:
         # from a worker process it comes with the traceback before it
@@ -139,8 +133,7 @@ def decode(source: Any, upright: bool = True, at_least: int | None = None) -> Im
             ``UDMSH_MAX_PIXELS`` and ``UDMSH_MAX_BYTES``; the message names the file.
         InputError: another kind of source.
     """
-    if isinstance(source, str):
-        source = Path(source)
+    source = Path(source) if isinstance(source, str) else source
     if hasattr(source, "shape"):
         source = _of_array(source)
     if not isinstance(source, Path | bytes | Image.Image) and not hasattr(source, "read"):
@@ -161,8 +154,7 @@ def decode(source: Any, upright: bool = True, at_least: int | None = None) -> Im
         bomb = isinstance(error, Image.DecompressionBombError)
         reason = over("PIXELS") if bomb else reason_of(error)
         failure = UnreadablePicture(f"{name}: not a readable image ({reason})")
-        failure.reason = reason
-        failure.absent = isinstance(error, FileNotFoundError)
+        failure.reason, failure.absent = reason, isinstance(error, FileNotFoundError)
         system = isinstance(error, OSError) and error.errno is not None
         failure.lasting = not system and not isinstance(error, MemoryError)
         raise failure from error
@@ -187,15 +179,14 @@ def _stream(source: Any) -> Iterator[BinaryIO]:
             raise ValueError("it is empty: 0 bytes")
         with path.open("rb") as stream:
             yield stream
-        return
-    if not isinstance(source, bytes) and source.seekable():
+    elif not isinstance(source, bytes) and source.seekable():
         source.seek(0)
         yield source
-        return
-    content = source if isinstance(source, bytes) else source.read(limit("BYTES") + 1)
-    if len(content) > limit("BYTES"):
-        raise ValueError(over("BYTES"))
-    yield io.BytesIO(content)
+    else:
+        content = source if isinstance(source, bytes) else source.read(limit("BYTES") + 1)
+        if len(content) > limit("BYTES"):
+            raise ValueError(over("BYTES"))
+        yield io.BytesIO(content)
 
 
 def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:
@@ -219,20 +210,15 @@ def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Ima
                 raise UnidentifiedImageError(f"it is HEIC, which {_EXTRAS['HEIF']}") from error
             raise UnidentifiedImageError(f"it is none of {', '.join(formats())}") from error
         whole = image.size
-        if head.startswith(_TIFF) and _is_raw(image, head):
-            stream.seek(0)
-            return _preview(stream, upright, at_least)
+        if head.startswith(_TIFF):  # a camera's first picture is a small preview
+            tags: Any = image.tag_v2  # type: ignore[attr-defined]
+            camera = int(tags.get(254, 0)) & 1 and _SUB_IFDS in tags and _MAKE in tags
+            if camera or head[8:10] == b"CR" or _DNG_VERSION in tags:
+                return _preview(stream, upright, at_least)
     with image:
         _check_size(image, whole)
         image.load()
         return _finished(image, whole, upright)
-
-
-def _is_raw(image: Image.Image, head: bytes) -> bool:
-    """Whether a TIFF file is a camera's: its first picture is a small preview."""
-    tags: Any = image.tag_v2  # type: ignore[attr-defined]
-    camera = int(tags.get(254, 0)) & 1 and _SUB_IFDS in tags and _MAKE in tags
-    return head[8:10] == b"CR" or _DNG_VERSION in tags or bool(camera)
 
 
 def _preview(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:

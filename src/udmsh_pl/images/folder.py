@@ -67,14 +67,9 @@ def drawn_queries(
 ) -> Splits:
     """Splits whose queries are a share of the images, drawn by a seed; the others are database and
     train set. ``kind`` is the first part of the protocol's name.
-
-    Raises:
-        InputError: the share is not between 0 and 1.
     """
     if not 0 < share < 1:
-        raise InputError(
-            f"--data.query_share is {share}; give a share of the images above 0 and below 1"
-        )
+        raise InputError(f"--data.query_share is {share}; give a share above 0 and below 1")
     rows = draw(np.arange(len(images)), {"query": max(1, round(share * len(images)))}, seed)
     query, database = images.select(rows["query"]), images.select(rows["rest"])
     protocol = Protocol("folder", f"{kind}-{share:g}-seed{seed}")
@@ -109,11 +104,7 @@ def _labelled(root: Path, names: list[str], classes: list[str], depth: int) -> I
 
 
 def check_table(rows: int, labels: int, where: str, mend: str) -> None:
-    """Refuse a label table that would not fit: one label an image makes it grow as the square.
-
-    Raises:
-        InputError: more than ``UDMSH_MAX_BYTES``.
-    """
+    """Refuse a label table above ``UDMSH_MAX_BYTES``: with a label an image, it is a square."""
     if rows * labels > limit("BYTES"):
         raise InputError(
             f"{where}: a table of {rows:,} images x {labels:,} labels is more than "

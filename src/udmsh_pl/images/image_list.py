@@ -73,23 +73,15 @@ class ImageList:
         return Path(self.names[row]) if self.root is None else self.root / self.names[row]
 
     def content(self, row: int) -> bytes:
-        """The bytes that decide a row's picture: of its file, or of its pixels.
-
-        Raises:
-            InputError: the file cannot be read, or is larger than ``UDMSH_MAX_BYTES``.
-        """
+        """The bytes that decide a row's picture: of its file, where it can be read, or pixels."""
         if self.pixels is not None:
             return bytes(self.pixels[row].tobytes())
         return read_file(self.path(row), "picture")
 
     def load(self, row: int, at_least: int | None = None) -> Image.Image:
-        """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`.
+        """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`; errors name the row.
 
         ``at_least`` counts where pictures are ``upright`` alone: benchmarks decode them whole.
-
-        Raises:
-            UnreadablePicture: the file is absent or cannot be decoded; the message names it and the
-                list line asking for it.
         """
         if self.pixels is not None:
             return Image.fromarray(self.pixels[row]).convert("RGB")
@@ -205,9 +197,8 @@ class Splits:
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) over the splits' fingerprints, and over missing images if any."""
         lines = [f"{name} {images.fingerprint()}\n" for name, images in self.by_name().items()]
-        lines += [
-            f"missing {name} {count}\n" for name, count in sorted(self.missing.items()) if count
-        ]
+        missing = sorted((name, count) for name, count in self.missing.items() if count)
+        lines += [f"missing {name} {count}\n" for name, count in missing]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
@@ -229,13 +220,9 @@ def inside(name: str, root: Path | None, allow_outside: bool) -> str:
 
     Links are followed as any program follows them; who can make links in ``root`` can read there.
 
-    Args:
-        name: a path with forward slashes
-        root: folder that names are relative to; None for the working directory
-        allow_outside: let absolute paths and those that begin with ``..`` pass
-
     Raises:
-        ValueError: no name of a file, or it leads outside; the message says what mends it.
+        ValueError: no name of a file, or it leads out of ``root`` (None for the working directory)
+            and not ``allow_outside``; the message says what mends it.
     """
     spelled = normal(name)
     if "\0" in name or spelled in ("", ".", "..", "/"):

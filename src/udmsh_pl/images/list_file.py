@@ -88,9 +88,6 @@ def read_list(
 def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
     """Read a benchmark's split from ``query.txt`` (or ``test.txt``), ``train.txt`` and
     ``database.txt`` of a folder; each line has the protocol's number of labels.
-
-    Raises:
-        InputError: as :func:`read_list`, and for splits that overlap.
     """
     query = folder / "query.txt"
     paths = (query if query.is_file() else folder / "test.txt", folder / "train.txt")
@@ -102,11 +99,8 @@ def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
 
 
 def write_list(images: ImageList, path: Path) -> None:
-    """Write a list file that :func:`read_list` reads back to the same rows and fingerprint, whole
-    or not at all.
-
-    Raises:
-        InputError: as :func:`check_names`.
+    """Write a list file, whole or not at all, that :func:`read_list` reads back to the same rows
+    and fingerprint; refuses names as :func:`check_names`.
     """
     check_names(images, path)
     with atomic_path(path) as partial:
@@ -114,26 +108,19 @@ def write_list(images: ImageList, path: Path) -> None:
 
 
 def check_names(images: ImageList, path: Path) -> None:
-    """Refuse names that cannot stand in the list file ``path``.
-
-    Raises:
-        InputError: a name has a line break, blanks at its ends, bytes that are not UTF-8, another
-            spelling than the one that it would be read back with (``./a.jpg``), or (where labels
-            follow) a bare number as its last word.
+    """Refuse names that cannot stand in the list file ``path``: with a line break, blanks at their
+    ends, bytes that are not UTF-8, another spelling than the one that they would be read back with
+    (``./a.jpg``), or (where labels follow) a bare number as their last word.
     """
     for name in images.names:
         try:
             encoded = name.encode()
         except UnicodeEncodeError as error:
-            raise InputError(
-                f"{path}: the name {name!r} is not UTF-8; rename that image"
-            ) from error
+            raise InputError(f"{path}: the name {name!r} is not UTF-8; rename the file") from error
         odd = normal(name) != name or any(mark in name for mark in "\n\r\0\ufeff")
         number = bool(images.labels.shape[1]) and _ends_in_number(encoded)
         if odd or encoded != encoded.strip(_BLANK) or number:
-            raise InputError(
-                f"{path}: the name {name!r} cannot stand in a list file; rename that image"
-            )
+            raise InputError(f"{path}: the name {name!r} cannot stand in a list file; rename it")
 
 
 def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, bytes]:
@@ -159,11 +146,7 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
 
 
 def _utf8(data: bytes, path: Path) -> bytes:
-    """The text of a list or manifest as UTF-8 without its mark; UTF-16 is known by its own.
-
-    Raises:
-        InputError: UTF-16 that is damaged.
-    """
+    """The text of a list as UTF-8 without its mark; UTF-16 is known by its own."""
     if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.removeprefix(codecs.BOM_UTF8)
     try:

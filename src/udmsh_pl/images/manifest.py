@@ -83,9 +83,7 @@ def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[s
     known = SPLITS if "split" in columns else ("all",)
     for position, row in enumerate(rows):
         if not row.path:
-            raise InputError(
-                f"{path}:{row.number}: empty path; give the image's path or remove the row"
-            )
+            raise InputError(f"{path}:{row.number}: empty path; give one or remove the row")
         try:
             name = inside(row.path, root, allow_outside)
         except ValueError as error:
@@ -215,9 +213,7 @@ def _row(
 
 def _read_parquet(path: Path) -> Table:
     if find_spec("pyarrow") is None:
-        raise InputError(
-            f"{path}: Parquet needs the extra: pip install 'udmsh-pl[app]', or give a .csv"
-        )
+        raise InputError(f"{path}: Parquet needs pip install 'udmsh-pl[app]'; or give a .csv")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
         run_isolated("udmsh_pl.images.parquet_child", path, folder, sorted(_COLUMNS))
         answer = Path(folder) / "rows.jsonl"

@@ -37,15 +37,11 @@ def file_called(path: Path) -> Path:
 
 
 def spelling(path: Path) -> str:
-    """Why a file that is absent may be there under another spelling, and what mends it; nothing
-    where no spelling leads to a file.
-    """
+    """Why an absent file may be there under another spelling, and what mends it, or nothing."""
     if "\\" in path.name and Path(str(path).replace("\\", "/")).exists():
         return "the list writes \\ between folders; write /"
     if file_called(path).exists():
-        return (
-            "the disk has the name in another Unicode form (NFC or NFD); write it as the disk does"
-        )
+        return "the disk has the name in another Unicode form (NFC or NFD); write it as there"
     if _any_case(path):
         return "the disk has the name in other letter case; write it as the disk does"
     return ""

@@ -48,47 +48,34 @@ class Protocol:
 
 
 def named(protocols: Mapping[str, Protocol], name: str) -> Protocol:
-    """Protocol of a benchmark by its name.
-
-    Raises:
-        InputError: there is no such protocol; the message lists those that there are.
-    """
+    """Protocol of a benchmark by its name; refuses others with a list of those that there are."""
     if name not in protocols:
-        raise InputError(
-            f"no protocol {name!r} here; give --data.protocol one of {', '.join(protocols)}"
-        )
+        every = ", ".join(protocols)
+        raise InputError(f"no protocol {name!r} here; give --data.protocol one of {every}")
     return protocols[name]
 
 
 def resized(protocol: Protocol, queries: int | None, train: int | None) -> Protocol:
-    """The protocol with other numbers of queries and train images, where they are not None.
-
-    Its name says so (``21-concepts-q42-t210``).
-
-    Raises:
-        InputError: a number below 1.
+    """The protocol with other numbers of queries and train images, at least 1, where they are not
+    None; its name says so (``21-concepts-q42-t210``).
     """
     if queries is None and train is None:
         return protocol
     for argument, count in (("queries", queries), ("train", train)):
         if count is not None and count < 1:
-            raise InputError(
-                f"--data.{argument} is {count}; give a number of images, at least 1, or null"
-            )
+            raise InputError(f"--data.{argument} is {count}; give null or a number of at least 1")
     queries, train = queries or protocol.queries, train or protocol.train
     name = f"{protocol.name}-q{queries}-t{train}"
     return replace(protocol, name=name, queries=queries, train=train, database=None)
 
 
 def draw(rows: Rows, counts: dict[str, int], seed: int) -> dict[str, Rows]:
-    """Disjoint random subsets of ``rows``, each in ascending order; ``rest`` holds what is left.
-
-    The rows are the same on every machine and in every process.
+    """Disjoint random subsets of rows [N], each in ascending order; ``rest`` holds what is left.
 
     Args:
-        rows: rows to draw from, [N]
+        rows: rows to draw from
         counts: size of each subset by name
-        seed: decides the draw, together with the order of ``counts``
+        seed: decides the draw on every machine, together with the order of ``counts``
 
     Raises:
         InputError: there are fewer rows than the subsets need.

@@ -76,9 +76,7 @@ def _transform(
     std: Sequence[float] | None,
 ) -> Transform:
     if size < 1:
-        raise InputError(
-            f"image size is {size}; give --data.image_size a number of pixels, at least 1"
-        )
+        raise InputError(f"image size is {size}; give --data.image_size at least 1 pixel")
     if mean is not None and std is not None:
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     transform: Transform = v2.Compose([*steps, v2.ToPureTensor()])

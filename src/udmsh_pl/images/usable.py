@@ -31,10 +31,7 @@ Reasons = dict[str, str]  # why a picture cannot be used, by its name
 
 
 def present_rows(images: ImageList) -> Rows:
-    """Rows whose file is there, ascending.
-
-    Each folder is listed once, which beats asking for 200,000 files one by one.
-    """
+    """Rows whose file is there, ascending; listing a folder once beats asking for 200,000 files."""
     if images.pixels is not None:
         return np.arange(len(images))
     folders: dict[str, set[str]] = {}
@@ -71,15 +68,13 @@ def drop_missing(splits: Splits, allow_missing: bool) -> Splits:
     absent = {name: len(images) - len(rows[name]) for name, images in named.items()}
     if not any(absent.values()):
         return splits
-    counts = ", ".join(
-        f"{count} of {len(named[name])} {name} images" for name, count in absent.items() if count
-    )
+    lost = [f"{n} of {len(named[name])} {name} images" for name, n in absent.items() if n]
     first = next(
         images.path(row)
         for name, images in named.items()
         for row in np.setdiff1d(np.arange(len(images)), rows[name])[:1].tolist()
     )
-    message = f"{splits.protocol}: {counts} are missing, first {first}"
+    message = f"{splits.protocol}: {', '.join(lost)} are missing, first {first}"
     if cause := spelling(first):
         raise InputError(f"{message}: {cause}")
     home = f" (they come from {splits.protocol.home})" if splits.protocol.home else ""
@@ -112,17 +107,13 @@ def drop_broken(splits: Splits, broken: Mapping[str, str], strict: bool = False)
     rows = {name: usable_rows(images, broken) for name, images in named.items()}
     if all(len(rows[name]) == len(images) for name, images in named.items()):
         return splits
-    line = broken_line(broken)
+    what, line = splits.protocol, broken_line(broken)
     if strict:
         raise InputError(
-            f"{splits.protocol}: {line}; mend or remove them, or leave them out with --data.strict "
-            "false"
+            f"{what}: {line}; mend or remove them, or leave them out with --data.strict false"
         )
-    for name in named:
-        if not len(rows[name]):
-            raise InputError(
-                f"{splits.protocol}: no picture of the {name} split can be read; {line}"
-            )
+    if empty := [name for name in named if not len(rows[name])]:
+        raise InputError(f"{what}: no picture of the {empty[0]} split can be read; {line}")
     return replace(_only(splits, rows), skipped={**splits.skipped, **broken})
 
 
@@ -145,8 +136,8 @@ def load_or_blank(
     """The picture of a row and ``""``; or a black one and why there is none.
 
     Raises:
-        UnreadablePicture: for a passing error (no memory, a disk that is away): the picture may be
-            whole, so the run ends and can be resumed.
+        UnreadablePicture: for a passing error (no memory, a disk that is away): the run ends and
+            can be resumed.
     """
     try:
         return images.load(row, at_least), ""
@@ -157,11 +148,9 @@ def load_or_blank(
 
 
 def find_broken(*lists: ImageList, workers: int = 0) -> Reasons:
-    """Decode every picture, with a progress bar, and give which cannot be, and why.
+    """Decode every picture once, with a progress bar, and give which cannot be, and why.
 
-    Args:
-        lists: the pictures; one that stands in two lists is decoded once
-        workers: processes that decode; 0 or 1 decodes in this one
+    ``workers`` processes decode, 0 or 1 for this one.
     """
     tasks: dict[Path, tuple[ImageList, int]] = {}
     for images in lists:
@@ -217,11 +206,7 @@ def write_broken(path: Path, broken: Mapping[str, str]) -> None:
 
 
 def read_broken(path: Path) -> Reasons:
-    """Read what :func:`write_broken` wrote; without the file nothing is broken.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """Read what :func:`write_broken` wrote; without the file nothing is broken."""
     if not path.exists():
         return {}
     data = read_file(path, "list of broken pictures")
@@ -240,8 +225,7 @@ class Report(NamedTuple):
     Args:
         table: a line a split: images, images that the protocol names, missing and unreadable ones,
             labels, labels an image, images without any label
-        problems: what is off, one line each, with what mends it; empty when all is well. A file
-            stands once, in however many splits it is
+        problems: what is off, with what mends it; a file stands once, in however many splits it is
         notes: what is worth knowing but not wrong
         fingerprint: SHA-256 of the splits
     """
@@ -253,16 +237,12 @@ class Report(NamedTuple):
 
 
 def check_splits(splits: Splits, workers: int = 1) -> Report:
-    """Decode every image, in parallel and with a progress bar, and compare the splits with their
-    protocol.
+    """Decode every image by ``workers`` processes, with a progress bar, and compare the splits with
+    their protocol.
 
     Presence, overlap of queries and database, and repeated names are checked where splits are made;
     this adds what costs time (decoding) and what a protocol promises (counts, labels that no image
     carries).
-
-    Args:
-        splits: what to check
-        workers: processes that decode; 0 or 1 decodes in this one
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -279,9 +259,7 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
                 "data, or name another protocol with --data.protocol"
             )
         if missing:
-            notes.append(
-                f"{name}: {missing} images are missing and left out; this enters the fingerprint"
-            )
+            notes.append(f"{name}: {missing} images are missing; this enters the fingerprint")
         bad, of = sum(one in broken for one in images.names), images.labels.sum(axis=1)
         rows.append([name, f"{count:,}", "any" if expected is None else f"{expected:,}"])
         rows[-1] += [f"{missing:,}", f"{bad:,}", f"{images.labels.shape[1]}", f"{of.mean():.2f}"]
@@ -289,16 +267,12 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
     problems += broken_lines(broken, splits.database)
     width = splits.database.labels.shape[1]
     if protocol.labels is not None and width != protocol.labels:
-        problems.append(
-            f"{width} labels where {protocol} has {protocol.labels}; take the lists of that "
-            "protocol"
-        )
+        problems.append(f"{width} labels where {protocol} has {protocol.labels}; take its lists")
     if splits.query is not None:
         labels, present = splits.query.labels, splits.database.labels.any(axis=0)
         if alone := int((labels.any(axis=1) & ~(labels @ present)).sum()):
-            notes.append(
-                f"query: {alone} queries share no label with any database image; they score 0"
-            )
+            note = f"query: {alone} queries share no label with any database image; they score 0"
+            notes.append(note)
         if bare := int((~labels.any(axis=1)).sum()):
             notes.append(f"query: {bare} queries have no label; they score 0")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -49,12 +49,8 @@ def walk(root: Path, below: str = "", exclude: Sequence[str] = ()) -> Found:
 
     The ending decides, for the formats of :mod:`udmsh_pl.images.decode`. Hidden files and folders,
     folders of systems (``@eaDir``, ``$RECYCLE.BIN``), folders below ``root`` that hold
-    ``.nomedia``, links to folders, and what is no regular file are left out.
-
-    Args:
-        root: the folder
-        below: the part of it to look at
-        exclude: patterns of what is left out too, see :func:`excluded`
+    ``.nomedia``, links to folders, what is no regular file, and what fits a pattern of ``exclude``
+    (:func:`excluded`) are left out.
     """
     files: dict[str, os.stat_result] = {}
     skipped: dict[str, str] = {}
@@ -100,9 +96,7 @@ def excluded(name: str, patterns: Sequence[str]) -> str:
 
 
 def skipped_line(skipped: Mapping[str, str], most: int = 3) -> str:
-    """What was left out, in one line: a count for each kind of reason, and the first few names of
-    each.
-    """
+    """What was left out, in one line: a count and the first few names for each kind of reason."""
     names: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         names.setdefault(_NUMBERS.sub("", reason), []).append(name)
