@@ -287,7 +287,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if transform is not None and direct:
         return transform.apply(image)  # type: ignore[no-any-return]
     rgb = to_rgb(image)
-    return rgb if transform is None else transform.apply_in_place(rgb)  # type: ignore[no-any-return]
+    return rgb if transform is None else transform.apply_in_place(rgb)
 
 
 @lru_cache(maxsize=8)
