@@ -94,9 +94,10 @@ class TimmBackbone(Backbone):
         super().__init__()
         try:
             with torch.device("meta"):
-                options = _size_options(timm.create_model(name, num_classes=0))
-            # timm's models share more methods than nn.Module names
-            self.network: Any
+                classes = type(timm.create_model(name, num_classes=0)).__mro__
+            known = {one for kind in classes for one in inspect.signature(kind).parameters}
+            options = {option: value for option, value in ANY_SIZE.items() if option in known}
+            self.network: Any  # timm's models share more methods than nn.Module names
             with fetching(name) if pretrained else nullcontext():
                 self.network = timm.create_model(name, pretrained, num_classes=0, **options)
         except RuntimeError as error:
@@ -148,12 +149,6 @@ class TimmBackbone(Backbone):
         )
 
 
-def _size_options(network: nn.Module) -> dict[str, Any]:
-    """Those of ``ANY_SIZE`` that the network's constructor knows."""
-    known = {name for one in type(network).__mro__ for name in inspect.signature(one).parameters}
-    return {name: value for name, value in ANY_SIZE.items() if name in known}
-
-
 def backbone_info(name: str, weights: str | None = None) -> BackboneInfo:
     """Sizes of a backbone, on the meta device; errors are those of :func:`build_backbone`."""
     with torch.device("meta"):
@@ -183,7 +178,10 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
         else:
             backbone = TimmBackbone(name, pretrained=weights is None and installed is None)
     if installed is not None:
-        _load_in_order(backbone, _without_counters(read_weights(str(installed))))
+        # by position: packages have timm's order but other names, and a classifier at the end
+        theirs = _without_counters(read_weights(str(installed)))
+        for mine, tensor in zip(_without_counters(backbone.state_dict()), theirs, strict=False):
+            mine.copy_(tensor)
     elif weights is None and name in FC7:
         published = torchvision.models.get_model_weights(name).IMAGENET1K_V1
         with fetching(name):
@@ -223,12 +221,6 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
         if has != needs:
             raise InputError(f"{origin}: {key} is {has}, {backbone.info.name} needs {needs}")
     backbone.load_state_dict(found, strict=False)
-
-
-def _load_in_order(backbone: Backbone, tensors: list[Tensor]) -> None:
-    """Copy tensors by position: packages have timm's order but other names, then a classifier."""
-    for mine, theirs in zip(_without_counters(backbone.state_dict()), tensors, strict=False):
-        mine.copy_(theirs)
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> list[Tensor]:

@@ -9,12 +9,6 @@ from udmsh_pl.data.mirflickr import MIRFlickr
 from udmsh_pl.data.nuswide import NUSWIDE
 
 __all__ = [
-    "CIFAR10",
-    "COCO",
-    "NUSWIDE",
-    "FashionMNIST",
-    "FashionSample",
-    "ImageFolders",
-    "ListFiles",
+    "CIFAR10", "COCO", "NUSWIDE", "FashionMNIST", "FashionSample", "ImageFolders", "ListFiles",
     "MIRFlickr",
-]
+]  # fmt: skip

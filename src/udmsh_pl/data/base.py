@@ -128,12 +128,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self._open_features()
         return dict(self._stores)
 
-    def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Train rows that validate as (query, database); at most a fifth of them are queries."""
-        order = np.random.default_rng(0).permutation(len(self.splits.train))
-        count = min(self.val_queries, len(order) // 5)
-        return np.sort(order[:count]), np.sort(order[count:])
-
     def train_dataloader(self) -> TrainLoader:
         """Shuffled train batches (:func:`udmsh_pl.data.batches.train_loader`) of what the trainer's
         method learns from; without a trainer of all cached features.
@@ -148,11 +142,14 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return train_loader(*inputs, workers, world, rank)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders, query and database, both rows of the train split; none without rows."""
-        rows = self.val_rows()
-        if not len(rows[0]) or not self.splits.train.labels.shape[1]:
+        """Two loaders, query and database, both rows of the train split, of which at most a fifth
+        are queries; none without queries or labels.
+        """
+        order = np.random.default_rng(0).permutation(len(self.splits.train))
+        count = min(self.val_queries, len(order) // 5)
+        if not count or not self.splits.train.labels.shape[1]:
             return []
-        return [self._eval_loader("train", one) for one in rows]
+        return [self._eval_loader("train", np.sort(one)) for one in np.split(order, [count])]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Two loaders: the query split, then the database; refused where nothing can be scored."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +29,7 @@ def passes(
     """Global features and pooled maps, float32 ``[B, ...]``, of pixels, uint8 ``[B, 3, S, S]``, and
     what came with each batch. A thread makes a batch while the backbone sees the one before.
     """
-    for pixels, others in wait_for("decode", ahead(batches, _one_thread)):
+    for pixels, others in wait_for("decode", ahead(batches, partial(torch.set_num_threads, 1))):
         with clock("backbone"):
             found = [values.float().cpu().numpy() for values in forward(pixels)]
         yield found, others
@@ -93,7 +94,3 @@ class RowPixels(Dataset[tuple[Tensor, str]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + own)
             return torch.stack([self.transform(image) for _ in range(self.views)]), broken
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

@@ -1,9 +1,8 @@
 """What is in a picture's file, by a digest of its bytes: features belong to contents, not to names.
 
 A folder's bytes are read once: ``contents-*.npz`` in the cache remembers the digest of each file by
-the file's state (name, size, inode, times of writing and of change), so that only files which were
-added, replaced or touched are read again. A copy may keep size and time of writing; the time of
-change no user sets.
+the file's state (name, size, inode, times of writing and of change, which no user sets), so that
+only files which were added, replaced or touched are read again.
 """
 
 import hashlib

@@ -1,9 +1,8 @@
 """Train features, and teachers fitted to them: kept on disk, so that runs and processes share them.
 
-A teacher is a handful of tensors that a function fits to the train features. It is kept as
-``<name>-<digest>.safetensors`` with its SHA-256 in a ``.json`` beside it; the digest covers the
-features and the settings of the fit. Of several processes that ask, one fits and the others wait
-at a lock and then open the file, whose tensors are memory-mapped.
+A teacher is a handful of tensors, kept as ``<name>-<digest>.safetensors`` with its SHA-256 in a
+``.json`` beside it; the digest covers the features and the settings of the fit. Of several
+processes that ask, one fits, the others wait at a lock and memory-map the file.
 """
 
 import hashlib

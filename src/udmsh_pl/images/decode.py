@@ -117,9 +117,9 @@ def decode(source: Any, upright: bool = True, at_least: int | None = None) -> Im
         source: a path, the bytes of a file, an open binary file, a PIL image, a uint8 array [H, W]
             or [H, W, 3], or a uint8 tensor [3, H, W]
         upright: show the picture as viewers do: turned and mirrored by its EXIF orientation, its
-            colours converted from its ICC profile to sRGB. Without, pixels come as they are
-            stored, which published benchmarks need (NUS-WIDE, MIRFLICKR, COCO: the code behind
-            their numbers ignores both); but Pillow turns TIFF always
+            colours converted from its ICC profile to sRGB. Without, pixels come as they are stored
+            (but Pillow turns TIFF always), as in the code behind published numbers (NUS-WIDE,
+            MIRFLICKR, COCO)
         at_least: let libjpeg decode a JPEG at 1/2, 1/4 or 1/8 of its size where both sides keep
             this many pixels, which is several times faster; None keeps the full size
 
@@ -129,8 +129,8 @@ def decode(source: Any, upright: bool = True, at_least: int | None = None) -> Im
         so that the limit is on memory; a progressive one, which libjpeg keeps whole, is refused.
 
     Raises:
-        UnreadablePicture: no such file, another format, damaged, or larger than the limits
-            ``UDMSH_MAX_PIXELS`` and ``UDMSH_MAX_BYTES``; the message names the file.
+        UnreadablePicture: no such file, another format, damaged, or larger than
+            ``UDMSH_MAX_PIXELS`` and ``UDMSH_MAX_BYTES`` allow; the message names the file.
         InputError: another kind of source.
     """
     source = Path(source) if isinstance(source, str) else source

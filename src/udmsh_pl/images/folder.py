@@ -28,18 +28,12 @@ def load_tree(
 
     - ``root/query/<class>/...``, ``root/database/<class>/...`` and, if there is,
       ``root/train/<class>/...``: as they are; without ``train``, the database is the train set.
-    - ``root/<class>/...`` else: a share of the images, drawn by the seed, are the queries.
+    - ``root/<class>/...`` else: ``query_share`` of the images, drawn by the seed, are the queries.
     - images without class folders: no labels and no queries, all are train and database.
 
     With ``labels="none"`` (albums) all images below ``root``, wherever they lie, are train and
-    database; there are no labels and no queries.
-
-    Args:
-        root: the folder
-        query_share: share of the images that are queries where nothing says which
-        split_seed: decides which
-        labels: ``folders`` names a class by each folder; ``none`` gives no labels
-        exclude: patterns of what is left out too, see :func:`udmsh_pl.images.walk.excluded`
+    database; there are no labels and no queries. ``exclude`` holds patterns of what is left out
+    too, see :func:`udmsh_pl.images.walk.excluded`.
 
     Raises:
         InputError: no such folder, no images in it, or images that lie beside the class folders.

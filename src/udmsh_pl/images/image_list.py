@@ -41,8 +41,7 @@ class ImageList:
             published benchmarks, as the code behind their numbers. It belongs in features' keys
 
     Raises:
-        InputError: the number of names, of label rows and of pixel rows differ, or a dtype is
-            another one.
+        InputError: numbers of names, labels and pixels differ, or a dtype is another one.
     """
 
     names: Sequence[str]

@@ -56,7 +56,9 @@ def read_list(
     numbered = [(number, line) for number, line in enumerate(stripped, 1) if line]
     if not numbered:
         raise InputError(f"{path}: the list is empty; expected lines of `path 0 1 0 ...`")
-    width = labels if isinstance(labels, int) else _common_width([line for _, line in numbered])
+    # labels of most of the first lines, so that an error names the odd line out
+    counts = Counter(len(_labels_of(line).split()) for _, line in numbered[:101])
+    width = labels if isinstance(labels, int) else counts.most_common(1)[0][0]
     if width == 0 and labels is None:
         raise InputError(
             f"{path}:{numbered[0][0]}: expected `path 0 1 0 ...`, found no label (0 or 1) after "
@@ -170,11 +172,6 @@ def _labels_of(line: bytes) -> bytes:
 
 def _ends_in_number(name: bytes) -> bool:
     return bool(_NUMBER.fullmatch(name[max(name.rfind(b" "), name.rfind(b"\t")) + 1 :]))
-
-
-def _common_width(lines: list[bytes]) -> int:
-    """Labels of most of the first lines, so that an error names the odd line out."""
-    return Counter(len(_labels_of(line).split()) for line in lines[:101]).most_common(1)[0][0]
 
 
 def _show(text: bytes, limit: int = 60) -> str:

@@ -6,10 +6,10 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 
@@ -26,16 +26,7 @@ _SEPARATORS = re.compile(r"[|;,]")
 _MOST_LINE = 1 << 20  # characters
 
 
-class Row(NamedTuple):
-    """One row: its number in the file, and its cells."""
-
-    number: int
-    path: str
-    labels: str | list[str]
-    split: str
-
-
-Table = tuple[Collection[str], list[Row]]  # which of the three columns it has, and the rows
+Cells = dict[str, str | list[str]]  # of a row, by column
 
 
 def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[str, ImageList]:
@@ -71,50 +62,48 @@ def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[s
             fields than the header; the message gives file and row.
     """
     check_file(path, "manifest")
-    read = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
-    columns, rows = read(path)
-    if not rows:
+    names: dict[str, int] = {}  # and their rows
+    labels: list[set[str]] = []
+    members: dict[str, list[int]] = {}
+    parquet = path.suffix.lower() in (".parquet", ".pq")
+    for number, cells in _parquet_rows(path) if parquet else _csv_rows(path):
+        where = f"{path}:{number}"
+        if len(names) >= limit("ROWS"):
+            raise InputError(f"{where}: {over('ROWS')}")
+        file, splits = cells["path"], cells.get("split", "all")
+        if isinstance(file, list) or isinstance(splits, list):
+            raise InputError(f"{where}: a list where text belongs; only `labels` may be one")
+        if not file.strip():
+            raise InputError(f"{where}: empty path; give the image's path or remove the row")
+        try:
+            name = inside(file.strip(), root, allow_outside)
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from error
+        if (first := names.setdefault(name, number)) != number:
+            raise InputError(f"{where}: {file!r} is already in row {first}; remove one of them")
+        for split in _SEPARATORS.split(splits):
+            if split.strip() not in (SPLITS if "split" in cells else ("all",)):
+                raise InputError(
+                    f"{where}: split is {split!r}; expected {', '.join(SPLITS)} or train|database"
+                )
+            members.setdefault(split.strip(), []).append(len(labels))
+        own = cells.get("labels", "")
+        parts = _SEPARATORS.split(own) if isinstance(own, str) else own
+        labels.append({part.strip() for part in parts if part.strip()})
+    if not names:
         raise InputError(
             f"{path}: no rows; expected a header with `path` (and `labels`, `split`) and one row "
             "an image"
         )
-    names: dict[str, int] = {}  # and their rows
-    members: dict[str, list[int]] = {}
-    known = SPLITS if "split" in columns else ("all",)
-    for position, row in enumerate(rows):
-        if not row.path:
-            raise InputError(f"{path}:{row.number}: empty path; give one or remove the row")
-        try:
-            name = inside(row.path, root, allow_outside)
-        except ValueError as error:
-            raise InputError(f"{path}:{row.number}: {error}") from error
-        if names.setdefault(name, row.number) != row.number:
-            raise InputError(
-                f"{path}:{row.number}: {row.path!r} is already in row {names[name]}; remove one of "
-                "them"
-            )
-        for split in _SEPARATORS.split(row.split):
-            if split.strip() not in known:
-                raise InputError(
-                    f"{path}:{row.number}: split is {split!r}; expected {', '.join(SPLITS)} or "
-                    "train|database"
-                )
-            members.setdefault(split.strip(), []).append(position)
-    if "split" in columns and "database" not in members:
+    if "database" not in members and "all" not in members:
         raise InputError(f"{path}: no row has split `database`; name the images to search in")
-    labels = [_labels(row.labels) for row in rows]
     places = {name: place for place, name in enumerate(sorted(set().union(*labels)))}
     check_table(len(names), len(places), str(path), "give fewer labels")
     carried = np.zeros((len(names), len(places)), dtype=np.bool_)
-    for position, own in enumerate(labels):
-        carried[position, [places[name] for name in own]] = True
+    for row, given in enumerate(labels):
+        carried[row, [places[name] for name in given]] = True
     everything = ImageList(list(names), carried, root, source=str(path))
-    return {split: everything.select(sorted(set(own))) for split, own in members.items()}
-
-
-def _labels(cell: str | list[str]) -> set[str]:
-    parts = _SEPARATORS.split(cell) if isinstance(cell, str) else cell
-    return {part.strip() for part in parts if part.strip()}
+    return {split: everything.select(sorted(set(rows))) for split, rows in members.items()}
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -144,18 +133,20 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
     return places
 
 
-def _read_csv(path: Path) -> Table:
-    rows: list[Row] = []
+def _csv_rows(path: Path) -> Iterator[tuple[int, Cells]]:
+    """Number and cells of each row."""
     try:
         with path.open("rb") as binary:
             utf16 = binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         with path.open(encoding="utf-16" if utf16 else "utf-8-sig", newline="") as stream:
-            delimiter = _delimiter(stream.readline(_MOST_LINE))
+            titles = stream.readline(_MOST_LINE).lower()
+            cells = {one: [cell.strip().strip('"') for cell in titles.split(one)] for one in ",;\t"}
+            delimiter = next((one for one, own in cells.items() if "path" in own), ",")
             stream.seek(0)
             reader = csv.reader(_lines(path, stream), strict=True, delimiter=delimiter)
-            header = [column.strip() for column in next(reader, [])]
+            header = next(reader, [])
             if not header:
-                return (), rows
+                return
             places = _places(path, header)
             for fields in reader:
                 if not any(field.strip() for field in fields):
@@ -166,7 +157,7 @@ def _read_csv(path: Path) -> Table:
                         f"header, found {len(fields)}; put fields that hold {delimiter!r} in "
                         "double quotes"
                     )
-                rows.append(_row(path, reader.line_num, places, fields, len(rows)))
+                yield reader.line_num, {column: fields[at] for column, at in places.items()}
     except UnicodeError as error:
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         reason = getattr(error, "reason", error)
@@ -179,15 +170,6 @@ def _read_csv(path: Path) -> Table:
         raise InputError(
             f"{path}:{reader.line_num}: not valid CSV ({error}); save it as comma-separated UTF-8"
         ) from error
-    return places, rows
-
-
-def _delimiter(header: str) -> str:
-    """What sets cells apart: the one that makes ``path`` a column, else the comma."""
-    for one in (",", ";", "\t"):
-        if any(cell.strip().strip('"').lower() == "path" for cell in header.split(one)):
-            return one
-    return ","
 
 
 def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
@@ -199,19 +181,8 @@ def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
         yield line
 
 
-def _row(
-    path: Path, number: int, places: dict[str, int], cells: Sequence[str | list[str]], before: int
-) -> Row:
-    if before >= limit("ROWS"):
-        raise InputError(f"{path}:{number}: {over('ROWS')}")
-    own = {column: cells[place] for column, place in places.items()}
-    name, split = own["path"], own.get("split", "all")
-    if isinstance(name, list) or isinstance(split, list):
-        raise InputError(f"{path}:{number}: a list where text belongs; only `labels` may be one")
-    return Row(number, name.strip(), own.get("labels", ""), split.strip())
-
-
-def _read_parquet(path: Path) -> Table:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Cells]]:
+    """Number and cells of each row."""
     if find_spec("pyarrow") is None:
         raise InputError(f"{path}: Parquet needs pip install 'udmsh-pl[app]'; or give a .csv")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
@@ -219,11 +190,7 @@ def _read_parquet(path: Path) -> Table:
         answer = Path(folder) / "rows.jsonl"
         check_file(answer, "manifest")
         with answer.open(encoding="utf-8") as stream:
-            titles = _places(path, json.loads(next(stream)))
-            kept = sorted(titles, key=lambda column: titles[column])
-            places = {column: place for place, column in enumerate(kept)}
-            rows = [
-                _row(path, number, places, json.loads(line), number - 1)
-                for number, line in enumerate(stream, 1)
-            ]
-    return places, rows
+            places = _places(path, json.loads(next(stream)))
+            kept = sorted(places, key=lambda column: places[column])
+            for number, line in enumerate(stream, 1):
+                yield number, dict(zip(kept, json.loads(line), strict=True))

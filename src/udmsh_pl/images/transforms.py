@@ -21,14 +21,10 @@ def eval_transform(
     The whole image is resized by :func:`udmsh_pl.images.decode.square`, as a search does it.
 
     Args:
-        image_size: side of the square in pixels
+        image_size: side of the square in pixels, at least 1
         mean: per-channel mean, in units of pixel values scaled to 0..1; None keeps the pixels as
-            uint8, for a forward pass that normalises them: a quarter of the bytes from worker to
-            backbone
+            uint8, for a forward pass that normalises them: a quarter of the bytes
         std: per-channel standard deviation, in the same units
-
-    Raises:
-        InputError: a size below 1.
     """
     return _transform(image_size, [partial(_square, side=image_size)], mean, std)
 
@@ -46,19 +42,13 @@ def view_transform(
     since a small crop of a multi-label picture often shows none of its labels (*ours*).
 
     Args:
-        image_size: side of the square in pixels
-        mean: as in :func:`eval_transform`
-        std: as in :func:`eval_transform`
-        scale: least and largest share of the image's area that a crop keeps
-
-    Raises:
-        InputError: a size below 1, or a ``scale`` that is not 0 < least <= largest <= 1.
+        image_size: as in :func:`eval_transform`, like ``mean`` and ``std``
+        mean: per channel
+        std: per channel
+        scale: least and largest share of the image's area that a crop keeps, in 0..1
     """
     if not 0 < scale[0] <= scale[1] <= 1:
-        raise InputError(
-            f"crop scale is {tuple(scale)}; give two shares of the area with 0 < least <= largest "
-            "<= 1"
-        )
+        raise InputError(f"crop scale is {tuple(scale)}; give 0 < least <= largest <= 1")
     steps = [
         v2.ToImage(),
         v2.RandomResizedCrop(image_size, scale, interpolation=v2.InterpolationMode.BICUBIC),

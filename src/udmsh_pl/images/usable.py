@@ -91,14 +91,13 @@ def drop_missing(splits: Splits, allow_missing: bool) -> Splits:
 def drop_broken(splits: Splits, broken: Mapping[str, str], strict: bool = False) -> Splits:
     """Leave unreadable pictures out of all splits and count them, or refuse them.
 
+    Their numbers are added to ``missing`` and so enter the fingerprint, their names and reasons to
+    ``skipped``.
+
     Args:
         splits: splits as they were read; they come back where none is broken
         broken: reasons by name, of :func:`find_broken` or :func:`load_or_blank`
         strict: refuse instead
-
-    Returns:
-        Splits without them; their numbers are added to ``missing`` and so enter the fingerprint,
-        their names and reasons to ``skipped``.
 
     Raises:
         InputError: pictures are broken and ``strict``, or all of a split are.
@@ -154,8 +153,8 @@ def find_broken(*lists: ImageList, workers: int = 0) -> Reasons:
     """
     tasks: dict[Path, tuple[ImageList, int]] = {}
     for images in lists:
-        for row, name in enumerate(images.names):
-            tasks.setdefault((images.root or Path()) / name, (images, row))
+        for row in range(len(images)):
+            tasks.setdefault(images.path(row), (images, row))
     dataset: Any = list(tasks.values())
     loader = DataLoader(dataset, 64, num_workers=workers if workers > 1 else 0, collate_fn=_reasons)
     broken: Reasons = {}
@@ -191,11 +190,10 @@ def broken_lines(broken: Reasons, images: ImageList, root: str = "--data.root") 
     """A line on each picture that cannot be read, with what mends it."""
     lines = []
     for name, reason in broken.items():
-        path = name if images.root is None else images.root / name
+        path = (images.root or Path()) / name
         problem, mend = f"not a readable image ({reason})", "fetch that file again or remove it"
         if reason == ABSENT:
-            mend = spelling(Path(path)) or f"set {root} to the folder that holds it"
-            problem = reason
+            problem, mend = reason, spelling(path) or f"set {root} to the folder that holds it"
         lines.append(f"{path}: {problem}; {mend}")
     return lines
 
