@@ -29,36 +29,6 @@ PROTOCOLS = {
 }  # fmt: skip
 
 
-def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
-    """Read the official batches under ``root/cifar-10-batches-py`` and split them.
-
-    Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official batches in their order.
-
-    Args:
-        root: folder that holds ``cifar-10-batches-py``
-        protocol: one of ``PROTOCOLS``
-        split_seed: decides what ``1k-59k`` and ``10k-50k-5k`` draw
-
-    Raises:
-        InputError: the files are not there, or not the official ones by their MD5.
-    """
-    missing = (
-        f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the official "
-        f"ones; let the machine download them, or unpack cifar-10-python.tar.gz of {HOME} in {root}"
-    )
-    test, train = torchvision_images(datasets.CIFAR10, root, "CIFAR-10", missing)
-    if protocol.name == "10k-50k":
-        return Splits(protocol, query=test, train=train, database=train)
-    if protocol.name == "10k-50k-5k":
-        rows = draw_per_label(train.labels, {"train": 500}, split_seed)
-        return Splits(protocol, query=test, train=train.select(rows["train"]), database=train)
-    labels = np.concatenate([test.labels, train.labels])
-    pixels = np.concatenate([test.pixels, train.pixels])
-    both = ImageList([*test.names, *train.names], labels, pixels=pixels, source="CIFAR-10")
-    rows = draw_per_label(labels, {"query": 100, "train": 500}, split_seed)
-    return drawn_splits(protocol, both, rows)
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class CIFAR10(RetrievalDataModule):
     """CIFAR-10, downloaded through torchvision.
@@ -85,5 +55,24 @@ class CIFAR10(RetrievalDataModule):
             datasets.CIFAR10(str(self.root), download=True)
 
     def load_splits(self) -> Splits:
-        """Read and split the official files, see :func:`load_cifar10`."""
-        return load_cifar10(self.root, named(PROTOCOLS, self.protocol), self.split_seed)
+        """Read the official files, whose MD5 is checked, and split them.
+
+        Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official batches in their order.
+        """
+        protocol, root = named(PROTOCOLS, self.protocol), self.root
+        missing = (
+            f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the official "
+            "ones; let the machine download them, or unpack cifar-10-python.tar.gz of "
+            f"{HOME} in {root}"
+        )
+        test, train = torchvision_images(datasets.CIFAR10, root, "CIFAR-10", missing)
+        if protocol.name == "10k-50k":
+            return Splits(protocol, query=test, train=train, database=train)
+        if protocol.name == "10k-50k-5k":
+            rows = draw_per_label(train.labels, {"train": 500}, self.split_seed)
+            return Splits(protocol, query=test, train=train.select(rows["train"]), database=train)
+        labels = np.concatenate([test.labels, train.labels])
+        pixels = np.concatenate([test.pixels, train.pixels])
+        both = ImageList([*test.names, *train.names], labels, pixels=pixels, source="CIFAR-10")
+        rows = draw_per_label(labels, {"query": 100, "train": 500}, self.split_seed)
+        return drawn_splits(protocol, both, rows)

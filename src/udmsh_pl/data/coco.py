@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from udmsh_pl.data.official import Benchmark, drawn_splits
+from udmsh_pl.data.official import OR_LISTS, Benchmark, drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import read_list, write_list
@@ -44,8 +44,7 @@ def read_annotations(path: Path, folder: str) -> ImageList:
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: not there; unpack the annotations of {HOME} and the pictures of {folder}.zip "
-            "in --data.root, or give --data.lists a folder with test.txt, train.txt and "
-            "database.txt"
+            f"in --data.root, {OR_LISTS}"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); fetch it again") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from udmsh_pl.data.official import Benchmark, drawn_splits
+from udmsh_pl.data.official import OR_LISTS, Benchmark, drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol, draw, draw_per_label
@@ -97,8 +97,7 @@ def _lines(path: Path) -> list[str]:
         raise InputError(
             f"{path}: not there; NUS-WIDE cannot be downloaded by a program: unpack ImageList.zip, "
             f"Groundtruth.zip and ConceptsList.zip of {HOME} in --data.root, the pictures in its "
-            "folder Flickr (or set --data.images), or give --data.lists a folder with test.txt, "
-            "train.txt and database.txt"
+            f"folder Flickr (or set --data.images), {OR_LISTS}"
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); unpack it again") from error

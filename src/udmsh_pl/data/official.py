@@ -22,6 +22,8 @@ from udmsh_pl.images.protocol import Protocol, Rows, named, resized
 from udmsh_pl.images.usable import drop_missing
 from udmsh_pl.safe.files import atomic_path
 
+OR_LISTS = "or give --data.lists a folder with test.txt, train.txt and database.txt"
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Benchmark(RetrievalDataModule):

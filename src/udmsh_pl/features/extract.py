@@ -5,9 +5,8 @@ A list that grew costs what is new in it: rows of other stores of the cache are 
 
 import hashlib
 import json
-import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,27 +22,18 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.batches import RowPixels, decoding_workers, passes, row_batches
 from udmsh_pl.features.content import contents_of, images_id
 from udmsh_pl.features.shards import Shard, drop, join
-from udmsh_pl.features.store import (
-    DTYPE,
-    MALFORMED,
-    Arrays,
-    FeatureWriter,
-    Place,
-    open_features,
-    places_of,
-    store_facts,
-)
+from udmsh_pl.features.store import Arrays, FeatureWriter, known_rows, open_features, store_facts
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform, view_transform
 from udmsh_pl.images.usable import Reasons
 from udmsh_pl.safe.profile import clock
 
-_log = logging.getLogger(__name__)
 # raise it when the meaning of stored features changes, so that old stores are left alone; 2: Pillow
 # resizes, profiles are converted
 FORMAT = 2
 BLOCK = 8  # batches between two safe points
-OF_A_LIST = ("images", "rows")  # facts of a key that tell lists apart, and nothing else
+Key = dict[str, Any]  # everything that decides features
+Contents = list[bytes] | None  # digests of images; None in memory
 
 
 class StoredFeatures(NamedTuple):
@@ -111,12 +101,7 @@ class FeatureExtractor:
         return self._look_up(self.key(images, views, seed))[1] is not None
 
     def make_shard(
-        self,
-        images: ImageList,
-        shard: Shard,
-        views: int = 0,
-        seed: int = 0,
-        key: dict[str, Any] | None = None,
+        self, images: ImageList, shard: Shard, views: int = 0, seed: int = 0, key: Key | None = None
     ) -> bool:
         """Make a part of what :meth:`stored` gives; whether the whole is there now.
 
@@ -138,22 +123,20 @@ class FeatureExtractor:
             drop(parts)  # of a joining that was killed at its end
             return True
 
-    def key(
-        self, images: ImageList, views: int, seed: int, contents: list[bytes] | None = None
-    ) -> dict[str, Any]:
+    def key(self, images: ImageList, views: int, seed: int, contents: Contents = None) -> Key:
         """Everything that decides the features of ``images``, in a form that JSON can hold, but the
         runner: its results differ by less than what is stored can show.
         """
         if contents is None:
             contents = contents_of(images, self.cache_dir)
         # on a disk: how they are decoded
-        facts: dict[str, Any] = {} if images.pixels is not None else {"upright": images.upright}
+        facts: Key = {} if images.pixels is not None else {"upright": images.upright}
         facts |= {"images": images_id(images, contents), "rows": len(images)}
         facts |= {"backbone": self.backbone, "weights": weights_id(self.backbone, self.weights)}
         facts |= {"image_size": self.image_size, "grid": self.grid}
         return facts | {"views": views, "seed": seed, "format": FORMAT}
 
-    def _look_up(self, key: dict[str, Any]) -> tuple[Path, Arrays | None]:
+    def _look_up(self, key: Key) -> tuple[Path, Arrays | None]:
         """Where the features are, or will be; stores of 0.1.0 had the runner in their key."""
         runners = sorted(("torch", "openvino"), key=lambda runner: runner != self._runner())
         for facts in (key, *({**key, "runner": runner} for runner in runners)):
@@ -162,12 +145,12 @@ class FeatureExtractor:
                 return self.directory(facts), found
         return self.directory(key), None
 
-    def directory(self, key: dict[str, Any]) -> Path:
+    def directory(self, key: Key) -> Path:
         """Folder of the store whose :meth:`key` is ``key``."""
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir.expanduser() / f"{self._prefix(key)}{digest}"
 
-    def _prefix(self, key: dict[str, Any]) -> str:
+    def _prefix(self, key: Key) -> str:
         return f"{self.backbone}-{'views' if key['views'] else 'clean'}-"
 
     def _batch(self, views: int) -> int:
@@ -181,14 +164,12 @@ class FeatureExtractor:
             return {"views": (views, info.global_dim), "view_maps": (views, *map_shape)}
         return {"global_feature": (info.global_dim,), "feature_map": map_shape}
 
-    def _make(
-        self, images: ImageList, directory: Path, key: dict[str, Any], contents: list[bytes] | None
-    ) -> Arrays:
+    def _make(self, images: ImageList, directory: Path, key: Key, contents: Contents) -> Arrays:
         """Make a store: of rows that other stores have, and of those that none has."""
         every = range(len(images))
         if contents is None:
             return self._extract(images, directory, key, every, None)
-        known = _known_rows(directory.parent, self._prefix(key), key)
+        known = known_rows(directory.parent, self._prefix(key), key)
         fresh = [row for row in every if contents[row] not in known.places]
         if len(fresh) == len(images):
             return self._extract(images, directory, key, every, contents)
@@ -200,7 +181,7 @@ class FeatureExtractor:
             with _locked(made[0]):
                 if open_features(made[0]) is None:
                     self._extract(part, made[0], part_key, range(len(part)), own)
-            known = _known_rows(directory.parent, self._prefix(key), key)
+            known = known_rows(directory.parent, self._prefix(key), key)
         shapes, runners = self._shapes(key["views"]), {self._runner(), *known.runners}
         writer = FeatureWriter(directory, key, len(images), shapes, runners, contents)
         found = writer.copy(known.stores, [known.places[one] for one in contents])
@@ -208,12 +189,7 @@ class FeatureExtractor:
         return found
 
     def _extract(
-        self,
-        images: ImageList,
-        directory: Path,
-        key: dict[str, Any],
-        rows: range,
-        contents: list[bytes] | None,
+        self, images: ImageList, directory: Path, key: Key, rows: range, contents: Contents
     ) -> Arrays:
         views, seed, shapes = key["views"], key["seed"], self._shapes(key["views"])
         info = backbone_info(self.backbone, self.weights)
@@ -241,43 +217,6 @@ class FeatureExtractor:
 def _locked(directory: Path) -> FileLock:
     directory.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(directory.with_name(directory.name + ".lock"))
-
-
-class _Known(NamedTuple):
-    """Rows of a cache by the content of their image; ``runners`` made them."""
-
-    stores: list[Arrays]
-    places: dict[bytes, Place]
-    runners: set[str]
-
-
-def _known_rows(cache: Path, prefix: str, key: Mapping[str, Any]) -> _Known:
-    """Everything in finished stores of a cache whose key differs from ``key`` in the list alone;
-    their names begin with ``prefix``.
-    """
-    known, wanted = _Known([], {}, set()), _settings(key)
-    for meta in sorted(cache.glob(f"{prefix}*/meta.json")):
-        if meta.parent.name.endswith(".part"):
-            continue
-        try:
-            facts = store_facts(meta.parent)
-            arrays = open_features(meta.parent) if _settings(facts.key) == wanted else None
-        except (*MALFORMED, OSError) as error:
-            _log.warning("%s: cannot be read, so its rows are made again (%s)", meta, error)
-            continue
-        if arrays is None or facts.contents is None:
-            continue
-        rows = places_of(len(known.stores), range(len(facts.contents)), facts.broken)
-        for content, place in zip(facts.contents, rows, strict=True):
-            if not isinstance(place, str) or content not in known.places:
-                known.places[content] = place
-        known.stores.append(arrays)
-        known.runners.update(facts.runners)
-    return known
-
-
-def _settings(key: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in key.items() if name not in OF_A_LIST}
 
 
 def _fill(
@@ -310,7 +249,7 @@ def _fill(
             }
             for kind, values in block.items():
                 largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), initial=0)
-                for at in np.flatnonzero(~(largest <= np.finfo(DTYPE).max)).tolist():
+                for at in np.flatnonzero(~(largest <= np.finfo(np.float16).max)).tolist():
                     raise InputError(
                         f"{names[row + good[at]]}: the backbone's {kind} is {largest[at]:.3g}, "
                         "beyond what can be stored (65504); are its weights damaged, or its input "

@@ -9,6 +9,7 @@ killed run goes on behind the last block that is whole.
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from itertools import count
@@ -23,11 +24,13 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
 from udmsh_pl.safe.files import sha256_file, write_text
 
+_log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 Arrays = dict[str, NDArray[np.float16]]
 Place = tuple[int, int] | str  # number of a store and the row in it, or why an image has none
 DTYPE = np.dtype("<f2")
 COPIED_AT_ONCE = 4096  # images
+OF_A_LIST = ("images", "rows")  # facts of a key that tell lists apart, and nothing else
 # what reading JSON raises that is none, or holds something else than was written
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
@@ -130,6 +133,43 @@ def places_of(number: int, rows: range, broken: Mapping[int, str]) -> list[Place
     return [broken[row] if row in broken else (number, next(stored)) for row in rows]
 
 
+class Known(NamedTuple):
+    """Rows of a cache by the content of their image; ``runners`` made them."""
+
+    stores: list[Arrays]
+    places: dict[bytes, Place]
+    runners: set[str]
+
+
+def known_rows(cache: Path, prefix: str, key: Mapping[str, Any]) -> Known:
+    """Everything in finished stores of a cache whose key differs from ``key`` in the list alone;
+    their names begin with ``prefix``.
+    """
+
+    def settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in facts.items() if name not in OF_A_LIST}
+
+    known = Known([], {}, set())
+    for meta in sorted(cache.glob(f"{prefix}*/meta.json")):
+        if meta.parent.name.endswith(".part"):
+            continue
+        try:
+            facts = store_facts(meta.parent)
+            arrays = open_features(meta.parent) if settings(facts.key) == settings(key) else None
+        except (*MALFORMED, OSError) as error:
+            _log.warning("%s: cannot be read, so its rows are made again (%s)", meta, error)
+            continue
+        if arrays is None or facts.contents is None:
+            continue
+        rows = places_of(len(known.stores), range(len(facts.contents)), facts.broken)
+        for content, place in zip(facts.contents, rows, strict=True):
+            if not isinstance(place, str) or content not in known.places:
+                known.places[content] = place
+        known.stores.append(arrays)
+        known.runners.update(facts.runners)
+    return known
+
+
 class FeatureWriter:
     """Appends blocks of rows to a store, resuming an unfinished one with the same key.
 
@@ -178,9 +218,7 @@ class FeatureWriter:
         return sum(block["rows"] + len(block["broken"]) for block in self.blocks)
 
     def append(
-        self,
-        block: Mapping[str, NDArray[np.floating[Any]]],
-        broken: Mapping[int, str] | None = None,
+        self, block: Mapping[str, NDArray[Any]], broken: Mapping[int, str] | None = None
     ) -> None:
         """Write the next rows of every array, then their checksum: a kill between the two only
         repeats this block. ``broken`` images, by number in the list, have no row in it.

@@ -240,11 +240,9 @@ def inside(name: str, root: Path | None, allow_outside: bool) -> str:
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
-    """Torch dataset over an :class:`ImageList`.
-
-    Each item is a dict of ``image`` (float [3, H, W], what ``transform`` gives), ``labels`` (bool
-    [L]) and ``index`` (int, the row in the split); the default collation makes float [B, 3, H, W],
-    bool [B, L], long [B] of it.
+    """Items of an :class:`ImageList`: dicts of ``image`` (float [3, H, W], by ``transform``),
+    ``labels`` (bool [L]) and ``index`` (int, the row in the split); the default collation makes
+    float [B, 3, H, W], bool [B, L], long [B] of it.
     """
 
     def __init__(self, images: ImageList, transform: Callable[[Image.Image], torch.Tensor]) -> None:

@@ -10,8 +10,8 @@ import yaml
 
 from udmsh_pl.cli import main
 from udmsh_pl.commands.data import run_check, run_check_path, run_split, write_splits
+from udmsh_pl.data import ListFiles
 from udmsh_pl.data.fashion_mnist import load_sample
-from udmsh_pl.data.lists import ListFiles
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol
