@@ -33,8 +33,8 @@ class BackboneInfo:
         global_dim: D, length of the global feature
         map_channels: C, channels of the feature map
         image_size: side of the square input in pixels
-        mean: per-channel mean that the input is normalised with
-        std: per-channel standard deviation that the input is normalised with
+        mean: of each channel, which the input is normalised with
+        std: standard deviation of each channel, likewise
     """
 
     name: str

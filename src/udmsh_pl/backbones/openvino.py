@@ -47,12 +47,8 @@ def openvino_core() -> Any:
 
 
 def convert(network: "nn.Module", side: int, outputs: Sequence[str] = ()) -> Any:
-    """OpenVINO's model of a network from ``uint8 [B, 3, side, side]`` to a tuple of tensors.
-
-    Args:
-        network: in eval mode, on the CPU
-        side: of the pictures, in pixels
-        outputs: names of the results
+    """OpenVINO's model of a network (in eval mode, on the CPU) from pictures, ``uint8 [B, 3, side,
+    side]``, to a tuple of tensors, named ``outputs``.
     """
     import openvino
     import torch

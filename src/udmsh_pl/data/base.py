@@ -142,9 +142,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return train_loader(*inputs, workers, world, rank)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders, query and database, both rows of the train split, of which at most a fifth
-        are queries; none without queries or labels.
-        """
+        """Two loaders, query (at most a fifth) and database, of train rows; none without labels."""
         order = np.random.default_rng(0).permutation(len(self.splits.train))
         count = min(self.val_queries, len(order) // 5)
         if not count or not self.splits.train.labels.shape[1]:

@@ -141,12 +141,7 @@ def torchvision_images(kind: Any, root: Path, source: str, missing: str) -> list
     """The official test and train images that a torchvision data set reads, in this order.
 
     Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official files; labels bool [N, 10].
-
-    Args:
-        kind: class of the data set, with arguments ``root`` and ``train``
-        root: folder of its download
-        source: its name in messages
-        missing: the error where its files are missing or have another MD5
+    ``source`` is for messages, ``missing`` the error where files are missing or have another MD5.
     """
     parts = []
     for part in ("test", "train"):

@@ -82,9 +82,7 @@ class FeatureExtractor:
 
         Arrays are float16, ``global_feature [N, D]`` and ``feature_map [N, C, grid, grid]``; of
         random ``views`` of each image, ``views [N, V, D]`` and ``view_maps [N, V, C, grid, grid]``.
-
-        Raises:
-            InputError: an image is absent, or the store cannot be written or read.
+        An absent image is refused, and a store that cannot be written or read.
         """
         contents = contents_of(images, self.cache_dir)
         key = self.key(images, views, seed, contents)
@@ -226,14 +224,9 @@ def _fill(
     rows: range,
     what: str,
 ) -> None:
-    """Append the features of ``rows`` from where the store was left, with a bar on stderr.
+    """Append features of ``rows`` of a list from where the store was left, with a bar on stderr.
 
-    Args:
-        writer: the store
-        found: both features of batches, and for each picture why it cannot be decoded, or ``""``
-        names: of all images of the list
-        rows: of the list, that the store shall hold
-        what: for the bar
+    ``found`` holds both features of each batch, and why each of its pictures cannot be decoded.
     """
     every = 0.5 if sys.stderr.isatty() else 10  # seconds between lines: a log file stays short
     name, done = f"{what}, {writer.bytes_needed / 1e6:.0f} MB", writer.done

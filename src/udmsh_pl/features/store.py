@@ -119,12 +119,9 @@ def _facts(meta: dict[str, Any]) -> StoreFacts:
     size = len(digests) // max(1, rows)
     if len(digests) != size * rows or not all(0 <= row < rows for row in broken):
         raise ValueError("contents or broken images of another list")
-    return StoreFacts(
-        key,
-        [str(name) for name in meta.get("runners", ())],
-        broken,
-        [digests[at : at + size] for at in range(0, len(digests), size)] if size else None,
-    )
+    runners = [str(name) for name in meta.get("runners", ())]
+    contents = [digests[at : at + size] for at in range(0, len(digests), size)] if size else None
+    return StoreFacts(key, runners, broken, contents)
 
 
 def places_of(number: int, rows: range, broken: Mapping[int, str]) -> list[Place]:

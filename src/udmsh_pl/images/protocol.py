@@ -72,13 +72,8 @@ def resized(protocol: Protocol, queries: int | None, train: int | None) -> Proto
 def draw(rows: Rows, counts: dict[str, int], seed: int) -> dict[str, Rows]:
     """Disjoint random subsets of rows [N], each in ascending order; ``rest`` holds what is left.
 
-    Args:
-        rows: rows to draw from
-        counts: size of each subset by name
-        seed: decides the draw on every machine, together with the order of ``counts``
-
-    Raises:
-        InputError: there are fewer rows than the subsets need.
+    The seed and the order of ``counts``, sizes by name, decide the draw on every machine; refused
+    where there are fewer rows than the subsets need.
     """
     needed = sum(counts.values())
     if needed > len(rows):
@@ -94,18 +89,11 @@ def draw(rows: Rows, counts: dict[str, int], seed: int) -> dict[str, Rows]:
 
 
 def draw_per_label(labels: NDArray[np.bool_], counts: dict[str, int], seed: int) -> dict[str, Rows]:
-    """:func:`draw` with ``count`` images *for each label*: ascending rows, ``count * L`` a subset.
+    """``count`` random images *for each label* of [N, L]: ascending rows, ``count * L`` a subset.
 
     An image is drawn for one label and may carry others. Labels take their turn from the rarest to
-    the most frequent, so that the frequent ones do not use up the images of the rare ones.
-
-    Args:
-        labels: bool [N, L]
-        counts: images per label of each subset by name, drawn in this order
-        seed: decides the draw
-
-    Raises:
-        InputError: a label has fewer images left than a subset needs.
+    the most frequent, so that the frequent ones do not use up the images of the rare ones; subsets
+    in the order of ``counts``. Refused where a label has fewer images left than a subset needs.
     """
     generator = np.random.PCG64(seed)
     free = np.ones(len(labels), dtype=np.bool_)

@@ -11,11 +11,10 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import square
 
 Transform = Callable[[Image.Image], torch.Tensor]
+Channels = Sequence[float] | None
 
 
-def eval_transform(
-    image_size: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-) -> Transform:
+def eval_transform(image_size: int, mean: Channels = None, std: Channels = None) -> Transform:
     """Deterministic transform for codes: RGB image -> float32 [3, size, size], or uint8.
 
     The whole image is resized by :func:`udmsh_pl.images.decode.square`, as a search does it.
@@ -31,8 +30,8 @@ def eval_transform(
 
 def view_transform(
     image_size: int,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Channels = None,
+    std: Channels = None,
     scale: tuple[float, float] = (0.3, 1.0),
 ) -> Transform:
     """Random view for training: RGB image -> as :func:`eval_transform`.
@@ -60,10 +59,7 @@ def view_transform(
 
 
 def _transform(
-    size: int,
-    steps: list[Callable[..., object]],
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    size: int, steps: list[Callable[..., object]], mean: Channels, std: Channels
 ) -> Transform:
     if size < 1:
         raise InputError(f"image size is {size}; give --data.image_size at least 1 pixel")

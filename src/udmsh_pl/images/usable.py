@@ -46,39 +46,29 @@ def present_rows(images: ImageList) -> Rows:
     return np.asarray(there, dtype=np.int64)
 
 
-def usable_rows(images: ImageList, broken: Mapping[str, str]) -> Rows:
-    """Rows that are not among the broken ones, ascending."""
-    kept = [row for row, name in enumerate(images.names) if name not in broken]
-    return np.asarray(kept, dtype=np.int64)
-
-
 def drop_missing(splits: Splits, allow_missing: bool) -> Splits:
     """Refuse splits whose images are not all there, or leave the absent ones out and count them.
 
-    Args:
-        splits: splits as the protocol names them; they come back where nothing is absent
-        allow_missing: leave absent images out; their numbers are added to ``missing`` and so enter
-            the fingerprint
+    With ``allow_missing`` their numbers are added to ``missing`` and so enter the fingerprint.
 
     Raises:
         InputError: images are absent and ``allow_missing`` is false, or all of a split are.
     """
     named = splits.by_name()
     rows = {name: present_rows(images) for name, images in named.items()}
-    absent = {name: len(images) - len(rows[name]) for name, images in named.items()}
-    if not any(absent.values()):
+    absent = {
+        name: np.setdiff1d(np.arange(len(images)), rows[name]) for name, images in named.items()
+    }
+    lost = [name for name, gone in absent.items() if len(gone)]
+    if not lost:
         return splits
-    lost = [f"{n} of {len(named[name])} {name} images" for name, n in absent.items() if n]
-    first = next(
-        images.path(row)
-        for name, images in named.items()
-        for row in np.setdiff1d(np.arange(len(images)), rows[name])[:1].tolist()
-    )
-    message = f"{splits.protocol}: {', '.join(lost)} are missing, first {first}"
+    counts = [f"{len(absent[name])} of {len(named[name])} {name} images" for name in lost]
+    first = named[lost[0]].path(int(absent[lost[0]][0]))
+    message = f"{splits.protocol}: {', '.join(counts)} are missing, first {first}"
     if cause := spelling(first):
         raise InputError(f"{message}: {cause}")
     home = f" (they come from {splits.protocol.home})" if splits.protocol.home else ""
-    if any(count == len(named[name]) for name, count in absent.items()):
+    if not all(map(len, rows.values())):
         raise InputError(f"{message}; set --data.root to the folder of the images{home}")
     if not allow_missing:
         raise InputError(
@@ -91,19 +81,17 @@ def drop_missing(splits: Splits, allow_missing: bool) -> Splits:
 def drop_broken(splits: Splits, broken: Mapping[str, str], strict: bool = False) -> Splits:
     """Leave unreadable pictures out of all splits and count them, or refuse them.
 
-    Their numbers are added to ``missing`` and so enter the fingerprint, their names and reasons to
-    ``skipped``.
-
-    Args:
-        splits: splits as they were read; they come back where none is broken
-        broken: reasons by name, of :func:`find_broken` or :func:`load_or_blank`
-        strict: refuse instead
+    ``broken`` holds reasons by name, of :func:`find_broken` or :func:`load_or_blank`. The numbers
+    are added to ``missing`` and so enter the fingerprint, names and reasons to ``skipped``.
 
     Raises:
         InputError: pictures are broken and ``strict``, or all of a split are.
     """
     named = splits.by_name()
-    rows = {name: usable_rows(images, broken) for name, images in named.items()}
+    rows = {
+        split: np.flatnonzero([name not in broken for name in images.names])
+        for split, images in named.items()
+    }
     if all(len(rows[name]) == len(images) for name, images in named.items()):
         return splits
     what, line = splits.protocol, broken_line(broken)
@@ -159,24 +147,25 @@ def find_broken(*lists: ImageList, workers: int = 0) -> Reasons:
     loader = DataLoader(dataset, 64, num_workers=workers if workers > 1 else 0, collate_fn=_reasons)
     broken: Reasons = {}
     with tqdm(total=len(tasks), unit="img", desc="decode every image") as bar:
-        for names, reasons in loader:
-            broken |= {name: why for name, why in zip(names, reasons, strict=True) if why}
-            bar.update(len(names))
+        for found in loader:
+            broken |= {name: why for name, why in found if why}
+            bar.update(len(found))
     return broken
 
 
-def _reasons(tasks: list[tuple[ImageList, int]]) -> tuple[list[str], list[str]]:
+def _reasons(tasks: list[tuple[ImageList, int]]) -> list[tuple[str, str]]:
     """Names of pictures, and why each cannot be decoded, or nothing."""
-    reasons = []
+    found = []
     for images, row in tasks:
+        why = ""
         try:
             images.load(row)
-            reasons.append("")
         except UnreadablePicture as error:
             if not error.lasting and not error.absent:
                 raise
-            reasons.append(ABSENT if error.absent else error.reason)
-    return [images.names[row] for images, row in tasks], reasons
+            why = ABSENT if error.absent else error.reason
+        found.append((images.names[row], why))
+    return found
 
 
 def broken_line(broken: Mapping[str, str], most: int = 3) -> str:
@@ -235,8 +224,7 @@ class Report(NamedTuple):
 
 
 def check_splits(splits: Splits, workers: int = 1) -> Report:
-    """Decode every image by ``workers`` processes, with a progress bar, and compare the splits with
-    their protocol.
+    """Decode every image by ``workers`` processes and compare the splits with their protocol.
 
     Presence, overlap of queries and database, and repeated names are checked where splits are made;
     this adds what costs time (decoding) and what a protocol promises (counts, labels that no image
@@ -279,9 +267,7 @@ def check_splits(splits: Splits, workers: int = 1) -> Report:
 
 
 def split_lines(splits: Splits, folder: Path) -> list[str]:
-    """A line on the sizes of the splits, and one on what was left out, which
-    :func:`udmsh_pl.images.walk.write_skipped` lists in ``folder``.
-    """
+    """A line on the sizes of the splits, and one on what was left out and listed in ``folder``."""
     sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.by_name().items())
     lines = [f"{splits.protocol.dataset}, protocol {splits.protocol_name}: {sizes} images"]
     if splits.skipped:
