@@ -115,7 +115,9 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
     try:
         lines = path.read_bytes().split()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; unpack Groundtruth.zip of {HOME}") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); unpack Groundtruth.zip of {HOME}"
+        ) from error
     flags = b"".join(lines)
     if len(flags) != len(lines) or flags.strip(b"01"):
         number = next(row for row, line in enumerate(lines) if line not in (b"0", b"1"))

@@ -54,7 +54,9 @@ def open_features(directory: Path) -> Arrays | None:
         return None
     try:
         shapes = _shapes_if_whole(directory)
-        return shapes and {
+        if shapes is None:
+            return None
+        return {
             # no file of no bytes can be mapped
             name: np.memmap(directory / f"{name}.f16", DTYPE, "r", shape=shape)
             if shape[0]

@@ -26,9 +26,7 @@ def listing(folder: Path) -> set[str]:
 
 
 def file_called(path: Path) -> Path:
-    """The file of this name, or the only one whose name is the same in another Unicode form; the
-    path itself where there is neither.
-    """
+    """The file of this name, or the only one of that name in another Unicode form, or the path."""
     if str(path).isascii() or os.path.lexists(path) or path.parent == path:
         return path
     folder = file_called(path.parent)
