@@ -126,6 +126,6 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
             "Groundtruth.zip again"
         )
     if len(lines) != count:
-        raise InputError(f"{path}: expected {count} lines as in Imagelist.txt, found {len(lines)}")
+        raise InputError(f"{path}: expected {count} lines, as in Imagelist.txt, found {len(lines)}")
     table: NDArray[np.bool_] = np.frombuffer(flags, np.uint8) == ord("1")
     return table
