@@ -223,7 +223,7 @@ def cnn_pairs(paths: list[Path], work: Path) -> list[Pairs]:
     images = ImageList(
         [path.name for path in paths], np.zeros((len(paths), 0), dtype=bool), paths[0].parent
     )
-    arrays = FeatureExtractor(work / "cache", OFFLINE_BACKBONE, workers=1).clean(images)
+    arrays = FeatureExtractor(work / "cache", OFFLINE_BACKBONE, workers=1).stored(images).arrays
     features = np.asarray(arrays["global_feature"], dtype=np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     found: list[Pairs] = [set() for _ in THRESHOLDS]

@@ -157,7 +157,7 @@ def extract(images: ImageList, runner: str, forward: Forward) -> None:
         tempfile.TemporaryDirectory() as folder,
         patch("udmsh_pl.features.extract.forward_of", return_value=forward),
     ):
-        FeatureExtractor(Path(folder), OFFLINE_BACKBONE, runner=runner).clean(images)  # type: ignore[arg-type]
+        FeatureExtractor(Path(folder), OFFLINE_BACKBONE, runner=runner).stored(images)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

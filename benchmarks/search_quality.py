@@ -166,11 +166,14 @@ def main() -> None:
     ]
     for name, query, database in collections(arguments):
         arrays = [
-            {key: np.asarray(value, np.float32) for key, value in extractor.clean(one).items()}
+            {
+                key: np.asarray(value, np.float32)
+                for key, value in extractor.stored(one).arrays.items()
+            }
             for one in (query, database)
         ]
         if arguments.views:
-            arrays[1] |= extractor.views(database, arguments.views)
+            arrays[1] |= extractor.stored(database, arguments.views).arrays
         labels = [one.labels for one in (query, database)]
         runs = [measured(arrays, labels, seed) for seed in range(arguments.seeds)]
         lines += ["", f"## {name}", "", *table(runs)]

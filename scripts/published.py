@@ -22,7 +22,7 @@ from torchvision import datasets
 
 from udmsh_pl import __version__
 from udmsh_pl.baselines import ITQ, LSH, SH, ShallowHash
-from udmsh_pl.data.cifar10 import PROTOCOLS, load_cifar10
+from udmsh_pl.data import CIFAR10
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.environment import git_commit
 from udmsh_pl.reports.published import markdown_table, published_rows
@@ -50,7 +50,7 @@ def cifar10_pixels(root: Path) -> tuple[NDArray[np.uint8], Bools, str]:
         InputError: they are not under ``root``.
     """
     if (root / "cifar-10-batches-py").is_dir():
-        splits = load_cifar10(root, PROTOCOLS["10k-50k"], 0)
+        splits = CIFAR10(root=root).load_splits()
         parts = [part for part in (splits.query, splits.train) if part is not None]
         pixels = np.concatenate([part.pixels for part in parts if part.pixels is not None])
         return pixels, np.concatenate([part.labels for part in parts]), "official files"

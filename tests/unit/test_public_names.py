@@ -22,7 +22,7 @@ ALLOWED = {
     ("unit/search/test_index.py", "MOST_SEGMENTS"): "sixteen updates",
     # steps between two safe points: a test kills between two
     ("unit/features/test_extract.py", "BLOCK"): "512 images",
-    ("unit/features/test_shards.py", "JOINED_AT_ONCE"): "4,096 rows",
+    ("unit/features/test_shards.py", "COPIED_AT_ONCE"): "4,096 rows",
 }
 
 

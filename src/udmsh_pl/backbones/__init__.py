@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "OFFLINE_BACKBONE",
-    "Backbone",
-    "BackboneFeatures",
-    "BackboneInfo",
-    "backbone_info",
-    "build_backbone",
-    "weights_id",
-]
+    "OFFLINE_BACKBONE", "Backbone", "BackboneFeatures", "BackboneInfo", "backbone_info",
+    "build_backbone", "weights_id",
+]  # fmt: skip
 
 _MODULE_OF = dict.fromkeys(__all__, "udmsh_pl.backbones.networks")
 

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,22 +12,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from udmsh_pl.backbones.weights import (
-    existing,
-    fetching,
-    installed_file,
-    read_weights,
-    without_counters,
-)
+from udmsh_pl.backbones.weights import existing, fetching, installed_file, read_weights
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import sha256_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OFFLINE_BACKBONE = "tf_efficientnet_lite0"  # its weights are a dependency: nothing is downloaded
-FC7 = {
-    "vgg16": "classifier.3.weight",
-    "alexnet": "classifier.4.weight",
-}  # torchvision's backbones, and their fc7
+# torchvision's backbones, and their fc7
+FC7 = {"vgg16": "classifier.3.weight", "alexnet": "classifier.4.weight"}
 # options of timm's transformers, so that they take other sizes than the one they were trained at
 ANY_SIZE: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False}
 
@@ -41,8 +33,8 @@ class BackboneInfo:
         global_dim: D, length of the global feature
         map_channels: C, channels of the feature map
         image_size: side of the square input in pixels
-        mean: per-channel mean that the input is normalised with
-        std: per-channel standard deviation that the input is normalised with
+        mean: of each channel, which the input is normalised with
+        std: standard deviation of each channel, likewise
     """
 
     name: str
@@ -54,12 +46,10 @@ class BackboneInfo:
 
 
 class BackboneFeatures(NamedTuple):
-    """What a backbone says of a batch of images."""
+    """Features of a batch of images: global, float [B, D], and a map, float [B, C, h, w]."""
 
     global_feature: Tensor
-    """float [B, D]"""
     feature_map: Tensor
-    """float [B, C, h, w]"""
 
 
 class Backbone(nn.Module):
@@ -80,11 +70,10 @@ class TorchvisionBackbone(Backbone):
         super().__init__()
         network = torchvision.models.get_model(name, weights=None)
         self.features: nn.Module = network.features
-        channels = 512 if name == "vgg16" else 256
         self.avgpool: nn.Module = network.avgpool if with_fc7 else nn.AdaptiveAvgPool2d(1)
-        # the classifier up to and with the ReLU after fc7; the layer behind it names ImageNet's
-        # classes
+        # up to and with the ReLU after fc7; the layer behind it names ImageNet's classes
         self.classifier: nn.Module = network.classifier[:-1] if with_fc7 else nn.Identity()
+        channels = 512 if name == "vgg16" else 256
         dim = 4096 if with_fc7 else channels
         self.info = BackboneInfo(name, dim, channels, 224, IMAGENET_MEAN, IMAGENET_STD)
 
@@ -98,52 +87,40 @@ class TimmBackbone(Backbone):
     """Any timm model: the last feature map (token grids are folded back) and the head's input.
 
     Images may have any size that the architecture takes: a ViT's positions are interpolated (sides
-    are multiples of its patch), Swin's windows padded; a network without such a way (MLP-Mixer,
-    BEiT) refuses all but its own size.
+    are multiples of its patch), Swin's windows padded; MLP-Mixer and BEiT refuse all but their own.
     """
 
     def __init__(self, name: str, pretrained: bool = False) -> None:
         super().__init__()
         try:
             with torch.device("meta"):
-                options = _size_options(timm.create_model(name, num_classes=0))
+                classes = type(timm.create_model(name, num_classes=0)).__mro__
+            known = {one for kind in classes for one in inspect.signature(kind).parameters}
+            options = {option: value for option, value in ANY_SIZE.items() if option in known}
+            self.network: Any  # timm's models share more methods than nn.Module names
             with fetching(name) if pretrained else nullcontext():
-                network: Any = timm.create_model(
-                    name, pretrained=pretrained, num_classes=0, **options
-                )
+                self.network = timm.create_model(name, pretrained, num_classes=0, **options)
         except RuntimeError as error:
             close = difflib.get_close_matches(name, [*timm.list_models(), *FC7], n=3)
-            hint = (
-                f"did you mean {', '.join(close)}?"
-                if close
-                else "`timm.list_models()` names them all"
-            )
-            raise InputError(f"backbone {name!r} is not known ({error}); {hint}") from error
-        self.network: Any = network  # timm's models share more methods than nn.Module names
-        config = network.pretrained_cfg
-        side = int(config["input_size"][-1])
+            mend = f"did you mean {', '.join(close)}?" if close else ""
+            mend = mend or "`timm.list_models()` names them all"
+            raise InputError(f"backbone {name!r} is not known ({error}); {mend}") from error
+        config, channels = self.network.pretrained_cfg, int(self.network.num_features)
         mean, std = tuple(config["mean"]), tuple(config["std"])
-        dim, channels = int(network.num_features), int(network.num_features)
-        if hasattr(network, "head_hidden_size"):
-            dim = int(network.head_hidden_size)
-        self.info = BackboneInfo(name, dim, channels, side, mean, std)
+        dim, side = getattr(self.network, "head_hidden_size", channels), config["input_size"][-1]
+        self.info = BackboneInfo(name, int(dim), channels, int(side), mean, std)
 
     def forward(self, image: Tensor) -> BackboneFeatures:
-        """See :class:`Backbone`.
-
-        Raises:
-            InputError: the network does not take images of this size, or has no feature map.
-        """
+        """See :class:`Backbone`; refuses images of a size that the network does not take."""
         try:
             last = self.network.forward_features(image)
         except (AssertionError, RuntimeError) as error:
-            if tuple(image.shape[-2:]) == 2 * (self.info.image_size,):
+            name, own, height, width = self.info.name, self.info.image_size, *image.shape[-2:]
+            if height == width == own:
                 raise
-            height, width = image.shape[-2:]
             raise InputError(
-                f"backbone {self.info.name} takes no images of {height} x {width} pixels "
-                f"({error}); give --data.image_size {self.info.image_size}, its own, or another "
-                "that fits"
+                f"backbone {name} takes no images of {height} x {width} pixels ({error}); give "
+                f"--data.image_size {own}, its own, or another that fits"
             ) from error
         global_feature = self.network.forward_head(last, pre_logits=True).flatten(1)
         return BackboneFeatures(global_feature, self._as_map(last))
@@ -157,9 +134,8 @@ class TimmBackbone(Backbone):
     def _as_map(self, features: Any) -> Tensor:
         channels = self.info.map_channels
         if isinstance(features, Tensor) and features.ndim == 4:
-            # Swin and its kin keep channels last
             last = features.shape[1] != channels and features.shape[-1] == channels
-            return features.permute(0, 3, 1, 2) if last else features
+            return features.permute(0, 3, 1, 2) if last else features  # last: Swin and its kin
         if isinstance(features, Tensor) and features.ndim == 3:
             # a transformer's tokens [B, T, C]; class and register tokens come first
             patches = features[:, int(getattr(self.network, "num_prefix_tokens", 0)) :]
@@ -173,18 +149,8 @@ class TimmBackbone(Backbone):
         )
 
 
-def _size_options(network: nn.Module) -> dict[str, Any]:
-    """Those of ``ANY_SIZE`` that the network's constructor knows."""
-    known = {name for one in type(network).__mro__ for name in inspect.signature(one).parameters}
-    return {name: value for name, value in ANY_SIZE.items() if name in known}
-
-
 def backbone_info(name: str, weights: str | None = None) -> BackboneInfo:
-    """Sizes of a backbone without memory for its weights (built on the meta device).
-
-    Raises:
-        InputError: the name is unknown, or ``weights`` names a file that is missing or unreadable.
-    """
+    """Sizes of a backbone, on the meta device; errors are those of :func:`build_backbone`."""
     with torch.device("meta"):
         if name in FC7:
             return TorchvisionBackbone(name, _has_fc7(name, weights)).info
@@ -202,82 +168,61 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
             else a ``.safetensors``/``.pth``/``.pt`` file
 
     Raises:
-        InputError: the name is unknown, the file is missing or unreadable, or its keys do not fit
-            the backbone.
+        InputError: the name is unknown, the file cannot be read, or its keys do not fit.
     """
-    if name in FC7:
-        backbone: Backbone = _seeded(lambda: TorchvisionBackbone(name, _has_fc7(name, weights)))
-        if weights is None:
-            published = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-            with fetching(name):
-                state = published.get_state_dict(progress=True)
-            _load(backbone, state, f"torchvision's {name}")
-    else:
-        installed = installed_file(name) if weights is None else None
-        pretrained = weights is None and installed is None
-        backbone = _seeded(lambda: TimmBackbone(name, pretrained))
-        if installed is not None:
-            _load_in_order(backbone, without_counters(read_weights(str(installed))))
-    if weights not in (None, "random"):
-        _load(backbone, read_weights(str(weights)), str(weights))
+    installed = installed_file(name) if weights is None else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same in each process
+        if name in FC7:
+            backbone: Backbone = TorchvisionBackbone(name, _has_fc7(name, weights))
+        else:
+            backbone = TimmBackbone(name, pretrained=weights is None and installed is None)
+    if installed is not None:
+        # by position: packages have timm's order but other names, and a classifier at the end
+        theirs = _without_counters(read_weights(str(installed)))
+        for mine, tensor in zip(_without_counters(backbone.state_dict()), theirs, strict=False):
+            mine.copy_(tensor)
+    elif weights is None and name in FC7:
+        published = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+        with fetching(name):
+            state = published.get_state_dict(progress=True)
+        _load(backbone, state, f"torchvision's {name}")
+    elif weights is not None and weights != "random":
+        _load(backbone, read_weights(weights), weights)
     return backbone.eval()
 
 
 def weights_id(name: str, weights: str | None = None) -> str:
-    """Identity of a set of weights in a cache key: the SHA-256 of the file, or the
-    published address.
-    """
+    """Identity of weights in a cache key: the SHA-256 of the file, or the published address."""
     if weights == "random":
         return "random"
-    if weights is not None:
-        return sha256_file(existing(weights))
-    if name in FC7:
+    if weights is None and name in FC7:
         return str(torchvision.models.get_model_weights(name).IMAGENET1K_V1.url)
-    installed = installed_file(name)
-    if installed is not None:
-        return sha256_file(installed)
+    if file := installed_file(name) if weights is None else existing(weights):
+        return sha256_file(file)
     return f"timm {timm.__version__} {timm.get_pretrained_cfg(name)}"
 
 
-def _seeded(build: Callable[[], Backbone]) -> Backbone:
-    """Build with a fixed seed, leaving the caller's random state alone: random weights are the same
-    in each process.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build()
-
-
 def _has_fc7(name: str, weights: str | None) -> bool:
-    if weights is None:
-        return True
-    return weights != "random" and FC7[name] in read_weights(weights)
+    return weights is None or (weights != "random" and FC7[name] in read_weights(weights))
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
-    own = backbone.state_dict()
-    prefix = "network." if isinstance(backbone, TimmBackbone) else ""
+    own, prefix = backbone.state_dict(), "network." if isinstance(backbone, TimmBackbone) else ""
     found = {prefix + key: tensor for key, tensor in state.items() if prefix + key in own}
     missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
     if missing:
         raise InputError(
             f"{origin} lacks {len(missing)} of {len(own)} tensors of {backbone.info.name}, first "
-            f"{missing[0]}; "
-            "is it the file of another network?"
+            f"{missing[0]}; is it the file of another network?"
         )
     for key, tensor in found.items():
-        if tensor.shape != own[key].shape:
-            raise InputError(
-                f"{origin}: {key} is {tuple(tensor.shape)}, {backbone.info.name} needs "
-                f"{tuple(own[key].shape)}"
-            )
+        has, needs = tuple(tensor.shape), tuple(own[key].shape)
+        if has != needs:
+            raise InputError(f"{origin}: {key} is {has}, {backbone.info.name} needs {needs}")
     backbone.load_state_dict(found, strict=False)
 
 
-def _load_in_order(backbone: Backbone, tensors: list[Tensor]) -> None:
-    """Copy tensors by position: the packages have timm's order but other names; their last two are
-    the classifier.
-    """
-    own = without_counters(backbone.state_dict())
-    for mine, theirs in zip(own, tensors, strict=False):
-        mine.copy_(theirs)
+def _without_counters(state: Mapping[str, Tensor]) -> list[Tensor]:
+    """The tensors of a state dict in its order, less batch normalisation's counts of batches."""
+    return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]

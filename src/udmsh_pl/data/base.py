@@ -72,17 +72,12 @@ class RetrievalDataModule(LightningDataModule, ABC):
         check_class_options(self)
         super().__init__()
         if self.batch_size < 1:
-            raise InputError(
-                f"batch size is {self.batch_size}; give --data.batch_size a number of at least 1"
-            )
+            raise InputError(f"batch size is {self.batch_size}; give --data.batch_size at least 1")
         if self.views == 1 or self.views < 0:
-            raise InputError(
-                f"--data.views is {self.views}; views are compared in pairs, so give 0 or at least "
-                "2"
-            )
+            raise InputError(f"--data.views is {self.views}; give 0, or at least 2 to compare")
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
-        self._stores: dict[str, str] = {}  # names that tell the features of a split from others
+        self._stores: dict[str, str] = {}  # identity of each split's features
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -101,10 +96,8 @@ class RetrievalDataModule(LightningDataModule, ABC):
     @property
     def feature_extractor(self) -> FeatureExtractor:
         """The frozen backbone and the cache of its features."""
-        inputs = self.backbone, self.weights, self.image_size, self.grid
-        return FeatureExtractor(
-            self.cache_dir, *inputs, runner=self.extractor, workers=self.num_workers
-        )
+        backbone = self.backbone, self.weights, self.image_size, self.grid, self.extractor
+        return FeatureExtractor(self.cache_dir, *backbone, workers=self.num_workers)
 
     def prepare_data(self) -> None:
         """Download and extract, on one process a machine; the others find the cache filled."""
@@ -135,61 +128,36 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self._open_features()
         return dict(self._stores)
 
-    def val_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the train split that validate as (query, database); at most a fifth of them are
-        queries.
-        """
-        order = np.random.default_rng(0).permutation(len(self.splits.train))
-        count = min(self.val_queries, len(order) // 5)
-        return np.sort(order[:count]), np.sort(order[count:])
-
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled train batches of equal size (:func:`udmsh_pl.data.batches.train_loader`), which
-        hold what the trainer's method learns from; without a trainer all cached features.
+        """Shuffled train batches (:func:`udmsh_pl.data.batches.train_loader`) of what the trainer's
+        method learns from; without a trainer of all cached features.
         """
         images, trainer = self.splits.train, self.trainer
         pixels = self._pixels(images, view_transform) if self.finetune else None
-        world, rank = 1, 0
+        workers, world, rank = self.num_workers, 1, 0
         if self.finetune and trainer is not None:  # else every process computes the whole head
             world, rank = trainer.world_size, trainer.global_rank
         learner: Any = None if trainer is None else trainer.lightning_module
-        return train_loader(
-            self.train_features,
-            learner,
-            self.batch_size,
-            images.labels,
-            pixels,
-            self.num_workers,
-            world,
-            rank,
-        )
+        inputs = self.train_features, learner, self.batch_size, images.labels, pixels
+        return train_loader(*inputs, workers, world, rank)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders, query and database, both rows of the train split; none without rows."""
-        rows = self.val_rows()
-        if not len(rows[0]) or not self.splits.train.labels.shape[1]:
+        """Two loaders, query (at most a fifth) and database, of train rows; none without labels."""
+        order = np.random.default_rng(0).permutation(len(self.splits.train))
+        count = min(self.val_queries, len(order) // 5)
+        if not count or not self.splits.train.labels.shape[1]:
             return []
-        return [self._eval_loader("train", one) for one in rows]
+        return [self._eval_loader("train", np.sort(one)) for one in np.split(order, [count])]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders: the query split, then the database.
-
-        Raises:
-            InputError: the data has no queries or no labels to score with.
-        """
+        """Two loaders: the query split, then the database; refused where nothing can be scored."""
         if self.splits.query is None or not self.splits.query.labels.shape[1]:
-            raise InputError(
-                "this data has no labelled queries to score; use `udmsh predict` for codes"
-            )
+            raise InputError("this data has no labelled queries; `udmsh predict` gives codes")
         return [self._eval_loader("query"), self._eval_loader("database")]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """Query and database, or the database alone when there are no queries."""
-        return [
-            self._eval_loader(name)
-            for name in ("query", "database")
-            if name in self.splits.by_name()
-        ]
+        return [self._eval_loader(name) for name in self.splits.by_name() if name != "train"]
 
     def _eval_loader(self, split: str, rows: NDArray[np.int64] | None = None) -> DataLoader[Batch]:
         images: ImageList = self.splits.by_name()[split]
@@ -197,19 +165,13 @@ class RetrievalDataModule(LightningDataModule, ABC):
             pixels = self._pixels(images, eval_transform)
             subset = pixels if rows is None else torch.utils.data.Subset(pixels, rows.tolist())
             return DataLoader(subset, batch_size=self.batch_size, num_workers=self.num_workers)
-        stored = {
-            name: array for name, array in self.features(split).items() if name not in OF_VIEWS
-        }
-        return DataLoader(
-            FeatureRows(images.labels, stored, rows),
-            batch_size=max(self.batch_size, 512),
-            collate_fn=whole_batch,
-        )
+        stored = FeatureRows(images.labels, _without_views(self.features(split)), rows)
+        return DataLoader(stored, batch_size=max(self.batch_size, 512), collate_fn=whole_batch)
 
     def _pixels(self, images: ImageList, transform: Callable[..., Transform]) -> ImageDataset:
         info = backbone_info(self.backbone, self.weights)
-        size = self.image_size or info.image_size
-        return ImageDataset(images, transform(size, info.mean, info.std))
+        square = transform(self.image_size or info.image_size, info.mean, info.std)
+        return ImageDataset(images, square)
 
     def stores(self) -> list[tuple[str, ImageList, int]]:
         """Stores of features that are needed: split, its images, views (0: images as they are)."""
@@ -233,5 +195,8 @@ class RetrievalDataModule(LightningDataModule, ABC):
                 self._features[name] = have | arrays
                 self._stores[name] = f"{self._stores.get(name, '')} {store}".strip()
         if not self.finetune and "database" not in self._features:
-            train = self._features["train"]
-            self._features["database"] = {k: v for k, v in train.items() if k not in OF_VIEWS}
+            self._features["database"] = _without_views(self._features["train"])
+
+
+def _without_views(arrays: Arrays) -> Arrays:
+    return {name: array for name, array in arrays.items() if name not in OF_VIEWS}

@@ -9,69 +9,24 @@ from torchvision import datasets
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.data.official import drawn_splits, refuse_failed_download, torchvision_images
 from udmsh_pl.images.image_list import ImageList, Splits
-from udmsh_pl.images.protocol import Protocol, named
-from udmsh_pl.images.split import draw_per_label
+from udmsh_pl.images.protocol import Protocol, draw_per_label, named
 
 HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _OFFICIAL = Protocol(
-    dataset="cifar10",
-    name="10k-50k",
-    queries=10_000,
-    train=50_000,
-    database=50_000,
-    labels=10,
-    map_at=1000,
-    licence="none stated; cite Krizhevsky 2009",
-    home=HOME,
+    "cifar10", "10k-50k", queries=10_000, train=50_000, database=50_000, labels=10, map_at=1000,
+    licence="none stated; cite Krizhevsky 2009", home=HOME,
     paper="the official test and training images; SSDH (Yang et al., IJCAI 2018) and its "
     "successors",
-)
+)  # fmt: skip
+_CNNH = "Xia et al., CNNH, AAAI 2014; the random draw is ours, since theirs is not published"
 PROTOCOLS = {
     "10k-50k": _OFFICIAL,
     "10k-50k-5k": replace(_OFFICIAL, name="10k-50k-5k", train=5_000),
     "1k-59k": replace(
-        _OFFICIAL,
-        name="1k-59k",
-        queries=1_000,
-        train=5_000,
-        database=59_000,
-        map_at=5000,
-        paper="Xia et al., CNNH, AAAI 2014; the random draw is ours, since theirs is not published",
+        _OFFICIAL, name="1k-59k", queries=1_000, train=5_000, database=59_000, map_at=5000,
+        paper=_CNNH,
     ),
-}
-
-
-def load_cifar10(root: Path, protocol: Protocol, split_seed: int) -> Splits:
-    """Read the official batches under ``root/cifar-10-batches-py`` and split them.
-
-    Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official batches in their order.
-
-    Args:
-        root: folder that holds ``cifar-10-batches-py``.
-        protocol: one of ``PROTOCOLS``.
-        split_seed: decides what ``1k-59k`` and ``10k-50k-5k`` draw.
-
-    Raises:
-        InputError: the files are not there, or not the official ones by their MD5.
-    """
-    test, train = torchvision_images(
-        datasets.CIFAR10,
-        root,
-        "CIFAR-10",
-        f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the official "
-        "ones; let the machine download them, or unpack cifar-10-python.tar.gz of "
-        f"{HOME} in {root}",
-    )
-    if protocol.name == "10k-50k":
-        return Splits(protocol, query=test, train=train, database=train)
-    if protocol.name == "10k-50k-5k":
-        rows = draw_per_label(train.labels, {"train": 500}, split_seed)
-        return Splits(protocol, query=test, train=train.select(rows["train"]), database=train)
-    labels = np.concatenate([test.labels, train.labels])
-    pixels = np.concatenate([test.pixels, train.pixels])
-    both = ImageList([*test.names, *train.names], labels, pixels=pixels, source="CIFAR-10")
-    rows = draw_per_label(labels, {"query": 100, "train": 500}, split_seed)
-    return drawn_splits(protocol, both, rows)
+}  # fmt: skip
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -100,5 +55,24 @@ class CIFAR10(RetrievalDataModule):
             datasets.CIFAR10(str(self.root), download=True)
 
     def load_splits(self) -> Splits:
-        """Read and split the official files, see :func:`load_cifar10`."""
-        return load_cifar10(self.root, named(PROTOCOLS, self.protocol), self.split_seed)
+        """Read the official files, whose MD5 is checked, and split them.
+
+        Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official batches in their order.
+        """
+        protocol, root = named(PROTOCOLS, self.protocol), self.root
+        missing = (
+            f"{root}/cifar-10-batches-py: the files of CIFAR-10 are not there or not the official "
+            "ones; let the machine download them, or unpack cifar-10-python.tar.gz of "
+            f"{HOME} in {root}"
+        )
+        test, train = torchvision_images(datasets.CIFAR10, root, "CIFAR-10", missing)
+        if protocol.name == "10k-50k":
+            return Splits(protocol, query=test, train=train, database=train)
+        if protocol.name == "10k-50k-5k":
+            rows = draw_per_label(train.labels, {"train": 500}, self.split_seed)
+            return Splits(protocol, query=test, train=train.select(rows["train"]), database=train)
+        labels = np.concatenate([test.labels, train.labels])
+        pixels = np.concatenate([test.pixels, train.pixels])
+        both = ImageList([*test.names, *train.names], labels, pixels=pixels, source="CIFAR-10")
+        rows = draw_per_label(labels, {"query": 100, "train": 500}, self.split_seed)
+        return drawn_splits(protocol, both, rows)

@@ -8,42 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.data.official import drawn_splits
+from udmsh_pl.data.official import OR_LISTS, Benchmark, drawn_splits
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits
-from udmsh_pl.images.list_file import read_list, read_splits, write_list
-from udmsh_pl.images.protocol import Protocol, named, resized
-from udmsh_pl.images.split import draw
-from udmsh_pl.images.usable import drop_missing
+from udmsh_pl.images.list_file import read_list, write_list
+from udmsh_pl.images.protocol import Protocol, draw
 
 HOME = "https://cocodataset.org/#download"
 _2014 = Protocol(
-    dataset="coco",
-    name="2014",
-    queries=5_000,
-    train=10_000,
-    database=117_218,
-    labels=80,
-    map_at=5000,
-    licence="annotations CC BY 4.0; each picture has its photographer's terms",
-    home=HOME,
+    "coco", "2014", queries=5_000, train=10_000, database=117_218, labels=80, map_at=5000,
+    licence="annotations CC BY 4.0; each picture has its photographer's terms", home=HOME,
     paper="Cao et al., HashNet, ICCV 2017; give its lists for its own draw",
-)
+)  # fmt: skip
 PROTOCOLS = {"2014": _2014, "2017": replace(_2014, name="2017")}
 
 
 def read_annotations(path: Path, folder: str) -> ImageList:
     """Read an official ``instances_*.json``: one row an image with at least one object, in the
-    order of the file.
-
-    Args:
-        path: the annotation file.
-        folder: folder of its pictures, ``train2014`` say; it becomes the first part of each name.
-
-    Returns:
-        Images named ``folder/file_name``, labels bool [N, L], one column a category in the order of
-        their ids.
+    order of the file, named ``folder/file_name``; labels bool [N, L], one column a category in the
+    order of their ids.
 
     Raises:
         InputError: the file is absent, no JSON, or has no valid images, annotations and categories.
@@ -51,10 +34,8 @@ def read_annotations(path: Path, folder: str) -> ImageList:
     try:
         with path.open(encoding="utf-8") as stream:
             content = json.load(stream, object_hook=_slim)
-        columns = {
-            number: column
-            for column, number in enumerate(sorted(one["id"] for one in content["categories"]))
-        }
+        categories = sorted(one["id"] for one in content["categories"])
+        columns = {number: column for column, number in enumerate(categories)}
         rows = {one["id"]: row for row, one in enumerate(content["images"])}
         labels = np.zeros((len(rows), len(columns)), dtype=np.bool_)
         for one in content["annotations"]:
@@ -63,13 +44,10 @@ def read_annotations(path: Path, folder: str) -> ImageList:
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: not there; unpack the annotations of {HOME} and the pictures of {folder}.zip "
-            "in --data.root, or "
-            "give --data.lists a folder with test.txt, train.txt and database.txt"
+            f"in --data.root, {OR_LISTS}"
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read as JSON ({error}); fetch the file again"
-        ) from error
+        raise InputError(f"{path}: cannot be read as JSON ({error}); fetch it again") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not an instances file of COCO (no or unknown {error}); take "
@@ -82,14 +60,14 @@ def read_annotations(path: Path, folder: str) -> ImageList:
 
 
 def _slim(record: dict[str, Any]) -> dict[str, Any]:
-    # Polygons are nearly all of the file; dropped while it is read, they never pile up in memory.
+    # polygons are nearly all of the file; dropped while it is read, they never pile up in memory
     record.pop("segmentation", None)
     record.pop("bbox", None)
     return record
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class COCO(RetrievalDataModule):
+class COCO(Benchmark):
     """MS-COCO from the official annotations or from lists: pictures with an object of any of the 80
     categories.
 
@@ -102,42 +80,26 @@ class COCO(RetrievalDataModule):
             the folder that the paths in the lists are relative to
         protocol: ``2014`` or ``2017``: 5,000 queries, 10,000 train images, and all but the queries
             as database
-        queries: another number of queries than the protocol's; the results then carry it in the
-            protocol's name
-        train: another number of train images, likewise
-        lists: folder with ``test.txt``, ``train.txt`` and ``database.txt`` to use instead of a draw
-        split_seed: decides the draw
-        allow_missing: go on without the pictures that are absent; their numbers enter the
-            fingerprint
     """
+
+    protocols = PROTOCOLS
 
     root: Path = Path("datasets/coco")
     protocol: str = "2014"
-    queries: int | None = None
-    train: int | None = None
-    lists: Path | None = None
-    split_seed: int = 0
-    allow_missing: bool = False
 
-    def load_splits(self) -> Splits:
-        """Read or draw the split, and look for the pictures."""
-        protocol = named(PROTOCOLS, self.protocol)
-        wanted = resized(protocol, self.queries, self.train)
-        if self.lists is not None:
-            return drop_missing(read_splits(self.lists, self.root, wanted), self.allow_missing)
-        parts = [self._annotated(f"{half}{protocol.name}") for half in ("train", "val")]
+    def draw_splits(self, protocol: Protocol) -> Splits:
+        """See :class:`Benchmark`; the order of the annotations decides the draw too."""
+        parts = [self._annotated(f"{half}{self.protocol}") for half in ("train", "val")]
         names = [name for part in parts for name in part.names]
         labels = np.concatenate([part.labels for part in parts])
         source = str(self.root / "annotations")
         everything = ImageList(names, labels, self.root, source=source, upright=False)
-        counts = {"query": wanted.queries or 0, "train": wanted.train or 0}
+        counts = {"query": protocol.queries or 0, "train": protocol.train or 0}
         rows = draw(np.arange(len(everything)), counts, self.split_seed)
-        return drop_missing(drawn_splits(wanted, everything, rows), self.allow_missing)
+        return drawn_splits(protocol, everything, rows)
 
     def _annotated(self, folder: str) -> ImageList:
-        """Labels of one annotation file, kept as a list in the cache: reading the JSON again takes
-        20 times as long.
-        """
+        """Labels of one annotation file, kept as a list in the cache: 20 times faster to read."""
         path = self.root / "annotations" / f"instances_{folder}.json"
         try:
             facts = path.stat()

@@ -19,43 +19,15 @@ CLASSES = (
 )  # fmt: skip
 
 PROTOCOL = Protocol(
-    dataset="fashion-mnist",
-    name="10k-60k",
-    queries=10_000,
-    train=60_000,
-    database=60_000,
-    labels=10,
-    map_at=1000,
-    licence="MIT (Zalando SE)",
+    "fashion-mnist", "10k-60k", queries=10_000, train=60_000, database=60_000, labels=10,
+    map_at=1000, licence="MIT (Zalando SE)",
     home="https://github.com/zalandoresearch/fashion-mnist",
     paper="ours; images of Xiao, Rasul & Vollgraf, arXiv:1708.07747",
-)
+)  # fmt: skip
 SAMPLE = replace(
-    PROTOCOL,
-    dataset="fashion-sample",
-    name="500-5k",
-    queries=500,
-    train=5000,
-    database=5000,
+    PROTOCOL, dataset="fashion-sample", name="500-5k", queries=500, train=5000, database=5000,
     paper="ours; images of Xiao, Rasul & Vollgraf, Fashion-MNIST, arXiv:1708.07747",
-)
-
-
-def load_fashion_mnist(root: Path) -> Splits:
-    """Read the official IDX files under ``root/FashionMNIST/raw``; names are ``test/NNNNN`` and
-    ``train/NNNNN``.
-
-    Raises:
-        InputError: the files are not there.
-    """
-    test, train = torchvision_images(
-        datasets.FashionMNIST,
-        root,
-        "Fashion-MNIST",
-        f"{root}/FashionMNIST/raw: the files of Fashion-MNIST are not there; let the machine "
-        f"download them, or put the four *-ubyte files of {PROTOCOL.home} in that folder, unpacked",
-    )
-    return Splits(PROTOCOL, query=test, train=train, database=train)
+)  # fmt: skip
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -72,15 +44,21 @@ class FashionMNIST(RetrievalDataModule):
 
     def download(self) -> None:
         """Fetch what is not there yet, through torchvision."""
-        with refuse_failed_download(
-            "Fashion-MNIST", PROTOCOL.home, self.root / "FashionMNIST" / "raw"
-        ):
+        raw = self.root / "FashionMNIST" / "raw"
+        with refuse_failed_download("Fashion-MNIST", PROTOCOL.home, raw):
             for train in (False, True):
                 datasets.FashionMNIST(self.root, train=train, download=True)
 
     def load_splits(self) -> Splits:
-        """Read the official files, see :func:`load_fashion_mnist`."""
-        return load_fashion_mnist(self.root)
+        """Read the official IDX files; names are ``test/NNNNN`` and ``train/NNNNN``."""
+        missing = (
+            f"{self.root}/FashionMNIST/raw: the files of Fashion-MNIST are not there; let the "
+            f"machine download them, or put the four *-ubyte files of {PROTOCOL.home} in that "
+            "folder, unpacked"
+        )
+        kind = datasets.FashionMNIST
+        test, train = torchvision_images(kind, self.root, "Fashion-MNIST", missing)
+        return Splits(PROTOCOL, query=test, train=train, database=train)
 
 
 def load_sample() -> Splits:
@@ -89,18 +67,13 @@ def load_sample() -> Splits:
 
     Grey images of 28 x 28 pixels in a fixed shuffled order; names are ``test/NNNNN`` and
     ``train/NNNNN``, the rows of the official files. ``scripts/make_sample.py`` made the file.
-
-    Raises:
-        InputError: the file is not in the installed package.
     """
     resource = files("udmsh_pl.data") / "files" / "fashion_sample.npz"
     try:
         with as_file(resource) as path, np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
-        raise InputError(
-            f"{resource}: the embedded sample is not there; install udmsh-pl again"
-        ) from error
+        raise InputError(f"{resource}: the sample is missing; install udmsh-pl again") from error
     query, database = (
         ImageList(
             names=[f"{official}/{row:05d}" for row in arrays[f"{split}_rows"].tolist()],

@@ -4,28 +4,76 @@ import hashlib
 import shutil
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tqdm import tqdm
 
+from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList, Splits, one_hot
-from udmsh_pl.images.protocol import Protocol
-from udmsh_pl.images.split import Rows
+from udmsh_pl.images.list_file import read_splits
+from udmsh_pl.images.protocol import Protocol, Rows, named, resized
+from udmsh_pl.images.usable import drop_missing
 from udmsh_pl.safe.files import atomic_path
+
+OR_LISTS = "or give --data.lists a folder with test.txt, train.txt and database.txt"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Benchmark(RetrievalDataModule):
+    """A benchmark of picture files, whose split a seed draws or somebody's lists give.
+
+    Args:
+        queries: another number of queries than the protocol's; the results then carry it in the
+            protocol's name
+        train: another number of train images, likewise
+        lists: folder with ``test.txt``, ``train.txt`` and ``database.txt`` to use instead of a draw
+        split_seed: decides the draw
+        allow_missing: go on without the pictures that are absent; their numbers enter the
+            fingerprint
+    """
+
+    protocols: ClassVar[Mapping[str, Protocol]]
+
+    root: Path
+    protocol: str
+    queries: int | None = None
+    train: int | None = None
+    lists: Path | None = None
+    split_seed: int = 0
+    allow_missing: bool = False
+
+    def load_splits(self) -> Splits:
+        """Read or draw the split, and look for the pictures."""
+        protocol = resized(named(self.protocols, self.protocol), self.queries, self.train)
+        if self.lists is None:
+            splits = self.draw_splits(protocol)
+        else:
+            splits = read_splits(self.lists, self.listed_below(), protocol)
+        return drop_missing(splits, self.allow_missing)
+
+    @abstractmethod
+    def draw_splits(self, protocol: Protocol) -> Splits:
+        """Build the split from the official files below ``root``; refuses malformed ones.
+
+        The draw depends on these files and the seed alone, never on which pictures are on the disk.
+        """
+
+    def listed_below(self) -> Path:
+        """Folder that the paths in ``lists`` are relative to."""
+        return self.root
 
 
 @contextmanager
 def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]:
-    """Turn a failed download into one line: where the files come from and where to put them.
-
-    Raises:
-        InputError: the block raised OSError (no network, no room, a server's refusal) or
-            RuntimeError (torchvision's word for a wrong checksum).
+    """Make one line of a failed download (OSError, or torchvision's RuntimeError of a wrong
+    checksum): where the files come from and where to put them.
     """
     try:
         yield
@@ -40,14 +88,10 @@ def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]
 def fetch(url: str, target: Path, md5: str | None = None) -> None:
     """Download a file with a progress bar, unless it is there already; whole or not at all.
 
-    Args:
-        url: where from.
-        target: file to write.
-        md5: MD5 in hexadecimal where its owner publishes one; None checks nothing but the announced
-            length.
+    Without ``md5``, as its owner publishes it, the announced length alone is checked.
 
     Raises:
-        InputError: the bytes are not those of ``md5``.
+        InputError: the bytes are others.
         OSError: the network or the disk fails.
     """
     if target.is_file():
@@ -55,10 +99,8 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
     with urllib.request.urlopen(url, timeout=60) as answer, atomic_path(target) as partial:
         size = int(answer.headers.get("Content-Length") or 0)
         digest = hashlib.md5(usedforsecurity=False)
-        with (
-            partial.open("wb") as stream,
-            tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar,
-        ):
+        bar = tqdm(total=size, unit="B", unit_scale=True, desc=target.name)
+        with partial.open("wb") as stream, bar:
             while block := answer.read(1 << 20):
                 stream.write(block)
                 digest.update(block)
@@ -72,12 +114,8 @@ def fetch(url: str, target: Path, md5: str | None = None) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip into folder ``target``, which appears when all of it is unpacked.
-
-    A single folder at the top of the archive becomes ``target`` itself.
-
-    Raises:
-        InputError: the file is no whole zip.
+    """Unpack a zip into folder ``target``, which appears when all of it is unpacked; a folder alone
+    at the top of the archive becomes ``target`` itself.
     """
     if target.is_dir():
         return
@@ -90,9 +128,7 @@ def unpack(archive: Path, target: Path) -> None:
                 packed.extract(member, partial)
     except zipfile.BadZipFile as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(
-            f"{archive}: not a whole zip archive; delete it and fetch it again"
-        ) from error
+        raise InputError(f"{archive}: not a whole zip archive; fetch it again") from error
     top = list(partial.iterdir())
     if len(top) == 1 and top[0].is_dir():
         top[0].rename(target)
@@ -105,15 +141,7 @@ def torchvision_images(kind: Any, root: Path, source: str, missing: str) -> list
     """The official test and train images that a torchvision data set reads, in this order.
 
     Names are ``test/NNNNN`` and ``train/NNNNN``, rows of the official files; labels bool [N, 10].
-
-    Args:
-        kind: class of the data set, with arguments ``root`` and ``train``
-        root: folder of its download
-        source: its name in messages
-        missing: the error where its files are missing or have another MD5
-
-    Raises:
-        InputError: torchvision refuses the files.
+    ``source`` is for messages, ``missing`` the error where files are missing or have another MD5.
     """
     parts = []
     for part in ("test", "train"):
@@ -129,6 +157,5 @@ def torchvision_images(kind: Any, root: Path, source: str, missing: str) -> list
 
 def drawn_splits(protocol: Protocol, everything: ImageList, rows: dict[str, Rows]) -> Splits:
     """Splits whose database is all images but the queries, from a draw of query and train rows."""
-    database = np.union1d(rows["train"], rows["rest"])
-    select = everything.select
+    select, database = everything.select, np.union1d(rows["train"], rows["rest"])
     return Splits(protocol, select(rows["query"]), select(rows["train"]), select(database))

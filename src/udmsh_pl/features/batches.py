@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -24,12 +26,10 @@ T = TypeVar("T")
 def passes(
     batches: Iterable[tuple[Tensor, T]], forward: Forward
 ) -> Iterator[tuple[list[NDArray[Any]], T]]:
-    """Global features and pooled maps, float32 ``[B, ...]``, of batches of pixels, uint8
-    ``[B, 3, S, S]``, and what came with each batch.
-
-    A batch is made in a thread while the backbone sees the one before.
+    """Global features and pooled maps, float32 ``[B, ...]``, of pixels, uint8 ``[B, 3, S, S]``, and
+    what came with each batch. A thread makes a batch while the backbone sees the one before.
     """
-    for pixels, others in wait_for("decode", ahead(batches, _one_thread)):
+    for pixels, others in wait_for("decode", ahead(batches, partial(torch.set_num_threads, 1))):
         with clock("backbone"):
             found = [values.float().cpu().numpy() for values in forward(pixels)]
         yield found, others
@@ -40,11 +40,7 @@ def row_batches(
 ) -> Iterable[tuple[Tensor, list[str]]]:
     """Batches of ``size`` rows: pixels, uint8 ``[B * V, 3, S, S]``, and why pictures are black.
 
-    Args:
-        dataset: the rows
-        size: B
-        workers: processes that decode; 0 for threads
-        pinned: in memory that a GPU reads directly
+    ``workers`` processes decode, 0 for threads; a GPU reads ``pinned`` memory directly.
     """
     if workers or dataset.views:  # random views draw from the generator of the process
         loader = DataLoader(dataset, size, num_workers=workers, pin_memory=pinned)
@@ -55,48 +51,36 @@ def row_batches(
 
 
 def decoding_workers(asked: int, gpus: int) -> int:
-    """Processes that decode images; 0 leaves it to one thread.
+    """Processes that decode images, at least ``asked`` of them; 0 leaves it to threads.
 
     A GPU waits for decoding, which then gets every core but one. Without one the backbone needs the
     cores, and takes several times longer for an image than decoding: a fourth of them decodes,
     and none where that would take half of them.
-
-    Args:
-        asked: at least these; 0 for none in any case
-        gpus: that run the backbone
     """
     try:
         cores = int(os.environ.get(CORES, 0)) or len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
         cores = os.cpu_count() or 1
-    if not asked:
+    if not asked or (cores <= 2 * asked and not gpus):
         return 0
-    if gpus:
-        return max(asked, cores - 1)
-    return max(asked, cores // 4) if cores > 2 * asked else 0
+    return max(asked, cores - 1 if gpus else cores // 4)
 
 
+@dataclass(eq=False)
 class RowPixels(Dataset[tuple[Tensor, str]]):
-    """Pixels, uint8 ``[V, 3, H, W]``, of some rows, and ``""``; or black ones, and why the picture
-    cannot be decoded.
+    """Pixels, uint8 ``[V, 3, H, W]``, of some rows, and ``""``; or black ones, and why.
 
     Random views depend on the seed and the picture alone: its content, so that a list which grows
     shows the same views; in memory its row.
     """
 
-    def __init__(
-        self,
-        images: ImageList,
-        transform: Transform,
-        rows: Sequence[int],
-        views: int = 0,
-        seed: int = 0,
-        contents: Sequence[bytes] | None = None,
-        at_least: int | None = None,
-    ) -> None:
-        self.images, self.transform, self.rows = images, transform, rows
-        self.views, self.seed, self.contents = views, seed, contents
-        self.at_least = at_least
+    images: ImageList
+    transform: Transform
+    rows: Sequence[int]
+    views: int
+    seed: int
+    contents: Sequence[bytes] | None
+    at_least: int | None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,7 +94,3 @@ class RowPixels(Dataset[tuple[Tensor, str]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + own)
             return torch.stack([self.transform(image) for _ in range(self.views)]), broken
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

@@ -1,9 +1,8 @@
 """What is in a picture's file, by a digest of its bytes: features belong to contents, not to names.
 
 A folder's bytes are read once: ``contents-*.npz`` in the cache remembers the digest of each file by
-the file's state (name, size, inode, times of writing and of change), so that only files which were
-added, replaced or touched are read again. A copy may keep size and time of writing; the time of
-change no user sets.
+the file's state (name, size, inode, times of writing and of change, which no user sets), so that
+only files which were added, replaced or touched are read again.
 """
 
 import hashlib
@@ -29,19 +28,13 @@ _PATIENCE = 5  # seconds before a bar is shown
 
 
 def contents_of(images: ImageList, cache: Path) -> list[bytes] | None:
-    """BLAKE2b of each row's bytes, 16 bytes a row; None for images in memory.
-
-    Args:
-        images: the pictures
-        cache: folder that remembers them; one that cannot be written is no error
-
-    Raises:
-        InputError: a file is absent.
+    """BLAKE2b of each row's bytes, 16 bytes a row; None for images in memory, an error for absent
+    ones. The folder ``cache`` remembers them, where it can be written.
     """
     if images.pixels is not None:
         return None
-    root = hashlib.sha256(str((images.root or Path()).absolute()).encode(errors="surrogateescape"))
-    memory = cache.expanduser() / f"contents-{root.hexdigest()[:16]}.npz"
+    root = str((images.root or Path()).absolute()).encode(errors="surrogateescape")
+    memory = cache.expanduser() / f"contents-{hashlib.sha256(root).hexdigest()[:16]}.npz"
     states = [_state(images, row) for row in range(len(images))]
     known = _remembered(memory)
     unread = [row for row, state in enumerate(states) if state not in known]
@@ -55,10 +48,8 @@ def contents_of(images: ImageList, cache: Path) -> list[bytes] | None:
 
 def images_id(images: ImageList, contents: list[bytes] | None) -> str:
     """SHA-256 over what decides the rows' pictures, in order: stale features are never used."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"".join(contents or ()))
     if contents is not None:
-        for content in contents:
-            digest.update(content)
         return digest.hexdigest()
     for name in images.names:  # in memory; as 0.1.0 did, whose stores are still good
         digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
@@ -70,18 +61,19 @@ def images_id(images: ImageList, contents: list[bytes] | None) -> str:
 def broken_of(images: ImageList, cache: Path, workers: int) -> Reasons:
     """Names of images that cannot be decoded, and why, of a list that no features are made of.
 
-    All are decoded, once; ``broken-*.json`` in the cache remembers.
-
-    Raises:
-        InputError: an image is absent.
+    All are decoded once, which ``broken-*.json`` in the cache remembers; an absent one is refused.
     """
     contents = contents_of(images, cache)
     if contents is None:
         return {}
     memory = cache.expanduser() / f"broken-{images_id(images, contents)[:16]}.json"
     if not memory.exists():
-        write_broken(memory, find_broken(images, workers))
+        write_broken(memory, find_broken(images, workers=workers))
     return read_broken(memory)
+
+
+def _blake(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 def _state(images: ImageList, row: int) -> bytes:
@@ -91,22 +83,18 @@ def _state(images: ImageList, row: int) -> bytes:
         images.load(row)  # raises the error that names the list line and the mend
         raise
     numbers = facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
-    state = f"{images.names[row]}\0{numbers}".encode("utf-8", "surrogateescape")
-    return hashlib.blake2b(state, digest_size=DIGEST_BYTES).digest()
+    return _blake(f"{images.names[row]}\0{numbers}".encode("utf-8", "surrogateescape"))
 
 
 def _read(images: ImageList, rows: list[int]) -> Iterator[tuple[int, bytes]]:
     def digest(row: int) -> bytes:
         try:
-            return hashlib.blake2b(images.content(row), digest_size=DIGEST_BYTES).digest()
+            return _blake(images.content(row))
         except InputError:  # a pipe, or too large: decoding finds out
-            return hashlib.blake2b(b"unread" + _state(images, row), digest_size=16).digest()
+            return _blake(b"unread" + _state(images, row))
 
-    threads = os.cpu_count() or 1
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(rows), unit="img", desc="read", delay=_PATIENCE) as bar,
-    ):
+    bar = tqdm(total=len(rows), unit="img", desc="read", delay=_PATIENCE)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, bar:
         for start in range(0, len(rows), _AT_ONCE):
             part = rows[start : start + _AT_ONCE]
             yield from zip(part, pool.map(digest, part), strict=True)

@@ -6,32 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.store import FeatureWriter, open_features, store_facts
-
-JOINED_AT_ONCE = 4096  # rows
+from udmsh_pl.features.store import FeatureWriter, Place, open_features, places_of, store_facts
 
 
 class Shard(NamedTuple):
-    """A part of the rows of every store.
-
-    Args:
-        number: from 0
-        of: how many there are
-    """
+    """A part of the rows of every store: its number, from 0, and how many there are."""
 
     number: int
     of: int
 
+    def __str__(self) -> str:
+        return f"{self.number + 1}/{self.of}"
+
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """``1/4`` to ``4/4``.
-
-        Raises:
-            InputError: anything else.
-        """
+        """``1/4`` to ``4/4``; refuses all else."""
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise InputError(f"--shard is {text!r}; four machines are given 1/4, 2/4, 3/4 and 4/4")
@@ -50,12 +40,6 @@ class Shard(NamedTuple):
         return directory.with_name(f"{directory.name}.shard-{self.number + 1}-of-{self.of}")
 
 
-def shards_with_rows(of: int, count: int, batch: int) -> list[Shard]:
-    """All that have a row, in the order of rows."""
-    every = [Shard(number, of) for number in range(of)]
-    return [shard for shard in every if len(shard.rows(count, batch))]
-
-
 def join(
     directory: Path,
     key: Mapping[str, Any],
@@ -64,28 +48,22 @@ def join(
     parts: list[Path],
     contents: Sequence[bytes] | None = None,
 ) -> bool:
-    """Make a store of its finished parts; False while one is missing.
+    """Make a store of its finished parts, in the order of rows; False while one is missing.
 
-    Whoever calls holds the store's lock. A joining that was killed goes on where it was. Images
-    that a part left out stand behind its last block.
+    Whoever calls holds the store's lock. A joining that was killed goes on where it was.
     """
     opened = [open_features(part) for part in parts]
     found = [arrays for arrays in opened if arrays is not None]
     if len(found) < len(parts):
         return False
-    facts = [store_facts(part) for part in parts]
-    writer = FeatureWriter(directory, key, rows, shapes, contents=contents)
-    writer.runners = sorted({runner for one in facts for runner in one.runners})
-    begin = 0
-    for arrays, own in zip(found, facts, strict=True):
-        count = len(next(iter(arrays.values())))
-        for at in range(max(writer.done - begin, 0), max(count, 1), JOINED_AT_ONCE):
-            block = slice(at, at + JOINED_AT_ONCE)
-            last = own.broken if at + JOINED_AT_ONCE >= count else {}
-            rows_of = {name: np.asarray(array[block]) for name, array in arrays.items()}
-            writer.append(rows_of, last)
-        begin += count + len(own.broken)
-    writer.finish()
+    places: list[Place] = []
+    runners: set[str] = set()
+    for number, (arrays, part) in enumerate(zip(found, parts, strict=True)):
+        facts, count = store_facts(part), len(next(iter(arrays.values())))
+        runners |= set(facts.runners)
+        own = range(len(places), len(places) + count + len(facts.broken))
+        places += places_of(number, own, facts.broken)
+    FeatureWriter(directory, key, rows, shapes, runners, contents).copy(found, places)
     drop(parts)
     return True
 

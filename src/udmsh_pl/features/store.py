@@ -9,8 +9,10 @@ killed run goes on behind the last block that is whole.
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,27 +24,28 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
 from udmsh_pl.safe.files import sha256_file, write_text
 
+_log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 Arrays = dict[str, NDArray[np.float16]]
+Place = tuple[int, int] | str  # number of a store and the row in it, or why an image has none
 DTYPE = np.dtype("<f2")
+COPIED_AT_ONCE = 4096  # images
+OF_A_LIST = ("images", "rows")  # facts of a key that tell lists apart, and nothing else
 # what reading JSON raises that is none, or holds something else than was written
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def sample_rows(count: int, limit: int | None) -> NDArray[np.int64]:
-    """At most ``limit`` of ``count`` rows, rising, drawn with a fixed seed: what is fitted to many
-    images needs no more.
-    """
+    """At most ``limit`` of ``count`` rows, rising, drawn with a fixed seed, for a fit to many."""
     if limit is None or count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
 def open_features(directory: Path) -> Arrays | None:
-    """Memory-map a finished store, or None when there is none that is whole.
+    """Memory-map a finished store; None where there is none, or one that was cut or altered.
 
-    The bytes are checked against the recorded SHA-256 once, and again when a file has changed. A
-    store that was cut or altered is left where it is until :class:`FeatureWriter` makes it anew.
+    The bytes are checked against the recorded SHA-256 once, and again when a file has changed.
 
     Raises:
         InputError: the store cannot be read for a reason that says nothing about its content.
@@ -71,7 +74,7 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     """Shape of each array, or None where a file is absent, cut or altered."""
     try:
         meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        if meta.pop("sha256", digest := _digest(meta)) != digest:  # stores of 0.1.0 have none
+        if meta.pop("sha256", None) not in (None, _digest(meta)):  # stores of 0.1.0 have none
             return None
         digests, shapes = {}, {}
         for name, facts in meta["arrays"].items():
@@ -86,8 +89,7 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
 
 
 def _digest(meta: dict[str, Any]) -> str:
-    plain = {name: value for name, value in meta.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 class StoreFacts(NamedTuple):
@@ -119,12 +121,52 @@ def _facts(meta: dict[str, Any]) -> StoreFacts:
     size = len(digests) // max(1, rows)
     if len(digests) != size * rows or not all(0 <= row < rows for row in broken):
         raise ValueError("contents or broken images of another list")
-    return StoreFacts(
-        key,
-        [str(name) for name in meta.get("runners", ())],
-        broken,
-        [digests[at : at + size] for at in range(0, len(digests), size)] if size else None,
-    )
+    runners = [str(name) for name in meta.get("runners", ())]
+    contents = [digests[at : at + size] for at in range(0, len(digests), size)] if size else None
+    return StoreFacts(key, runners, broken, contents)
+
+
+def places_of(number: int, rows: range, broken: Mapping[int, str]) -> list[Place]:
+    """Where each of some rows of a list is: in store ``number``, whose rows are in their order."""
+    stored = count()
+    return [broken[row] if row in broken else (number, next(stored)) for row in rows]
+
+
+class Known(NamedTuple):
+    """Rows of a cache by the content of their image; ``runners`` made them."""
+
+    stores: list[Arrays]
+    places: dict[bytes, Place]
+    runners: set[str]
+
+
+def known_rows(cache: Path, prefix: str, key: Mapping[str, Any]) -> Known:
+    """Everything in finished stores of a cache whose key differs from ``key`` in the list alone;
+    their names begin with ``prefix``.
+    """
+
+    def settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in facts.items() if name not in OF_A_LIST}
+
+    known = Known([], {}, set())
+    for meta in sorted(cache.glob(f"{prefix}*/meta.json")):
+        if meta.parent.name.endswith(".part"):
+            continue
+        try:
+            facts = store_facts(meta.parent)
+            arrays = open_features(meta.parent) if settings(facts.key) == settings(key) else None
+        except (*MALFORMED, OSError) as error:
+            _log.warning("%s: cannot be read, so its rows are made again (%s)", meta, error)
+            continue
+        if arrays is None or facts.contents is None:
+            continue
+        rows = places_of(len(known.stores), range(len(facts.contents)), facts.broken)
+        for content, place in zip(facts.contents, rows, strict=True):
+            if not isinstance(place, str) or content not in known.places:
+                known.places[content] = place
+        known.stores.append(arrays)
+        known.runners.update(facts.runners)
+    return known
 
 
 class FeatureWriter:
@@ -135,7 +177,7 @@ class FeatureWriter:
         key: everything that decides the content; written to ``meta.json``
         rows: N, rows of the finished store
         shapes: shape of one row of each array
-        runner: what makes the rows; ``meta.json`` lists all that made some, beside the key
+        runners: what makes the rows; ``meta.json`` lists all that made some, beside the key
         contents: digest of each image, so that another list that has it can take its row
 
     Raises:
@@ -148,17 +190,16 @@ class FeatureWriter:
         key: Mapping[str, Any],
         rows: int,
         shapes: Mapping[str, tuple[int, ...]],
-        runner: str = "torch",
+        runners: Collection[str] = ("torch",),
         contents: Sequence[bytes] | None = None,
     ) -> None:
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
-        self.contents = contents
+        self.runners, self.contents = sorted(runners), contents
         self.blocks: list[dict[str, Any]] = []
         self.part = directory.with_name(directory.name + ".part")
         if directory.exists() and open_features(directory) is None:
             shutil.rmtree(directory)
         self.part.mkdir(parents=True, exist_ok=True)
-        self.runners = [runner]
         self._resume()
         need = self.bytes_needed - self.done * self.bytes_needed // max(rows, 1)
         free = shutil.disk_usage(self.part).free
@@ -176,39 +217,48 @@ class FeatureWriter:
         return sum(block["rows"] + len(block["broken"]) for block in self.blocks)
 
     def append(
-        self,
-        block: Mapping[str, NDArray[np.floating[Any]]],
-        broken: Mapping[int, str] | None = None,
+        self, block: Mapping[str, NDArray[Any]], broken: Mapping[int, str] | None = None
     ) -> None:
         """Write the next rows of every array, then their checksum: a kill between the two only
-        repeats this block.
-
-        Args:
-            block: arrays ``[n, ...]``
-            broken: images of this block that have no row, by number in the list, and why
+        repeats this block. ``broken`` images, by number in the list, have no row in it.
         """
         try:
-            count, sums = 0, {}
+            rows, sums = 0, {}
             for name in self.shapes:
                 values = np.ascontiguousarray(block[name], dtype=DTYPE)
-                count, content = len(values), values.tobytes()
+                rows, content = len(values), values.tobytes()
                 sums[name] = hashlib.sha256(content).hexdigest()
                 with (self.part / f"{name}.f16").open("ab") as stream:
                     stream.write(content)
-            self.blocks.append({"rows": count, "broken": dict(broken or {}), "sha256": sums})
+            self.blocks.append({"rows": rows, "broken": dict(broken or {}), "sha256": sums})
             state = {"key": self.key, "runners": self.runners, "rows": self.done}
             write_text(self.part / "done.json", json.dumps(state | {"blocks": self.blocks}))
         except OSError as error:
             raise self._full(str(error)) from error
 
+    def copy(self, stores: Sequence[Arrays], places: Sequence[Place]) -> Arrays:
+        """Append rows of other stores, from where this one was left, and finish it; ``places`` are
+        of every image of the list.
+        """
+        for start in range(self.done, len(places), COPIED_AT_ONCE):
+            part = places[start : start + COPIED_AT_ONCE]
+            broken = {row: why for row, why in enumerate(part, start) if isinstance(why, str)}
+            wanted = [place for place in part if not isinstance(place, str)]
+            store, rows = np.array(wanted, np.int64).reshape(-1, 2).T
+            block = {name: np.empty((len(rows), *own), DTYPE) for name, own in self.shapes.items()}
+            for number in np.unique(store):
+                for name, values in block.items():
+                    values[store == number] = stores[number][name][rows[store == number]]
+            self.append(block, broken)
+        return self.finish()
+
     def finish(self) -> Arrays:
         """Record the checksums, rename the directory, and open it."""
         rows = sum(block["rows"] for block in self.blocks)
-        arrays = {
-            name: {"shape": [rows, *shape], "sha256": sha256_file(self.part / f"{name}.f16")}
-            for name, shape in self.shapes.items()
-        }
-        meta: dict[str, Any] = {"key": self.key, "runners": self.runners, "arrays": arrays}
+        meta: dict[str, Any] = {"key": self.key, "runners": self.runners, "arrays": {}}
+        for name, shape in self.shapes.items():
+            digest = sha256_file(self.part / f"{name}.f16")
+            meta["arrays"][name] = {"shape": [rows, *shape], "sha256": digest}
         broken = {str(row): why for block in self.blocks for row, why in block["broken"].items()}
         if broken:
             meta["broken"] = broken
@@ -223,9 +273,8 @@ class FeatureWriter:
         self.part.rename(self.directory)
         opened = open_features(self.directory)
         if opened is None:
-            raise InputError(
-                f"{self.directory} changed while it was written; is another program writing there?"
-            )
+            what = f"{self.directory} changed while it was written"
+            raise InputError(f"{what}; is another program writing there?")
         return opened
 
     def _row_bytes(self, name: str) -> int:
@@ -236,9 +285,9 @@ class FeatureWriter:
         try:
             state = json.loads((self.part / "done.json").read_text())
             found = list(state["blocks"]) if state["key"] == self.key else []
-            earlier = [str(name) for name in state.get("runners", ())] if found else []
+            earlier = map(str, state.get("runners", ()) if found else ())
             self.runners = sorted({*earlier, *self.runners})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, *MALFORMED):
             found = []
         paths = {name: self.part / f"{name}.f16" for name in self.shapes}
         for path in paths.values():

@@ -1,9 +1,8 @@
 """Train features, and teachers fitted to them: kept on disk, so that runs and processes share them.
 
-A teacher is a handful of tensors that a function fits to the train features. It is kept as
-``<name>-<digest>.safetensors`` with its SHA-256 in a ``.json`` beside it; the digest covers the
-features and the settings of the fit. Of several processes that ask, one fits and the others wait
-at a lock and then open the file, whose tensors are memory-mapped.
+A teacher is a handful of tensors, kept as ``<name>-<digest>.safetensors`` with its SHA-256 in a
+``.json`` beside it; the digest covers the features and the settings of the fit. Of several
+processes that ask, one fits, the others wait at a lock and memory-map the file.
 """
 
 import hashlib
@@ -60,11 +59,8 @@ class TrainFeatures:
         Args:
             name: first part of the file's name
             settings: a dataclass with everything but the arrays that decides the fit, in values
-                that JSON can hold; ``fit`` is best a function of a module, which sees nothing else
-            fit: makes the teacher's tensors, on the CPU
-
-        Raises:
-            InputError: the teacher cannot be written or read.
+                that JSON can hold
+            fit: makes the teacher's tensors, on the CPU; a function of a module sees nothing else
         """
         facts = {"key": self.key, "settings": asdict(settings), "format": FORMAT}  # type: ignore[call-overload]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -76,14 +72,11 @@ class TrainFeatures:
         found = _open(path)
         if found is None:
             with _locked(path):
-                found = _open(path)
-                if found is None:
+                if _open(path) is None:
                     _write(path, fit(self.arrays, settings))
-                    found = _open(path)
+            found = _open(path)
         if found is None:
-            raise InputError(
-                f"{path} changed while it was written; is another program writing there?"
-            )
+            raise InputError(f"{path} changed while it was written; is another program at it?")
         return found
 
 
@@ -117,24 +110,19 @@ def _locked(path: Path) -> AbstractContextManager[Any]:
 
 
 def _write(path: Path, state: State) -> None:
-    owned = {name: _alone(value) for name, value in state.items()}
+    owned = {}
+    for name, value in state.items():  # safetensors writes what has a memory of its own
+        alone = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+        owned[name] = value if alone else value.clone(memory_format=torch.contiguous_format)
     try:
         with atomic_path(path) as partial:
             save_file(owned, partial)
-            shutil.copymode(
-                path.with_suffix(".lock"), partial
-            )  # safetensors' is for the owner alone
+            # safetensors' is for the owner alone
+            shutil.copymode(path.with_suffix(".lock"), partial)
             digest = sha256_file(partial)
         write_text(path.with_suffix(".json"), json.dumps({path.name: {"sha256": digest}}))
     except (OSError, SafetensorError) as error:
         raise _not_written(path, error) from error
-
-
-def _alone(value: Tensor) -> Tensor:
-    """The tensor in memory of its own, which is what safetensors writes."""
-    if value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes:
-        return value
-    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _not_written(path: Path, error: Exception) -> InputError:

@@ -14,15 +14,7 @@ if TYPE_CHECKING:
     from udmsh_pl.images.protocol import Protocol
     from udmsh_pl.images.walk import walk
 
-__all__ = [
-    "ImageDataset",
-    "ImageList",
-    "Protocol",
-    "Splits",
-    "read_list",
-    "walk",
-    "write_list",
-]
+__all__ = ["ImageDataset", "ImageList", "Protocol", "Splits", "read_list", "walk", "write_list"]
 
 _MODULE_OF = {
     "ImageDataset": "udmsh_pl.images.image_list",

@@ -40,11 +40,8 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def ahead(items: Iterable[T], start: Callable[[], None] | None = None) -> Iterator[T]:
-    """The same items, each made in a thread while the caller works on the one before.
-
-    Args:
-        items: what is slow to make.
-        start: called once in the thread.
+    """The same items, each made in a thread while the caller works on the one before; the thread
+    begins with ``start``.
     """
     rest, end = iter(items), object()
     with ThreadPoolExecutor(1, initializer=start) as thread:

@@ -38,7 +38,6 @@ _ENDINGS = {
         ".rw2", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".kdc", ".mrw", ".x3f", ".raw",
     ),
 }  # fmt: skip
-ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in endings)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _VIDEOS = (
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg", ".mts", ".m2ts",
@@ -61,34 +60,21 @@ _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)  # of a JPEG, bu
 _SCAN, _END_OF_IMAGE, _WITHOUT_LENGTH = b"\xda", b"\xd9", (b"\x01", b"\xd8")
 _MOST_PROFILE = 4 << 20  # bytes of a colour profile
 _STRIP = 1 << 21  # pixels that are converted at a time
+_TO = Image.Transpose
+# what makes a picture with EXIF's orientation 2 to 8 upright
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # what makes a picture with this EXIF orientation upright
-_FLIPS = {
-    3: Image.Transpose.ROTATE_180,
-    5: Image.Transpose.ROTATE_90,
-    6: Image.Transpose.ROTATE_270,
-}  # the same for LibRaw's numbers
+    2: _TO.FLIP_LEFT_RIGHT, 3: _TO.ROTATE_180, 4: _TO.FLIP_TOP_BOTTOM, 5: _TO.TRANSPOSE,
+    6: _TO.ROTATE_270, 7: _TO.TRANSVERSE, 8: _TO.ROTATE_90,
+}  # fmt: skip
+_FLIPS = {3: _TO.ROTATE_180, 5: _TO.ROTATE_90, 6: _TO.ROTATE_270}  # the same for LibRaw's numbers
 
 
 class UnreadablePicture(InputError):
-    """A picture that cannot be decoded.
+    """A picture that cannot be decoded."""
 
-    Attributes:
-        reason: why, in a few words.
-        lasting: whether the file itself is at fault, and not a full memory or a disk that is away.
-        absent: whether there is no such file.
-    """
-
-    reason: str = ""
-    lasting: bool = True
-    absent: bool = False
+    reason: str = ""  # in a few words
+    lasting: bool = True  # the file itself is at fault, not a full memory or a disk that is away
+    absent: bool = False  # there is no such file
 
     def __init__(self, message: str = "") -> None:
         # from a worker process it comes with the traceback before it
@@ -97,9 +83,7 @@ class UnreadablePicture(InputError):
 
 @lru_cache(maxsize=1)
 def formats() -> tuple[str, ...]:
-    """The formats of the allow-list that this Pillow reads, and HEIF with the extra
-    ``udmsh-pl[heif]``.
-    """
+    """Formats of the allow-list that this Pillow reads, HEIF with the extra ``udmsh-pl[heif]``."""
     for name in FORMATS:  # Image.init() would load forty more
         with suppress(ImportError):
             importlib.import_module(f"PIL.{_PLUGINS.get(name, name.title())}ImagePlugin")
@@ -127,34 +111,29 @@ def no_picture(ending: str) -> str:
 
 
 def decode(source: Any, upright: bool = True, at_least: int | None = None) -> Image.Image:
-    """Decode the first picture of a source to RGB.
-
-    Every kind of source takes the same way: a picture, the bytes of its file and what Pillow opens
-    of it give the same pixels.
+    """Decode the first picture of a source to RGB; all kinds of source give the same pixels.
 
     Args:
         source: a path, the bytes of a file, an open binary file, a PIL image, a uint8 array [H, W]
-            or [H, W, 3], or a uint8 tensor [3, H, W].
-        upright: show the picture as viewers do: turned and mirrored as its EXIF orientation says,
-            its colours converted from its ICC profile to sRGB. Without, pixels come as they are
-            stored, which published benchmarks need (NUS-WIDE, MIRFLICKR, COCO: the code behind
-            their numbers ignores both); but Pillow turns TIFF always.
+            or [H, W, 3], or a uint8 tensor [3, H, W]
+        upright: show the picture as viewers do: turned and mirrored by its EXIF orientation, its
+            colours converted from its ICC profile to sRGB. Without, pixels come as they are stored
+            (but Pillow turns TIFF always), as in the code behind published numbers (NUS-WIDE,
+            MIRFLICKR, COCO)
         at_least: let libjpeg decode a JPEG at 1/2, 1/4 or 1/8 of its size where both sides keep
-            this many pixels, which is several times faster; None keeps the full size.
+            this many pixels, which is several times faster; None keeps the full size
 
     Returns:
-        An RGB image without metadata; ``info["size"]`` holds width and height of the whole picture,
-        as it is shown, which the image has too where it was not decoded smaller. A JPEG beyond the
-        limit ``UDMSH_MAX_PIXELS`` is decoded smaller in any case, so that the limit is on memory;
-        a progressive one, which libjpeg keeps whole in memory, is refused.
+        An RGB image without metadata; ``info["size"]`` holds width and height of the whole picture
+        as it is shown. A JPEG beyond the limit ``UDMSH_MAX_PIXELS`` is decoded smaller in any case,
+        so that the limit is on memory; a progressive one, which libjpeg keeps whole, is refused.
 
     Raises:
-        UnreadablePicture: no such file, another format, damaged, or larger than the limits
-            ``UDMSH_MAX_PIXELS`` and ``UDMSH_MAX_BYTES``; the message names the file.
+        UnreadablePicture: no such file, another format, damaged, or larger than
+            ``UDMSH_MAX_PIXELS`` and ``UDMSH_MAX_BYTES`` allow; the message names the file.
         InputError: another kind of source.
     """
-    if isinstance(source, str):
-        source = Path(source)
+    source = Path(source) if isinstance(source, str) else source
     if hasattr(source, "shape"):
         source = _of_array(source)
     if not isinstance(source, Path | bytes | Image.Image) and not hasattr(source, "read"):
@@ -172,25 +151,20 @@ def decode(source: Any, upright: bool = True, at_least: int | None = None) -> Im
                 return _decoded(io.BytesIO(_without_text(stream.read())), upright, at_least)
     except Exception as error:  # decoders of external bytes raise nearly every kind there is
         name = str(source) if isinstance(source, Path) else "this picture"
-        reason = reason_of(error)
-        if isinstance(error, UnidentifiedImageError):
-            reason = str(error)
-        if isinstance(error, Image.DecompressionBombError):
-            reason = over("PIXELS")
+        bomb = isinstance(error, Image.DecompressionBombError)
+        reason = over("PIXELS") if bomb else reason_of(error)
         failure = UnreadablePicture(f"{name}: not a readable image ({reason})")
-        failure.reason = reason
-        failure.absent = isinstance(error, FileNotFoundError)
+        failure.reason, failure.absent = reason, isinstance(error, FileNotFoundError)
         system = isinstance(error, OSError) and error.errno is not None
         failure.lasting = not system and not isinstance(error, MemoryError)
         raise failure from error
 
 
 def square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """The whole RGB picture as uint8 [3, side, side]: bicubic, antialiased, by Pillow, which starts
-    faster than torch.
+    """The whole RGB picture as uint8 [3, side, side]: bicubic, antialiased.
 
     Nothing is cropped: what lies at the rim of a picture carries labels too (*ours*; the paper does
-    not say).
+    not say). Pillow starts faster than torch.
     """
     resized = image.resize((side, side), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
@@ -205,15 +179,14 @@ def _stream(source: Any) -> Iterator[BinaryIO]:
             raise ValueError("it is empty: 0 bytes")
         with path.open("rb") as stream:
             yield stream
-        return
-    if not isinstance(source, bytes) and source.seekable():
+    elif not isinstance(source, bytes) and source.seekable():
         source.seek(0)
         yield source
-        return
-    content = source if isinstance(source, bytes) else source.read(limit("BYTES") + 1)
-    if len(content) > limit("BYTES"):
-        raise ValueError(over("BYTES"))
-    yield io.BytesIO(content)
+    else:
+        content = source if isinstance(source, bytes) else source.read(limit("BYTES") + 1)
+        if len(content) > limit("BYTES"):
+            raise ValueError(over("BYTES"))
+        yield io.BytesIO(content)
 
 
 def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:
@@ -235,23 +208,17 @@ def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Ima
                 return _preview(stream, upright, at_least)
             if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in formats():
                 raise UnidentifiedImageError(f"it is HEIC, which {_EXTRAS['HEIF']}") from error
-            message = f"it is none of {', '.join(formats())}"
-            raise UnidentifiedImageError(message) from error
+            raise UnidentifiedImageError(f"it is none of {', '.join(formats())}") from error
         whole = image.size
-        if head.startswith(_TIFF) and _is_raw(image, head):
-            stream.seek(0)
-            return _preview(stream, upright, at_least)
+        if head.startswith(_TIFF):  # a camera's first picture is a small preview
+            tags: Any = image.tag_v2  # type: ignore[attr-defined]
+            camera = int(tags.get(254, 0)) & 1 and _SUB_IFDS in tags and _MAKE in tags
+            if camera or head[8:10] == b"CR" or _DNG_VERSION in tags:
+                return _preview(stream, upright, at_least)
     with image:
         _check_size(image, whole)
         image.load()
         return _finished(image, whole, upright)
-
-
-def _is_raw(image: Image.Image, head: bytes) -> bool:
-    """Whether a TIFF file is a camera's: what lies in its first picture is a small preview."""
-    tags: Any = image.tag_v2  # type: ignore[attr-defined]
-    camera = int(tags.get(254, 0)) & 1 and _SUB_IFDS in tags and _MAKE in tags
-    return head[8:10] == b"CR" or _DNG_VERSION in tags or bool(camera)
 
 
 def _preview(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:
@@ -314,16 +281,13 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     """RGB, converted from the picture's ICC profile where it has one that can be used."""
     profile, mode = image.info.get("icc_profile"), image.mode
     deep = mode.startswith("I") or mode == "F"
-    if not isinstance(profile, bytes) or len(profile) > _MOST_PROFILE or deep:
-        return to_rgb(image)
+    usable = isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE and not deep
     direct = mode in ("L", "CMYK") and "transparency" not in image.info
-    transform = _transform(profile, mode if direct else "RGB")
-    if transform is None:
-        return to_rgb(image)
-    if direct:
+    transform = _transform(profile, mode if direct else "RGB") if usable else None
+    if transform is not None and direct:
         return transform.apply(image)  # type: ignore[no-any-return]
     rgb = to_rgb(image)
-    return transform.apply_in_place(rgb)  # type: ignore[no-any-return]
+    return rgb if transform is None else transform.apply_in_place(rgb)
 
 
 @lru_cache(maxsize=8)
@@ -331,13 +295,10 @@ def _transform(profile: bytes, mode: str) -> Any:
     """From a profile to sRGB; None where it is sRGB, for another kind of pixels, or damaged."""
     from PIL import ImageCms  # few pictures need it
 
-    spaces = {"L": "GRAY", "CMYK": "CMYK", "RGB": "RGB"}
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        facts = own.profile
-        if facts.xcolor_space.strip() != spaces[mode] or "sRGB" in (
-            facts.profile_description or ""
-        ):
+        space, name = own.profile.xcolor_space.strip(), own.profile.profile_description or ""
+        if space != ("GRAY" if mode == "L" else mode) or "sRGB" in name:
             return None
         return ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, "RGB")
     except Exception:  # no profile, or a Pillow without LittleCMS: the picture is used as it is
@@ -347,10 +308,9 @@ def _transform(profile: bytes, mode: str) -> Any:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a decoded image of any Pillow mode to RGB.
 
-    What is transparent shows white, as on a page: Pillow would show the colour that lies hidden
-    there, most often black. Grey of more than 8 bits is scaled, where Pillow would clip it to
-    white or black (*ours*): 16-bit grey is divided by 256; for 32-bit integers and floats the
-    values of the picture decide:
+    What is transparent shows white, as on a page: Pillow would show the colour hidden there, most
+    often black. Grey of more than 8 bits is scaled, where Pillow would clip it (*ours*): 16-bit
+    grey is divided by 256; for 32-bit integers and floats the values of the picture decide:
 
     - floats within 0..1 are multiplied by 255;
     - values within 0..255 stay as they are, those within 0..65535 are divided by 256;
@@ -359,9 +319,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: a mode that has no way to RGB (LAB), or a value that is not finite.
     """
-    if image.mode.startswith("I;16"):
-        return _grey(image, 0, 1 / 256)
-    if image.mode == "I" and image.format in ("PPM", "PNG"):  # 16 bits at most
+    sixteen = image.mode == "I" and image.format in ("PPM", "PNG")  # 16 bits at most
+    if image.mode.startswith("I;16") or sixteen:
         return _grey(image, 0, 1 / 256)
     if image.mode in ("I", "F"):
         return _grey(image, *_range(image))

@@ -7,14 +7,12 @@ from typing import Literal
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.image_list import ImageList, Splits
-from udmsh_pl.images.protocol import Protocol
-from udmsh_pl.images.split import draw
+from udmsh_pl.images.image_list import SPLITS, ImageList, Splits
+from udmsh_pl.images.protocol import Protocol, draw
 from udmsh_pl.images.walk import skipped_line, walk
 from udmsh_pl.safe.untrusted import limit
 
 FolderLabels = Literal["folders", "none"]
-SPLITS = ("query", "train", "database")
 
 
 def load_tree(
@@ -24,26 +22,18 @@ def load_tree(
     labels: FolderLabels = "folders",
     exclude: Sequence[str] = (),
 ) -> Splits:
-    """Splits of a directory of images.
+    """Splits of a directory of images; what was left out stands in ``skipped``.
 
     With ``labels="folders"``:
 
     - ``root/query/<class>/...``, ``root/database/<class>/...`` and, if there is,
       ``root/train/<class>/...``: as they are; without ``train``, the database is the train set.
-    - ``root/<class>/...`` else: a share of the images, drawn by the seed, are the queries.
+    - ``root/<class>/...`` else: ``query_share`` of the images, drawn by the seed, are the queries.
     - images without class folders: no labels and no queries, all are train and database.
 
     With ``labels="none"`` (albums) all images below ``root``, wherever they lie, are train and
-    database; there are no labels and no queries.
-
-    What was left out stands in ``skipped``.
-
-    Args:
-        root: the folder.
-        query_share: share of the images that are queries where nothing says which.
-        split_seed: decides which.
-        labels: ``folders`` names a class by each folder; ``none`` gives no labels.
-        exclude: patterns of what is left out too, see :func:`udmsh_pl.images.walk.excluded`.
+    database; there are no labels and no queries. ``exclude`` holds patterns of what is left out
+    too, see :func:`udmsh_pl.images.walk.excluded`.
 
     Raises:
         InputError: no such folder, no images in it, or images that lie beside the class folders.
@@ -61,37 +51,33 @@ def load_tree(
         )
     if labels == "none" or not any("/" in name for name in names):
         images = ImageList(names, np.zeros((len(names), 0), dtype=np.bool_), root, source=str(root))
-        return Splits(folder_protocol("unlabelled"), None, images, images, skipped=skipped)
+        return Splits(Protocol("folder", "unlabelled"), None, images, images, skipped=skipped)
     everything = _labelled(root, names, sorted({_class(root, name, 0) for name in names}), 0)
-    if not 0 < query_share < 1:
-        raise InputError(
-            f"--data.query_share is {query_share}; give a share of the images above 0 and below 1"
-        )
-    count = max(1, round(query_share * len(names)))
-    rows = draw(np.arange(len(names)), {"query": count}, split_seed)
-    database = everything.select(rows["rest"])
-    return Splits(
-        folder_protocol(f"folders-{query_share:g}-seed{split_seed}"),
-        everything.select(rows["query"]),
-        database,
-        database,
-        skipped=skipped,
-    )
+    return drawn_queries("folders", everything, query_share, split_seed, skipped)
+
+
+def drawn_queries(
+    kind: str, images: ImageList, share: float, seed: int, skipped: dict[str, str] | None = None
+) -> Splits:
+    """Splits whose queries are a share of the images, drawn by a seed; the others are database and
+    train set. ``kind`` is the first part of the protocol's name.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"--data.query_share is {share}; give a share above 0 and below 1")
+    rows = draw(np.arange(len(images)), {"query": max(1, round(share * len(images)))}, seed)
+    query, database = images.select(rows["query"]), images.select(rows["rest"])
+    protocol = Protocol("folder", f"{kind}-{share:g}-seed{seed}")
+    return Splits(protocol, query, database, database, skipped=skipped or {})
 
 
 def _as_named(root: Path, exclude: Sequence[str]) -> Splits:
     found = {name: walk(root, name, exclude) for name in SPLITS if (root / name).is_dir()}
-    parts = {split: list(one.files) for split, one in found.items()}
     skipped = {name: why for one in found.values() for name, why in one.skipped.items()}
-    classes = sorted({_class(root, name, 1) for names in parts.values() for name in names})
-    lists = {split: _labelled(root, names, classes, 1) for split, names in parts.items()}
-    return Splits(
-        folder_protocol("folders"),
-        lists["query"],
-        lists.get("train", lists["database"]),
-        lists["database"],
-        skipped=skipped,
-    )
+    classes = sorted({_class(root, name, 1) for one in found.values() for name in one.files})
+    lists = {split: _labelled(root, list(one.files), classes, 1) for split, one in found.items()}
+    query, database = lists["query"], lists["database"]
+    train = lists.get("train", database)
+    return Splits(Protocol("folder", "folders"), query, train, database, skipped=skipped)
 
 
 def _class(root: Path, name: str, depth: int) -> str:
@@ -106,36 +92,15 @@ def _class(root: Path, name: str, depth: int) -> str:
 
 def _labelled(root: Path, names: list[str], classes: list[str], depth: int) -> ImageList:
     check_table(len(names), len(classes), str(root), "take the folders as --data.labels none")
-    labels = np.asarray([_class(root, name, depth) for name in names])[:, None] == np.asarray(
-        classes
-    )
-    return ImageList(names, labels.reshape(len(names), len(classes)), root, source=str(root))
+    own = np.asarray([_class(root, name, depth) for name in names])
+    labels = (own[:, None] == np.asarray(classes)).reshape(len(names), len(classes))
+    return ImageList(names, labels, root, source=str(root))
 
 
 def check_table(rows: int, labels: int, where: str, mend: str) -> None:
-    """Refuse a label table that would not fit: one label an image makes it grow as the square.
-
-    Raises:
-        InputError: more than ``UDMSH_MAX_BYTES``.
-    """
+    """Refuse a label table above ``UDMSH_MAX_BYTES``: with a label an image, it is a square."""
     if rows * labels > limit("BYTES"):
         raise InputError(
             f"{where}: a table of {rows:,} images x {labels:,} labels is more than "
             f"{limit('BYTES'):,} bytes; {mend}, or set UDMSH_MAX_BYTES higher"
         )
-
-
-def folder_protocol(name: str) -> Protocol:
-    """A protocol that fixes nothing but its own ``name``: the pictures are the user's."""
-    return Protocol(
-        dataset="folder",
-        name=name,
-        queries=None,
-        train=None,
-        database=None,
-        labels=None,
-        map_at=None,
-        licence="the owner's",
-        home="",
-        paper="",
-    )

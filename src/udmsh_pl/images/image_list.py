@@ -23,6 +23,7 @@ from udmsh_pl.images.decode import UnreadablePicture, decode
 from udmsh_pl.images.protocol import Protocol
 from udmsh_pl.safe.untrusted import read_file
 
+SPLITS = ("query", "train", "database")
 _ODD = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # a part that is empty, . or ..
 
 
@@ -31,20 +32,16 @@ class ImageList:
     """N images with L labels each, in a fixed order: an image's row is its identity elsewhere.
 
     Args:
-        names: N names, paths relative to ``root`` with forward slashes; unique within a split.
-        labels: bool [N, L]; L may be 0 for images without labels.
-        root: folder that the names are relative to; None for the working directory.
-        pixels: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB) when the images are held in memory
-            instead of on a disk.
-        source: where the names come from (a list file, an archive), for errors.
-        upright: show pictures as viewers do, by their EXIF orientation and colour profile, see
-            :func:`udmsh_pl.images.decode.decode`. Off for published benchmarks (NUS-WIDE,
-            MIRFLICKR, COCO), since the code behind their numbers ignores both. Decides features, so
-            it belongs in their key.
+        names: N names, paths relative to ``root`` with forward slashes; unique within a split
+        labels: bool [N, L]; L may be 0 for images without labels
+        root: folder that the names are relative to; None for the working directory
+        pixels: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB) of images in memory; None on a disk
+        source: where the names come from (a list file, an archive), for errors
+        upright: show pictures as viewers do, see :func:`udmsh_pl.images.decode.decode`. Off for
+            published benchmarks, as the code behind their numbers. It belongs in features' keys
 
     Raises:
-        InputError: the number of names, of label rows and of pixel rows differ, or a dtype is
-            another one.
+        InputError: numbers of names, labels and pixels differ, or a dtype is another one.
     """
 
     names: Sequence[str]
@@ -64,8 +61,7 @@ class ImageList:
         if self.pixels is not None and (self.pixels.dtype != np.uint8 or len(self.pixels) != rows):
             raise InputError(
                 f"{self.source or 'pixels'}: expected a uint8 array with {rows} images, one a "
-                "name, "
-                f"got {self.pixels.dtype} {list(self.pixels.shape)}"
+                f"name, got {self.pixels.dtype} {list(self.pixels.shape)}"
             )
 
     def __len__(self) -> int:
@@ -76,23 +72,15 @@ class ImageList:
         return Path(self.names[row]) if self.root is None else self.root / self.names[row]
 
     def content(self, row: int) -> bytes:
-        """The bytes that decide a row's picture: of its file, or of its pixels.
-
-        Raises:
-            InputError: the file cannot be read, or is larger than ``UDMSH_MAX_BYTES``.
-        """
+        """The bytes that decide a row's picture: of its file, where it can be read, or pixels."""
         if self.pixels is not None:
             return bytes(self.pixels[row].tobytes())
         return read_file(self.path(row), "picture")
 
     def load(self, row: int, at_least: int | None = None) -> Image.Image:
-        """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`.
+        """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`; errors name the row.
 
         ``at_least`` counts where pictures are ``upright`` alone: benchmarks decode them whole.
-
-        Raises:
-            UnreadablePicture: the file is absent or cannot be decoded; the message names it and the
-                list line asking for it.
         """
         if self.pixels is not None:
             return Image.fromarray(self.pixels[row]).convert("RGB")
@@ -100,35 +88,26 @@ class ImageList:
         try:
             return decode(path, self.upright, at_least if self.upright else None)
         except UnreadablePicture as error:
-            message = f"{path}: not a readable image ({error.reason}){self._asked_by(row)}; "
-            message += "fetch that file again or remove it; `udmsh data check` lists all such files"
+            problem = f"not a readable image ({error.reason})"
+            mend = "fetch that file again or remove it; `udmsh data check` lists all such files"
             if error.absent:
-                message = f"{path}: no such image{self._asked_by(row)}; "
-                message += "set --data.root to the folder that holds it, or see all that are "
-                message += "missing with `udmsh data check`"
-            error.args = (message,)
+                problem, mend = "no such image", "set --data.root to the folder that holds it, or "
+                mend += "see all that are missing with `udmsh data check`"
+            error.args = (f"{path}: {problem}{self._asked_by(row)}; {mend}",)
             raise
 
     def select(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "ImageList":
         """The images of the given rows, in the given order."""
         index = np.asarray(rows, dtype=np.int64)
-        return replace(
-            self,
-            names=[self.names[row] for row in index.tolist()],
-            labels=self.labels[index],
-            pixels=None if self.pixels is None else self.pixels[index],
-        )
+        names = [self.names[row] for row in index.tolist()]
+        pixels = None if self.pixels is None else self.pixels[index]
+        return replace(self, names=names, labels=self.labels[index], pixels=pixels)
 
     def lines(self) -> list[bytes]:
-        """One ``path 0 1 0`` line a row, UTF-8, without line ends.
-
-        It is the format of list files and of the fingerprint.
-        """
+        """One ``path 0 1 0`` line a row, UTF-8, without line ends: for list files, fingerprints."""
         text = np.full((len(self), 2 * self.labels.shape[1]), ord(" "), dtype=np.uint8)
         text[:, 1::2] = self.labels + np.uint8(ord("0"))
-        # "surrogateescape" as in os.fsencode: a name on a disk may hold bytes that are no UTF-8.
-        names = (name.encode("utf-8", "surrogateescape") for name in self.names)
-        return [name + row.tobytes() for name, row in zip(names, text, strict=True)]
+        return [_bytes(name) + row.tobytes() for name, row in zip(self.names, text, strict=True)]
 
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) over the sorted ``path 0 1 0`` lines: the order does not count."""
@@ -136,16 +115,17 @@ class ImageList:
 
     def _asked_by(self, row: int) -> str:
         """``, named by FILE:LINE`` where the source is a list file, else ``, named by SOURCE``."""
-        if not self.source:
-            return ""
-        start = self.names[row].encode("utf-8", "surrogateescape") + b" "
-        source = Path(self.source)
-        if source.is_file():
-            with source.open("rb") as stream:
+        if self.source and Path(self.source).is_file():
+            with Path(self.source).open("rb") as stream:
                 for number, line in enumerate(stream, 1):
-                    if line.startswith(start):
-                        return f", named by {source}:{number}"
-        return f", named by {self.source}"
+                    if line.startswith(_bytes(self.names[row]) + b" "):
+                        return f", named by {self.source}:{number}"
+        return f", named by {self.source}" if self.source else ""
+
+
+def _bytes(name: str) -> bytes:
+    """As os.fsencode: a name on a disk may hold bytes that are no UTF-8."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def one_hot(classes: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:
@@ -159,14 +139,13 @@ class Splits:
     """The query, training and database images of a benchmark under one protocol.
 
     Args:
-        protocol: the facts of the benchmark.
-        query: images to search with; None when there are no labels to score with.
-        train: images to learn from, without labels; may be the database or a part of it.
-        database: images to search in.
-        missing: images that the protocol names and the disk lacks, by split (``query``, ``train``,
-            ``database``).
+        protocol: the facts of the benchmark
+        query: images to search with; None when there are no labels to score with
+        train: images to learn from, without labels; may be the database or a part of it
+        database: images to search in
+        missing: numbers of images that the protocol names and the disk lacks, by split
         skipped: files that were found and left out, by name, and why (no picture, hidden,
-            unreadable): not part of the fingerprint.
+            unreadable): not part of the fingerprint
 
     Raises:
         InputError: numbers of labels differ, a split is empty or names an image twice, or a query
@@ -187,57 +166,45 @@ class Splits:
         if len(set(widths.values())) > 1:
             counts = ", ".join(f"{name} {width}" for name, width in widths.items())
             raise InputError(
-                f"{self._label()}: label counts differ between splits ({counts}); use lists of one "
+                f"{self.protocol}: label counts differ between splits ({counts}); use lists of one "
                 "set"
             )
+        spelled = {name: list(map(normal, images.names)) for name, images in splits.items()}
         for name, images in splits.items():
-            if not len(images):
+            what, own = f"{self.protocol}: the {name} split", spelled[name]
+            if not own:
+                raise InputError(f"{what} is empty; give it at least one image")
+            if len(set(own)) < len(own):
+                last = {one: row for row, one in enumerate(own)}
+                again = next(last[one] for row, one in enumerate(own) if last[one] != row)
+                raise InputError(f"{what} names {images.names[again]} twice; remove one of them")
+            queries = spelled.get("query", []) if name != "query" else []
+            shared = set(own).intersection(queries)
+            if shared:
+                first = [path for path in splits["query"].names if normal(path) in shared][:3]
                 raise InputError(
-                    f"{self._label()}: the {name} split is empty; give it at least one image"
+                    f"{self.protocol}: {len(shared)} of {len(queries)} query images are also in "
+                    f"the {name} split ({', '.join(first)}{', ...' if len(shared) > 3 else ''}); "
+                    "take them out of one of the two lists"
                 )
-            again = twice(images.names)
-            if again is not None:
-                raise InputError(
-                    f"{self._label()}: the {name} split names {again} twice; remove one of them"
-                )
-        if self.query is not None:
-            for name in ("train", "database"):
-                self._refuse_overlap(self.query, name, splits[name])
 
     def by_name(self) -> dict[str, ImageList]:
         """The splits that exist, under ``query``, ``train`` and ``database``, in that order."""
-        named = {"query": self.query, "train": self.train, "database": self.database}
-        return {name: images for name, images in named.items() if images is not None}
+        named = zip(SPLITS, (self.query, self.train, self.database), strict=True)
+        return {name: images for name, images in named if images is not None}
 
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) over the splits' fingerprints, and over missing images if any."""
         lines = [f"{name} {images.fingerprint()}\n" for name, images in self.by_name().items()]
-        lines += [
-            f"missing {name} {count}\n" for name, count in sorted(self.missing.items()) if count
-        ]
+        missing = sorted((name, count) for name, count in self.missing.items() if count)
+        lines += [f"missing {name} {count}\n" for name, count in missing]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
     def protocol_name(self) -> str:
         """The protocol's name, and what it lacks: numbers are not those of the whole one."""
-        lost = ", ".join(
-            f"{self.missing[name]} {name}" for name in self.missing if self.missing[name]
-        )
+        lost = ", ".join(f"{count} {name}" for name, count in self.missing.items() if count)
         return f"{self.protocol.name} less {lost} images" if lost else self.protocol.name
-
-    def _label(self) -> str:
-        return f"{self.protocol.dataset} {self.protocol.name}"
-
-    def _refuse_overlap(self, query: ImageList, name: str, other: ImageList) -> None:
-        shared = {normal(path) for path in query.names}.intersection(map(normal, other.names))
-        if shared:
-            first = [path for path in query.names if normal(path) in shared][:3]
-            raise InputError(
-                f"{self._label()}: {len(shared)} of {len(query)} query images are also in the "
-                f"{name} split "
-                f"({', '.join(first)}{', ...' if len(shared) > 3 else ''}); take them out of one "
-                "of the two lists"
-            )
 
 
 def normal(name: str) -> str:
@@ -252,21 +219,16 @@ def inside(name: str, root: Path | None, allow_outside: bool) -> str:
 
     Links are followed as any program follows them; who can make links in ``root`` can read there.
 
-    Args:
-        name: a path with forward slashes.
-        root: folder that names are relative to; None for the working directory.
-        allow_outside: let absolute paths and those that begin with ``..`` pass.
-
     Raises:
-        ValueError: no name of a file, or it leads outside; the message says what mends it.
+        ValueError: no name of a file, or it leads out of ``root`` (None for the working directory)
+            and not ``allow_outside``; the message says what mends it.
     """
     spelled = normal(name)
     if "\0" in name or spelled in ("", ".", "..", "/"):
         raise ValueError(f"{name!r} is no name of a file; give a path")
     absolute = spelled.startswith("/") or (os.name == "nt" and Path(spelled).is_absolute())
     if absolute:
-        base = Path(root or ".").absolute().as_posix()
-        base = normal(base).rstrip("/") + "/"
+        base = normal(Path(root or ".").absolute().as_posix()).rstrip("/") + "/"
         if spelled.startswith(base):
             return spelled.removeprefix(base)
     if (absolute or spelled.startswith("../")) and not allow_outside:
@@ -277,41 +239,19 @@ def inside(name: str, root: Path | None, allow_outside: bool) -> str:
     return spelled
 
 
-def twice(names: Sequence[str]) -> str | None:
-    """The first name whose file an earlier name stands for already, or None."""
-    seen: set[str] = set()
-    for name in names:
-        spelled = normal(name)
-        if spelled in seen:
-            return name
-        seen.add(spelled)
-    return None
-
-
 class ImageDataset(Dataset[dict[str, Any]]):
-    """Torch dataset over an :class:`ImageList`.
-
-    Each item is a dict of ``image`` (float [3, H, W], what ``transform`` gives), ``labels`` (bool
-    [L]) and ``index`` (int, the row in the split); the default collation makes float [B, 3, H, W],
-    bool [B, L], long [B] of it.
-
-    Args:
-        images: the images of one split.
-        transform: function from an RGB image to a float tensor [3, H', W'].
+    """Items of an :class:`ImageList`: dicts of ``image`` (float [3, H, W], by ``transform``),
+    ``labels`` (bool [L]) and ``index`` (int, the row in the split); the default collation makes
+    float [B, 3, H, W], bool [B, L], long [B] of it.
     """
 
     def __init__(self, images: ImageList, transform: Callable[[Image.Image], torch.Tensor]) -> None:
-        self.images = images
-        self.transform = transform
+        self.images, self.transform = images, transform
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """Load, transform and label the image of a row; errors as of :meth:`ImageList.load`."""
-        image = self.transform(self.images.load(row))
-        return {
-            "image": image,
-            "labels": torch.from_numpy(self.images.labels[row].copy()),
-            "index": row,
-        }
+        image, labels = self.transform(self.images.load(row)), self.images.labels[row].copy()
+        return {"image": image, "labels": torch.from_numpy(labels), "index": row}

@@ -28,7 +28,7 @@ def read_list(
     upright: bool = True,
 ) -> ImageList:
     """Read a list file: UTF-8 (or UTF-16 with its mark), one image a line, its path and then a 0 or
-    1 for each label, set apart by blanks.
+    1 for each label, set apart by blanks; images in the order of the lines.
 
     Paths may hold spaces (not a bare number as their last word), lines may end in CRLF, and blank
     lines count for nothing. Anything else is refused, so that a list never gives silently fewer
@@ -36,42 +36,35 @@ def read_list(
     ``root`` relative to it, so that a file has one name.
 
     Args:
-        path: the list file.
-        root: folder that the paths are relative to.
+        path: the list file
+        root: folder that the paths are relative to
         labels: number of labels that each line must have, 0 for bare paths; None to take it from
-            the file, "any" to let that be 0 too.
-        allow_outside: let paths pass that lead out of ``root``.
-        upright: see :class:`ImageList`.
-
-    Returns:
-        The images in the order of the lines.
+            the file, "any" to let that be 0 too
+        allow_outside: let paths pass that lead out of ``root``
+        upright: see :class:`ImageList`
 
     Raises:
-        InputError: the file is absent, empty, too large (``UDMSH_MAX_BYTES``, ``UDMSH_MAX_ROWS``),
-            not UTF-8, or a line has another number of labels, a label that is not 0 or 1, no path,
-            one that leads out of ``root``, or the file of an earlier line; the message gives file
-            and line.
+        InputError: the file is absent, empty, not UTF-8 or too large (``UDMSH_MAX_BYTES``,
+            ``UDMSH_MAX_ROWS``), or a line has another number of labels, a label that is not 0 or 1,
+            no path, one that leads out of ``root``, or an earlier line's; the message has the line.
     """
-    data = utf8(read_file(path, "list"), path)
+    data = _utf8(read_file(path, "list"), path)
     if data.count(b"\n") > limit("ROWS"):
         raise InputError(f"{path}: {over('ROWS')}")
-    lines = data.split(b"\n")
-    numbered = [
-        (number, line)
-        for number, line in enumerate((line.strip(_BLANK) for line in lines), 1)
-        if line
-    ]
+    stripped = (line.strip(_BLANK) for line in data.split(b"\n"))
+    numbered = [(number, line) for number, line in enumerate(stripped, 1) if line]
     if not numbered:
         raise InputError(f"{path}: the list is empty; expected lines of `path 0 1 0 ...`")
-    width = labels if isinstance(labels, int) else _common_width([line for _, line in numbered])
+    # labels of most of the first lines, so that an error names the odd line out
+    counts = Counter(len(_labels_of(line).split()) for _, line in numbered[:101])
+    width = labels if isinstance(labels, int) else counts.most_common(1)[0][0]
     if width == 0 and labels is None:
         raise InputError(
             f"{path}:{numbered[0][0]}: expected `path 0 1 0 ...`, found no label (0 or 1) after "
             f"the path{_other_separator(numbered[0][1])}"
         )
-    names: list[str] = []
     bits: list[bytes] = []
-    seen: dict[str, int] = {}
+    seen: dict[str, int] = {}  # names, and their lines
     for number, line in numbered:
         written, values = _split(path, number, line, width)
         try:
@@ -83,47 +76,32 @@ def read_list(
             ) from error
         except ValueError as error:
             raise InputError(f"{path}:{number}: {error}") from error
-        first = seen.setdefault(name, number)
-        if first != number:
+        if (first := seen.setdefault(name, number)) != number:
             raise InputError(
                 f"{path}:{number}: {_show(written)} is already on line {first}; remove one of the "
                 "two lines"
             )
-        names.append(name)
         bits.append(values)
-    table = np.frombuffer(b"".join(bits), np.uint8).reshape(len(names), width) == ord("1")
-    return ImageList(names=names, labels=table, root=root, source=str(path), upright=upright)
+    table = np.frombuffer(b"".join(bits), np.uint8).reshape(len(seen), width) == ord("1")
+    return ImageList(list(seen), table, root, source=str(path), upright=upright)
 
 
-def read_splits(folder: Path, root: Path, protocol: Protocol, upright: bool = False) -> Splits:
-    """Read a benchmark's split from ``test.txt`` (or ``query.txt``), ``train.txt`` and
-    ``database.txt`` of a folder.
-
-    Args:
-        folder: folder of the lists.
-        root: folder that the paths in the lists are relative to.
-        protocol: facts of the split; its number of labels is what each line must have.
-        upright: see :class:`ImageList`; off, as benchmarks have it.
-
-    Raises:
-        InputError: as :func:`read_list`, and for splits that overlap.
+def read_splits(folder: Path, root: Path, protocol: Protocol) -> Splits:
+    """Read a benchmark's split from ``query.txt`` (or ``test.txt``), ``train.txt`` and
+    ``database.txt`` of a folder; each line has the protocol's number of labels.
     """
     query = folder / "query.txt"
-    if not query.is_file():
-        query = folder / "test.txt"
-    paths = (query, folder / "train.txt", folder / "database.txt")
+    paths = (query if query.is_file() else folder / "test.txt", folder / "train.txt")
     queries, train, database = (
-        read_list(path, root, protocol.labels, upright=upright) for path in paths
+        read_list(path, root, protocol.labels, upright=False)
+        for path in (*paths, folder / "database.txt")
     )
     return Splits(protocol, queries, train, database)
 
 
 def write_list(images: ImageList, path: Path) -> None:
-    """Write a list file that :func:`read_list` reads back to the same rows and fingerprint, whole
-    or not at all.
-
-    Raises:
-        InputError: as :func:`check_names`.
+    """Write a list file, whole or not at all, that :func:`read_list` reads back to the same rows
+    and fingerprint; refuses names as :func:`check_names`.
     """
     check_names(images, path)
     with atomic_path(path) as partial:
@@ -131,46 +109,34 @@ def write_list(images: ImageList, path: Path) -> None:
 
 
 def check_names(images: ImageList, path: Path) -> None:
-    """Refuse names that cannot stand in the list file ``path``.
-
-    Raises:
-        InputError: a name has a line break, blanks at its ends, bytes that are not UTF-8, another
-            spelling than the one that it would be read back with (``./a.jpg``), or (where labels
-            follow) a bare number as its last word.
+    """Refuse names that cannot stand in the list file ``path``: with a line break, blanks at their
+    ends, bytes that are not UTF-8, another spelling than the one that they would be read back with
+    (``./a.jpg``), or (where labels follow) a bare number as their last word.
     """
     for name in images.names:
         try:
             encoded = name.encode()
         except UnicodeEncodeError as error:
-            raise InputError(
-                f"{path}: the name {name!r} is not UTF-8; rename that image"
-            ) from error
-        broken = (
-            not name
-            or normal(name) != name
-            or encoded != encoded.strip(_BLANK)
-            or any(mark in name for mark in "\n\r\0\ufeff")
-        )
-        if broken or (images.labels.shape[1] and _ends_in_number(encoded)):
-            raise InputError(
-                f"{path}: the name {name!r} cannot stand in a list file; rename that image"
-            )
+            raise InputError(f"{path}: the name {name!r} is not UTF-8; rename the file") from error
+        odd = normal(name) != name or any(mark in name for mark in "\n\r\0\ufeff")
+        number = bool(images.labels.shape[1]) and _ends_in_number(encoded)
+        if odd or encoded != encoded.strip(_BLANK) or number:
+            raise InputError(f"{path}: the name {name!r} cannot stand in a list file; rename it")
 
 
 def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, bytes]:
     """Path and labels (``b"010"``) of one line."""
     cut = len(line) - 2 * width
     name, values = line[:cut].rstrip(_BLANK), line[cut + 1 :: 2]
-    # The usual form, one blank before each label, needs no regular expression; this is what makes
-    # it fast.
+    # the usual form, one blank before each label, needs no regular expression, which makes it fast
     if cut <= 0 or line[cut::2] != b" " * width or values.strip(b"01"):
         run = _labels_of(line)
         name, values = line[: len(line) - len(run)], b"".join(run.split())
     if len(values) != width or not name or (width and _ends_in_number(name)):
         last = _show(name.split(b" ")[-1]) if name else "no path"
         raise InputError(
-            f"{path}:{number}: expected a path and {width} labels (0 or 1), "
-            f"found {last} and {len(values)} labels in {_show(line)}{_other_separator(line)}"
+            f"{path}:{number}: expected a path and {width} labels (0 or 1), found {last} and "
+            f"{len(values)} labels in {_show(line)}{_other_separator(line)}"
         )
     if b"\0" in name or b"\r" in name:
         raise InputError(
@@ -180,12 +146,8 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
     return name, values
 
 
-def utf8(data: bytes, path: Path) -> bytes:
-    """The text of a list or manifest as UTF-8 without its mark; UTF-16 is known by its own.
-
-    Raises:
-        InputError: UTF-16 that is damaged.
-    """
+def _utf8(data: bytes, path: Path) -> bytes:
+    """The text of a list as UTF-8 without its mark; UTF-16 is known by its own."""
     if not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.removeprefix(codecs.BOM_UTF8)
     try:
@@ -196,10 +158,9 @@ def utf8(data: bytes, path: Path) -> bytes:
 
 def _other_separator(line: bytes) -> str:
     """What an error adds where labels stand, but not behind blanks."""
-    found = _OTHER_SEPARATOR.search(line)
-    if found is None:
-        return ""
-    return f"; {found[1].decode()!r} sets the labels apart: replace each by a blank"
+    if found := _OTHER_SEPARATOR.search(line):
+        return f"; {found[1].decode()!r} sets the labels apart: replace each by a blank"
+    return ""
 
 
 def _labels_of(line: bytes) -> bytes:
@@ -210,16 +171,6 @@ def _labels_of(line: bytes) -> bytes:
 
 def _ends_in_number(name: bytes) -> bool:
     return bool(_NUMBER.fullmatch(name[max(name.rfind(b" "), name.rfind(b"\t")) + 1 :]))
-
-
-def _common_width(lines: list[bytes]) -> int:
-    """Number of labels that most of the first lines have, so that an error names the odd line
-    out.
-    """
-    counts: Counter[int] = Counter()
-    for line in lines[:101]:
-        counts[len(_labels_of(line).split())] += 1
-    return counts.most_common(1)[0][0]
 
 
 def _show(text: bytes, limit: int = 60) -> str:

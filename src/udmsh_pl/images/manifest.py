@@ -9,43 +9,27 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.folder import check_table
-from udmsh_pl.images.image_list import ImageList, inside
+from udmsh_pl.images.image_list import SPLITS, ImageList, inside
 from udmsh_pl.safe.child import run_isolated
 from udmsh_pl.safe.untrusted import check_file, limit, over
 
 _log = logging.getLogger(__name__)
-_SPLITS = ("query", "train", "database")
 _COLUMNS = {"path": "path", "labels": "labels", "label": "labels", "split": "split"}
 _LIKE_LABELS = re.compile(r"(label|lable|class|categor|tag|target|concept|keyword|annotation)s?")
 _SEPARATORS = re.compile(r"[|;,]")
 _MOST_LINE = 1 << 20  # characters
 
 
-class Row(NamedTuple):
-    """One row: its number in the file, and its cells."""
-
-    number: int
-    path: str
-    labels: str | list[str]
-    split: str
+Cells = dict[str, str | list[str]]  # of a row, by column
 
 
-class Table(NamedTuple):
-    """The rows of a manifest, and which of the three columns it has."""
-
-    columns: set[str]
-    rows: list[Row]
-
-
-def read_manifest(
-    path: Path, root: Path, allow_outside: bool = False, upright: bool = True
-) -> dict[str, ImageList]:
+def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[str, ImageList]:
     """Read a manifest: one row an image.
 
     Columns, in any letter case:
@@ -62,11 +46,9 @@ def read_manifest(
 
     Args:
         path: ``.csv`` (UTF-8, or UTF-16 that says so, with a header line; the header shows whether
-            ``,``, ``;`` or a tab sets cells apart) or ``.parquet`` (needs the extra
-            ``udmsh-pl[app]``).
-        root: folder that the paths are relative to.
-        allow_outside: let paths pass that lead out of ``root``.
-        upright: see :class:`ImageList`.
+            ``,``, ``;`` or a tab sets cells apart) or ``.parquet`` (extra ``udmsh-pl[app]``)
+        root: folder that the paths are relative to
+        allow_outside: let paths pass that lead out of ``root``
 
     Returns:
         Images by split, rows in the order of the file; label columns are the sorted names over all
@@ -80,112 +62,91 @@ def read_manifest(
             fields than the header; the message gives file and row.
     """
     check_file(path, "manifest")
-    table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
-    if not table.rows:
+    names: dict[str, int] = {}  # and their rows
+    labels: list[set[str]] = []
+    members: dict[str, list[int]] = {}
+    parquet = path.suffix.lower() in (".parquet", ".pq")
+    for number, cells in _parquet_rows(path) if parquet else _csv_rows(path):
+        where = f"{path}:{number}"
+        if len(names) >= limit("ROWS"):
+            raise InputError(f"{where}: {over('ROWS')}")
+        file, splits = cells["path"], cells.get("split", "all")
+        if isinstance(file, list) or isinstance(splits, list):
+            raise InputError(f"{where}: a list where text belongs; only `labels` may be one")
+        if not file.strip():
+            raise InputError(f"{where}: empty path; give the image's path or remove the row")
+        try:
+            name = inside(file.strip(), root, allow_outside)
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from error
+        if (first := names.setdefault(name, number)) != number:
+            raise InputError(f"{where}: {file!r} is already in row {first}; remove one of them")
+        for split in _SEPARATORS.split(splits):
+            if split.strip() not in (SPLITS if "split" in cells else ("all",)):
+                raise InputError(
+                    f"{where}: split is {split!r}; expected {', '.join(SPLITS)} or train|database"
+                )
+            members.setdefault(split.strip(), []).append(len(labels))
+        own = cells.get("labels", "")
+        parts = _SEPARATORS.split(own) if isinstance(own, str) else own
+        labels.append({part.strip() for part in parts if part.strip()})
+    if not names:
         raise InputError(
             f"{path}: no rows; expected a header with `path` (and `labels`, `split`) and one row "
             "an image"
         )
-    names = _names(path, table.rows, root, allow_outside)
-    members: dict[str, list[int]] = {}
-    known = _SPLITS if "split" in table.columns else ("all",)
-    for position, row in enumerate(table.rows):
-        for split in _SEPARATORS.split(row.split):
-            if split.strip() not in known:
-                raise InputError(
-                    f"{path}:{row.number}: split is {split!r}; expected {', '.join(_SPLITS)} or "
-                    "train|database"
-                )
-            members.setdefault(split.strip(), []).append(position)
-    if "split" in table.columns and "database" not in members:
+    if "database" not in members and "all" not in members:
         raise InputError(f"{path}: no row has split `database`; name the images to search in")
-    labels = [_labels(row.labels) for row in table.rows]
-    columns = {name: place for place, name in enumerate(sorted(set().union(*labels)))}
-    check_table(len(names), len(columns), str(path), "give fewer labels")
-    carried = np.zeros((len(names), len(columns)), dtype=np.bool_)
-    for position, own in enumerate(labels):
-        carried[position, [columns[name] for name in own]] = True
-    everything = ImageList(names, carried, root, source=str(path), upright=upright)
-    return {
-        split: everything.select(sorted(set(positions))) for split, positions in members.items()
-    }
-
-
-def _names(path: Path, rows: Sequence[Row], root: Path, allow_outside: bool) -> list[str]:
-    seen: dict[str, int] = {}
-    for row in rows:
-        if not row.path:
-            raise InputError(
-                f"{path}:{row.number}: empty path; give the image's path or remove the row"
-            )
-        try:
-            name = inside(row.path, root, allow_outside)
-        except ValueError as error:
-            raise InputError(f"{path}:{row.number}: {error}") from error
-        if seen.setdefault(name, row.number) != row.number:
-            raise InputError(
-                f"{path}:{row.number}: {row.path!r} is already in row {seen[name]}; remove one of "
-                "them"
-            )
-    return list(seen)
-
-
-def _labels(cell: str | list[str]) -> set[str]:
-    parts = _SEPARATORS.split(cell) if isinstance(cell, str) else cell
-    return {part.strip() for part in parts if part.strip()}
+    places = {name: place for place, name in enumerate(sorted(set().union(*labels)))}
+    check_table(len(names), len(places), str(path), "give fewer labels")
+    carried = np.zeros((len(names), len(places)), dtype=np.bool_)
+    for row, given in enumerate(labels):
+        carried[row, [places[name] for name in given]] = True
+    everything = ImageList(list(names), carried, root, source=str(path))
+    return {split: everything.select(sorted(set(rows))) for split, rows in members.items()}
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names of columns on one line, whatever is in them."""
     return ", ".join(map(repr, names))[:200]
 
 
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
     """Which of the header's columns holds what; refuses a header that would lose something."""
-    places: dict[str, int] = {}
-    others: list[str] = []
-    for place, title in enumerate(header):
-        column = _COLUMNS.get(title.strip().lower())
-        if column is None:
-            others.append(title.strip())
-        elif column in places:
-            raise InputError(
-                f"{path}:1: a column name stands twice in the header ({_listed(header)})"
-            )
-        else:
-            places[column] = place
+    columns = [_COLUMNS.get(title.strip().lower()) for title in header]
+    places = {column: place for place, column in enumerate(columns) if column}
+    others = [title.strip() for title, column in zip(header, columns, strict=True) if not column]
+    if len(places) + len(set(others)) < len(header):
+        raise InputError(f"{path}:1: a column name stands twice in the header ({_listed(header)})")
     if "path" not in places:
         raise InputError(
-            f"{path}: no column `path` among {_listed(header)}; give the column of the image "
-            "files that name"
+            f"{path}: no column `path` among {_listed(header)}; give the column of the image files "
+            "that name"
         )
     like = [title for title in others if _LIKE_LABELS.fullmatch(title.lower())]
     if like and "labels" not in places:
         raise InputError(
-            f"{path}: no column `labels`, but {_listed(like)}; name the column "
-            "of the labels `labels`, or remove it"
+            f"{path}: no column `labels`, but {_listed(like)}; name the column of the labels "
+            "`labels`, or remove it"
         )
     if others:
         _log.warning("%s: columns that are not read: %s", path, _listed(others))
     return places
 
 
-def _read_csv(path: Path) -> Table:
-    rows: list[Row] = []
+def _csv_rows(path: Path) -> Iterator[tuple[int, Cells]]:
+    """Number and cells of each row."""
     try:
         with path.open("rb") as binary:
             utf16 = binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         with path.open(encoding="utf-16" if utf16 else "utf-8-sig", newline="") as stream:
-            delimiter = _delimiter(stream.readline(_MOST_LINE))
+            titles = stream.readline(_MOST_LINE).lower()
+            cells = {one: [cell.strip().strip('"') for cell in titles.split(one)] for one in ",;\t"}
+            delimiter = next((one for one, own in cells.items() if "path" in own), ",")
             stream.seek(0)
             reader = csv.reader(_lines(path, stream), strict=True, delimiter=delimiter)
-            header = [column.strip() for column in next(reader, [])]
+            header = next(reader, [])
             if not header:
-                return Table(set(), rows)
-            if len(set(header)) < len(header):
-                raise InputError(
-                    f"{path}:1: a column name stands twice in the header ({_listed(header)})"
-                )
+                return
             places = _places(path, header)
             for fields in reader:
                 if not any(field.strip() for field in fields):
@@ -193,10 +154,10 @@ def _read_csv(path: Path) -> Table:
                 if len(fields) != len(header):
                     raise InputError(
                         f"{path}:{reader.line_num}: expected {len(header)} fields as in the "
-                        "header, "
-                        f"found {len(fields)}; put fields that hold {delimiter!r} in double quotes"
+                        f"header, found {len(fields)}; put fields that hold {delimiter!r} in "
+                        "double quotes"
                     )
-                rows.append(_row(path, reader.line_num, places, fields, len(rows)))
+                yield reader.line_num, {column: fields[at] for column, at in places.items()}
     except UnicodeError as error:
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         reason = getattr(error, "reason", error)
@@ -209,15 +170,6 @@ def _read_csv(path: Path) -> Table:
         raise InputError(
             f"{path}:{reader.line_num}: not valid CSV ({error}); save it as comma-separated UTF-8"
         ) from error
-    return Table(set(places), rows)
-
-
-def _delimiter(header: str) -> str:
-    """What sets cells apart: the one that makes ``path`` a column, else the comma."""
-    for one in (",", ";", "\t"):
-        if any(cell.strip().strip('"').lower() == "path" for cell in header.split(one)):
-            return one
-    return ","
 
 
 def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
@@ -229,39 +181,16 @@ def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
         yield line
 
 
-def _row(
-    path: Path,
-    number: int,
-    places: dict[str, int],
-    cells: Sequence[str | list[str]],
-    before: int,
-) -> Row:
-    if before >= limit("ROWS"):
-        raise InputError(f"{path}:{number}: {over('ROWS')}")
-    path_cell, labels, split = (
-        cells[places[column]] if column in places else default
-        for column, default in (("path", ""), ("labels", ""), ("split", "all"))
-    )
-    if isinstance(path_cell, list) or isinstance(split, list):
-        raise InputError(f"{path}:{number}: a list where text belongs; only `labels` may be one")
-    return Row(number, path_cell.strip(), labels, split.strip())
-
-
-def _read_parquet(path: Path) -> Table:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Cells]]:
+    """Number and cells of each row."""
     if find_spec("pyarrow") is None:
-        raise InputError(
-            f"{path}: Parquet needs the extra: pip install 'udmsh-pl[app]', or give a .csv"
-        )
+        raise InputError(f"{path}: Parquet needs pip install 'udmsh-pl[app]'; or give a .csv")
     with tempfile.TemporaryDirectory(prefix="udmsh-") as folder:
         run_isolated("udmsh_pl.images.parquet_child", path, folder, sorted(_COLUMNS))
         answer = Path(folder) / "rows.jsonl"
         check_file(answer, "manifest")
         with answer.open(encoding="utf-8") as stream:
-            header: list[str] = json.loads(next(stream))
-            titles = _places(path, header)
-            kept = sorted(titles, key=lambda column: titles[column])
-            places = {column: place for place, column in enumerate(kept)}
-            rows: list[Row] = []
+            places = _places(path, json.loads(next(stream)))
+            kept = sorted(places, key=lambda column: places[column])
             for number, line in enumerate(stream, 1):
-                rows.append(_row(path, number, places, json.loads(line), len(rows)))
-    return Table(set(places), rows)
+                yield number, dict(zip(kept, json.loads(line), strict=True))

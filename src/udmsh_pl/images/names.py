@@ -4,7 +4,6 @@ letter case, backslashes.
 
 import os
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -18,29 +17,29 @@ def printable(name: object) -> str:
     return "".join(f"\\x{ord(one):02x}" if one < " " else one for one in str(name))
 
 
+def listing(folder: Path) -> set[str]:
+    """Names in a folder; none where it cannot be read."""
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 - names are compared
+    except (OSError, ValueError):  # ValueError: a name that no folder can have
+        return set()
+
+
 def file_called(path: Path) -> Path:
-    """The file of this name, or the only one whose name is the same in another Unicode form; the
-    path itself where there is neither.
-    """
-    if str(path).isascii() or os.path.lexists(path):
-        return path
-    if path.parent == path:
+    """The file of this name, or the only one of that name in another Unicode form, or the path."""
+    if str(path).isascii() or os.path.lexists(path) or path.parent == path:
         return path
     folder = file_called(path.parent)
-    alike = [name for name in _listing(folder) if composed(name) == composed(path.name)]
+    alike = [name for name in listing(folder) if composed(name) == composed(path.name)]
     return folder / (alike[0] if len(alike) == 1 else path.name)
 
 
 def spelling(path: Path) -> str:
-    """Why a file that is absent may be there under another spelling, and what mends it; nothing
-    where no spelling leads to a file.
-    """
+    """Why an absent file may be there under another spelling, and what mends it, or nothing."""
     if "\\" in path.name and Path(str(path).replace("\\", "/")).exists():
         return "the list writes \\ between folders; write /"
     if file_called(path).exists():
-        return (
-            "the disk has the name in another Unicode form (NFC or NFD); write it as the disk does"
-        )
+        return "the disk has the name in another Unicode form (NFC or NFD); write it as there"
     if _any_case(path):
         return "the disk has the name in other letter case; write it as the disk does"
     return ""
@@ -52,14 +51,5 @@ def _any_case(path: Path) -> bool:
         return True
     if path.parent == path or not _any_case(path.parent):
         return False
-    return any(
-        composed(name).casefold() == composed(path.name).casefold()
-        for name in _listing(path.parent)
-    )
-
-
-def _listing(folder: Path) -> Iterable[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names are compared
-    except (OSError, ValueError):
-        return ()
+    wanted = composed(path.name).casefold()
+    return any(composed(name).casefold() == wanted for name in listing(path.parent))

@@ -19,12 +19,7 @@ _MOST_CELL = 65_536  # bytes of a text, and values of a list; no name and no set
 
 def read(source: str, folder: str, columns: list[str]) -> None:
     """Write the rows of ``source`` to ``rows.jsonl`` in ``folder``, as lists in the order of the
-    columns; the names of all columns stand in its first line.
-
-    Args:
-        source: the ``.parquet`` file
-        folder: for ``rows.jsonl``
-        columns: names of the columns to read, lower case
+    columns that are read (names in lower case); its first line holds the names of all columns.
 
     Raises:
         InputError: more rows or bytes than the limits allow, or a cell is too long.

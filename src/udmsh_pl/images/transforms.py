@@ -1,46 +1,37 @@
-"""From an image to a backbone's float tensor: whole for codes, random views for training."""
+"""From an image to a backbone's tensor: whole for codes, random views for training."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from PIL import Image
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.decode import square
 
 Transform = Callable[[Image.Image], torch.Tensor]
+Channels = Sequence[float] | None
 
 
-def eval_transform(
-    image_size: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-) -> Transform:
+def eval_transform(image_size: int, mean: Channels = None, std: Channels = None) -> Transform:
     """Deterministic transform for codes: RGB image -> float32 [3, size, size], or uint8.
 
     The whole image is resized by :func:`udmsh_pl.images.decode.square`, as a search does it.
 
     Args:
-        image_size: side of the square in pixels.
+        image_size: side of the square in pixels, at least 1
         mean: per-channel mean, in units of pixel values scaled to 0..1; None keeps the pixels as
-            uint8, for a forward pass that normalises them: a quarter of the bytes from worker to
-            backbone.
-        std: per-channel standard deviation, in the same units.
-
-    Raises:
-        InputError: a size below 1.
+            uint8, for a forward pass that normalises them: a quarter of the bytes
+        std: per-channel standard deviation, in the same units
     """
-    _check_size(image_size)
-    steps = [partial(_square, side=image_size), *_to_floats(mean, std)]
-    transform: Transform = v2.Compose(steps)
-    return transform
+    return _transform(image_size, [partial(_square, side=image_size)], mean, std)
 
 
 def view_transform(
     image_size: int,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Channels = None,
+    std: Channels = None,
     scale: tuple[float, float] = (0.3, 1.0),
 ) -> Transform:
     """Random view for training: RGB image -> as :func:`eval_transform`.
@@ -50,52 +41,33 @@ def view_transform(
     since a small crop of a multi-label picture often shows none of its labels (*ours*).
 
     Args:
-        image_size: side of the square in pixels.
-        mean: as in :func:`eval_transform`.
-        std: as in :func:`eval_transform`.
-        scale: least and largest share of the image's area that a crop keeps.
-
-    Raises:
-        InputError: a size below 1, or a ``scale`` that is not 0 < least <= largest <= 1.
+        image_size: as in :func:`eval_transform`, like ``mean`` and ``std``
+        mean: per channel
+        std: per channel
+        scale: least and largest share of the image's area that a crop keeps, in 0..1
     """
-    _check_size(image_size)
     if not 0 < scale[0] <= scale[1] <= 1:
-        raise InputError(
-            f"crop scale is {tuple(scale)}; give two shares of the area with 0 < least <= largest "
-            "<= 1"
-        )
-    transform: Transform = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.RandomResizedCrop(image_size, scale, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.RandomHorizontalFlip(),
-            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-            v2.RandomGrayscale(p=0.2),
-            *_to_floats(mean, std),
-        ]
-    )
+        raise InputError(f"crop scale is {tuple(scale)}; give 0 < least <= largest <= 1")
+    steps = [
+        v2.ToImage(),
+        v2.RandomResizedCrop(image_size, scale, interpolation=v2.InterpolationMode.BICUBIC),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+        v2.RandomGrayscale(p=0.2),
+    ]
+    return _transform(image_size, steps, mean, std)
+
+
+def _transform(
+    size: int, steps: list[Callable[..., object]], mean: Channels, std: Channels
+) -> Transform:
+    if size < 1:
+        raise InputError(f"image size is {size}; give --data.image_size at least 1 pixel")
+    if mean is not None and std is not None:
+        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    transform: Transform = v2.Compose([*steps, v2.ToPureTensor()])
     return transform
 
 
 def _square(image: Image.Image, side: int) -> torch.Tensor:
-    pixels: torch.Tensor = tv_tensors.Image(square(image, side))
-    return pixels
-
-
-def _to_floats(
-    mean: Sequence[float] | None, std: Sequence[float] | None
-) -> list[Callable[..., object]]:
-    if mean is None or std is None:
-        return [v2.ToPureTensor()]
-    return [
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(mean), list(std)),
-        v2.ToPureTensor(),
-    ]
-
-
-def _check_size(image_size: int) -> None:
-    if image_size < 1:
-        raise InputError(
-            f"image size is {image_size}; give --data.image_size a number of pixels, at least 1"
-        )
+    return torch.from_numpy(square(image, side))

@@ -6,9 +6,9 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from udmsh_pl.images.decode import no_picture
 from udmsh_pl.images.names import composed
@@ -25,15 +25,13 @@ SYSTEM_FOLDERS = {
 _NUMBERS = re.compile(r" \(\d[^()]*\)")  # "image file is truncated (22 bytes not processed)"
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What lies in a folder.
 
     Args:
         files: size, times and inode of each picture file, by its name relative to the folder,
-            with forward slashes; sorted.
-        skipped: everything else, by name: why it is left out. A folder that is left out stands for
-            all in it.
+            with forward slashes; sorted
+        skipped: why everything else is left out, by name; a folder stands for all in it
     """
 
     files: dict[str, os.stat_result]
@@ -51,12 +49,8 @@ def walk(root: Path, below: str = "", exclude: Sequence[str] = ()) -> Found:
 
     The ending decides, for the formats of :mod:`udmsh_pl.images.decode`. Hidden files and folders,
     folders of systems (``@eaDir``, ``$RECYCLE.BIN``), folders below ``root`` that hold
-    ``.nomedia``, links to folders, and what is no regular file are left out.
-
-    Args:
-        root: the folder
-        below: the part of it to look at
-        exclude: patterns of what is left out too, see :func:`excluded`
+    ``.nomedia``, links to folders, what is no regular file, and what fits a pattern of ``exclude``
+    (:func:`excluded`) are left out.
     """
     files: dict[str, os.stat_result] = {}
     skipped: dict[str, str] = {}
@@ -72,15 +66,12 @@ def walk(root: Path, below: str = "", exclude: Sequence[str] = ()) -> Found:
             folders.clear()
             continue
         for name in list(folders):
-            pattern = excluded(prefix + name, exclude)
-            reason = _why_no_folder(folder, name) or (pattern and f"excluded by {pattern}")
-            if reason:
+            if reason := _why_no_folder(folder, name) or excluded(prefix + name, exclude):
                 skipped[prefix + name] = reason
                 folders.remove(name)
         for name in names:
             reason = "hidden" if name.startswith(".") else no_picture(Path(name).suffix.lower())
-            pattern = excluded(prefix + name, exclude)
-            facts = reason or (pattern and f"excluded by {pattern}") or _facts(folder, name)
+            facts = reason or excluded(prefix + name, exclude) or _facts(folder, name)
             if isinstance(facts, str):
                 skipped[prefix + name] = facts
             else:
@@ -89,7 +80,7 @@ def walk(root: Path, below: str = "", exclude: Sequence[str] = ()) -> Found:
 
 
 def excluded(name: str, patterns: Sequence[str]) -> str:
-    """The first pattern that a file or folder fits, or nothing.
+    """``excluded by PATTERN`` with the first pattern that a file or folder fits, or nothing.
 
     A pattern is that of a shell (``*``, ``?``, ``[ab]``). With a slash it is held against the name
     relative to the root (``2019/*.png``), without one against the last part of it (``*.png``,
@@ -100,21 +91,19 @@ def excluded(name: str, patterns: Sequence[str]) -> str:
     for pattern in patterns:
         wanted = composed(pattern).strip("/")
         if fnmatchcase(whole if "/" in wanted else last, wanted):
-            return pattern
+            return f"excluded by {pattern}"
     return ""
 
 
 def skipped_line(skipped: Mapping[str, str], most: int = 3) -> str:
-    """What was left out, in one line: a count for each kind of reason, and the first few names of
-    each.
-    """
+    """What was left out, in one line: a count and the first few names for each kind of reason."""
     names: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         names.setdefault(_NUMBERS.sub("", reason), []).append(name)
-    lines = []
-    for reason, found in sorted(names.items(), key=lambda one: -len(one[1])):
-        more = ", ..." if len(found) > most else ""
-        lines.append(f"{len(found)} {reason} ({', '.join(found[:most])}{more})")
+    lines = [
+        f"{len(found)} {reason} ({', '.join(found[:most])}{', ...' if len(found) > most else ''})"
+        for reason, found in sorted(names.items(), key=lambda one: -len(one[1]))
+    ]
     return f"{len(skipped)} left out: {'; '.join(lines)}" if lines else "nothing left out"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from udmsh_pl.data.folder import ImageFolders
+from udmsh_pl.data import ImageFolders
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.folder import load_tree
 from udmsh_pl.images.walk import skipped_line, walk

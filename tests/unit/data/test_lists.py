@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from udmsh_pl.data.lists import ListFiles
+from udmsh_pl.data import ListFiles
 from udmsh_pl.data.mirflickr import PROTOCOLS as MIRFLICKR
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.image_list import ImageList

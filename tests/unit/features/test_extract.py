@@ -43,7 +43,7 @@ def extractor(tmp_path: Path, **changes: object) -> FeatureExtractor:
 
 
 def test_features_are_the_backbones_own(tmp_path: Path, images: ImageList) -> None:
-    arrays = extractor(tmp_path).clean(images)
+    arrays = extractor(tmp_path).stored(images).arrays
     info = backbone_info("resnet10t", "random")
     transform = eval_transform(64, info.mean, info.std)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_openvino_agrees_with_torch(tmp_path: Path, images: ImageList) -> None:
         own = extractor(
             tmp_path / runner, backbone="tf_efficientnet_lite0", weights=None, runner=runner
         )
-        found[runner] = own.clean(images)
+        found[runner] = own.stored(images).arrays
         [meta] = (tmp_path / runner / "cache").glob("*/meta.json")
         assert json.loads(meta.read_text())["runners"] == [runner]
     for name, ours in found["torch"].items():
@@ -85,7 +85,7 @@ def test_a_store_that_named_its_runner_is_found(tmp_path: Path, images: ImageLis
     now = extractor(tmp_path)
     key = now.key(images, 0, 0)
     old = now.directory(key | {"runner": "openvino"})  # as 0.1.0 named it
-    made = now.clean(images)["global_feature"].copy()
+    made = now.stored(images).arrays["global_feature"].copy()
     now.directory(key).rename(old)
     again = now.stored(images)
     assert again.name == old.name
@@ -143,11 +143,11 @@ def test_as_many_processes_decode_as_there_are_cores_for(
 def test_a_second_call_reads_the_cache(
     tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = extractor(tmp_path).clean(images)
+    first = extractor(tmp_path).stored(images).arrays
     monkeypatch.setattr(
         "udmsh_pl.backbones.pixels.build_backbone", lambda *_: pytest.fail("the backbone ran again")
     )
-    second = extractor(tmp_path, batch_size=2).clean(images)
+    second = extractor(tmp_path, batch_size=2).stored(images).arrays
     np.testing.assert_array_equal(first["feature_map"], second["feature_map"])
 
 
@@ -175,12 +175,12 @@ def test_a_changed_image_is_another_key(tmp_path: Path, images: ImageList) -> No
 
 
 def test_views_depend_on_seed_and_row_alone(tmp_path: Path, images: ImageList) -> None:
-    one = extractor(tmp_path, batch_size=2).views(images, 3)["views"]
+    one = extractor(tmp_path, batch_size=2).stored(images, 3).arrays["views"]
     assert one.shape == (11, 3, 512)
-    other = extractor(tmp_path / "elsewhere", batch_size=64).views(images, 3)["views"]
+    other = extractor(tmp_path / "elsewhere", batch_size=64).stored(images, 3).arrays["views"]
     np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
     assert np.abs(one[:, 0].astype(float) - one[:, 1]).max() > 1e-2
-    reseeded = extractor(tmp_path).views(images, 3, seed=1)["views"]
+    reseeded = extractor(tmp_path).stored(images, 3, seed=1).arrays["views"]
     assert np.abs(one.astype(float) - reseeded).max() > 1e-2
 
 
@@ -188,7 +188,7 @@ def test_extraction_goes_on_where_it_was_stopped(
     tmp_path: Path, images: ImageList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("udmsh_pl.features.extract.BLOCK", 1)
-    whole = extractor(tmp_path / "whole").clean(images)
+    whole = extractor(tmp_path / "whole").stored(images).arrays
     original, calls = ImageList.load, []
 
     def failing(self: ImageList, row: int, at_least: int | None = None) -> Image.Image:
@@ -198,14 +198,14 @@ def test_extraction_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(ImageList, "load", failing)
     with pytest.raises(KeyboardInterrupt):
-        extractor(tmp_path).clean(images)
+        extractor(tmp_path).stored(images)
 
     def counting(self: ImageList, row: int, at_least: int | None = None) -> Image.Image:
         calls.append(row)
         return original(self, row, at_least)
 
     monkeypatch.setattr(ImageList, "load", counting)
-    resumed = extractor(tmp_path).clean(images)
+    resumed = extractor(tmp_path).stored(images).arrays
     assert calls == [8, 9, 10]
     np.testing.assert_array_equal(resumed["global_feature"], whole["global_feature"])
 
@@ -213,4 +213,4 @@ def test_extraction_goes_on_where_it_was_stopped(
 def test_a_missing_image_names_the_file(tmp_path: Path, images: ImageList) -> None:
     images.path(4).unlink()
     with pytest.raises(InputError, match=r"4\.png"):
-        extractor(tmp_path).clean(images)
+        extractor(tmp_path).stored(images)

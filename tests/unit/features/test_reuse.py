@@ -195,7 +195,7 @@ def test_features_that_a_store_cannot_hold_are_refused(
 
     monkeypatch.setattr("udmsh_pl.features.extract.forward_of", lambda *_: wrong)
     with pytest.raises(InputError, match=r"1\.bmp: the backbone's global_feature is .*65504"):
-        extractor(tmp_path).clean(images)
+        extractor(tmp_path).stored(images)
     assert not list((tmp_path / "cache").glob("*/meta.json"))
 
 

@@ -78,7 +78,7 @@ def test_a_joining_that_is_killed_anywhere_goes_on(
     extractor(tmp_path / "one").stored(images)
     many = extractor(tmp_path / "many")
     assert not many.make_shard(images, Shard(0, 2))
-    monkeypatch.setattr(shards, "JOINED_AT_ONCE", 4)
+    monkeypatch.setattr(store, "COPIED_AT_ONCE", 4)
     steps = 0
 
     def dangerous(original):

@@ -10,13 +10,12 @@ import yaml
 
 from udmsh_pl.cli import main
 from udmsh_pl.commands.data import run_check, run_check_path, run_split, write_splits
+from udmsh_pl.data import ListFiles
 from udmsh_pl.data.fashion_mnist import load_sample
-from udmsh_pl.data.lists import ListFiles
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.check import check_splits
 from udmsh_pl.images.image_list import ImageList, Splits
 from udmsh_pl.images.protocol import Protocol
-from udmsh_pl.images.usable import drop_missing, present_rows
+from udmsh_pl.images.usable import check_splits, drop_missing, present_rows
 
 FACTS = Protocol("toy", "small", 2, 4, 4, 2, None, "none", "https://example.org/toy", "")
 LABELS = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], dtype=bool)

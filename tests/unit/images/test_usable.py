@@ -15,10 +15,8 @@ from udmsh_pl.images.usable import (
     drop_broken,
     drop_missing,
     find_broken,
-    find_broken_in,
     load_or_blank,
     read_broken,
-    usable_rows,
     write_broken,
 )
 
@@ -40,10 +38,14 @@ def splits(tmp_path: Path, place_images) -> Splits:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_and_absent_pictures_are_found_with_the_reason(splits: Splits, workers: int) -> None:
-    broken = find_broken(splits.database, workers)
+    broken = find_broken(splits.database, workers=workers)
     assert list(broken) == ["b.jpg", "c.jpg"]
     assert broken["c.jpg"] == "no such image"
-    assert list(find_broken_in(splits, workers)) == ["r.jpg", "b.jpg", "c.jpg"]
+    assert list(find_broken(*splits.by_name().values(), workers=workers)) == [
+        "r.jpg",
+        "b.jpg",
+        "c.jpg",
+    ]
 
 
 def test_each_picture_is_decoded_once(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,13 +57,12 @@ def test_each_picture_is_decoded_once(splits: Splits, monkeypatch: pytest.Monkey
         return load(images, row)
 
     monkeypatch.setattr(ImageList, "load", counted)
-    find_broken_in(splits)
+    find_broken(*splits.by_name().values())
     assert sorted(decoded) == [*NAMES, "q.jpg", "r.jpg"]
 
 
 def test_they_are_left_out_counted_and_told(splits: Splits) -> None:
-    broken = find_broken_in(splits)
-    assert usable_rows(splits.database, broken).tolist() == [0, 3]
+    broken = find_broken(*splits.by_name().values())
     kept = drop_broken(splits, broken)
     assert kept.train is kept.database
     assert list(kept.database.names) == ["a.jpg", "d.jpg"]
@@ -75,7 +76,7 @@ def test_they_are_left_out_counted_and_told(splits: Splits) -> None:
 
 
 def test_strict_refuses_and_an_empty_split_is_an_error(splits: Splits) -> None:
-    broken = find_broken_in(splits)
+    broken = find_broken(*splits.by_name().values())
     with pytest.raises(InputError, match=r"toy small: 3 pictures cannot be read: r.jpg \(.*strict"):
         drop_broken(splits, broken, strict=True)
     with pytest.raises(InputError, match="no picture of the query split can be read"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.split import draw, draw_per_label
+from udmsh_pl.images.protocol import draw, draw_per_label
 
 
 def test_draw_is_disjoint_complete_and_repeatable() -> None:
