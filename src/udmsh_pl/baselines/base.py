@@ -40,6 +40,16 @@ class ShallowHash(ABC):
         """Features ``[N, D]`` -> real values ``[N, K]`` whose signs are the code."""
 
 
+class LinearHash(ShallowHash):
+    """A method that learns a mean ``[D]`` and directions W ``[D, K]``."""
+
+    learned = ("mean", "directions")
+
+    def project(self, features: Float32s) -> Float32s:
+        """``(x - mean) W``."""
+        return np.asarray((features - self.mean) @ self.directions)
+
+
 def principal_directions(centred: Float32s, count: int) -> Float32s:
     """Leading eigenvectors of the covariance of centred features ``[N, D]``, as columns
     ``[D, count]``.
@@ -47,10 +57,10 @@ def principal_directions(centred: Float32s, count: int) -> Float32s:
     Raises:
         InputError: more directions are asked for than the features have dimensions.
     """
-    if count > centred.shape[1]:
+    dim = centred.shape[1]
+    if count > dim:
         raise InputError(
-            f"{count} bits need {count} principal directions, the backbone's features have "
-            f"{centred.shape[1]}"
+            f"{count} bits need {count} principal directions, the backbone's features have {dim}"
         )
     _, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     return vectors[:, ::-1][:, :count].astype(np.float32)

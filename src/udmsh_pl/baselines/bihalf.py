@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from udmsh_pl.baselines.matching import CosineMatching
+from udmsh_pl.baselines.deep import CosineMatching
 from udmsh_pl.features.store import Batch
 
 
@@ -15,9 +15,7 @@ class BiHalfLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, gamma: float) -> Tensor:
-        """``h [B, K]`` -> codes ``[B, K]``: the ``B // 2`` largest of each column are +1, the rest
-        -1.
-        """
+        """The ``B // 2`` largest of each column of ``h [B, K]`` are +1, the rest -1."""
         ranks = h.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
         codes = torch.where(ranks < len(h) // 2, 1.0, -1.0).to(h.dtype)
         ctx.save_for_backward(h, codes)

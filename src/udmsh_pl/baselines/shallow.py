@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
-from udmsh_pl.baselines.base import ShallowHash
+from udmsh_pl.baselines.base import LinearHash, ShallowHash
 from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.baselines.lsh import LSH
 from udmsh_pl.baselines.pcah import PCAH
@@ -41,11 +41,7 @@ class ShallowSettings:
 
 
 class ShallowEncoder(nn.Module):
-    """A fitted shallow method in the place of an encoder; what it learned is its only state.
-
-    Args:
-        settings: which method
-    """
+    """A fitted shallow method in the place of an encoder; what it learned is its only state."""
 
     def __init__(self, settings: ShallowSettings) -> None:
         super().__init__()
@@ -58,15 +54,17 @@ class ShallowEncoder(nn.Module):
 
     def as_linear(self) -> LinearEncoder | None:
         """The same as a module of torch, for graphs; None for methods that are not linear."""
-        if self.method.learned != LSH.learned:
+        if not isinstance(self.method, LinearHash):
             return None
         learned = self.get_extra_state()
         return LinearEncoder(*learned["directions"].shape).filled(**learned)
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """What the method learned, by name."""
-        missing = [name for name in self.method.learned if not hasattr(self.method, name)]
-        return {} if missing else learned_by(self.method)
+        """What the method learned, by name; nothing before it is fitted."""
+        known = {name: getattr(self.method, name, None) for name in self.method.learned}
+        if any(value is None for value in known.values()):
+            return {}
+        return {name: torch.from_numpy(np.array(value)) for name, value in known.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Take over what a method learned.
@@ -81,6 +79,13 @@ class ShallowEncoder(nn.Module):
             )
         for name, value in state.items():
             setattr(self.method, name, value.cpu().numpy() if value.ndim else value.item())
+
+
+def fit_shallow(arrays: Arrays, settings: ShallowSettings) -> dict[str, Tensor]:
+    """What a method learns from cached features."""
+    encoder = ShallowEncoder(settings)
+    encoder.method.fit(np.asarray(arrays["global_feature"], dtype=np.float32))
+    return encoder.get_extra_state()
 
 
 class Shallow(HashingModule):
@@ -162,15 +167,3 @@ class Shallow(HashingModule):
         """None: nothing is left to optimise, and Lightning need not say so."""
         warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer")
         return None
-
-
-def fit_shallow(arrays: Arrays, settings: ShallowSettings) -> dict[str, Tensor]:
-    """What a method learns from cached features."""
-    method = METHODS[settings.method](settings.bits, settings.seed)
-    method.fit(np.asarray(arrays["global_feature"], dtype=np.float32))
-    return learned_by(method)
-
-
-def learned_by(method: ShallowHash) -> dict[str, Tensor]:
-    """What a fitted method has learned, as tensors by name."""
-    return {name: torch.from_numpy(np.array(getattr(method, name))) for name in method.learned}

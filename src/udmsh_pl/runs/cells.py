@@ -445,7 +445,7 @@ class Runner:
             return
         query, database = (global_features(self.data, name) for name in labelled(self.data))
         with clock("evaluation"):
-            values = cosine_map(query, database, *_labels(self.data), self.plan.ks)
+            values = cosine_map(query, database, _labels(self.data), self.plan.ks)
         self._keep_values(REFERENCE, stamp, values, 0.0)
 
     def _quantiser(self, cell: Cell) -> None:
