@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         return run_check_path(path, args.workers, args.root)
     from udmsh_pl.runs.cells import Configuration
 
-    configuration = Configuration.parse(plan_file(args.source), args.overrides)
+    configuration = Configuration(plan_file(args.source), args.overrides)
     datamodule = configuration.datamodule()
     datamodule.download()
     if args.action == "check":

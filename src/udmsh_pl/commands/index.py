@@ -122,7 +122,7 @@ def _check_bits(
 
 
 def _on_ray(address: str) -> Elsewhere:
-    from udmsh_pl.runs.index_on_ray import encode_on
+    from udmsh_pl.runs.on_ray import encode_on
 
     return partial(encode_on, address)
 

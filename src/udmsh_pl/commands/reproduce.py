@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--jobs and --ray are two ways to share the cells; give one of them")
     source = plan_file(args.plan)
     with clock("parsing"):
-        configuration = Configuration.parse(source, args.overrides)
+        configuration = Configuration(source, args.overrides)
     plan = configuration.plan.narrowed(str(source), args.bits, args.seeds, args.methods)
     out = args.out or Path("runs") / source.stem
     command = ["reproduce", *args.arguments]

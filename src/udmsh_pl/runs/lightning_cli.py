@@ -3,7 +3,8 @@
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -119,10 +120,8 @@ class UdmshCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=SaveRun,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults={
-                "plugins": PLUGINS,
-                "devices": 1,  # of eight GPUs, one: more are asked for, with --trainer.devices
-            },
+            # of eight GPUs, one: more are asked for, with --trainer.devices
+            trainer_defaults={"plugins": PLUGINS, "devices": 1},
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
             parser_kwargs={command: {"description": HELP} for command in COMMANDS},
@@ -148,27 +147,23 @@ class UdmshCLI(LightningCLI):
         command = self.config.get("subcommand")
         own = self.config[command] if command else self.config
         score = EvaluateRetrieval(engine=own.evaluation.engine, device=own.evaluation.device)
-        self.trainer_defaults["callbacks"] = [EncodeCodes(), score, Figures()]
-        if own.trainer.enable_checkpointing is not False and not _has_checkpoint(own.trainer):
+        callbacks = [EncodeCodes(), score, Figures()]
+        saves = (
+            str(one.class_path).endswith("Checkpoint") for one in configs(own.trainer.callbacks)
+        )
+        if own.trainer.enable_checkpointing is not False and not any(saves):
             # Lightning's own saves after validation alone, where not every epoch has one: never,
             # or not what the last epochs learned
-            saves = ModelCheckpoint(save_on_train_epoch_end=True)
-            self.trainer_defaults["callbacks"].append(saves)
+            callbacks.append(ModelCheckpoint(save_on_train_epoch_end=True))
+        self.trainer_defaults["callbacks"] = callbacks
 
     def instantiate_classes(self) -> None:
-        """Build the parts; an error names the extra of a logger whose package is absent."""
-        loggers = self._get(self.config, "trainer.logger")
-        for one in loggers if isinstance(loggers, list) else [loggers]:
-            if isinstance(one, Namespace):
-                check_login(one)
-        try:
+        """Build the parts, once the loggers' logins are checked."""
+        loggers = user_loggers(self._get(self.config, "trainer.logger"))
+        for one in loggers:
+            check_login(one)
+        with extra_named(loggers):
             super().instantiate_classes()
-        except (ImportError, ValueError) as error:
-            asked = self._get(self.config, "trainer.logger")
-            asked = asked[0] if isinstance(asked, list) else asked
-            if not isinstance(asked, Namespace) or not lacks_module(error):
-                raise
-            raise InputError(missing_logger(asked.class_path)) from error
 
     def before_fit(self) -> None:
         """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""
@@ -176,18 +171,6 @@ class UdmshCLI(LightningCLI):
             self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
 
     def before_validate(self) -> None:
-        """Refuse random weights."""
-        self._find_weights()
-
-    def before_test(self) -> None:
-        """Refuse random weights."""
-        self._find_weights()
-
-    def before_predict(self) -> None:
-        """Refuse random weights."""
-        self._find_weights()
-
-    def _find_weights(self) -> None:
         """Let ``last`` be a file; without one there is nothing worth scoring, unless asked for."""
         chosen = self.config_init[self.subcommand]
         if chosen.ckpt_path == "last":
@@ -199,6 +182,8 @@ class UdmshCLI(LightningCLI):
                 f"udmsh {self.subcommand} has no checkpoint to load: give --ckpt_path FILE, or "
                 "`last` in the folder of a run; --untrained true takes random weights"
             )
+
+    before_test = before_predict = before_validate
 
     def _parse_ckpt_path(self) -> None:
         """Take the settings that a checkpoint was trained with, once the file has been checked."""
@@ -265,12 +250,34 @@ def _check_class_name(option: str, name: str) -> None:
     raise InputError(f"{option} {name}: no such class; {hint} (or my_module.MyClass)")
 
 
-def missing_logger(kind: str) -> str:
-    """The message for a logger whose package is not installed."""
-    name = kind.rpartition(".")[2]
-    extra = LOGGERS.get(name)
-    mend = f"pip install 'udmsh-pl[{extra}]'" if extra else "install the package that it names"
-    return f"--trainer.logger {name} needs a package that is not installed; {mend}"
+def configs(given: Any) -> list[Namespace]:
+    """The classes that a setting names, which takes one, a list of them, or none."""
+    every = given if isinstance(given, list) else [given]
+    return [one for one in every if isinstance(one, Namespace)]
+
+
+def user_loggers(given: Any) -> list[Namespace]:
+    """The loggers that ``trainer.logger`` names, but for CSV, which every cell has."""
+    return [one for one in configs(given) if not one.class_path.endswith("CSVLogger")]
+
+
+@contextmanager
+def extra_named(loggers: Sequence[Namespace]) -> Iterator[None]:
+    """Let an error name the extra of the first logger where a package is not installed."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        cause: BaseException | None = error  # the parser wraps what it gets
+        while cause is not None and not isinstance(cause, ImportError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or not loggers:
+            raise
+        name = str(loggers[0].class_path).rpartition(".")[2]
+        extra = LOGGERS.get(name)
+        mend = f"pip install 'udmsh-pl[{extra}]'" if extra else "install the package that it names"
+        raise InputError(
+            f"--trainer.logger {name} needs a package that is not installed; {mend}"
+        ) from error
 
 
 def check_login(logger: Namespace) -> None:
@@ -296,19 +303,6 @@ def check_login(logger: Namespace) -> None:
         ) from error
 
 
-def lacks_module(error: BaseException | None) -> bool:
-    """Whether a package that is not installed is behind an error: the parser wraps what it gets."""
-    while error is not None and not isinstance(error, ImportError):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def _has_checkpoint(trainer: Namespace) -> bool:
-    given = trainer.callbacks or []
-    asked = [str(one.class_path) for one in (given if isinstance(given, list) else [given])]
-    return any(name.endswith("Checkpoint") for name in asked)
-
-
 class ParsedCLI(UdmshCLI):
     """Parses a configuration and builds nothing: whoever runs a plan builds what a cell needs."""
 
@@ -322,10 +316,18 @@ class ParsedCLI(UdmshCLI):
         """Each cell sets its own."""
 
 
-def instantiated(parser: LightningArgumentParser, config: Any) -> Any:
-    """Objects of a parsed configuration."""
+def instance(base: type, config: Namespace) -> Any:
+    """The object of a subclass of ``base`` that a parsed configuration names."""
+    parser = OneLineParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "it")
+    return instantiate(parser, it=config)
+
+
+def instantiate(parser: LightningArgumentParser, **config: Any) -> Any:
+    """The object of a parsed configuration that has one key."""
     build = getattr(parser, "instantiate", None) or parser.instantiate_classes
-    return build(config)
+    (built,) = vars(build(namespace(**config))).values()
+    return built
 
 
 def namespace(**values: Any) -> Namespace:

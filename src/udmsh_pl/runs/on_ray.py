@@ -1,9 +1,10 @@
-"""On a Ray cluster (extra ``udmsh-pl[cluster]``): cells of a plan and parts of an extraction.
+"""On a Ray cluster (extra ``udmsh-pl[cluster]``): cells of a plan, parts of an extraction, and
+pictures of an index.
 
 Each is a task with one GPU, or with a share of the cores where there is none. Nothing travels but
-names: pictures, feature cache, run directory and current folder lie on a disk that all nodes share,
-as with ``--shard``. A task that dies with its worker or its node is done once more elsewhere; what
-is on the disk by then, blocks of features and finished teachers, is not made again.
+names: pictures, feature cache, run directory, index and current folder lie on a disk that all nodes
+share, as with ``--shard``. A task that dies with its worker or its node is done once more
+elsewhere; what is on the disk by then, blocks of features and finished teachers, is not made again.
 """
 
 import logging
@@ -31,9 +32,13 @@ from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.runs.cells import Configuration, Runner
 from udmsh_pl.runs.loggers import log_to
 from udmsh_pl.safe.files import write_text
+from udmsh_pl.search.build import Broken, Part, encode_part
+from udmsh_pl.search.encoder import HashEncoder
+from udmsh_pl.search.segment import Segment
 
 RETRIES = 1
 SHARDS = 64  # the same for any cluster, so that another one goes on with what this one leaves
+Made = tuple[Segment | None, Broken]
 
 
 class Place(NamedTuple):
@@ -61,18 +66,12 @@ class Place(NamedTuple):
         os.chdir(self.folder)
         if self.folder not in sys.path:
             sys.path.append(self.folder)
-        return Configuration.parse(Path(self.source), self.overrides)
+        return Configuration(Path(self.source), self.overrides)
 
 
 @contextmanager
 def cluster(address: str, configuration: Configuration, folders: Sequence[Path]) -> Iterator[Place]:
-    """Connect to a cluster; see :func:`connected`.
-
-    Args:
-        address: of the cluster
-        configuration: what is run there
-        folders: that every node must see
-    """
+    """Connect to a cluster that runs a configuration; see :func:`connected`."""
     with connected(address, folders) as marks:
         yield Place(str(Path.cwd()), marks, str(configuration.source), configuration.overrides)
 
@@ -116,7 +115,7 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
 
 
 def check_marks(marks: Sequence[str]) -> None:
-    """In a task: whether its node sees what the command sees.
+    """In a task: refuse a node that does not see what the command sees.
 
     Raises:
         InputError: it does not.
@@ -151,22 +150,42 @@ def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[
         yield cells[number], why
 
 
+def encode_on(address: str, parts: Sequence[Part]) -> Iterator[Made]:
+    """Encode parts of an index on a cluster; gives what became of each, in their order.
+
+    Raises:
+        InputError: no cluster, a node that does not see the files, or a part that failed twice.
+    """
+    if not parts:
+        return
+    found: dict[int, Made] = {}
+    with connected(address, [parts[0].segments.parent]) as marks:
+        seen = (*marks, str(parts[0].root / parts[0].names[0]))
+        with tqdm(total=len(parts), unit="part", desc="encode") as bar:
+            for number, made, why in each(_encode, [(seen, part) for part in parts]):
+                if why is not None:
+                    raise InputError(f"pictures could not be encoded; run it again. {why}")
+                found[number] = made
+                bar.update()
+    yield from (made for _, made in sorted(found.items()))
+
+
 def each(
     task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any, str | None]]:
     """Numbers of tasks as they end, what they give, and why they failed, if they did.
 
     Args:
-        task: called with its arguments and the number of its cores
+        task: called with its arguments, in a process that may use a share of the cores
         arguments: of each task
     """
     import ray
 
     gpus, cores = share_of(ray.nodes(), len(arguments))
-    remote = ray.remote(task).options(
+    remote = ray.remote(_on_cores).options(
         num_gpus=gpus, num_cpus=cores, max_retries=RETRIES, retry_exceptions=True
     )
-    running = {remote.remote(*own, cores): number for number, own in enumerate(arguments)}
+    running = {remote.remote(cores, task, *own): number for number, own in enumerate(arguments)}
     while running:
         [ended], _ = ray.wait(list(running))
         number, found, why = running.pop(ended), None, None
@@ -189,35 +208,34 @@ def share_of(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
     return 0, max(1, int(min(*every, sum(every) // max(1, tasks))))
 
 
-def _extract(place: Place, shard: Shard, cores: int) -> None:
-    """In a task: its part of every store."""
-    use_cores(cores)
+# in tasks: a worker does many, and looks once at every picture's file (a store's key needs it),
+# opens features once, and builds an encoder once
+
+
+def _on_cores(cores: int, task: Callable[..., Any], *arguments: Any) -> Any:
+    os.environ[CORES] = str(cores)
+    torch.set_num_threads(cores)
+    return task(*arguments)
+
+
+def _extract(place: Place, shard: Shard) -> None:
     data, keys = _stores(place)
     for (_, images, views), key in zip(data.stores(), keys, strict=True):
         data.feature_extractor.make_shard(images, shard, views, key=key)
 
 
-def _run(place: Place, out: str, cell: Cell, cores: int) -> None:
-    """In a task: one cell, unless another process has it, whose end is waited for."""
-    use_cores(cores)
-    run = _runner(place, out)
-    while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
-        time.sleep(0.5)
-
-
-def use_cores(cores: int) -> None:
-    """In a task: use so many cores."""
-    os.environ[CORES] = str(cores)
-    torch.set_num_threads(cores)
-
-
-# a worker does many tasks; the look at every picture's file that a key needs, and the features'
-# opening, are done once
 @lru_cache(maxsize=1)
 def _stores(place: Place) -> tuple[RetrievalDataModule, list[dict[str, Any]]]:
     data = place.configuration().datamodule()
     extractor = data.feature_extractor
     return data, [extractor.key(images, views, 0) for _, images, views in data.stores()]
+
+
+def _run(place: Place, out: str, cell: Cell) -> None:
+    """Run a cell, unless another process has it, whose end is waited for."""
+    run = _runner(place, out)
+    while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
+        time.sleep(0.5)
 
 
 @lru_cache(maxsize=1)
@@ -227,3 +245,13 @@ def _runner(place: Place, out: str) -> Runner:
     run = Runner(configuration, configuration.plan, RunDirectory(Path(out)))
     run.prepare()
     return run
+
+
+def _encode(seen: tuple[str, ...], part: Part) -> Made:
+    check_marks(seen)
+    return encode_part(part, _encoder(part.encoder))
+
+
+@lru_cache(maxsize=1)
+def _encoder(folder: Path) -> HashEncoder:
+    return HashEncoder(folder)

@@ -165,7 +165,7 @@ def _report(run: Runner, options: Options) -> int:
     results = [result for result in written if result.cell in wanted]
     table = _report_text(run, results, missing)
     pictures = [path for name in PICTURES if (path := out / name).is_file()]
-    log_report(run.configuration.trainer_config.logger, run.directory, table, pictures)
+    log_report(run.configuration.config.trainer.logger, run.directory, table, pictures)
     files = "report.html, results.csv, table.md (also leads and costs), figures, log.txt, cells/"
     print(f"\n{render_tables(results)}\n\nWritten to {out}/: {files}")
     shared = options.jobs > 1 or options.ray is not None
