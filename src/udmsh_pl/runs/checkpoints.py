@@ -20,9 +20,7 @@ from udmsh_pl.safe.untrusted import check_archive
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the target; Lightning's own writes to the system's temporary folder, perhaps
-    another disk.
-    """
+    """Writes beside the target, not to the system's temporary folder, perhaps another disk."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -35,14 +33,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def newest_checkpoint(trainer: Trainer) -> Path | None:
-    """The checkpoint that was written last, among all versions of the run that the trainer's logger
-    names.
-    """
+    """The checkpoint written last, of all versions of the run that the trainer's logger names."""
     logger = trainer.logger
     root = Path((logger.save_dir if logger else None) or trainer.default_root_dir)
-    folders = (
-        list((root / str(logger.name)).glob("*/checkpoints")) if logger else [root / "checkpoints"]
-    )
+    base, below = (root / str(logger.name), "*/checkpoints") if logger else (root, "checkpoints")
+    folders = list(base.glob(below))
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath:
             folders.append(Path(callback.dirpath))
@@ -95,10 +90,9 @@ def class_of(path: Path) -> str | None:
         InputError: no such file, it is damaged, or the class is none of ours.
     """
     kind = settings_of(path).get("_class_path")
-    if kind is None:
-        return None
-    _check_ours(path, str(kind))
-    return str(kind)
+    if kind is not None:
+        _check_ours(path, str(kind))
+    return kind
 
 
 def _check_ours(path: Path, kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, TypedDict
 
 from udmsh_pl.errors import InputError
@@ -53,8 +54,8 @@ class Plan:
         Raises:
             InputError: naming ``source``, the key and the mend.
         """
-        for key, values in (("bits", self.bits), ("seeds", self.seeds), ("methods", self.methods)):
-            if not values:
+        for key in ("bits", "seeds", "methods"):
+            if not getattr(self, key):
                 raise InputError(f"{source}: reproduce.{key} is empty; give at least one")
         unknown = [name for name in self.quantisers if name not in ("pq", "opq")]
         if unknown:
@@ -62,9 +63,8 @@ class Plan:
                 f"{source}: reproduce.quantisers: {unknown[0]!r} is not known; give pq, opq or both"
             )
         for key, values, least in (("bits", self.bits, 1), ("seeds", self.seeds, 0)):
-            wrong = [value for value in values if value < least]
-            if wrong:
-                raise InputError(f"{source}: reproduce.{key} has {wrong[0]}; the least is {least}")
+            if (smallest := min(values)) < least:
+                raise InputError(f"{source}: reproduce.{key} has {smallest}; the least is {least}")
             if len(set(values)) < len(values):
                 raise InputError(f"{source}: reproduce.{key} names a number twice: {values}")
         for name in self.methods:
@@ -102,15 +102,9 @@ class Plan:
 
     def quantiser_cells(self) -> list[Cell]:
         """Rows of product quantisers, which are scored beside the cells."""
-        return [
-            Cell(f"{kind} (asymmetric)", bits, 0) for kind in self.quantisers for bits in self.bits
-        ]
+        pairs = product(self.quantisers, self.bits)
+        return [Cell(f"{kind} (asymmetric)", bits, 0) for kind, bits in pairs]
 
     def cells(self) -> list[Cell]:
         """All cells, in the order in which they are run."""
-        return [
-            Cell(name, bits, seed)
-            for name in self.methods
-            for bits in self.bits
-            for seed in self.seeds
-        ]
+        return [Cell(*one) for one in product(self.methods, self.bits, self.seeds)]

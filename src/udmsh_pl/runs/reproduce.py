@@ -4,9 +4,11 @@ share the cells, by ranks that train them together, or on a Ray cluster.
 
 import hashlib
 import os
+import re
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +38,7 @@ class Options:
     """What the command line asks for beside configuration and plan.
 
     Args:
-        out: run directory; gets ``results.csv``, ``table.md``, figures, ``config.yaml``,
-            ``environment.json`` and ``cells/``
+        out: run directory
         arguments: the command line, to start other processes with
         jobs: workers that share the cells
         ray: address of a Ray cluster that runs the cells instead
@@ -202,49 +203,36 @@ def _tries(directory: RunDirectory, cell: Cell, launch: str) -> int:
 
 
 def _last_line(logs: Path) -> str:
-    lines = [
-        line
-        for path in sorted(logs.glob("worker-*.log"))
-        for line in path.read_text(errors="replace").splitlines()
-        if line.startswith("udmsh: error: ")
-    ]
-    return lines[-1].removeprefix("udmsh: error: ") if lines else f"a worker failed; see {logs}"
+    texts = [path.read_text(errors="replace") for path in sorted(logs.glob("worker-*.log"))]
+    found = re.findall(r"^udmsh: error: (.*)", "\n".join(texts), re.MULTILINE)
+    return str(found[-1]) if found else f"a worker failed; see {logs}"
 
 
 class Progress:
-    """Lines and a bar over the cells of a plan.
-
-    Args:
-        cells: all cells
-    """
+    """Lines and a bar over all cells: a line for all seeds, so that a plan stays on a screen."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells = list(cells)
-        self.shown = 0
         self._ended: dict[Cell, tuple[str, list[Result]]] = {}
-        self._bar: Any = tqdm(
-            total=len(cells), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True
-        )
+        shown = {"disable": not sys.stderr.isatty(), "dynamic_ncols": True}
+        self._bar: Any = tqdm(total=len(cells), unit="cell", **shown)
 
     def starts(self, cell: Cell) -> None:
         """Name the cell beside the bar."""
         self._bar.set_description(cell.name)
 
     def ends(self, cell: Cell, state: str, rows: Sequence[Result]) -> None:
-        """Note a cell's scores; the last seed of a method and code length prints them all, so that
-        a plan of many seeds stays on a screen.
-        """
-        self.shown += 1
+        """Note a cell's scores; the last seed of a method and code length prints them all."""
         self._bar.update()
         together = [one for one in self.cells if (one.method, one.bits) == (cell.method, cell.bits)]
         self._ended[cell] = state, [row for row in rows if row.ties == "expected"]
         if not all(one in self._ended for one in together):
             return
         ended = [self._ended[one] for one in together]
-        values: dict[str, list[float]] = {}
-        for _, scores in ended:
-            for row in scores:
-                values.setdefault(_label(row), []).append(row.value)
+        values: dict[str, list[float]] = defaultdict(list)
+        for row in (row for _, scores in ended for row in scores):
+            name = "mAP" if row.metric == "map" else row.metric
+            values[f"{name}@{row.k.upper()}"].append(row.value)
         last = list(values.items())[-SHOWN:]
         shown = ", ".join(f"{name} {_spread(found)}" for name, found in last)
         spent = [scores[0].seconds for state, scores in ended if state == "ran" and scores]
@@ -252,7 +240,7 @@ class Progress:
         seconds = f" ({statistics.fmean(spent):.1f} s{each})" if spent else f" ({state})"
         seeds = " ".join(str(one.seed) for one in together)
         name = f"{cell.method}, {cell.bits} bits, seed{'s' if len(together) > 1 else ''} {seeds}"
-        line = f"[{self.shown}/{len(self.cells)}] {name}: {shown}{seconds}"
+        line = f"[{len(self._ended)}/{len(self.cells)}] {name}: {shown}{seconds}"
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
@@ -264,8 +252,3 @@ class Progress:
 def _spread(values: Sequence[float]) -> str:
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{spread}"
-
-
-def _label(row: Result) -> str:
-    name = "mAP" if row.metric == "map" else row.metric
-    return f"{name}@{row.k.upper()}"

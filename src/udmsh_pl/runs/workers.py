@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,22 +32,17 @@ LAUNCHERS: tuple[str, ...] = (
 
 
 def start(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.Popen[bytes]"]:
-    """Start ``jobs`` processes of ``udmsh ARGUMENTS``, each with a GPU or a share of the cores.
-
-    Args:
-        arguments: of the command line
-        jobs: how many
-        logs: folder that gets ``worker-N.log``, what each prints
+    """Start ``jobs`` processes of ``udmsh ARGUMENTS``, each with a GPU or a share of the cores; the
+    folder ``logs`` gets ``worker-N.log``, what each prints.
     """
-    launch = uuid.uuid4().hex
-    gpus = visible_gpus()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    gpus, threads = visible_gpus(), str(max(1, (os.cpu_count() or 1) // jobs))
+    shared = {WORKER: uuid.uuid4().hex, CORES: threads}
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # the user's own number wins
+        shared[name] = os.environ.get(name, threads)
     logs.mkdir(parents=True, exist_ok=True)
     processes = []
     for number in range(jobs):
-        own = {WORKER: launch, CORES: str(threads)}
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # the user's own number wins
-            own[name] = os.environ.get(name, str(threads))
+        own = dict(shared)
         if gpus:
             own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         with (logs / f"worker-{number}.log").open("ab") as log:
@@ -62,8 +58,8 @@ def run_ranks(arguments: Sequence[str], count: int) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {RANKS: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    shared["WORLD_SIZE"] = str(count)
+    shared = {RANKS: "1", "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [
         _start(arguments, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, None)
         for rank in range(count)
@@ -71,15 +67,10 @@ def run_ranks(arguments: Sequence[str], count: int) -> int:
     status = 0
     try:
         while ranks and not status:
-            ended = next((rank for rank in ranks if rank.poll() is not None), None)
-            if ended is None:
-                try:
-                    ranks[0].wait(0.2)
-                except subprocess.TimeoutExpired:
-                    continue
-            else:
+            time.sleep(0.1)
+            for ended in [rank for rank in ranks if rank.poll() is not None]:
                 ranks.remove(ended)
-                status = ended.returncode
+                status = status or ended.returncode
     finally:
         stop(ranks)
     return status
