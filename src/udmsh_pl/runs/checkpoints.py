@@ -56,12 +56,8 @@ def _progress(path: Path) -> tuple[int, int]:
 
 
 def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
-    """Refuse a checkpoint that is damaged, of a foreign class, or not what the options say.
-
-    Args:
-        path: the file
-        options: of the command line; ``--model.*`` among them must be what it was trained with
-        model: class path of the configuration's model
+    """Refuse a checkpoint that is damaged, of a foreign class (neither ours nor ``model``, the
+    configuration's), or was trained with other ``--model.*`` than the command line's options.
 
     Raises:
         InputError: naming the file or the option, and the mend.
@@ -112,7 +108,7 @@ def settings_of(path: Path) -> dict[str, Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         settings = dict(loaded["hyper_parameters"])
     except Exception as error:  # each damage has its own
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"--ckpt_path {path} is not a checkpoint of udmsh ({what})") from error
     settings.pop("_instantiator", None)  # Lightning's
     return settings

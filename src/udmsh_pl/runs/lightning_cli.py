@@ -89,12 +89,12 @@ class SaveRun(SaveConfigCallback):
     """Writes ``config.yaml`` and ``environment.json`` into the folder of a run."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both, on one process."""
+        """Find the folder; Lightning then calls :meth:`save_config` on one process."""
         self.folder = run_folder(trainer)  # asks every process
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both; Lightning calls this on one process."""
+        """Write both."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.loggers:  # else it is the working directory, where others may write
             sweep(self.folder.parent)

@@ -28,15 +28,10 @@ REPORT = "report"  # name of the run that shows the table
 def cell_loggers(
     asked: Any, run: RunDirectory, cell: Cell, facts: Mapping[str, Any]
 ) -> list[Logger]:
-    """The CSV log of a cell, and the user's loggers with a run of the cell's own.
+    """The CSV log of a cell, and the loggers of ``trainer.logger`` with a run of the cell's own,
+    whose config are the cell and facts: settings, features, split, configuration.
 
     In W&B the run's group is the run directory, its name the cell's; in others what they have.
-
-    Args:
-        asked: ``trainer.logger`` of the configuration
-        run: where files go
-        cell: what is trained
-        facts: settings, features, split and configuration, kept as the run's config
     """
     own = CSVLogger(str(run.folder(cell)), name="", version="logs")
     others = _build(asked, run.path, cell.name)
@@ -46,11 +41,7 @@ def cell_loggers(
 
 
 def _build(asked: Any, folder: Path, name: str) -> list[Logger]:
-    """The loggers that a configuration asks for, each with a run called ``name``.
-
-    Raises:
-        InputError: a logger cannot be built.
-    """
+    """The loggers that a configuration asks for, each with a run called ``name``."""
     found = []
     for config in copy.deepcopy(user_loggers(asked)):
         _place(config, folder, name)

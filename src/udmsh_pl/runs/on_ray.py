@@ -42,19 +42,12 @@ Made = tuple[Segment | None, Broken]
 
 
 class Place(NamedTuple):
-    """Where a task finds what it needs.
+    """Where a task finds what it needs."""
 
-    Args:
-        folder: current folder of the command, in which relative paths lie
-        marks: files that every node must see
-        source: the yaml
-        overrides: further arguments for Lightning's parser
-    """
-
-    folder: str
-    marks: tuple[str, ...]
+    folder: str  # current folder of the command, in which relative paths lie
+    marks: tuple[str, ...]  # files that every node must see
     source: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # of the yaml
 
     def configuration(self) -> Configuration:
         """The configuration that the command parsed, in this process.
@@ -78,11 +71,8 @@ def cluster(address: str, configuration: Configuration, folders: Sequence[Path])
 
 @contextmanager
 def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]]:
-    """Connect to a cluster; gives files, one a folder, that tasks :func:`check_marks`.
-
-    Args:
-        address: ``auto`` for the cluster of this machine, or ``host:port``
-        folders: that every node must see
+    """Connect to a cluster, ``auto`` for that of this machine or ``host:port``; gives files, one in
+    each folder that every node must see, for :func:`check_marks`.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster.
@@ -115,11 +105,7 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
 
 
 def check_marks(marks: Sequence[str]) -> None:
-    """In a task: refuse a node that does not see what the command sees.
-
-    Raises:
-        InputError: it does not.
-    """
+    """In a task: raise an :class:`InputError` where the node does not see what the command sees."""
     for mark in marks:
         if not Path(mark).is_file():
             raise InputError(
@@ -137,11 +123,7 @@ def extract(place: Place, data: RetrievalDataModule) -> None:
     if all(data.feature_extractor.is_stored(images, views) for _, images, views in data.stores()):
         return
     parts = [(place, Shard(number, SHARDS)) for number in range(SHARDS)]
-    with tqdm(total=SHARDS, unit="part", desc="features") as bar:
-        for _, _, why in each(_extract, parts):
-            if why is not None:
-                raise InputError(f"a part of the extraction failed; run it again. {why}")
-            bar.update()
+    _finish(_extract, parts, "features", "a part of the extraction failed")
 
 
 def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
@@ -158,26 +140,32 @@ def encode_on(address: str, parts: Sequence[Part]) -> Iterator[Made]:
     """
     if not parts:
         return
-    found: dict[int, Made] = {}
     with connected(address, [parts[0].segments.parent]) as marks:
         seen = (*marks, str(parts[0].root / parts[0].names[0]))
-        with tqdm(total=len(parts), unit="part", desc="encode") as bar:
-            for number, made, why in each(_encode, [(seen, part) for part in parts]):
-                if why is not None:
-                    raise InputError(f"pictures could not be encoded; run it again. {why}")
-                found[number] = made
-                bar.update()
-    yield from (made for _, made in sorted(found.items()))
+        tasks = [(seen, part) for part in parts]
+        made = _finish(_encode, tasks, "encode", "pictures could not be encoded")
+    yield from made
+
+
+def _finish(
+    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], name: str, failure: str
+) -> list[Any]:
+    """What tasks give, in the order of their arguments; a bar shows how many have ended."""
+    found: dict[int, Any] = {}
+    with tqdm(total=len(arguments), unit="part", desc=name) as bar:
+        for number, made, why in each(task, arguments):
+            if why is not None:
+                raise InputError(f"{failure}; run it again. {why}")
+            found[number] = made
+            bar.update()
+    return [found[number] for number in sorted(found)]
 
 
 def each(
     task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any, str | None]]:
-    """Numbers of tasks as they end, what they give, and why they failed, if they did.
-
-    Args:
-        task: called with its arguments, in a process that may use a share of the cores
-        arguments: of each task
+    """Numbers of tasks as they end, what they give, and why they failed, if they did: the task is
+    called with each of the arguments, in a process that has a GPU or a share of the cores.
     """
     import ray
 
