@@ -1,6 +1,4 @@
-"""What the shallow baselines share: fitted on an array of features, applied to an array of
-features.
-"""
+"""What the shallow methods share: they are fitted on an array of features, and applied to one."""
 
 from abc import ABC, abstractmethod
 
@@ -52,10 +50,7 @@ class LinearHash(ShallowHash):
 
 def principal_directions(centred: Float32s, count: int) -> Float32s:
     """Leading eigenvectors of the covariance of centred features ``[N, D]``, as columns
-    ``[D, count]``.
-
-    Raises:
-        InputError: more directions are asked for than the features have dimensions.
+    ``[D, count]``; an InputError where ``count`` is more than D.
     """
     dim = centred.shape[1]
     if count > dim:

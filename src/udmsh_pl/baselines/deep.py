@@ -107,10 +107,8 @@ def straight_through_sign(values: Tensor) -> Tensor:
 
 
 def pair_cosines(values: Tensor) -> Tensor:
-    """Cosines of all pairs of rows i < j, float ``[B (B - 1) / 2]``, of float ``[B, D]``.
-
-    Raises:
-        InputError: there is no pair.
+    """Cosines of all pairs of rows i < j, float ``[B (B - 1) / 2]``, of float ``[B, D]``; an
+    InputError where there is no pair.
     """
     if len(values) < 2:
         raise InputError(

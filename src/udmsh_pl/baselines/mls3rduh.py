@@ -47,16 +47,13 @@ def fit_manifold(
     left out small.
 
     An image's cosine list holds its ``int(N * cosine_share)`` nearest others, its manifold list the
-    ``int(N * manifold_share)`` best, itself included. ``at_once`` numbers of a block of rows are
-    alive at once.
+    ``int(N * manifold_share)`` best, itself included; an InputError where a list would be empty or
+    longer than the train set. ``at_once`` numbers of a block of rows are alive at once.
 
     Returns:
         What :func:`list_members` needs: ``cosine_above``, ``edge_above`` and ``score_above`` float
         [N], the least value in an image's lists; ``scale`` float [N], ``sqrt(a / degree)``, 0
         without a mutual neighbour; ``vectors`` float [N, rank] and ``gains`` float [rank].
-
-    Raises:
-        InputError: the lists would be empty, or longer than the train set.
     """
     features, damping = global_features(stored), settings.damping
     count = len(features)

@@ -22,10 +22,8 @@ def soft_sort(values: Tensor, temperature: float) -> Tensor:
 
 def sorted_nce_loss(scores: Tensor, positives: int) -> Tensor:
     """Mean over i and r < m of ``-log(e^s_ir / (e^s_ir + sum_(k >= m) e^s_ik))``: of scores float
-    ``[B, n]``, in the order of the list, the first m are positives and the rest negatives.
-
-    Raises:
-        InputError: no negative is left.
+    ``[B, n]``, in the order of the list, the first m are positives and the rest negatives. An
+    InputError says that one of both is missing.
     """
     if not 0 < positives < scores.shape[1]:
         raise InputError(

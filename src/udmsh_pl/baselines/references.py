@@ -58,17 +58,9 @@ def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float
     """What ``bits`` bits an image keep of its feature: float32 of the database's shape ``[N, D]``.
 
     Parts of a quantiser are equally long, so features are filled up with zeros where ``bits / 8``
-    does not divide D.
-
-    Args:
-        kind: ``pq``, or ``opq``, which rotates features first: the 128 principal axes, since a
-            rotation is solved for in each of its rounds
-        bits: of an image, a multiple of 8
-        train: float [M, D], which the quantiser is trained on; at least 256 rows
-        database: float [N, D]
-
-    Raises:
-        InputError: a number of bits that is no multiple of 8, or fewer than 256 train rows.
+    does not divide D. OPQ rotates features first: the 128 principal axes, since a rotation is
+    solved for in each of its rounds. An InputError says that bits are no multiple of 8, or that
+    there are fewer than 256 train rows ``[M, D]``.
     """
     parts = bits // PART_BITS
     if parts < 1 or bits % PART_BITS:
@@ -123,14 +115,7 @@ def quantiser_map(
     ks: Sequence[int | None],
 ) -> Values:
     """mAP@k of a quantiser's asymmetric ranking, by the Euclidean distance of features that are
-    centred and of length 1.
-
-    Args:
-        kind: ``pq`` or ``opq``
-        bits: of an image
-        features: float [M, D] of train, [Q, D] of query and [N, D] of database images
-        labels: of queries and database
-        ks: cut-offs
+    centred and of length 1: float [M, D] of train, [Q, D] of query, [N, D] of database images.
     """
     centred = [rows - features[0].mean(0) for rows in features]
     train, query, database = (

@@ -29,11 +29,9 @@ def calibration_loss(
     outputs: Tensor, features: Tensor, shape: float = 5.0, orthogonal: bool = True
 ) -> Tensor:
     """``mean |cos(v_i, v_j) - q_r|`` over pairs i < j, r the rank of ``cos(f_i, f_j)`` among all
-    pairs (1-Wasserstein).
+    pairs (1-Wasserstein), of outputs v ``[B, K]`` before the sign and features f ``[B, D]``.
 
     Args:
-        outputs: float [B, K], before the sign
-        features: float [B, D], which give the order of the pairs and nothing else
         shape: a = b of the Beta distribution
         orthogonal: raise negative quantiles to 0: unlike images get orthogonal codes, not opposite
             ones

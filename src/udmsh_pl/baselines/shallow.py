@@ -67,11 +67,7 @@ class ShallowEncoder(nn.Module):
         return {name: torch.from_numpy(np.array(value)) for name, value in known.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what a method learned.
-
-        Raises:
-            InputError: it is of another method.
-        """
+        """Take over what a method learned; an InputError where it is of another method."""
         if state and set(state) != set(self.method.learned):
             raise InputError(
                 f"{type(self.method).__name__} has learned {', '.join(self.method.learned)}, the "

@@ -21,9 +21,6 @@ class SpH(ShallowHash):
         seed: decides the sample and the first pivots
         sample: m, train rows that the iteration sees
         iterations: at most this many moves of the pivots
-
-    Raises:
-        InputError: a number is too small to work with.
     """
 
     learned = ("pivots", "squared_radii")

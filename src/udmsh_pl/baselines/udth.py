@@ -13,15 +13,9 @@ from udmsh_pl.similarity.losses import isometric_loss
 
 
 def pseudo_triplets(features: Tensor, near: float, far: float) -> tuple[Tensor, Tensor]:
-    """Rows of each image's positives, long ``[B, P]``, and negatives, long ``[B, Q]``.
-
-    Args:
-        features: float [B, D]
-        near: share of the batch, its nearest by the cosine, that are positives; at least one is
-        far: share of the batch, its farthest, that are negatives; at least one is
-
-    Raises:
-        InputError: the batch is too small for both.
+    """Rows of each image's positives, long ``[B, P]``, and negatives, long ``[B, Q]``: the nearest
+    and the farthest shares of a batch ``[B, D]`` by the cosine, at least one each. An InputError
+    says that the batch is too small for both.
     """
     count = len(features)
     positives, negatives = max(1, round(near * count)), max(1, round(far * count))

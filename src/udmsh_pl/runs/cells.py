@@ -68,13 +68,10 @@ class PlannedMethod:
     """A method of a plan: its class, its settings, and what builds it for a cell.
 
     Args:
-        where: begins each error
+        where: begins each InputError: there is no such class, or it is no method
         path: of the class
         given: settings
         shared: settings of a learned method, where it has them and they are not given
-
-    Raises:
-        InputError: there is no such class, or it is no method.
     """
 
     def __init__(
@@ -97,11 +94,7 @@ class PlannedMethod:
         return f"{self.kind.__module__}.{self.kind.__qualname__}"
 
     def build(self, cell: Cell) -> Any:
-        """The cell's :class:`ShallowHash` or network.
-
-        Raises:
-            InputError: a setting is unknown or wrong.
-        """
+        """The cell's shallow method or network; an InputError names a setting that is wrong."""
         parser, options = _parser_of(self.kind)
         settings = self.init_args | {"bits": cell.bits}
         settings |= {"seed": cell.seed} if self.is_shallow else {}
@@ -131,14 +124,12 @@ def _parser_of(kind: type) -> tuple[OneLineParser, list[str]]:
 
 
 class Configuration:
-    """A yaml with its plan, parsed and checked, and what it builds for a cell.
+    """A yaml with its plan, and what it builds for a cell; an InputError names what is wrong in the
+    file, a key, a method or one of its settings.
 
     Args:
         source: the yaml
         overrides: further arguments for Lightning's parser
-
-    Raises:
-        InputError: the file, a key, a method or one of its settings is wrong.
     """
 
     def __init__(self, source: Path, overrides: Sequence[str] = ()) -> None:
@@ -181,11 +172,7 @@ class Configuration:
         return dict(yaml.safe_load(self.resolved))
 
     def datamodule(self, backbone: Mapping[str, Any] | None = None) -> RetrievalDataModule:
-        """A data module with the configuration's settings.
-
-        Args:
-            backbone: other values of what the data module takes from the model
-        """
+        """A data module with the configuration's settings, but for those of another backbone."""
         data = copy.deepcopy(self.config.data)
         for name, value in (backbone or {}).items():
             if name in data.init_args:
@@ -294,11 +281,8 @@ class Runner:
     def run(self, cell: Cell, launch: str | None = None) -> State:
         """Train, encode and score a cell, unless it is finished or another process has it.
 
-        With several ranks all train a learned method together; the first does the rest alone.
-
-        Args:
-            cell: what to run
-            launch: noted in the cell's ``tries`` until it is finished
+        With several ranks all train a learned method together; the first does the rest alone. A
+        launch is noted in the cell's ``tries`` until the cell is finished.
         """
         if agreed(is_first() and self.finished(cell)):
             return "was finished"
@@ -463,11 +447,7 @@ def global_features(data: RetrievalDataModule, split: str) -> NDArray[np.float32
 
 
 def labels_of(data: RetrievalDataModule) -> dict[str, NDArray[np.bool_]]:
-    """Labels of the query and of the database split, bool [N, L].
-
-    Raises:
-        InputError: there are no labelled queries.
-    """
+    """Labels of query and database split, bool [N, L]; an InputError where queries have none."""
     splits = data.splits.by_name()
     if "query" not in splits or not splits["query"].labels.shape[1]:
         raise InputError("no labelled queries to score; `udmsh fit` and `predict` need none")

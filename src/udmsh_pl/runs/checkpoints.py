@@ -58,9 +58,6 @@ def _progress(path: Path) -> tuple[int, int]:
 def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
     """Refuse a checkpoint that is damaged, of a foreign class (neither ours nor ``model``, the
     configuration's), or was trained with other ``--model.*`` than the command line's options.
-
-    Raises:
-        InputError: naming the file or the option, and the mend.
     """
     settings = settings_of(path)
     kind = str(settings.get("_class_path", model))
@@ -80,10 +77,8 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
 
 
 def class_of(path: Path) -> str | None:
-    """Class path of the model that a checkpoint was trained as; None if it does not say so.
-
-    Raises:
-        InputError: no such file, it is damaged, or the class is none of ours.
+    """Class path of the model that a checkpoint was trained as, if it says so: one of ours, or an
+    InputError, as for a file that is damaged.
     """
     kind = settings_of(path).get("_class_path")
     if kind is not None:
@@ -115,11 +110,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 
 def check_fits(path: Path, model: LightningModule) -> None:
-    """Refuse a run's newest checkpoint where it is not of the model that was configured.
-
-    Raises:
-        InputError: it is damaged, of another class, or was trained with other options.
-    """
+    """Refuse a run's newest checkpoint that is damaged, of another class, or of other options."""
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     check_checkpoint(path, [], kind)
     found = settings_of(path)
@@ -134,11 +125,7 @@ def check_fits(path: Path, model: LightningModule) -> None:
 
 
 def import_class(path: str, where: str) -> Any:
-    """The class that a dotted path names, also of a module in the current folder.
-
-    Raises:
-        InputError: there is no such module or class.
-    """
+    """The class that a dotted path names, in the current folder too; an InputError without one."""
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)

@@ -207,10 +207,7 @@ def long_form(arguments: Sequence[str]) -> list[str]:
 
     ``--config sample`` names a plan that comes with the package, ``--model ITQ`` the model of a
     shallow method, and ``--ckpt_path FILE`` without ``--config`` and ``--model`` brings the class
-    of its model along.
-
-    Raises:
-        InputError: there is no such plan, class or checkpoint.
+    of its model along. An InputError says that there is no such plan, class or checkpoint.
     """
     found: list[str] = []
     has_class, checkpoint = False, ""
@@ -281,11 +278,7 @@ def extra_named(loggers: Sequence[Namespace]) -> Iterator[None]:
 
 
 def check_login(logger: Namespace) -> None:
-    """Refuse W&B's logger without a login, which would fail after the features are made.
-
-    Raises:
-        InputError: there is none, and the logger is not offline.
-    """
+    """Refuse W&B's logger without a login, which would fail after the features are made."""
     options = {**(logger.get("dict_kwargs") or {}), **(logger.get("init_args") or {})}
     mode = options.get("mode") or os.environ.get("WANDB_MODE", "online")
     if not str(logger.class_path).endswith("WandbLogger") or options.get("offline"):

@@ -50,11 +50,7 @@ class Place(NamedTuple):
     overrides: tuple[str, ...]  # of the yaml
 
     def configuration(self) -> Configuration:
-        """The configuration that the command parsed, in this process.
-
-        Raises:
-            InputError: this node does not see what the command sees.
-        """
+        """The configuration that the command parsed, in a task; see :func:`check_marks`."""
         check_marks(self.marks)
         os.chdir(self.folder)
         if self.folder not in sys.path:
@@ -72,10 +68,8 @@ def cluster(address: str, configuration: Configuration, folders: Sequence[Path])
 @contextmanager
 def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]]:
     """Connect to a cluster, ``auto`` for that of this machine or ``host:port``; gives files, one in
-    each folder that every node must see, for :func:`check_marks`.
-
-    Raises:
-        InputError: Ray is not installed, or there is no cluster.
+    each folder that every node must see, for :func:`check_marks`. An InputError says that Ray is
+    not installed, or that there is no cluster.
     """
     try:
         import ray
@@ -115,11 +109,7 @@ def check_marks(marks: Sequence[str]) -> None:
 
 
 def extract(place: Place, data: RetrievalDataModule) -> None:
-    """Fill the feature cache, unless it is full.
-
-    Raises:
-        InputError: an image cannot be read, or a part failed twice.
-    """
+    """Fill the feature cache, unless it is full; an InputError says why a part failed twice."""
     if all(data.feature_extractor.is_stored(images, views) for _, images, views in data.stores()):
         return
     parts = [(place, Shard(number, SHARDS)) for number in range(SHARDS)]
@@ -133,11 +123,7 @@ def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[
 
 
 def encode_on(address: str, parts: Sequence[Part]) -> Iterator[Made]:
-    """Encode parts of an index on a cluster; gives what became of each, in their order.
-
-    Raises:
-        InputError: no cluster, a node that does not see the files, or a part that failed twice.
-    """
+    """Encode parts of an index on a cluster; gives what became of each, in their order."""
     if not parts:
         return
     with connected(address, [parts[0].segments.parent]) as marks:
@@ -150,7 +136,9 @@ def encode_on(address: str, parts: Sequence[Part]) -> Iterator[Made]:
 def _finish(
     task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], name: str, failure: str
 ) -> list[Any]:
-    """What tasks give, in the order of their arguments; a bar shows how many have ended."""
+    """What tasks give, in the order of their arguments, behind a bar; an InputError where one fails
+    twice.
+    """
     found: dict[int, Any] = {}
     with tqdm(total=len(arguments), unit="part", desc=name) as bar:
         for number, made, why in each(task, arguments):

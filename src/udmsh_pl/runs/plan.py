@@ -49,11 +49,7 @@ class Plan:
     quantisers: list[str] = field(default_factory=list)
 
     def check(self, source: str) -> None:
-        """Refuse numbers and names that no cell can have.
-
-        Raises:
-            InputError: naming ``source``, the key and the mend.
-        """
+        """Refuse numbers and names that no cell can have, in a line that begins with the source."""
         for key in ("bits", "seeds", "methods"):
             if not getattr(self, key):
                 raise InputError(f"{source}: reproduce.{key} is empty; give at least one")
@@ -81,11 +77,7 @@ class Plan:
         seeds: Sequence[int] | None = None,
         methods: Sequence[str] | None = None,
     ) -> "Plan":
-        """The plan with other code lengths or seeds, or with some of its methods.
-
-        Raises:
-            InputError: the plan has no such method, or a number is out of range.
-        """
+        """The plan with other code lengths or seeds, or some of its methods; see :meth:`check`."""
         unknown = [name for name in methods or () if name not in self.methods]
         if unknown:
             raise InputError(
