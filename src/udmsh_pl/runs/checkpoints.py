@@ -62,7 +62,7 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
     settings = settings_of(path)
     kind = str(settings.get("_class_path", model))
     if kind != model:
-        _check_ours(path, kind)
+        _ours(path, kind)
     for number, option in enumerate(options):
         name, _, value = option.partition("=")
         key = name.removeprefix("--model.").removeprefix("init_args.")
@@ -81,17 +81,16 @@ def class_of(path: Path) -> str | None:
     InputError, as for a file that is damaged.
     """
     kind = settings_of(path).get("_class_path")
-    if kind is not None:
-        _check_ours(path, str(kind))
-    return kind
+    return None if kind is None else _ours(path, str(kind))
 
 
-def _check_ours(path: Path, kind: str) -> None:
+def _ours(path: Path, kind: str) -> str:
     if not kind.startswith("udmsh_pl."):
         raise InputError(
             f"--ckpt_path {path} names the class {kind}, which is not ours: a file may not choose "
             f"what is imported; give --model {kind} if it is yours"
         )
+    return kind
 
 
 def settings_of(path: Path) -> dict[str, Any]:
