@@ -1,7 +1,6 @@
 """Shallow methods as models: ``udmsh fit --model ITQ`` leaves a file, ``predict`` reads it."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
+from udmsh_pl.baselines import ITQ, LSH, PCAH, SGH, SH, SpH
 from udmsh_pl.baselines.base import LinearHash, ShallowHash
-from udmsh_pl.baselines.itq import ITQ
-from udmsh_pl.baselines.lsh import LSH
-from udmsh_pl.baselines.pcah import PCAH
-from udmsh_pl.baselines.sgh import SGH
-from udmsh_pl.baselines.sh import SH
-from udmsh_pl.baselines.sph import SpH
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
@@ -26,9 +20,9 @@ from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.heads import LinearEncoder, check_bits
 
 Name = Literal["ITQ", "LSH", "PCAH", "SGH", "SH", "SpH"]
-METHODS: Mapping[str, type[ShallowHash]] = {
-    "ITQ": ITQ, "LSH": LSH, "PCAH": PCAH, "SGH": SGH, "SH": SH, "SpH": SpH
-}  # fmt: skip
+METHODS: dict[str, type[ShallowHash]] = {
+    kind.__name__: kind for kind in (ITQ, LSH, PCAH, SGH, SH, SpH)
+}
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,7 @@ from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.evaluate import evaluate_model
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
-from udmsh_pl.images.check import split_lines
-from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
-from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
@@ -45,6 +42,7 @@ from udmsh_pl.runs.lightning_cli import (
     instantiate,
     namespace,
     one_line,
+    write_facts,
 )
 from udmsh_pl.runs.loggers import cell_loggers, close
 from udmsh_pl.runs.plan import Plan
@@ -269,9 +267,7 @@ class Runner:
             sweep(path)
             write_text(path / "config.yaml", self.configuration.resolved)
             precision = self.configuration.config.trainer.precision
-            write_environment(path, self.data.splits.fingerprint(), precision, world_size())
-            write_skipped(self.data.splits.skipped, path)
-            print("\n".join(split_lines(self.data.splits, path)), flush=True)
+            write_facts(path, self.data.splits, precision, world_size())
             self.directory.take_over()
             if left := self.directory.left_out():
                 print(f"{len(left)} cells are of another split or altered: not in results.csv")

@@ -26,6 +26,7 @@ from udmsh_pl.callbacks.figures import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.check import split_lines
+from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.reports.environment import write_environment
@@ -102,10 +103,15 @@ class SaveRun(SaveConfigCallback):
         self.parser.save(self.config, str(config), skip_none=False, overwrite=True, multifile=False)
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(datamodule, RetrievalDataModule):
-            splits, world = datamodule.splits, trainer.world_size
-            write_environment(self.folder, splits.fingerprint(), str(trainer.precision), world)
-            write_skipped(splits.skipped, self.folder)
-            print("\n".join(split_lines(splits, self.folder)), flush=True)
+            facts = datamodule.splits, str(trainer.precision), trainer.world_size
+            write_facts(self.folder, *facts)
+
+
+def write_facts(folder: Path, splits: Splits, precision: Any, world: int) -> None:
+    """Write ``environment.json`` and ``skipped.csv`` of a run, and print what its data are."""
+    write_environment(folder, splits.fingerprint(), precision, world)
+    write_skipped(splits.skipped, folder)
+    print("\n".join(split_lines(splits, folder)), flush=True)
 
 
 class UdmshCLI(LightningCLI):

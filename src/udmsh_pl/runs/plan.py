@@ -9,6 +9,9 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.retrieval.measures import MEASURES
 
+Numbers = Sequence[int] | None
+Names = Sequence[str] | None
+
 
 class _Named(TypedDict):
     class_path: str
@@ -71,11 +74,7 @@ class Plan:
                 )
 
     def narrowed(
-        self,
-        source: str,
-        bits: Sequence[int] | None = None,
-        seeds: Sequence[int] | None = None,
-        methods: Sequence[str] | None = None,
+        self, source: str, bits: Numbers = None, seeds: Numbers = None, methods: Names = None
     ) -> "Plan":
         """The plan with other code lengths or seeds, or some of its methods; see :meth:`check`."""
         unknown = [name for name in methods or () if name not in self.methods]

@@ -10,7 +10,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.run_report import PICTURES, write_report
 from udmsh_pl.reports.table import render_tables
 from udmsh_pl.runs import on_ray, workers
-from udmsh_pl.runs.cells import REFERENCE, Configuration, Runner
+from udmsh_pl.runs.cells import REFERENCE, Runner
 from udmsh_pl.runs.loggers import log_report, log_to
-from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.profile import clock
 
@@ -33,48 +31,36 @@ TRIES = 2  # of a cell, when workers die of it
 SHOWN = 2  # measures in a line, the last ones of a plan; the table has all
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for beside configuration and plan.
+def reproduce(run: Runner, arguments: Sequence[str], jobs: int = 1, ray: str | None = None) -> int:
+    """Run what is not finished, report, and give the exit status: 1 where a cell is missing.
 
     Args:
-        out: run directory
+        run: the plan in its run directory
         arguments: the command line, to start other processes with
         jobs: workers that share the cells
         ray: address of a Ray cluster that runs the cells instead
-        verbose: show what Lightning says
     """
-
-    out: Path
-    arguments: Sequence[str]
-    jobs: int = 1
-    ray: str | None = None
-    verbose: bool = False
-
-
-def reproduce(configuration: Configuration, plan: Plan, options: Options) -> int:
-    """Run what is not finished, report, and give the exit status: 1 where a cell is missing."""
     if workers.RANKS in os.environ:
         workers.join_ranks()
-    elif (together := configuration.ranks()) > 1 and not workers.is_launched():
-        return workers.run_ranks(options.arguments, together)
+    elif (together := run.configuration.ranks()) > 1 and not workers.is_launched():
+        return workers.run_ranks(arguments, together)
     launched, rank = workers.is_launched(), workers.launched_rank()
     launch = workers.launch_id()
     if launched:
         workers.forget_launcher()
-    if not options.verbose:
-        log_to(options.out / "log.txt")
-    run = Runner(configuration, plan, RunDirectory(options.out), options.verbose)
-    if options.ray is not None:
-        _run_on_ray(run, options.ray)
-        return _report(run, options)
-    run.prepare()
-    if options.jobs > 1 and launch is None:
-        _run_by_workers(run, options)
+    if not run.verbose:
+        log_to(run.directory.path / "log.txt")
+    if ray is not None:
+        _run_on_ray(run, ray)
+    elif jobs > 1 and launch is None:
+        run.prepare()
+        _run_by_workers(run, arguments, jobs)
     else:
+        run.prepare()
         _run_here(run, launch)
-    silent = workers.WORKER in os.environ or (launched and rank > 0) or not workers.is_first()
-    return 0 if silent else _report(run, options)
+    if workers.WORKER in os.environ or (launched and rank > 0) or not workers.is_first():
+        return 0
+    return _report(run, shared=jobs > 1 or ray is not None)
 
 
 def _run_here(run: Runner, launch: str | None) -> None:
@@ -97,7 +83,7 @@ def _run_here(run: Runner, launch: str | None) -> None:
     progress.close()
 
 
-def _run_by_workers(run: Runner, options: Options) -> None:
+def _run_by_workers(run: Runner, arguments: Sequence[str], jobs: int) -> None:
     """Start workers and show what they finish, until all is finished or given up."""
     progress, waiting = _begin(run)
     before = {cell: run.directory.finished_at(cell) for cell in waiting}
@@ -105,7 +91,7 @@ def _run_by_workers(run: Runner, options: Options) -> None:
         if not waiting:
             break
         logs = run.directory.path / "workers"
-        processes = workers.start(options.arguments, min(options.jobs, len(waiting)), logs)
+        processes = workers.start(arguments, min(jobs, len(waiting)), logs)
         try:
             while waiting:
                 ended = all(process.poll() is not None for process in processes)
@@ -153,12 +139,12 @@ def _begin(run: Runner) -> tuple["Progress", list[Cell]]:
 
 
 @clock("report")
-def _report(run: Runner, options: Options) -> int:
+def _report(run: Runner, shared: bool) -> int:
     """Write ``results.csv``, tables and figures; gives the exit status: 1 where a cell is missing.
 
     ``results.csv`` holds finished cells of earlier commands too, the report this plan's alone.
     """
-    out, plan = options.out, run.plan
+    out, plan = run.directory.path, run.plan
     wanted = [REFERENCE, *plan.quantiser_cells(), *plan.cells()]
     written = run.directory.write_results(wanted)
     there = {result.cell for result in written}
@@ -169,7 +155,6 @@ def _report(run: Runner, options: Options) -> int:
     log_report(run.configuration.config.trainer.logger, run.directory, table, pictures)
     files = "report.html, results.csv, table.md (also leads and costs), figures, log.txt, cells/"
     print(f"\n{render_tables(results)}\n\nWritten to {out}/: {files}")
-    shared = options.jobs > 1 or options.ray is not None
     mend = f"see {out}/workers/" if shared else "run the same command again"
     for cell in missing:
         print(f"missing: {cell.name}; {mend}", file=sys.stderr)
