@@ -42,6 +42,8 @@ class LinearHash(ShallowHash):
     """A method that learns a mean ``[D]`` and directions W ``[D, K]``."""
 
     learned = ("mean", "directions")
+    mean: Float32s
+    directions: Float32s
 
     def project(self, features: Float32s) -> Float32s:
         """``(x - mean) W``."""

@@ -7,17 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from udmsh_pl import baselines, data, models
 from udmsh_pl.baselines.shallow import METHODS
@@ -31,14 +26,7 @@ from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.retrieval.evaluation import Evaluation
-from udmsh_pl.runs.checkpoints import (
-    check_checkpoint,
-    check_fits,
-    class_of,
-    import_class,
-    newest_checkpoint,
-    settings_of,
-)
+from udmsh_pl.runs import checkpoints
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import sweep
 from udmsh_pl.safe.shipped import plan_file
@@ -135,9 +123,9 @@ class UdmshCLI(LightningCLI):
             run=run,
         )
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
-        self.config = parser.parse_args(cast("list[str]", args))
+        self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's backbone, and let a configuration carry a plan."""
@@ -174,15 +162,15 @@ class UdmshCLI(LightningCLI):
     def before_fit(self) -> None:
         """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""
         if self.config_init.fit.ckpt_path == "last":
-            self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
+            self.config_init.fit.ckpt_path = checkpoints.newest_checkpoint(self.trainer)
 
     def before_validate(self) -> None:
         """Let ``last`` be a file; without one there is nothing worth scoring, unless asked for."""
         chosen = self.config_init[self.subcommand]
         if chosen.ckpt_path == "last":
-            chosen.ckpt_path = newest_checkpoint(self.trainer)
+            chosen.ckpt_path = checkpoints.newest_checkpoint(self.trainer)
             if chosen.ckpt_path is not None:
-                check_fits(chosen.ckpt_path, self.model)
+                checkpoints.check_fits(chosen.ckpt_path, self.model)
         if chosen.ckpt_path is None and not chosen.untrained:
             raise InputError(
                 f"udmsh {self.subcommand} has no checkpoint to load: give --ckpt_path FILE, or "
@@ -198,10 +186,10 @@ class UdmshCLI(LightningCLI):
         if path in (None, *NO_FILES):
             return
         given = str(self.config[command].model.class_path)
-        check_checkpoint(Path(path), self._arguments, given)
-        settings = settings_of(Path(path))
+        checkpoints.check_checkpoint(Path(path), self._arguments, given)
+        settings = checkpoints.settings_of(Path(path))
         kind = settings.pop("_class_path", None)
-        former = import_class(kind or given, f"--ckpt_path {path}").former_options
+        former = checkpoints.import_class(kind or given, f"--ckpt_path {path}").former_options
         model = {name: value for name, value in settings.items() if name not in former}
         if kind:
             model = {"class_path": kind, "dict_kwargs": model}
@@ -239,8 +227,10 @@ def long_form(arguments: Sequence[str]) -> list[str]:
         found += [f"{option}={value}"] if sign else [option, value]
         if option == "--model" and value == SHALLOW != method:
             found += ["--model.method", method]
-    kind = None if has_class or checkpoint in ("", *NO_FILES) else class_of(Path(checkpoint))
-    return found + (["--model", kind] if kind else [])
+    if has_class or checkpoint in ("", *NO_FILES):
+        return found
+    kind = checkpoints.class_of(Path(checkpoint))
+    return [*found, "--model", kind] if kind else found
 
 
 def _check_class_name(option: str, name: str) -> None:
