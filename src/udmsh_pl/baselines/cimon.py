@@ -114,7 +114,7 @@ class CIMON(TwoViewHash):
             multilevel_pairwise_loss(u, similarity, weight)
             for u, similarity in zip(codes, reversed(similarities), strict=True)
         ]
-        contrast = nt_xent_loss(*codes, self.temperature)
+        contrast = nt_xent_loss(codes[0], codes[1], self.temperature)
         return {
             "semantic": (semantic[0] + semantic[1]) / 2,
             "contrastive": self.contrastive_weight * contrast,

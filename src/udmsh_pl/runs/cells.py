@@ -324,10 +324,10 @@ class Runner:
         )
         encoded = time.perf_counter()
         with clock("evaluation"):
-            labels, how = labels_of(data).values(), self.configuration.evaluation
+            labels, how = labels_of(data), self.configuration.evaluation
             report = evaluate_codes(
-                query, database, *labels, cell.bits, self.plan.ks, engine=how.engine,
-                device=how.device,
+                query, database, labels["query"], labels["database"], cell.bits, self.plan.ks,
+                device=how.device, engine=how.engine,
             )  # fmt: skip
         self._keep(cell, report, (query, database), (fitted - start, encoded - fitted))
 
