@@ -38,14 +38,11 @@ def bi_half(h: Tensor, gamma: float = 6.0) -> Tensor:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BiHalf(CosineMatching):
-    """Bi-half Net: ``mean (cos(b_i, b_j) - cos(f_i, f_j))^2`` on codes that carry the most
-    information a bit can.
+    """Bi-half Net: :class:`CosineMatching` on codes that carry the most information a bit can.
 
     *Stated*: codes by optimal transport to the half-half distribution, which is a sort; the
-    gradient of :func:`bi_half`. *Read* in the official code: gamma = 6, h the linear output, f the
-    frozen VGG16's fc7, uncentred; one linear layer on f, SGD 1e-4 with momentum, batch 32, pairs of
-    the two halves of a batch; codes of single images are plain signs. *Ours*: all pairs, AdamW, and
-    the encoder's hidden layer before h.
+    gradient of :func:`bi_half`. *Read* in the official code: gamma = 6; codes of single images are
+    plain signs.
 
     Args:
         gamma: weight of the transport in the gradient

@@ -153,7 +153,6 @@ class Shallow(HashingModule):
         """There are no steps, so there is none."""
         raise NotImplementedError(f"{self.settings.method} is not trained in steps")
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> None:
         """None: nothing is left to optimise, and Lightning need not say so."""
         warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer")
-        return None

@@ -236,19 +236,12 @@ class Configuration:
 
 @dataclass
 class Runner:
-    """Runs the cells of a plan, one at a time, into a directory; they share a data module.
-
-    Args:
-        configuration: what builds the cells
-        plan: the configuration's plan, perhaps narrowed
-        directory: where the results go
-        verbose: show Lightning's progress bars
-    """
+    """Runs the cells of a plan, one at a time, into a directory; they share a data module."""
 
     configuration: Configuration
-    plan: Plan
+    plan: Plan  # the configuration's, perhaps narrowed
     directory: RunDirectory
-    verbose: bool = False
+    verbose: bool = False  # shows Lightning's progress bars
 
     def prepare(self) -> None:
         """Extract what is missing, write down what is run, and score the features themselves."""

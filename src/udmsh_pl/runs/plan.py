@@ -18,12 +18,8 @@ class _Named(TypedDict):
 
 
 class Method(_Named, total=False):
-    """A class and its settings, as a yaml gives them.
-
-    Args:
-        class_path: a subclass of ``ShallowHash`` or ``HashingModule``; a module in the current
-            folder is found too
-        init_args: arguments of its constructor; ``bits`` and ``seed`` come from the cell
+    """A subclass of ``ShallowHash`` or ``HashingModule``, perhaps in a module of the current folder,
+    and arguments of its constructor; ``bits`` and ``seed`` come from the cell.
     """
 
     init_args: dict[str, Any]

@@ -40,14 +40,13 @@ def reproduce(run: Runner, arguments: Sequence[str], jobs: int = 1, ray: str | N
         jobs: workers that share the cells
         ray: address of a Ray cluster that runs the cells instead
     """
+    launch, worker = workers.launch_id(), workers.WORKER in os.environ
+    launched = launch is not None and not worker  # by torchrun or srun
     if workers.RANKS in os.environ:
         workers.join_ranks()
-    elif (together := run.configuration.ranks()) > 1 and not workers.is_launched():
+    elif (together := run.configuration.ranks()) > 1 and not launched:
         return workers.run_ranks(arguments, together)
-    launched, rank = workers.is_launched(), workers.launched_rank()
-    launch = workers.launch_id()
-    if launched:
-        workers.forget_launcher()
+    rank = workers.forget_launcher() if launched else 0
     if not run.verbose:
         log_to(run.directory.path / "log.txt")
     if ray is not None:
@@ -58,7 +57,7 @@ def reproduce(run: Runner, arguments: Sequence[str], jobs: int = 1, ray: str | N
     else:
         run.prepare()
         _run_here(run, launch)
-    if workers.WORKER in os.environ or (launched and rank > 0) or not workers.is_first():
+    if worker or rank > 0 or not workers.is_first():
         return 0
     return _report(run, shared=jobs > 1 or ray is not None)
 

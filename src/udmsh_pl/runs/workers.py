@@ -51,9 +51,8 @@ def start(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.P
 
 
 def run_ranks(arguments: Sequence[str], count: int) -> int:
-    """Run ``count`` processes that train together; gives the exit status.
-
-    When one fails the others, which would wait for it, are ended.
+    """Run ``count`` processes that train together; gives the exit status. When one fails, the
+    others, which would wait for it, are ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -89,9 +88,8 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def launch_id() -> str | None:
-    """What the workers of one launch have in common, or None for a process on its own.
-
-    Processes of torchrun and srun are workers too: their launcher is what they have in common.
+    """What workers of one launch, of one torchrun or of one srun have in common; None for a process
+    on its own.
     """
     if WORKER in os.environ:
         return os.environ[WORKER]
@@ -103,24 +101,17 @@ def launch_id() -> str | None:
     return None
 
 
-def is_launched() -> bool:
-    """Whether torchrun or srun started several processes of this command."""
-    return launch_id() is not None and WORKER not in os.environ
-
-
-def launched_rank() -> int:
-    """Number of this process among those of torchrun or srun."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
-
-
-def forget_launcher() -> None:
-    """Hide torchrun and SLURM from Lightning: this process trains alone, on a GPU of its own."""
-    gpus = visible_gpus()
+def forget_launcher() -> int:
+    """Hide torchrun and SLURM from Lightning: this process trains alone, on a GPU of its own; gives
+    its number among those of the launcher.
+    """
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
     local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
-    if gpus:
+    if gpus := visible_gpus():
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[local % len(gpus)]
     for name in LAUNCHERS:
         os.environ.pop(name, None)
+    return rank
 
 
 def visible_gpus() -> list[str]:
@@ -156,14 +147,11 @@ def wait_for_all() -> None:
 
 
 def join_ranks() -> None:
-    """Make this process a rank of :func:`run_ranks`, if it is one."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if RANKS not in os.environ or world < 2 or dist.is_initialized():
-        return
+    """Make this process the rank of :func:`run_ranks` that it is."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    rank = int(os.environ["RANK"])
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
 
 
