@@ -98,10 +98,8 @@ def list_members(rows: Batch, gains: Tensor, cosine: Tensor) -> tuple[Tensor, Te
     """Which images of a batch are in an image's cosine list, and in its manifold list: two bool
     ``[B, B]``, the lists' owners as rows.
 
-    Args:
-        rows: ``index`` long [B], rows of the train set, and rows of what :func:`fit_manifold` gave
-        gains: float [rank], from there too
-        cosine: float [B, B], of their features
+    Of ``index`` long [B], rows of the train set, of their rows of what :func:`fit_manifold` gave,
+    of the gains from there, and of the cosines ``[B, B]`` of their features.
     """
     others = rows["index"] != rows["index"][:, None]
     edge = others & (cosine >= rows["edge_above"][:, None])

@@ -18,14 +18,10 @@ class HalfGaussianSettings:
     structure_sample: int | None
 
 
-def fit_half_gaussian_structure(
-    stored: Arrays, settings: HalfGaussianSettings
-) -> dict[str, Tensor]:
+def fit_half_gaussians(stored: Arrays, settings: HalfGaussianSettings) -> dict[str, Tensor]:
     """Buffers of the :class:`SemanticStructure` of the train features."""
-    features = global_features(stored)
-    structure = SemanticStructure(
-        [features.shape[1]], centre=settings.centre, sample=settings.structure_sample
-    )
+    features, sample = global_features(stored), settings.structure_sample
+    structure = SemanticStructure([features.shape[1]], centre=settings.centre, sample=sample)
     structure.fit(features)
     return dict(structure.state_dict())
 
@@ -69,7 +65,7 @@ class SSDH(DeepHash):
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """The two half-Gaussians of the train split."""
         settings = HalfGaussianSettings(self.centre, self.structure_sample)
-        return features.teacher("ssdh", settings, fit_half_gaussian_structure)
+        return features.teacher("ssdh", settings, fit_half_gaussians)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted structure, in the precision that it was fitted in."""
