@@ -18,8 +18,8 @@ class _Named(TypedDict):
 
 
 class Method(_Named, total=False):
-    """A subclass of ``ShallowHash`` or ``HashingModule``, also of a module in the current folder, and
-    arguments of its constructor but for ``bits`` and ``seed``, which come from the cell.
+    """A subclass of ``ShallowHash`` or ``HashingModule``, also of a module in the current folder,
+    and arguments of its constructor but for ``bits`` and ``seed``, which come from the cell.
     """
 
     init_args: dict[str, Any]
