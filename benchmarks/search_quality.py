@@ -74,7 +74,7 @@ def ranking_map(
 def cosine(
     query: NDArray[np.float32], known: NDArray[np.float32], *labels: NDArray[np.bool_]
 ) -> list[float]:
-    found = cosine_map(query, known, *labels, ks=KS)
+    found = cosine_map(query, known, labels, KS)
     return [found[k] for k in KS]
 
 

@@ -90,7 +90,7 @@ def test_results_and_codes(
     plan = ("reproduce", colours / "config.yaml", "--bits", 8, "--methods", "itq", "--out")
     assert udmsh(*plan, "whole") == 0
     for call, number, file in (
-        ("udmsh_pl.runs.cells.write_environment", 1, "broken/environment.json"),
+        ("udmsh_pl.runs.lightning_cli.write_environment", 1, "broken/environment.json"),
         ("udmsh_pl.reports.run_directory.write_results", 2, "broken/cells/itq-8-0/rows.csv"),
         ("udmsh_pl.reports.run_directory.save_arrays", 1, "broken/cells/itq-8-0/codes.npz"),
         ("udmsh_pl.reports.run_report.save_figure", 1, "broken/retrieved.png"),

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import timm
@@ -151,9 +152,15 @@ class TimmBackbone(Backbone):
 
 def backbone_info(name: str, weights: str | None = None) -> BackboneInfo:
     """Sizes of a backbone, on the meta device; errors are those of :func:`build_backbone`."""
+    if name not in FC7:
+        return _timm_info(name)
     with torch.device("meta"):
-        if name in FC7:
-            return TorchvisionBackbone(name, _has_fc7(name, weights)).info
+        return TorchvisionBackbone(name, _has_fc7(name, weights)).info
+
+
+@cache  # timm takes half a second, and each method of a plan asks twice
+def _timm_info(name: str) -> BackboneInfo:
+    with torch.device("meta"):
         return TimmBackbone(name).info
 
 

@@ -28,21 +28,6 @@ from udmsh_pl.baselines.udth import UDTH
 from udmsh_pl.baselines.wch import WCH
 
 __all__ = [
-    "CIMON",
-    "ITQ",
-    "LSH",
-    "MLS3RDUH",
-    "NSH",
-    "PCAH",
-    "SDC",
-    "SGH",
-    "SH",
-    "SSDH",
-    "UDTH",
-    "WCH",
-    "BiHalf",
-    "CIBHash",
-    "GreedyHash",
-    "ShallowHash",
-    "SpH",
-]
+    "CIMON", "ITQ", "LSH", "MLS3RDUH", "NSH", "PCAH", "SDC", "SGH", "SH", "SSDH", "UDTH", "WCH",
+    "BiHalf", "CIBHash", "GreedyHash", "ShallowHash", "SpH",
+]  # fmt: skip

@@ -1,6 +1,4 @@
-"""What the shallow baselines share: fitted on an array of features, applied to an array of
-features.
-"""
+"""What the shallow methods share: they are fitted on an array of features, and applied to one."""
 
 from abc import ABC, abstractmethod
 
@@ -40,17 +38,26 @@ class ShallowHash(ABC):
         """Features ``[N, D]`` -> real values ``[N, K]`` whose signs are the code."""
 
 
+class LinearHash(ShallowHash):
+    """A method that learns a mean ``[D]`` and directions W ``[D, K]``."""
+
+    learned = ("mean", "directions")
+    mean: Float32s
+    directions: Float32s
+
+    def project(self, features: Float32s) -> Float32s:
+        """``(x - mean) W``."""
+        return np.asarray((features - self.mean) @ self.directions)
+
+
 def principal_directions(centred: Float32s, count: int) -> Float32s:
     """Leading eigenvectors of the covariance of centred features ``[N, D]``, as columns
-    ``[D, count]``.
-
-    Raises:
-        InputError: more directions are asked for than the features have dimensions.
+    ``[D, count]``; an InputError where ``count`` is more than D.
     """
-    if count > centred.shape[1]:
+    dim = centred.shape[1]
+    if count > dim:
         raise InputError(
-            f"{count} bits need {count} principal directions, the backbone's features have "
-            f"{centred.shape[1]}"
+            f"{count} bits need {count} principal directions, the backbone's features have {dim}"
         )
     _, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     return vectors[:, ::-1][:, :count].astype(np.float32)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from udmsh_pl.baselines.matching import CosineMatching
+from udmsh_pl.baselines.deep import CosineMatching
 from udmsh_pl.features.store import Batch
 
 
@@ -15,9 +15,7 @@ class BiHalfLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, gamma: float) -> Tensor:
-        """``h [B, K]`` -> codes ``[B, K]``: the ``B // 2`` largest of each column are +1, the rest
-        -1.
-        """
+        """The ``B // 2`` largest of each column of ``h [B, K]`` are +1, the rest -1."""
         ranks = h.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
         codes = torch.where(ranks < len(h) // 2, 1.0, -1.0).to(h.dtype)
         ctx.save_for_backward(h, codes)
@@ -40,14 +38,11 @@ def bi_half(h: Tensor, gamma: float = 6.0) -> Tensor:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BiHalf(CosineMatching):
-    """Bi-half Net: ``mean (cos(b_i, b_j) - cos(f_i, f_j))^2`` on codes that carry the most
-    information a bit can.
+    """Bi-half Net: :class:`CosineMatching` on codes that carry the most information a bit can.
 
     *Stated*: codes by optimal transport to the half-half distribution, which is a sort; the
-    gradient of :func:`bi_half`. *Read* in the official code: gamma = 6, h the linear output, f the
-    frozen VGG16's fc7, uncentred; one linear layer on f, SGD 1e-4 with momentum, batch 32, pairs of
-    the two halves of a batch; codes of single images are plain signs. *Ours*: all pairs, AdamW, and
-    the encoder's hidden layer before h.
+    gradient of :func:`bi_half`. *Read* in the official code: gamma = 6; codes of single images are
+    plain signs.
 
     Args:
         gamma: weight of the transport in the gradient

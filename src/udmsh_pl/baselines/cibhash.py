@@ -6,22 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from udmsh_pl.baselines.matching import straight_through_sign
-from udmsh_pl.errors import InputError
+from udmsh_pl.baselines.deep import TwoViewHash, straight_through_sign, two_views
 from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import Rows, TrainFeatures
-from udmsh_pl.models.base import HashingModule, view
-from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.losses import nt_xent_loss
 
 
 def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
-    """``mean_i sum_k KL(Bernoulli(sigmoid(logits_ik)) || Bernoulli(sigmoid(other_ik)))``; no
-    gradient through ``other``.
-
-    Args:
-        logits: float [B, K]
-        other: float [B, K]
+    """``mean_i sum_k KL(Bernoulli(sigmoid(logits_ik)) || Bernoulli(sigmoid(other_ik)))`` of two
+    float ``[B, K]``; no gradient through ``other``.
     """
     other = other.detach()
     on = logits.sigmoid() * (logsigmoid(logits) - logsigmoid(other))
@@ -30,7 +22,7 @@ def bernoulli_kl(logits: Tensor, other: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CIBHash(HashingModule):
+class CIBHash(TwoViewHash):
     """Two random views of an image get the same code; needs ``data.views`` of at least 2.
 
     ``NT-Xent(z, z'; tau) + weight (KL(p || p') + KL(p' || p)) / 2`` with ``p = sigmoid(logits)``
@@ -43,36 +35,22 @@ class CIBHash(HashingModule):
     for the backbone. *Ours*: the views are drawn beforehand, ``data.views`` of each image.
 
     Args:
-        branches: ``global`` as in the paper, ``dual`` or ``spatial``
         temperature: tau
         bottleneck_weight: weight of the KL divergences
         sample: draw z from Bernoulli(p), as the paper's equations do, instead of thresholding
     """
 
-    branches: Branches = "global"
     temperature: float = 0.3
     bottleneck_weight: float = 0.001
     sample: bool = False
 
-    def __post_init__(self) -> None:
-        if self.finetune:
-            raise InputError(
-                "CIBHash trains on views of a frozen backbone; give --model.finetune false"
-            )
-        super().__post_init__()
-
-    def train_rows(self, features: TrainFeatures) -> Rows:
-        """The views alone."""
-        return self.view_rows(features)
-
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """NT-Xent and bottleneck over the global batch of both views."""
-        first, second = (self.logits(view(batch, number)) for number in (0, 1))
+        first, second = map(self.logits, two_views(batch))
         divergence = (bernoulli_kl(first, second) + bernoulli_kl(second, first)) / 2
+        codes = self.binarise(first), self.binarise(second)
         return {
-            "contrastive": nt_xent_loss(
-                self.binarise(first), self.binarise(second), self.temperature
-            ),
+            "contrastive": nt_xent_loss(*codes, self.temperature),
             "bottleneck": self.bottleneck_weight * divergence,
         }
 

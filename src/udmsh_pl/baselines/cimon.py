@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from udmsh_pl.baselines.matching import global_features
+from udmsh_pl.baselines.deep import TwoViewHash, global_features, two_views
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import Rows, TrainFeatures
-from udmsh_pl.models.base import HashingModule, view
-from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.losses import multilevel_pairwise_loss, nt_xent_loss
 from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph
 from udmsh_pl.similarity.structure import SemanticStructure
@@ -30,7 +28,7 @@ class ClusterSettings:
 
 def fit_clusters(stored: Arrays, settings: ClusterSettings) -> dict[str, Tensor]:
     """``cluster``, long [N], of each train image by spectral clustering (Ng, Jordan & Weiss, NIPS
-    2001), and the buffers of the half-Gaussians of the uncentred features' distances.
+    2001), and the half-Gaussians of the uncentred features' distances.
     """
     features = global_features(stored).float()
     clusters = max(1, min(settings.clusters, len(features) // 4))
@@ -46,19 +44,15 @@ def fit_clusters(stored: Arrays, settings: ClusterSettings) -> dict[str, Tensor]
 
 def agreed_similarity(distances: Tensor, cluster: Tensor, mode: float) -> Tensor:
     """S float ``[B, B]``: +1 for near pairs of one cluster, -1 for far pairs of two, 0 where
-    distance and clusters disagree.
-
-    Args:
-        distances: float [B, B]
-        cluster: long [B]
-        mode: near is at most this
+    distance and clusters disagree, of distances ``[B, B]`` and clusters ``[B]``; near is at most
+    the mode.
     """
     near, same = distances <= mode, cluster[:, None] == cluster
     return (near & same).to(distances.dtype) - (~near & ~same).to(distances.dtype)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CIMON(HashingModule):
+class CIMON(TwoViewHash):
     """Comprehensive similarity mining and consistency learning; needs ``data.views`` of at least 2.
 
     Each view has similarities S and confidences w of its own distances; its codes learn those of
@@ -72,14 +66,12 @@ class CIMON(HashingModule):
     neighbours and FAISS's k-means, a weighted mean in place of ``1/B^2``, a frozen backbone, AdamW.
 
     Args:
-        branches: ``global`` as in the paper, ``dual`` or ``spatial``
         clusters: number of spectral clusters; at most a quarter of the train images
         neighbours: of the graph that is clustered
         contrastive_weight: weight of NT-Xent
         temperature: tau of NT-Xent
     """
 
-    branches: Branches = "global"
     clusters: int = 70
     neighbours: int = 30
     contrastive_weight: float = 0.3
@@ -90,18 +82,14 @@ class CIMON(HashingModule):
             raise InputError(
                 f"{self.clusters} clusters; give --model.clusters a number of at least 2"
             )
-        if self.finetune:
-            raise InputError(
-                "CIMON trains on views of a frozen backbone; give --model.finetune false"
-            )
         super().__post_init__()
-        self.structure = SemanticStructure(
-            [self.backbone_info.global_dim], confidence=True, centre=False
-        )
+        dims = [self.backbone_info.global_dim]
+        self.structure = SemanticStructure(dims, confidence=True, centre=False)
 
     def train_rows(self, features: TrainFeatures) -> Rows:
         """The views and each image's cluster."""
-        return self.view_rows(features) | {"cluster": self.fit_teacher(features)["cluster"].numpy()}
+        cluster = self.fit_teacher(features)["cluster"].numpy()
+        return super().train_rows(features) | {"cluster": cluster}
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Clusters and half-Gaussians of the train images."""
@@ -115,8 +103,7 @@ class CIMON(HashingModule):
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Semantic consistency across the views, and contrast, over the global batch."""
         codes, similarities, weights = [], [], []
-        for number in (0, 1):
-            seen = view(batch, number)
+        for seen in two_views(batch):
             codes.append(self(seen))
             distances = self.structure.distances(seen["global_feature"])
             mode = self.structure.half_gaussians.mode  # where confidence is 0

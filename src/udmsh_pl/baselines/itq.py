@@ -18,8 +18,8 @@ class ITQ(PCAH):
     def fit(self, features: Float32s) -> None:
         """Learn mean, principal directions and the rotation."""
         super().fit(features)
-        generator = np.random.default_rng(self.seed)
-        start, _ = np.linalg.qr(generator.standard_normal((self.bits, self.bits)))
-        turned = self.project(features) @ start.astype(np.float32)
-        rotation = best_rotation(torch.from_numpy(turned), self.iterations).numpy()
-        self.directions = self.directions @ start.astype(np.float32) @ rotation
+        drawn = np.random.default_rng(self.seed).standard_normal((self.bits, self.bits))
+        start = np.linalg.qr(drawn)[0].astype(np.float32)
+        projected = torch.from_numpy(self.project(features) @ start)
+        rotation = best_rotation(projected, self.iterations).numpy()
+        self.directions = self.directions @ start @ rotation

@@ -13,12 +13,10 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from udmsh_pl.baselines.matching import global_features
+from udmsh_pl.baselines.deep import DeepHash, global_features
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import Rows, TrainFeatures
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.heads import Branches
 
 NUMBERS_AT_ONCE = 20_000_000  # of a block of rows that are alive at once
 ROUNDING = 1e-5  # thresholds are lowered by this share, since a batch's products round differently
@@ -30,65 +28,45 @@ WEAKEST = 1e-4
 class ListSettings:
     """What decides the lists of neighbours, beside the train features; see :class:`MLS3RDUH`."""
 
-    cosine_share: float
-    manifold_share: float
-    damping: float
-    rank: int
-    max_edges: int
+    cosine_share: float = 0.06
+    manifold_share: float = 0.09
+    damping: float = 0.99
+    rank: int = 256
+    max_edges: int = 1000
 
 
 def fit_manifold(
-    features: Tensor,
-    cosine_share: float = 0.06,
-    manifold_share: float = 0.09,
-    damping: float = 0.99,
-    rank: int = 256,
-    max_edges: int = 1000,
-    at_once: int = NUMBERS_AT_ONCE,
+    stored: Arrays, settings: ListSettings, at_once: int = NUMBERS_AT_ONCE
 ) -> dict[str, Tensor]:
-    """Neighbour lists of each row by cosine and by manifold ranking.
+    """Neighbour lists of each train image by cosine and by manifold ranking.
 
     Manifold ranking (Zhou et al., NIPS 2003) orders by
     ``(I - a A)^-1 = I + a A + sum_k (a l_k)^2 / (1 - a l_k) v_k v_k'`` with l, v the eigenpairs of
     ``A = D^-1/2 W D^-1/2``; W holds the cosines of mutual cosine neighbours. With fewer eigenpairs
-    than rows the leading ones are taken (cf. Iscen et al., CVPR 2018): the square makes what is
+    than images the leading ones are taken (cf. Iscen et al., CVPR 2018): the square makes what is
     left out small.
 
-    Args:
-        features: float [N, D]
-        cosine_share: the cosine list of a row holds its ``int(N * cosine_share)`` nearest others
-        manifold_share: the manifold list holds the ``int(N * manifold_share)`` best, the row itself
-            included
-        damping: a
-        rank: eigenpairs; exact when at least N
-        max_edges: neighbours of a row in the graph, where a list is longer
-        at_once: numbers of a block of rows that are alive at once
+    An image's cosine list holds its ``int(N * cosine_share)`` nearest others, its manifold list the
+    ``int(N * manifold_share)`` best, itself included; an InputError where a list would be empty or
+    longer than the train set. ``at_once`` numbers of a block of rows are alive at once.
 
     Returns:
         What :func:`list_members` needs: ``cosine_above``, ``edge_above`` and ``score_above`` float
-        [N], the least value in a row's lists; ``scale`` float [N], ``sqrt(a / degree)``, 0 without
-        a mutual neighbour; ``vectors`` float [N, rank] and ``gains`` float [rank].
-
-    Raises:
-        InputError: the lists would be empty, or longer than the train set.
+        [N], the least value in an image's lists; ``scale`` float [N], ``sqrt(a / degree)``, 0
+        without a mutual neighbour; ``vectors`` float [N, rank] and ``gains`` float [rank].
     """
+    features, damping = global_features(stored), settings.damping
     count = len(features)
-    near, reach = int(count * cosine_share), int(count * manifold_share)
-    if not (
-        1 <= near < count
-        and 1 <= reach <= count
-        and 0 < damping < 1
-        and rank >= 1
-        and max_edges >= 1
-    ):
+    near, reach = int(count * settings.cosine_share), int(count * settings.manifold_share)
+    possible = 1 <= near < count and 1 <= reach <= count and 0 < damping < 1
+    if not possible or settings.rank < 1 or settings.max_edges < 1:
+        given = ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
         raise InputError(
-            f"{count} train images with cosine_share {cosine_share}, manifold_share "
-            f"{manifold_share}, damping {damping}, rank "
-            f"{rank}, max_edges {max_edges} give no lists; shares and damping lie in (0, 1), a "
+            f"{count} train images with {given} give no lists; shares and damping lie in (0, 1), a "
             "list holds at least one image"
         )
     unit = normalize(features.float(), dim=1)
-    edges = min(near, max_edges)
+    edges = min(near, settings.max_edges)
     cosine_above, edge_above, score_above = torch.empty(3, count)
     columns, weights = np.empty((count, edges), np.int32), np.empty((count, edges), np.float32)
     for rows in _blocks(count, at_once):
@@ -96,12 +74,10 @@ def fit_manifold(
         cosine[torch.arange(len(cosine)), torch.arange(rows.start, rows.stop)] = -torch.inf
         best = cosine.topk(near)
         cosine_above[rows], edge_above[rows] = best.values[:, -1], best.values[:, edges - 1]
-        columns[rows], weights[rows] = (
-            best.indices[:, :edges].numpy(),
-            best.values[:, :edges].numpy(),
-        )
+        columns[rows] = best.indices[:, :edges].numpy()
+        weights[rows] = best.values[:, :edges].numpy()
     graph, scale = _graph(columns, weights, damping)
-    gains, vectors = _eigenpairs(graph, rank)
+    gains, vectors = _eigenpairs(graph, settings.rank)
     for rows in _blocks(count, at_once):
         score = vectors[rows] * gains @ vectors.T + torch.from_numpy(graph[rows].toarray())
         score[torch.arange(len(score)), torch.arange(rows.start, rows.stop)] += 1
@@ -122,10 +98,8 @@ def list_members(rows: Batch, gains: Tensor, cosine: Tensor) -> tuple[Tensor, Te
     """Which images of a batch are in an image's cosine list, and in its manifold list: two bool
     ``[B, B]``, the lists' owners as rows.
 
-    Args:
-        rows: ``index`` long [B], rows of the train set, and rows of what :func:`fit_manifold` gave
-        gains: float [rank], from there too
-        cosine: float [B, B], of their features
+    Of ``index`` long [B], rows of the train set, of their rows of what :func:`fit_manifold` gave,
+    of the gains from there, and of the cosines ``[B, B]`` of their features.
     """
     others = rows["index"] != rows["index"][:, None]
     edge = others & (cosine >= rows["edge_above"][:, None])
@@ -139,15 +113,11 @@ def list_members(rows: Batch, gains: Tensor, cosine: Tensor) -> tuple[Tensor, Te
 def _graph(
     columns: NDArray[Any], weights: NDArray[Any], damping: float
 ) -> tuple[csr_matrix, Tensor]:
-    """``a A`` of the mutual neighbours, sparse ``[N, N]``, and ``sqrt(a / degree)``, float
-    ``[N]``.
-    """
+    """``a A`` of the mutual neighbours, sparse ``[N, N]``, and ``sqrt(a / degree)``, ``[N]``."""
     count, edges = columns.shape
     kept = np.where(weights > WEAKEST, weights, 0)
-    directed = csr_matrix(
-        (kept.ravel(), columns.ravel(), np.arange(0, count * edges + 1, edges)),
-        shape=(count, count),
-    )
+    starts = np.arange(0, count * edges + 1, edges)
+    directed = csr_matrix((kept.ravel(), columns.ravel(), starts), shape=(count, count))
     mutual = directed.minimum(directed.T)
     degree = np.asarray(mutual.sum(1)).ravel()
     scale = np.sqrt(np.divide(damping, degree, out=np.zeros_like(degree), where=degree > 0))
@@ -162,22 +132,15 @@ def _eigenpairs(graph: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:
     if rank >= count:
         values, vectors = np.linalg.eigh(graph.toarray().astype(np.float64))
     else:
-        values, vectors = eigsh(
-            graph, k=rank, which="LA", v0=np.random.default_rng(0).random(count)
-        )
-    return torch.from_numpy(values**2 / (1 - values)).float(), torch.from_numpy(
-        vectors.copy()
-    ).float()
+        start = np.random.default_rng(0).random(count)
+        values, vectors = eigsh(graph, k=rank, which="LA", v0=start)
+    gains = values**2 / (1 - values)
+    return torch.from_numpy(gains).float(), torch.from_numpy(vectors.copy()).float()
 
 
 def _blocks(count: int, at_once: int) -> list[slice]:
     size = max(at_once // count, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def fit_lists(stored: Arrays, settings: ListSettings) -> dict[str, Tensor]:
-    """Both lists of each train image (see :func:`fit_manifold`)."""
-    return fit_manifold(global_features(stored), **asdict(settings))
 
 
 def log_cosh_loss(u: Tensor, similarity: Tensor) -> Tensor:
@@ -188,7 +151,7 @@ def log_cosh_loss(u: Tensor, similarity: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MLS3RDUH(HashingModule):
+class MLS3RDUH(DeepHash):
     """Deep unsupervised hashing via manifold based local semantic similarity structure
     reconstructing.
 
@@ -207,7 +170,6 @@ class MLS3RDUH(HashingModule):
     the thresholds.
 
     Args:
-        branches: ``global`` as in the paper, ``dual`` or ``spatial``
         cosine_share: share of the train set in a cosine list
         manifold_share: share of the train set in a manifold list
         damping: a
@@ -216,7 +178,6 @@ class MLS3RDUH(HashingModule):
         max_edges: edges an image has at most in the graph
     """
 
-    branches: Branches = "global"
     cosine_share: float = 0.06
     manifold_share: float = 0.09
     damping: float = 0.99
@@ -232,7 +193,7 @@ class MLS3RDUH(HashingModule):
         settings = ListSettings(
             self.cosine_share, self.manifold_share, self.damping, self.rank, self.max_edges
         )
-        return features.teacher("mls3rduh", settings, fit_lists)
+        return features.teacher("mls3rduh", settings, fit_manifold)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the gains of the eigenvectors."""
@@ -247,11 +208,8 @@ class MLS3RDUH(HashingModule):
         """S float ``[B, B]`` of a train batch."""
         unit = normalize(batch["global_feature"].float(), dim=1)
         cosine = unit @ unit.T
-        rows = {
-            name: values.float() if values.is_floating_point() else values
-            for name, values in batch.items()
-        }
-        near, member = list_members(rows, self.gains, cosine)
+        wide = {name: rows.float() for name, rows in batch.items() if rows.is_floating_point()}
+        near, member = list_members(batch | wide, self.gains, cosine)
         both, alone = near & member, near & ~member
         similarity = (2 * cosine - 1).clamp(-1, 1)
         return similarity.masked_fill_(alone | alone.T, -1).masked_fill_(both | both.T, 1)

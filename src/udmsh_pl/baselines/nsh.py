@@ -7,12 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from udmsh_pl.baselines.matching import straight_through_sign
+from udmsh_pl.baselines.deep import TwoViewHash, straight_through_sign, two_views
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import Rows, TrainFeatures
-from udmsh_pl.models.base import HashingModule, view
-from udmsh_pl.models.heads import Branches
 
 
 def soft_sort(values: Tensor, temperature: float) -> Tensor:
@@ -24,14 +21,9 @@ def soft_sort(values: Tensor, temperature: float) -> Tensor:
 
 
 def sorted_nce_loss(scores: Tensor, positives: int) -> Tensor:
-    """Mean over i and r < m of ``-log(e^s_ir / (e^s_ir + sum_(k >= m) e^s_ik))``, m the positives.
-
-    Args:
-        scores: float [B, n], in the order of the list
-        positives: how many from its head are positives; the rest are negatives
-
-    Raises:
-        InputError: no negative is left.
+    """Mean over i and r < m of ``-log(e^s_ir / (e^s_ir + sum_(k >= m) e^s_ik))``: of scores float
+    ``[B, n]``, in the order of the list, the first m are positives and the rest negatives. An
+    InputError says that one of both is missing.
     """
     if not 0 < positives < scores.shape[1]:
         raise InputError(
@@ -44,7 +36,7 @@ def sorted_nce_loss(scores: Tensor, positives: int) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NSH(HashingModule):
+class NSH(TwoViewHash):
     """Naturally-sorted hashing; needs ``data.views`` of at least 2.
 
     For each first view, the second views of the batch are sorted by the likeness of codes,
@@ -60,24 +52,18 @@ class NSH(HashingModule):
     frozen global feature, AdamW. The official code was not available to us.
 
     Args:
-        branches: of the hash head: ``global`` as in the paper, ``dual`` or ``spatial``
         latent: length of a latent representation
         positives: how many images from the head of a list are positives
         temperature: divides the cosines of latents
         sort_temperature: of SoftSort, in units of s
     """
 
-    branches: Branches = "global"
     latent: int = 64
     positives: int = 4
     temperature: float = 0.3
     sort_temperature: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.finetune:
-            raise InputError(
-                "NSH trains on views of a frozen backbone; give --model.finetune false"
-            )
         super().__post_init__()
         dim = self.backbone_info.global_dim
         self.latent_head = nn.Sequential(
@@ -91,15 +77,10 @@ class NSH(HashingModule):
         for name in [name for name in state if name.startswith("latent.")]:
             state[name.replace("latent", "latent_head", 1)] = state.pop(name)
 
-    def train_rows(self, features: TrainFeatures) -> Rows:
-        """The views alone."""
-        return self.view_rows(features)
-
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """SortedNCE over the global batch."""
         codes, latents = [], []
-        for number in (0, 1):
-            seen = view(batch, number)
+        for seen in two_views(batch):
             codes.append(straight_through_sign(self.logits(seen)))
             latents.append(normalize(self.latent_head(seen["global_feature"].float())))
         alike = (1 + codes[0] @ codes[1].T / self.bits) / 2  # [B, B]

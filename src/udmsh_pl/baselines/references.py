@@ -16,51 +16,35 @@ from numpy.typing import NDArray
 from udmsh_pl.baselines.base import Float32s, principal_directions
 from udmsh_pl.errors import InputError
 
-Bools = NDArray[np.bool_]
+Labels = tuple[NDArray[np.bool_], NDArray[np.bool_]]  # [Q, L] of queries, [N, L] of the database
+Values = dict[int | None, float]  # mAP by cut-off; None is the whole database
 Quantiser = Literal["pq", "opq"]
 PART_BITS = 8  # of a part: 256 centroids
-AXES = 128  # that OPQ turns
+AXES = 128  # that OPQ rotates
+QUERIES = 64  # a block, which bounds the memory at so many numbers an image of the database
 
 
 def cosine_map(
-    query: Float32s,
-    database: Float32s,
-    query_labels: Bools,
-    database_labels: Bools,
-    ks: Sequence[int | None],
-    block: int = 64,
-) -> dict[int | None, float]:
+    query: Float32s, database: Float32s, labels: Labels, ks: Sequence[int | None]
+) -> Values:
     """:func:`inner_product_map` with database rows of length 1, which ranks by the cosine."""
     database = database / np.linalg.norm(database, axis=1, keepdims=True).clip(1e-12)
-    return inner_product_map(query, database, query_labels, database_labels, ks, block)
+    return inner_product_map(query, database, labels, ks)
 
 
 def inner_product_map(
-    query: Float32s,
-    database: Float32s,
-    query_labels: Bools,
-    database_labels: Bools,
-    ks: Sequence[int | None],
-    block: int = 64,
-) -> dict[int | None, float]:
-    """mAP@k of the ranking by inner products, denominator "retrieved", queries without a hit
-    count 0.
+    query: Float32s, database: Float32s, labels: Labels, ks: Sequence[int | None]
+) -> Values:
+    """mAP@k of the ranking of ``database [N, D]`` by inner products with ``query [Q, D]``.
 
-    Equal products of different images hardly occur, so ties are broken by row.
-
-    Args:
-        query: float [Q, D]
-        database: float [N, D]
-        query_labels: bool [Q, L]
-        database_labels: bool [N, L]
-        ks: cut-offs; None is the whole database
-        block: queries a block, which bounds the memory at ``block * N`` numbers
+    The denominator is "retrieved", and queries without a hit count 0. Equal products of different
+    images hardly occur, so ties are broken by row.
     """
-    totals: dict[int | None, float] = dict.fromkeys(ks, 0.0)
-    for start in range(0, len(query), block):
-        rows = slice(start, start + block)
+    totals: Values = dict.fromkeys(ks, 0.0)
+    for start in range(0, len(query), QUERIES):
+        rows = slice(start, start + QUERIES)
         order = np.argsort(-(query[rows] @ database.T), axis=1, kind="stable")
-        relevant = query_labels[rows].astype(np.float32) @ database_labels.T.astype(np.float32) > 0
+        relevant = labels[0][rows].astype(np.float32) @ labels[1].T.astype(np.float32) > 0
         hits = np.take_along_axis(relevant, order, axis=1)
         found = hits.cumsum(1)
         precisions = np.where(hits, found / np.arange(1, hits.shape[1] + 1), 0.0).cumsum(1)
@@ -74,19 +58,12 @@ def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float
     """What ``bits`` bits an image keep of its feature: float32 of the database's shape ``[N, D]``.
 
     Parts of a quantiser are equally long, so features are filled up with zeros where ``bits / 8``
-    does not divide D.
-
-    Args:
-        kind: ``pq``, or ``opq``, which turns features first: the 128 principal axes, since a
-            rotation is solved for in each of its rounds
-        bits: of an image, a multiple of 8
-        train: float [M, D], which the quantiser is trained on; at least 256 rows
-        database: float [N, D]
-
-    Raises:
-        InputError: a number of bits that is no multiple of 8, or fewer than 256 train rows.
+    does not divide D. OPQ rotates features first: the 128 principal axes, since a rotation is
+    solved for in each of its rounds. An InputError says that bits are no multiple of 8, or that
+    there are fewer than 256 train rows ``[M, D]``.
     """
-    if bits < PART_BITS or bits % PART_BITS:
+    parts = bits // PART_BITS
+    if parts < 1 or bits % PART_BITS:
         raise InputError(
             f"reproduce.quantisers at {bits} bits: a part of {kind} has {PART_BITS}; give "
             "reproduce.bits multiples of 8"
@@ -98,65 +75,54 @@ def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float
         )
     if kind == "opq":
         axes = principal_directions(train, min(AXES, *train.shape))  # [D, axes]
-        turned = [rows @ axes for rows in (train, database)]
-        rotation: Any = faiss.OPQMatrix(
-            axes.shape[1], bits // PART_BITS, _filled(axes.shape[1], bits)
-        )
-        inner = _quantiser(_filled(axes.shape[1], bits), bits)  # FAISS keeps its address alone
+        dim = axes.shape[1]
+        rotation: Any = faiss.OPQMatrix(dim, parts, _filled(dim, parts))
+        inner = _quantiser(_filled(dim, parts), parts)  # FAISS keeps its address alone
         rotation.pq = inner
-        rotation.train(np.ascontiguousarray(turned[0], dtype=np.float32))
-        turned = [rotation.apply(np.ascontiguousarray(rows, dtype=np.float32)) for rows in turned]
-        kept = rotation.reverse_transform(reconstructions("pq", bits, turned[0], turned[1]))
+        rotation.train(_contiguous(train @ axes))
+        rotated = [rotation.apply(_contiguous(rows @ axes)) for rows in (train, database)]
+        kept = rotation.reverse_transform(reconstructions("pq", bits, *rotated))
         return np.asarray(kept @ axes.T)
     dim = train.shape[1]
-    train, database = (
-        np.ascontiguousarray(
-            np.pad(rows, ((0, 0), (0, _filled(dim, bits) - dim))), dtype=np.float32
-        )
-        for rows in (train, database)
-    )
-    quantiser = _quantiser(train.shape[1], bits)
-    quantiser.train(train)
-    return np.asarray(quantiser.decode(quantiser.compute_codes(database)))[:, :dim]
+    fill = (0, 0), (0, _filled(dim, parts) - dim)
+    quantiser = _quantiser(_filled(dim, parts), parts)
+    quantiser.train(_contiguous(np.pad(train, fill)))
+    codes = quantiser.compute_codes(_contiguous(np.pad(database, fill)))
+    return np.asarray(quantiser.decode(codes))[:, :dim]
 
 
-def _quantiser(dim: int, bits: int) -> Any:
+def _quantiser(dim: int, parts: int) -> Any:
     """An untrained one, that does not print how few train rows there are: all there are."""
-    quantiser: Any = faiss.ProductQuantizer(dim, bits // PART_BITS, PART_BITS)
+    quantiser: Any = faiss.ProductQuantizer(dim, parts, PART_BITS)
     quantiser.cp.min_points_per_centroid = 1
     return quantiser
 
 
-def _filled(dim: int, bits: int) -> int:
+def _filled(dim: int, parts: int) -> int:
     """The least multiple of the number of parts that is not below ``dim``."""
-    parts = bits // PART_BITS
     return -(-dim // parts) * parts
+
+
+def _contiguous(rows: Float32s) -> Float32s:
+    return np.ascontiguousarray(rows, dtype=np.float32)
 
 
 def quantiser_map(
     kind: Quantiser,
     bits: int,
     features: tuple[Float32s, Float32s, Float32s],
-    labels: tuple[Bools, Bools],
+    labels: Labels,
     ks: Sequence[int | None],
-) -> dict[int | None, float]:
+) -> Values:
     """mAP@k of a quantiser's asymmetric ranking, by the Euclidean distance of features that are
-    centred and of length 1.
-
-    Args:
-        kind: ``pq`` or ``opq``
-        bits: of an image
-        features: float [M, D] of train, [Q, D] of query and [N, D] of database images
-        labels: bool [Q, L] of the queries and [N, L] of the database
-        ks: cut-offs; None is the whole database
+    centred and of length 1: float [M, D] of train, [Q, D] of query, [N, D] of database images.
     """
-    mean = features[0].mean(0)
+    centred = [rows - features[0].mean(0) for rows in features]
     train, query, database = (
-        (rows - mean) / np.linalg.norm(rows - mean, axis=1, keepdims=True).clip(1e-12)
-        for rows in features
+        rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12) for rows in centred
     )
     kept = reconstructions(kind, bits, train, database)
     # -|q - x|^2 / 2 less |q|^2 / 2, as an inner product
     lengths = -np.square(kept).sum(1, keepdims=True) / 2
-    asked = np.column_stack([query, np.ones(len(query), np.float32)])
-    return inner_product_map(asked, np.column_stack([kept, lengths]), *labels, ks)
+    extended = np.column_stack([query, np.ones(len(query), np.float32)])
+    return inner_product_map(extended, np.column_stack([kept, lengths]), labels, ks)

@@ -8,12 +8,11 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from udmsh_pl.baselines.matching import pair_cosines, sign
+from udmsh_pl.baselines.deep import DeepHash, pair_cosines, sign, two_views
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import Rows, TrainFeatures
-from udmsh_pl.models.base import HashingModule, view
-from udmsh_pl.models.heads import BatchNorm, Branches
+from udmsh_pl.models.heads import BatchNorm
 from udmsh_pl.similarity.losses import at_least_float32, nt_xent_loss
 
 
@@ -30,11 +29,9 @@ def calibration_loss(
     outputs: Tensor, features: Tensor, shape: float = 5.0, orthogonal: bool = True
 ) -> Tensor:
     """``mean |cos(v_i, v_j) - q_r|`` over pairs i < j, r the rank of ``cos(f_i, f_j)`` among all
-    pairs (1-Wasserstein).
+    pairs (1-Wasserstein), of outputs v ``[B, K]`` before the sign and features f ``[B, D]``.
 
     Args:
-        outputs: float [B, K], before the sign
-        features: float [B, D], which give the order of the pairs and nothing else
         shape: a = b of the Beta distribution
         orthogonal: raise negative quantiles to 0: unlike images get orthogonal codes, not opposite
             ones
@@ -45,7 +42,7 @@ def calibration_loss(
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SDC(HashingModule):
+class SDC(DeepHash):
     """Similarity distribution calibration: :func:`calibration_loss` + mean (1 - cos(v, sign(v))) [+
     NT-Xent of two views].
 
@@ -59,7 +56,6 @@ class SDC(HashingModule):
     equations hold is not known to us.
 
     Args:
-        branches: ``global`` as in the paper, ``dual`` or ``spatial``
         beta: a = b of the Beta distribution
         orthogonal: raise negative quantiles to 0
         quantisation_weight: weight of the quantisation term
@@ -67,7 +63,6 @@ class SDC(HashingModule):
         temperature: tau of NT-Xent
     """
 
-    branches: Branches = "global"
     beta: float = 5.0
     orthogonal: bool = True
     quantisation_weight: float = 1.0
@@ -107,8 +102,7 @@ class SDC(HashingModule):
             "quantisation": self.quantisation_weight * error.mean(),
         }
         if self.contrastive_weight:
-            first, second = (self.logits(view(batch, number)) for number in (0, 1))
-            terms["contrastive"] = self.contrastive_weight * nt_xent_loss(
-                first, second, self.temperature
-            )
+            first, second = map(self.logits, two_views(batch))
+            contrast = nt_xent_loss(first, second, self.temperature)
+            terms["contrastive"] = self.contrastive_weight * contrast
         return terms

@@ -10,6 +10,7 @@ from scipy.linalg import eigh
 
 from udmsh_pl.baselines.base import Float32s, ShallowHash
 from udmsh_pl.errors import InputError
+from udmsh_pl.similarity.manifold import unit_rows
 
 Float64s = NDArray[np.float64]
 
@@ -42,34 +43,28 @@ class SGH(ShallowHash):
         self.anchors = anchors
 
     def fit(self, features: Float32s) -> None:
-        """Learn anchors, bandwidth, mean and W ``[m, K]`` from train features float32
-        ``[N, D]``.
-        """
-        unit = _unit(features)
+        """Learn anchors, bandwidth, mean and W ``[m, K]`` from train features ``[N, D]``."""
+        unit = unit_rows(features)
         rows = np.random.default_rng(self.seed).permutation(len(unit))[: self.anchors]
         self.centres = unit[rows]
         distances = self._squared_distances(unit)
         self.bandwidth = max(float(distances.mean()), float(np.finfo(np.float32).tiny))
         kernel = np.exp(-distances / (2 * self.bandwidth))
         self.mean = kernel.mean(0)
-        kernel = (kernel - self.mean).astype(np.float64)
-        self.weights = self._sequential(kernel, unit)
+        self.weights = self._sequential((kernel - self.mean).astype(np.float64), unit)
 
     def project(self, features: Float32s) -> Float32s:
         """``k(x) W``, float32 ``[N, K]``."""
-        kernel = (
-            np.exp(-self._squared_distances(_unit(features)) / (2 * self.bandwidth)) - self.mean
-        )
-        return np.asarray(kernel @ self.weights, dtype=np.float32)
+        kernel = np.exp(-self._squared_distances(unit_rows(features)) / (2 * self.bandwidth))
+        return np.asarray((kernel - self.mean) @ self.weights, dtype=np.float32)
 
     def _sequential(self, kernel: Float64s, unit: Float32s) -> Float64s:
         left = kernel.T @ unit.astype(np.float64)
         ones = kernel.sum(0)
         damped = math.exp(-1)  # exp(-|x|^2 / rho) exp(-|y|^2 / rho)
         # k' P Q' k of P Q' = 2 (sinh(1) x.y + cosh(1)) exp(-1) - 1
-        similarity = 2 * damped * math.sinh(1) * left @ left.T + (
-            2 * damped * math.cosh(1) - 1
-        ) * np.outer(ones, ones)
+        constant = 2 * damped * math.cosh(1) - 1
+        similarity = 2 * damped * math.sinh(1) * left @ left.T + constant * np.outer(ones, ones)
         residue = self.bits * similarity
         metric = kernel.T @ kernel + self.ridge * np.eye(kernel.shape[1])
         weights = np.zeros((kernel.shape[1], self.bits))
@@ -86,10 +81,6 @@ class SGH(ShallowHash):
 
     def _squared_distances(self, unit: Float32s) -> Float32s:
         return np.asarray(np.maximum(2 - 2 * unit @ self.centres.T, 0))
-
-
-def _unit(features: Float32s) -> Float32s:
-    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12))
 
 
 def _signs(values: Float64s) -> Float64s:

@@ -23,13 +23,10 @@ class SH(ShallowHash):
     learned = ("mean", "directions", "low", "components", "frequencies")
 
     def fit(self, features: Float32s) -> None:
-        """Learn from train features float32 ``[N, D]``: mean, principal directions, box and the K
-        modes.
-        """
+        """Learn mean, principal directions, box and the K modes from features ``[N, D]``."""
         self.mean = features.mean(0)
-        self.directions = principal_directions(
-            features - self.mean, min(self.bits, features.shape[1])
-        )
+        count = min(self.bits, features.shape[1])
+        self.directions = principal_directions(features - self.mean, count)
         along = self._along(features)
         self.low = along.min(0)
         ranges = np.maximum(along.max(0) - self.low, np.finfo(np.float32).tiny).astype(np.float64)
@@ -40,13 +37,10 @@ class SH(ShallowHash):
         self.frequencies = frequencies.ravel()[smallest].astype(np.float32)
 
     def project(self, features: Float32s) -> Float32s:
-        """Features float32 ``[N, D]`` -> the eigenfunctions' values float32 ``[N, K]`` in [-1,
-        1].
-        """
+        """The eigenfunctions' values, float32 ``[N, K]`` in [-1, 1]."""
         offsets = self._along(features)[:, self.components] - self.low[self.components]
-        return np.asarray(
-            np.sin(np.float32(np.pi / 2) + offsets * self.frequencies), dtype=np.float32
-        )
+        phases = np.float32(np.pi / 2) + offsets * self.frequencies
+        return np.asarray(np.sin(phases), dtype=np.float32)
 
     def _along(self, features: Float32s) -> Float32s:
         return np.asarray((features - self.mean) @ self.directions)

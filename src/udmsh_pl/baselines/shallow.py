@@ -1,7 +1,6 @@
 """Shallow methods as models: ``udmsh fit --model ITQ`` leaves a file, ``predict`` reads it."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
-from udmsh_pl.baselines.base import ShallowHash
-from udmsh_pl.baselines.itq import ITQ
-from udmsh_pl.baselines.lsh import LSH
-from udmsh_pl.baselines.pcah import PCAH
-from udmsh_pl.baselines.sgh import SGH
-from udmsh_pl.baselines.sh import SH
-from udmsh_pl.baselines.sph import SpH
+from udmsh_pl.baselines import ITQ, LSH, PCAH, SGH, SH, SpH
+from udmsh_pl.baselines.base import LinearHash, ShallowHash
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
@@ -26,9 +20,9 @@ from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.heads import LinearEncoder, check_bits
 
 Name = Literal["ITQ", "LSH", "PCAH", "SGH", "SH", "SpH"]
-METHODS: Mapping[str, type[ShallowHash]] = {
-    "ITQ": ITQ, "LSH": LSH, "PCAH": PCAH, "SGH": SGH, "SH": SH, "SpH": SpH
-}  # fmt: skip
+METHODS: dict[str, type[ShallowHash]] = {
+    kind.__name__: kind for kind in (ITQ, LSH, PCAH, SGH, SH, SpH)
+}
 
 
 @dataclass(frozen=True)
@@ -41,11 +35,7 @@ class ShallowSettings:
 
 
 class ShallowEncoder(nn.Module):
-    """A fitted shallow method in the place of an encoder; what it learned is its only state.
-
-    Args:
-        settings: which method
-    """
+    """A fitted shallow method in the place of an encoder; what it learned is its only state."""
 
     def __init__(self, settings: ShallowSettings) -> None:
         super().__init__()
@@ -58,22 +48,20 @@ class ShallowEncoder(nn.Module):
 
     def as_linear(self) -> LinearEncoder | None:
         """The same as a module of torch, for graphs; None for methods that are not linear."""
-        if self.method.learned != LSH.learned:
+        if not isinstance(self.method, LinearHash):
             return None
         learned = self.get_extra_state()
         return LinearEncoder(*learned["directions"].shape).filled(**learned)
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """What the method learned, by name."""
-        missing = [name for name in self.method.learned if not hasattr(self.method, name)]
-        return {} if missing else learned_by(self.method)
+        """What the method learned, by name; nothing before it is fitted."""
+        known = {name: getattr(self.method, name, None) for name in self.method.learned}
+        if any(value is None for value in known.values()):
+            return {}
+        return {name: torch.from_numpy(np.array(value)) for name, value in known.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what a method learned.
-
-        Raises:
-            InputError: it is of another method.
-        """
+        """Take over what a method learned; an InputError where it is of another method."""
         if state and set(state) != set(self.method.learned):
             raise InputError(
                 f"{type(self.method).__name__} has learned {', '.join(self.method.learned)}, the "
@@ -81,6 +69,13 @@ class ShallowEncoder(nn.Module):
             )
         for name, value in state.items():
             setattr(self.method, name, value.cpu().numpy() if value.ndim else value.item())
+
+
+def fit_shallow(arrays: Arrays, settings: ShallowSettings) -> dict[str, Tensor]:
+    """What a method learns from cached features."""
+    encoder = ShallowEncoder(settings)
+    encoder.method.fit(np.asarray(arrays["global_feature"], dtype=np.float32))
+    return encoder.get_extra_state()
 
 
 class Shallow(HashingModule):
@@ -158,19 +153,6 @@ class Shallow(HashingModule):
         """There are no steps, so there is none."""
         raise NotImplementedError(f"{self.settings.method} is not trained in steps")
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> None:
         """None: nothing is left to optimise, and Lightning need not say so."""
         warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer")
-        return None
-
-
-def fit_shallow(arrays: Arrays, settings: ShallowSettings) -> dict[str, Tensor]:
-    """What a method learns from cached features."""
-    method = METHODS[settings.method](settings.bits, settings.seed)
-    method.fit(np.asarray(arrays["global_feature"], dtype=np.float32))
-    return learned_by(method)
-
-
-def learned_by(method: ShallowHash) -> dict[str, Tensor]:
-    """What a fitted method has learned, as tensors by name."""
-    return {name: torch.from_numpy(np.array(getattr(method, name))) for name in method.learned}

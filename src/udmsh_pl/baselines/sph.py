@@ -21,9 +21,6 @@ class SpH(ShallowHash):
         seed: decides the sample and the first pivots
         sample: m, train rows that the iteration sees
         iterations: at most this many moves of the pivots
-
-    Raises:
-        InputError: a number is too small to work with.
     """
 
     learned = ("pivots", "squared_radii")
@@ -35,44 +32,35 @@ class SpH(ShallowHash):
     ) -> None:
         super().__init__(bits, seed)
         if sample < 4 or iterations < 1:
-            raise InputError(
-                f"SpH has sample {sample}, iterations {iterations}; give at least 4 and 1"
-            )
+            given = f"sample {sample}, iterations {iterations}"
+            raise InputError(f"SpH has {given}; give at least 4 and 1")
         self.sample, self.iterations = sample, iterations
 
     def fit(self, features: Float32s) -> None:
-        """Learn pivots ``[K, D]`` and squared radii ``[K]`` from train features float32
-        ``[N, D]``.
-        """
+        """Learn pivots ``[K, D]`` and squared radii ``[K]`` from train features ``[N, D]``."""
         generator = np.random.default_rng(self.seed)
         points = features[np.sort(generator.permutation(len(features))[: self.sample])]
         chosen = generator.integers(len(points), size=(self.bits, self.points_a_pivot))
         self.pivots = points[chosen].mean(1)
         for _ in range(self.iterations):
             shared = self._shared(points)
-            off_diagonal = shared[~np.eye(self.bits, dtype=bool)]
+            pairs = shared[~np.eye(self.bits, dtype=bool)]
             if self.bits == 1 or (
-                np.abs(off_diagonal - 1).mean() <= self.mean_tolerance
-                and off_diagonal.std() <= self.spread_tolerance
+                np.abs(pairs - 1).mean() <= self.mean_tolerance
+                and pairs.std() <= self.spread_tolerance
             ):
                 return
             push = 0.5 * (shared - 1)  # the diagonal pushes along p_i - p_i = 0
-            self.pivots = (
-                self.pivots
-                + (push.sum(1, keepdims=True) * self.pivots - push @ self.pivots) / self.bits
-            )
+            moves = push.sum(1, keepdims=True) * self.pivots - push @ self.pivots
+            self.pivots = self.pivots + moves / self.bits
         self._shared(points)
 
     def project(self, features: Float32s) -> Float32s:
-        """Features float32 ``[N, D]`` -> ``t_k^2 - ||x - p_k||^2`` float32 ``[N, K]``, positive
-        inside.
-        """
+        """``t_k^2 - ||x - p_k||^2``, float32 ``[N, K]``, positive inside."""
         return np.asarray(self.squared_radii - self._squared_distances(features))
 
     def _shared(self, points: Float32s) -> Float32s:
-        """Set the radii; give how many points each two spheres share, over a quarter of all,
-        float32 ``[K, K]``.
-        """
+        """Set the radii; give how many points each two spheres share, over m/4: ``[K, K]``."""
         distances = self._squared_distances(points)
         self.squared_radii = np.median(distances, axis=0)
         inside = (distances <= self.squared_radii).astype(np.float32)

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from udmsh_pl.baselines.matching import global_features
+from udmsh_pl.baselines.deep import DeepHash, global_features
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.structure import SemanticStructure
 
 
@@ -20,31 +18,24 @@ class HalfGaussianSettings:
     structure_sample: int | None
 
 
-def fit_half_gaussian_structure(
-    stored: Arrays, settings: HalfGaussianSettings
-) -> dict[str, Tensor]:
+def fit_half_gaussians(stored: Arrays, settings: HalfGaussianSettings) -> dict[str, Tensor]:
     """Buffers of the :class:`SemanticStructure` of the train features."""
-    features = global_features(stored)
-    structure = SemanticStructure(
-        [features.shape[1]], centre=settings.centre, sample=settings.structure_sample
-    )
+    features, sample = global_features(stored), settings.structure_sample
+    structure = SemanticStructure([features.shape[1]], centre=settings.centre, sample=sample)
     structure.fit(features)
     return dict(structure.state_dict())
 
 
 def ssdh_loss(u: Tensor, similarity: Tensor) -> Tensor:
-    """``(1/B^2) sum_ij |S_ij| (u_i.u_j / K - S_ij)^2``, the diagonal included.
-
-    Args:
-        u: float [B, K], relaxed codes
-        similarity: float [B, B], S in {-1, 0, +1}
+    """``(1/B^2) sum_ij |S_ij| (u_i.u_j / K - S_ij)^2``, the diagonal included, of relaxed codes u
+    ``[B, K]`` and S ``[B, B]`` in {-1, 0, +1}.
     """
     similarity = similarity.to(u.dtype)
     return (similarity.abs() * (u @ u.T / u.shape[1] - similarity).square()).mean()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SSDH(HashingModule):
+class SSDH(DeepHash):
     """Semantic structure-based unsupervised deep hashing.
 
     *Stated*: two half-Gaussians, surely similar and surely dissimilar pairs, a pairwise loss.
@@ -55,14 +46,12 @@ class SSDH(HashingModule):
     (``finetune: true`` trains it), AdamW with its usual eps, and the mode in the middle of the bar.
 
     Args:
-        branches: ``global`` as in the paper, ``dual`` or ``spatial``
         alpha: surely similar below ``m - alpha sigma_left``
         beta: surely dissimilar above ``m + beta sigma_right``
         centre: subtract the train mean from the features (*ours*; the paper does not)
         structure_sample: rows for the structure's fit on larger train sets; None for all
     """
 
-    branches: Branches = "global"
     alpha: float = 2.0
     beta: float = 2.0
     centre: bool = False
@@ -70,19 +59,13 @@ class SSDH(HashingModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.structure = SemanticStructure(
-            [self.backbone_info.global_dim],
-            self.alpha,
-            self.beta,
-            levels="hard",
-            centre=self.centre,
-            sample=self.structure_sample,
-        )
+        dims = [self.backbone_info.global_dim]
+        self.structure = SemanticStructure(dims, self.alpha, self.beta, "hard", centre=self.centre)
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """The two half-Gaussians of the train split."""
         settings = HalfGaussianSettings(self.centre, self.structure_sample)
-        return features.teacher("ssdh", settings, fit_half_gaussian_structure)
+        return features.teacher("ssdh", settings, fit_half_gaussians)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
         """Take over the fitted structure, in the precision that it was fitted in."""

@@ -1,30 +1,21 @@
 """UDTH: triplets from neighbourhoods, an autoencoder and quantisation, read from an abstract."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from udmsh_pl.baselines.matching import global_features
+from udmsh_pl.baselines.deep import CentredHash
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.heads import Branches
 from udmsh_pl.similarity.losses import isometric_loss
 
 
 def pseudo_triplets(features: Tensor, near: float, far: float) -> tuple[Tensor, Tensor]:
-    """Rows of each image's positives, long ``[B, P]``, and negatives, long ``[B, Q]``.
-
-    Args:
-        features: float [B, D]
-        near: share of the batch, its nearest by the cosine, that are positives; at least one is
-        far: share of the batch, its farthest, that are negatives; at least one is
-
-    Raises:
-        InputError: the batch is too small for both.
+    """Rows of each image's positives, long ``[B, P]``, and negatives, long ``[B, Q]``: the nearest
+    and the farthest shares of a batch ``[B, D]`` by the cosine, at least one each. An InputError
+    says that the batch is too small for both.
     """
     count = len(features)
     positives, negatives = max(1, round(near * count)), max(1, round(far * count))
@@ -41,15 +32,8 @@ def pseudo_triplets(features: Tensor, near: float, far: float) -> tuple[Tensor, 
 
 
 def triplet_loss(u: Tensor, near: Tensor, far: Tensor, margin: float) -> Tensor:
-    """Mean over i, p of its near and n of its far ones of ``max(0, margin - s_ip + s_in)``.
-
-    ``s_ij = u_i.u_j / K``.
-
-    Args:
-        u: float [B, K]
-        near: long [B, P]
-        far: long [B, Q]
-        margin: from 0 to 2, since s lies in [-1, 1]
+    """Mean over i, p of its near and n of its far ones of ``max(0, margin - s_ip + s_in)``, where
+    ``s_ij = u_i.u_j / K`` in [-1, 1], of u float ``[B, K]``, near long ``[B, P]``, far ``[B, Q]``.
     """
     products = u @ u.T / u.shape[1]
     positive, negative = products.gather(1, near), products.gather(1, far)
@@ -57,7 +41,7 @@ def triplet_loss(u: Tensor, near: Tensor, far: Tensor, margin: float) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class UDTH(HashingModule):
+class UDTH(CentredHash):
     """Unsupervised deep triplet hashing, from the abstract of Gu et al., "Unsupervised deep triplet
     hashing with pseudo triplets for scalable image retrieval" (Multimedia Tools and Applications,
     2019).
@@ -71,7 +55,6 @@ class UDTH(HashingModule):
     served, at first, by one code for all images, where the hinge has no slope.
 
     Args:
-        branches: ``global``, ``dual`` or ``spatial``
         near: share of a batch that is an image's positives
         far: share of a batch that is an image's negatives
         margin: of the hinge
@@ -79,13 +62,11 @@ class UDTH(HashingModule):
         quantisation_weight: weight of the quantisation
     """
 
-    branches: Branches = "global"
     near: float = 0.05
     far: float = 0.5
     margin: float = 0.5
     decoding_weight: float = 1.0
     quantisation_weight: float = 0.1
-    mean: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         if self.near <= 0 or self.far <= 0 or self.near + self.far >= 1:
@@ -97,15 +78,6 @@ class UDTH(HashingModule):
         self.decoder = nn.Linear(self.bits, self.backbone_info.global_dim)
         for parameter in self.decoder.parameters():  # one that starts wrong would outweigh triplets
             nn.init.zeros_(parameter)
-        self.register_buffer("mean", torch.zeros(self.backbone_info.global_dim))
-
-    def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
-        """Find the train mean."""
-        return {"mean": global_features(features.arrays).float().mean(0)}
-
-    def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take it over."""
-        self.mean.copy_(state["mean"])
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Triplets over the global batch, decoding and quantisation."""

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from udmsh_pl.baselines.matching import straight_through_sign
+from udmsh_pl.baselines.deep import TwoViewHash, straight_through_sign, two_views
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
-from udmsh_pl.features.teacher import Rows, TrainFeatures
-from udmsh_pl.models.base import HashingModule, view
+from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models.heads import ROWS_AT_ONCE, Branches
 
 
@@ -28,13 +27,9 @@ def mutual_attention(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def patch_weights(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """How much second view j is a positive of first view i, float ``[B, B]``, 1 on the diagonal.
 
-    Images are as alike as, in the mean, the first's patches are each to the nearest of the second's
-    (cosine); a softmax over j with the temperature, divided by its own diagonal entry.
-
-    Args:
-        first: float [B, n, C]
-        second: float [B, n, C]
-        temperature: of the softmax
+    Images are as alike as, in the mean, the first's patches ``[B, n, C]`` are each to the nearest
+    of the second's (cosine); a softmax over j with the temperature, divided by its own diagonal
+    entry.
     """
     one, other = normalize(first, dim=2), normalize(second, dim=2)
     alike = torch.einsum("ipc,jqc->ijpq", one, other).amax(3).mean(2)
@@ -51,7 +46,7 @@ def weighted_contrastive_loss(
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class WCH(HashingModule):
+class WCH(TwoViewHash):
     """Weighted contrastive hashing; needs ``data.views`` of at least 2 and a feature map.
 
     *Stated* (abstract): a mutual attention of the two views' patches; similarities of images from
@@ -78,18 +73,10 @@ class WCH(HashingModule):
     mean: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.finetune:
-            raise InputError(
-                "WCH trains on views of a frozen backbone; give --model.finetune false"
-            )
         if self.branches == "global":
             raise InputError("WCH's codes come of patches; give --model.branches spatial or dual")
         super().__post_init__()
         self.register_buffer("mean", torch.zeros(self.backbone_info.map_channels))
-
-    def train_rows(self, features: TrainFeatures) -> Rows:
-        """The views alone."""
-        return self.view_rows(features)
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """Find the mean of the train patches."""
@@ -107,7 +94,7 @@ class WCH(HashingModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted contrast and balance over the global batch."""
-        views = [view(batch, number) for number in (0, 1)]
+        views = two_views(batch)
         patches = [
             one["feature_map"].float().flatten(2).transpose(1, 2) - self.mean for one in views
         ]
@@ -117,8 +104,7 @@ class WCH(HashingModule):
             folded = (seen + self.mean).transpose(1, 2).reshape(one["feature_map"].shape)
             logits = self.logits({**one, "feature_map": folded})
             codes.append(straight_through_sign(torch.tanh(logits)))
-        first, second = attended
-        weights = patch_weights(first, second, self.weight_temperature)
+        weights = patch_weights(*attended, self.weight_temperature)
         return {
             "contrastive": weighted_contrastive_loss(codes[0], codes[1], weights, self.temperature),
             "balance": codes[0].mean(0).square().mean(),

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         return run_check_path(path, args.workers, args.root)
     from udmsh_pl.runs.cells import Configuration
 
-    configuration = Configuration.parse(plan_file(args.source), args.overrides)
+    configuration = Configuration(plan_file(args.source), args.overrides)
     datamodule = configuration.datamodule()
     datamodule.download()
     if args.action == "check":
@@ -148,17 +148,17 @@ def _print_some(lines: Sequence[str]) -> None:
 
 def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
     """Write ``query.txt``, ``train.txt`` and ``database.txt``, and ``split.yaml``, the data block
-    that reads the same rows with the same fingerprint back; gives the path of each list.
+        that reads the same rows with the same fingerprint back; gives the path of each list.
 
-    Images in memory (CIFAR-10, the sample) are listed by their name in the official files; such
-    lists state a split but hold no images.
+        Images in memory (CIFAR-10, the sample) are listed by their name in the official files; such
+        lists state a split but hold no images.
 
-    Raises:
-<<<<<<< HEAD
-        InputError: a name cannot stand in a list.
-=======
-        InputError: a name cannot stand in a list, see :func:`check_names`.
->>>>>>> pictures
+        Raises:
+    <<<<<<< HEAD
+            InputError: a name cannot stand in a list.
+    =======
+            InputError: a name cannot stand in a list, see :func:`check_names`.
+    >>>>>>> pictures
     """
     parts, protocol, database = splits.by_name(), splits.protocol, splits.database
     paths = {name: directory / f"{name}.txt" for name in parts}

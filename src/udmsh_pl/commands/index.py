@@ -98,6 +98,12 @@ def _check_bits(
     raise InputError(f"{out} has {own}; give --retrain to index anew with {bits}")
 
 
+def _on_ray(address: str) -> Elsewhere:
+    from udmsh_pl.runs.on_ray import encode_on
+
+    return partial(encode_on, address)
+
+
 def _print_report(report: Report, index: ImageIndex, seconds: float) -> None:
     for name, reason in report.broken[:10]:
         print(printable(f"left out: {name}: {reason}"))

@@ -30,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the plan; gives the exit status: 1 where a cell is missing."""
     with clock("imports"):
         from udmsh_pl.errors import InputError
-        from udmsh_pl.runs.cells import Configuration
-        from udmsh_pl.runs.reproduce import Options, reproduce
+        from udmsh_pl.reports.run_directory import RunDirectory
+        from udmsh_pl.runs.cells import Configuration, Runner
+        from udmsh_pl.runs.reproduce import reproduce
 
     if args.jobs < 1:
         raise InputError(f"--jobs is {args.jobs}; give the number of workers, at least 1")
@@ -39,17 +40,16 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--jobs and --ray are two ways to share the cells; give one of them")
     source = plan_file(args.plan)
     with clock("parsing"):
-        configuration = Configuration.parse(source, args.overrides)
+        configuration = Configuration(source, args.overrides)
     plan = configuration.plan.narrowed(str(source), args.bits, args.seeds, args.methods)
     out = args.out or Path("runs") / source.stem
-    command = ["reproduce", *args.arguments]
     if args.ray and configuration.ranks() > 1:
         raise InputError("--ray trains each cell on one device; leave out --trainer.devices")
     if args.profile and (args.jobs > 1 or args.ray or configuration.ranks() > 1):
         mend = "leave out --jobs, --ray and --trainer.devices"
         raise InputError(f"--profile is of one process; {mend}")
-    options = Options(out, command, args.jobs, args.ray, verbose=args.verbose)
-    status = reproduce(configuration, plan, options)
+    run = Runner(configuration, plan, RunDirectory(out), args.verbose)
+    status = reproduce(run, ["reproduce", *args.arguments], args.jobs, args.ray)
     if args.profile:
         print(f"\n{write_profile(out)}")
     return status

@@ -20,9 +20,7 @@ from udmsh_pl.safe.untrusted import check_archive
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes beside the target; Lightning's own writes to the system's temporary folder, perhaps
-    another disk.
-    """
+    """Writes beside the target, not to the system's temporary folder, perhaps another disk."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -35,14 +33,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def newest_checkpoint(trainer: Trainer) -> Path | None:
-    """The checkpoint that was written last, among all versions of the run that the trainer's logger
-    names.
-    """
+    """The checkpoint written last, of all versions of the run that the trainer's logger names."""
     logger = trainer.logger
     root = Path((logger.save_dir if logger else None) or trainer.default_root_dir)
-    folders = (
-        list((root / str(logger.name)).glob("*/checkpoints")) if logger else [root / "checkpoints"]
-    )
+    base, below = (root / str(logger.name), "*/checkpoints") if logger else (root, "checkpoints")
+    folders = list(base.glob(below))
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath:
             folders.append(Path(callback.dirpath))
@@ -61,20 +56,13 @@ def _progress(path: Path) -> tuple[int, int]:
 
 
 def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
-    """Refuse a checkpoint that is damaged, of a foreign class, or not what the options say.
-
-    Args:
-        path: the file
-        options: of the command line; ``--model.*`` among them must be what it was trained with
-        model: class path of the configuration's model
-
-    Raises:
-        InputError: naming the file or the option, and the mend.
+    """Refuse a checkpoint that is damaged, of a foreign class (neither ours nor ``model``, the
+    configuration's), or was trained with other ``--model.*`` than the command line's options.
     """
     settings = settings_of(path)
     kind = str(settings.get("_class_path", model))
     if kind != model:
-        _check_ours(path, kind)
+        _ours(path, kind)
     for number, option in enumerate(options):
         name, _, value = option.partition("=")
         key = name.removeprefix("--model.").removeprefix("init_args.")
@@ -89,24 +77,20 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
 
 
 def class_of(path: Path) -> str | None:
-    """Class path of the model that a checkpoint was trained as; None if it does not say so.
-
-    Raises:
-        InputError: no such file, it is damaged, or the class is none of ours.
+    """Class path of the model that a checkpoint was trained as, if it says so: one of ours, or an
+    InputError, as for a file that is damaged.
     """
     kind = settings_of(path).get("_class_path")
-    if kind is None:
-        return None
-    _check_ours(path, str(kind))
-    return str(kind)
+    return None if kind is None else _ours(path, str(kind))
 
 
-def _check_ours(path: Path, kind: str) -> None:
+def _ours(path: Path, kind: str) -> str:
     if not kind.startswith("udmsh_pl."):
         raise InputError(
             f"--ckpt_path {path} names the class {kind}, which is not ours: a file may not choose "
             f"what is imported; give --model {kind} if it is yours"
         )
+    return kind
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -118,18 +102,14 @@ def settings_of(path: Path) -> dict[str, Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         settings = dict(loaded["hyper_parameters"])
     except Exception as error:  # each damage has its own
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"--ckpt_path {path} is not a checkpoint of udmsh ({what})") from error
     settings.pop("_instantiator", None)  # Lightning's
     return settings
 
 
 def check_fits(path: Path, model: LightningModule) -> None:
-    """Refuse a run's newest checkpoint where it is not of the model that was configured.
-
-    Raises:
-        InputError: it is damaged, of another class, or was trained with other options.
-    """
+    """Refuse a run's newest checkpoint that is damaged, of another class, or of other options."""
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     check_checkpoint(path, [], kind)
     found = settings_of(path)
@@ -144,11 +124,7 @@ def check_fits(path: Path, model: LightningModule) -> None:
 
 
 def import_class(path: str, where: str) -> Any:
-    """The class that a dotted path names, also of a module in the current folder.
-
-    Raises:
-        InputError: there is no such module or class.
-    """
+    """The class that a dotted path names, in the current folder too; an InputError without one."""
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)

@@ -3,20 +3,16 @@
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from udmsh_pl import baselines, data, models
 from udmsh_pl.baselines.shallow import METHODS
@@ -24,19 +20,13 @@ from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.figures import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.usable import split_lines
 from udmsh_pl.images.walk import write_skipped
 from udmsh_pl.models import HashingModule
 from udmsh_pl.reports.environment import write_environment
 from udmsh_pl.retrieval.evaluation import Evaluation
-from udmsh_pl.runs.checkpoints import (
-    check_checkpoint,
-    check_fits,
-    class_of,
-    import_class,
-    newest_checkpoint,
-    settings_of,
-)
+from udmsh_pl.runs import checkpoints
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import sweep
 from udmsh_pl.safe.shipped import plan_file
@@ -88,12 +78,12 @@ class SaveRun(SaveConfigCallback):
     """Writes ``config.yaml`` and ``environment.json`` into the folder of a run."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both, on one process."""
+        """Find the folder; Lightning then calls :meth:`save_config` on one process."""
         self.folder = run_folder(trainer)  # asks every process
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both; Lightning calls this on one process."""
+        """Write both."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.loggers:  # else it is the working directory, where others may write
             sweep(self.folder.parent)
@@ -101,10 +91,15 @@ class SaveRun(SaveConfigCallback):
         self.parser.save(self.config, str(config), skip_none=False, overwrite=True, multifile=False)
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(datamodule, RetrievalDataModule):
-            splits, world = datamodule.splits, trainer.world_size
-            write_environment(self.folder, splits.fingerprint(), str(trainer.precision), world)
-            write_skipped(splits.skipped, self.folder)
-            print("\n".join(split_lines(splits, self.folder)), flush=True)
+            facts = datamodule.splits, str(trainer.precision), trainer.world_size
+            write_facts(self.folder, *facts)
+
+
+def write_facts(folder: Path, splits: Splits, precision: Any, world: int) -> None:
+    """Write ``environment.json`` and ``skipped.csv`` of a run, and print what its data are."""
+    write_environment(folder, splits.fingerprint(), precision, world)
+    write_skipped(splits.skipped, folder)
+    print("\n".join(split_lines(splits, folder)), flush=True)
 
 
 class UdmshCLI(LightningCLI):
@@ -119,10 +114,8 @@ class UdmshCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=SaveRun,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults={
-                "plugins": PLUGINS,
-                "devices": 1,  # of eight GPUs, one: more are asked for, with --trainer.devices
-            },
+            # of eight GPUs, one: more are asked for, with --trainer.devices
+            trainer_defaults={"plugins": PLUGINS, "devices": 1},
             parser_class=OneLineParser,
             auto_configure_optimizers=False,
             parser_kwargs={command: {"description": HELP} for command in COMMANDS},
@@ -130,9 +123,9 @@ class UdmshCLI(LightningCLI):
             run=run,
         )
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
-        self.config = parser.parse_args(cast("list[str]", args))
+        self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Give the data module the model's backbone, and let a configuration carry a plan."""
@@ -148,57 +141,43 @@ class UdmshCLI(LightningCLI):
         command = self.config.get("subcommand")
         own = self.config[command] if command else self.config
         score = EvaluateRetrieval(engine=own.evaluation.engine, device=own.evaluation.device)
-        self.trainer_defaults["callbacks"] = [EncodeCodes(), score, Figures()]
-        if own.trainer.enable_checkpointing is not False and not _has_checkpoint(own.trainer):
+        callbacks = [EncodeCodes(), score, Figures()]
+        saves = (
+            str(one.class_path).endswith("Checkpoint") for one in configs(own.trainer.callbacks)
+        )
+        if own.trainer.enable_checkpointing is not False and not any(saves):
             # Lightning's own saves after validation alone, where not every epoch has one: never,
             # or not what the last epochs learned
-            saves = ModelCheckpoint(save_on_train_epoch_end=True)
-            self.trainer_defaults["callbacks"].append(saves)
+            callbacks.append(ModelCheckpoint(save_on_train_epoch_end=True))
+        self.trainer_defaults["callbacks"] = callbacks
 
     def instantiate_classes(self) -> None:
-        """Build the parts; an error names the extra of a logger whose package is absent."""
-        loggers = self._get(self.config, "trainer.logger")
-        for one in loggers if isinstance(loggers, list) else [loggers]:
-            if isinstance(one, Namespace):
-                check_login(one)
-        try:
+        """Build the parts, once the loggers' logins are checked."""
+        loggers = user_loggers(self._get(self.config, "trainer.logger"))
+        for one in loggers:
+            check_login(one)
+        with extra_named(loggers):
             super().instantiate_classes()
-        except (ImportError, ValueError) as error:
-            asked = self._get(self.config, "trainer.logger")
-            asked = asked[0] if isinstance(asked, list) else asked
-            if not isinstance(asked, Namespace) or not lacks_module(error):
-                raise
-            raise InputError(missing_logger(asked.class_path)) from error
 
     def before_fit(self) -> None:
         """Let ``--ckpt_path last`` be the run's newest checkpoint; without any it starts anew."""
         if self.config_init.fit.ckpt_path == "last":
-            self.config_init.fit.ckpt_path = newest_checkpoint(self.trainer)
+            self.config_init.fit.ckpt_path = checkpoints.newest_checkpoint(self.trainer)
 
     def before_validate(self) -> None:
-        """Refuse random weights."""
-        self._find_weights()
-
-    def before_test(self) -> None:
-        """Refuse random weights."""
-        self._find_weights()
-
-    def before_predict(self) -> None:
-        """Refuse random weights."""
-        self._find_weights()
-
-    def _find_weights(self) -> None:
         """Let ``last`` be a file; without one there is nothing worth scoring, unless asked for."""
         chosen = self.config_init[self.subcommand]
         if chosen.ckpt_path == "last":
-            chosen.ckpt_path = newest_checkpoint(self.trainer)
+            chosen.ckpt_path = checkpoints.newest_checkpoint(self.trainer)
             if chosen.ckpt_path is not None:
-                check_fits(chosen.ckpt_path, self.model)
+                checkpoints.check_fits(chosen.ckpt_path, self.model)
         if chosen.ckpt_path is None and not chosen.untrained:
             raise InputError(
                 f"udmsh {self.subcommand} has no checkpoint to load: give --ckpt_path FILE, or "
                 "`last` in the folder of a run; --untrained true takes random weights"
             )
+
+    before_test = before_predict = before_validate
 
     def _parse_ckpt_path(self) -> None:
         """Take the settings that a checkpoint was trained with, once the file has been checked."""
@@ -207,10 +186,10 @@ class UdmshCLI(LightningCLI):
         if path in (None, *NO_FILES):
             return
         given = str(self.config[command].model.class_path)
-        check_checkpoint(Path(path), self._arguments, given)
-        settings = settings_of(Path(path))
+        checkpoints.check_checkpoint(Path(path), self._arguments, given)
+        settings = checkpoints.settings_of(Path(path))
         kind = settings.pop("_class_path", None)
-        former = import_class(kind or given, f"--ckpt_path {path}").former_options
+        former = checkpoints.import_class(kind or given, f"--ckpt_path {path}").former_options
         model = {name: value for name, value in settings.items() if name not in former}
         if kind:
             model = {"class_path": kind, "dict_kwargs": model}
@@ -222,10 +201,7 @@ def long_form(arguments: Sequence[str]) -> list[str]:
 
     ``--config sample`` names a plan that comes with the package, ``--model ITQ`` the model of a
     shallow method, and ``--ckpt_path FILE`` without ``--config`` and ``--model`` brings the class
-    of its model along.
-
-    Raises:
-        InputError: there is no such plan, class or checkpoint.
+    of its model along. An InputError says that there is no such plan, class or checkpoint.
     """
     found: list[str] = []
     has_class, checkpoint = False, ""
@@ -251,8 +227,10 @@ def long_form(arguments: Sequence[str]) -> list[str]:
         found += [f"{option}={value}"] if sign else [option, value]
         if option == "--model" and value == SHALLOW != method:
             found += ["--model.method", method]
-    kind = None if has_class or checkpoint in ("", *NO_FILES) else class_of(Path(checkpoint))
-    return found + (["--model", kind] if kind else [])
+    if has_class or checkpoint in ("", *NO_FILES):
+        return found
+    kind = checkpoints.class_of(Path(checkpoint))
+    return [*found, "--model", kind] if kind else found
 
 
 def _check_class_name(option: str, name: str) -> None:
@@ -265,20 +243,38 @@ def _check_class_name(option: str, name: str) -> None:
     raise InputError(f"{option} {name}: no such class; {hint} (or my_module.MyClass)")
 
 
-def missing_logger(kind: str) -> str:
-    """The message for a logger whose package is not installed."""
-    name = kind.rpartition(".")[2]
-    extra = LOGGERS.get(name)
-    mend = f"pip install 'udmsh-pl[{extra}]'" if extra else "install the package that it names"
-    return f"--trainer.logger {name} needs a package that is not installed; {mend}"
+def configs(given: Any) -> list[Namespace]:
+    """The classes that a setting names, which takes one, a list of them, or none."""
+    every = given if isinstance(given, list) else [given]
+    return [one for one in every if isinstance(one, Namespace)]
+
+
+def user_loggers(given: Any) -> list[Namespace]:
+    """The loggers that ``trainer.logger`` names, but for CSV, which every cell has."""
+    return [one for one in configs(given) if not one.class_path.endswith("CSVLogger")]
+
+
+@contextmanager
+def extra_named(loggers: Sequence[Namespace]) -> Iterator[None]:
+    """Let an error name the extra of the first logger where a package is not installed."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        cause: BaseException | None = error  # the parser wraps what it gets
+        while cause is not None and not isinstance(cause, ImportError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or not loggers:
+            raise
+        name = str(loggers[0].class_path).rpartition(".")[2]
+        extra = LOGGERS.get(name)
+        mend = f"pip install 'udmsh-pl[{extra}]'" if extra else "install the package that it names"
+        raise InputError(
+            f"--trainer.logger {name} needs a package that is not installed; {mend}"
+        ) from error
 
 
 def check_login(logger: Namespace) -> None:
-    """Refuse W&B's logger without a login, which would fail after the features are made.
-
-    Raises:
-        InputError: there is none, and the logger is not offline.
-    """
+    """Refuse W&B's logger without a login, which would fail after the features are made."""
     options = {**(logger.get("dict_kwargs") or {}), **(logger.get("init_args") or {})}
     mode = options.get("mode") or os.environ.get("WANDB_MODE", "online")
     if not str(logger.class_path).endswith("WandbLogger") or options.get("offline"):
@@ -296,19 +292,6 @@ def check_login(logger: Namespace) -> None:
         ) from error
 
 
-def lacks_module(error: BaseException | None) -> bool:
-    """Whether a package that is not installed is behind an error: the parser wraps what it gets."""
-    while error is not None and not isinstance(error, ImportError):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def _has_checkpoint(trainer: Namespace) -> bool:
-    given = trainer.callbacks or []
-    asked = [str(one.class_path) for one in (given if isinstance(given, list) else [given])]
-    return any(name.endswith("Checkpoint") for name in asked)
-
-
 class ParsedCLI(UdmshCLI):
     """Parses a configuration and builds nothing: whoever runs a plan builds what a cell needs."""
 
@@ -322,10 +305,18 @@ class ParsedCLI(UdmshCLI):
         """Each cell sets its own."""
 
 
-def instantiated(parser: LightningArgumentParser, config: Any) -> Any:
-    """Objects of a parsed configuration."""
+def instance(base: type, config: Namespace) -> Any:
+    """The object of a subclass of ``base`` that a parsed configuration names."""
+    parser = OneLineParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "it")
+    return instantiate(parser, it=config)
+
+
+def instantiate(parser: LightningArgumentParser, **config: Any) -> Any:
+    """The object of a parsed configuration that has one key."""
     build = getattr(parser, "instantiate", None) or parser.instantiate_classes
-    return build(config)
+    (built,) = vars(build(namespace(**config))).values()
+    return built
 
 
 def namespace(**values: Any) -> Namespace:

@@ -11,20 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from PIL import Image
 
-from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.runs.lightning_cli import (
-    OneLineParser,
-    check_login,
-    instantiated,
-    lacks_module,
-    missing_logger,
-    namespace,
-)
+from udmsh_pl.runs.lightning_cli import check_login, extra_named, instance, user_loggers
 from udmsh_pl.safe.files import sha256_file, write_text
 
 CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning", "py.warnings")
@@ -34,75 +28,48 @@ REPORT = "report"  # name of the run that shows the table
 def cell_loggers(
     asked: Any, run: RunDirectory, cell: Cell, facts: Mapping[str, Any]
 ) -> list[Logger]:
-    """The CSV log of a cell, and the user's loggers with a run of the cell's own.
+    """The CSV log of a cell, and the loggers of ``trainer.logger`` with a run of the cell's own,
+    whose config are the cell and facts: settings, features, split, configuration.
 
     In W&B the run's group is the run directory, its name the cell's; in others what they have.
-
-    Args:
-        asked: ``trainer.logger`` of the configuration
-        run: where files go
-        cell: what is trained
-        facts: settings, features, split and configuration, kept as the run's config
     """
     own = CSVLogger(str(run.folder(cell)), name="", version="logs")
-    others = user_loggers(asked, run.path, cell.name)
+    others = _build(asked, run.path, cell.name)
     for logger in others:
-        logger.log_hyperparams(
-            {
-                "method": cell.method,
-                "bits": cell.bits,
-                "seed": cell.seed,
-                **json.loads(json.dumps(facts, default=str)),
-            }
-        )
+        logger.log_hyperparams(cell._asdict() | json.loads(json.dumps(facts, default=str)))
     return [own, *others]
 
 
-def user_loggers(asked: Any, folder: Path, name: str) -> list[Logger]:
-    """The loggers that a configuration asks for, each with a run called ``name``.
+def _build(asked: Any, folder: Path, name: str) -> list[Logger]:
+    """The loggers that a configuration asks for, each with a run called ``name``."""
+    found = []
+    for config in copy.deepcopy(user_loggers(asked)):
+        _place(config, folder, name)
+        with extra_named([config]):
+            found.append(instance(Logger, config))
+    return found
 
-    Raises:
-        InputError: a logger cannot be built.
-    """
-    return [_build(copy.deepcopy(config), folder, name) for config in user_configs(asked)]
 
-
-def _build(config: Namespace, folder: Path, name: str) -> Logger:
-    kind = config.class_path.rsplit(".", 1)[-1]
-    arguments = config.init_args
+def _place(config: Namespace, folder: Path, name: str) -> None:
+    """Set what a logger calls its folder and its run."""
+    kind, arguments = config.class_path.rsplit(".", 1)[-1], config.init_args
     if kind == "WandbLogger":
         check_login(config)
-        _end_running()
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish()  # a run that this process left open: the cell would go into it
         arguments.name = name
         arguments.save_dir = str(folder.resolve())  # W&B's service has a current folder of its own
         # Lightning passes ``offline`` to W&B by an environment variable, which W&B reads once
         offline = {"mode": "offline"} if arguments.offline else {}
         config.dict_kwargs = {"group": str(folder), **offline, **(config.get("dict_kwargs") or {})}
     elif kind == "TensorBoardLogger":
-        arguments.save_dir, arguments.name, arguments.version = (
-            str(folder / "tensorboard"),
-            "",
-            name,
-        )
+        arguments.save_dir, arguments.name = str(folder / "tensorboard"), ""
+        arguments.version = name
     else:
         for key, value in (("save_dir", str(folder)), ("run_name", name), ("version", name)):
             if key in arguments and arguments[key] is None:
                 arguments[key] = value
-    parser = OneLineParser(exit_on_error=False)
-    parser.add_subclass_arguments(Logger, "logger")
-    try:
-        return instantiated(parser, namespace(logger=config)).logger  # type: ignore[no-any-return]
-    except (ImportError, ValueError) as error:
-        if not lacks_module(error):
-            raise
-        raise InputError(missing_logger(kind)) from error
-
-
-def _end_running() -> None:
-    """End a W&B run that this process left open: the logger would write the cell into it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish()
 
 
 def close(loggers: Sequence[Logger]) -> None:
@@ -118,9 +85,9 @@ def close(loggers: Sequence[Logger]) -> None:
 def log_report(asked: Any, run: RunDirectory, table: str, pictures: Sequence[Path]) -> None:
     """Show the table and the run's pictures in a run of their own, once for the same results."""
     stamp, shown = run.path / ".logged", sha256_file(run.results_path)
-    if not user_configs(asked) or (stamp.is_file() and stamp.read_text() == shown):
+    if not user_loggers(asked) or (stamp.is_file() and stamp.read_text() == shown):
         return
-    loggers = user_loggers(asked, run.path, REPORT)
+    loggers = _build(asked, run.path, REPORT)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             rows = [line.split(",") for line in run.results_path.read_text().splitlines()]
@@ -130,27 +97,11 @@ def log_report(asked: Any, run: RunDirectory, table: str, pictures: Sequence[Pat
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("table", table)
             for picture in pictures:
-                logger.experiment.add_image(picture.stem, _pixels(picture), dataformats="HWC")
+                with Image.open(picture, formats=["PNG"]) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                logger.experiment.add_image(picture.stem, pixels, dataformats="HWC")
     close(loggers)
     write_text(stamp, shown)
-
-
-def user_configs(asked: Any) -> list[Namespace]:
-    """The loggers that a configuration names, but for CSV, which every cell has."""
-    wanted = asked if isinstance(asked, list) else [asked]
-    return [
-        one
-        for one in wanted
-        if isinstance(one, Namespace) and not one.class_path.endswith("CSVLogger")
-    ]
-
-
-def _pixels(path: Path) -> Any:
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path, formats=["PNG"]) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def log_to(path: Path) -> None:

@@ -1,9 +1,10 @@
-"""On a Ray cluster (extra ``udmsh-pl[cluster]``): cells of a plan and parts of an extraction.
+"""On a Ray cluster (extra ``udmsh-pl[cluster]``): cells of a plan, parts of an extraction, and
+pictures of an index.
 
 Each is a task with one GPU, or with a share of the cores where there is none. Nothing travels but
-names: pictures, feature cache, run directory and current folder lie on a disk that all nodes share,
-as with ``--shard``. A task that dies with its worker or its node is done once more elsewhere; what
-is on the disk by then, blocks of features and finished teachers, is not made again.
+names: pictures, feature cache, run directory, index and current folder lie on a disk that all nodes
+share, as with ``--shard``. A task that dies with its worker or its node is done once more
+elsewhere; what is on the disk by then, blocks of features and finished teachers, is not made again.
 """
 
 import logging
@@ -31,62 +32,44 @@ from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.runs.cells import Configuration, Runner
 from udmsh_pl.runs.loggers import log_to
 from udmsh_pl.safe.files import write_text
+from udmsh_pl.search.build import Broken, Part, encode_part
+from udmsh_pl.search.encoder import HashEncoder
+from udmsh_pl.search.segment import Segment
 
 RETRIES = 1
 SHARDS = 64  # the same for any cluster, so that another one goes on with what this one leaves
+Made = tuple[Segment | None, Broken]
 
 
 class Place(NamedTuple):
-    """Where a task finds what it needs.
+    """Where a task finds what it needs."""
 
-    Args:
-        folder: current folder of the command, in which relative paths lie
-        marks: files that every node must see
-        source: the yaml
-        overrides: further arguments for Lightning's parser
-    """
-
-    folder: str
-    marks: tuple[str, ...]
+    folder: str  # current folder of the command, in which relative paths lie
+    marks: tuple[str, ...]  # files that every node must see
     source: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # of the yaml
 
     def configuration(self) -> Configuration:
-        """The configuration that the command parsed, in this process.
-
-        Raises:
-            InputError: this node does not see what the command sees.
-        """
+        """The configuration that the command parsed, in a task; see :func:`check_marks`."""
         check_marks(self.marks)
         os.chdir(self.folder)
         if self.folder not in sys.path:
             sys.path.append(self.folder)
-        return Configuration.parse(Path(self.source), self.overrides)
+        return Configuration(Path(self.source), self.overrides)
 
 
 @contextmanager
 def cluster(address: str, configuration: Configuration, folders: Sequence[Path]) -> Iterator[Place]:
-    """Connect to a cluster; see :func:`connected`.
-
-    Args:
-        address: of the cluster
-        configuration: what is run there
-        folders: that every node must see
-    """
+    """Connect to a cluster that runs a configuration; see :func:`connected`."""
     with connected(address, folders) as marks:
         yield Place(str(Path.cwd()), marks, str(configuration.source), configuration.overrides)
 
 
 @contextmanager
 def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]]:
-    """Connect to a cluster; gives files, one a folder, that tasks :func:`check_marks`.
-
-    Args:
-        address: ``auto`` for the cluster of this machine, or ``host:port``
-        folders: that every node must see
-
-    Raises:
-        InputError: Ray is not installed, or there is no cluster.
+    """Connect to a cluster, ``auto`` for that of this machine or ``host:port``; gives files, one in
+    each folder that every node must see, for :func:`check_marks`. An InputError says that Ray is
+    not installed, or that there is no cluster.
     """
     try:
         import ray
@@ -116,11 +99,7 @@ def connected(address: str, folders: Sequence[Path]) -> Iterator[tuple[str, ...]
 
 
 def check_marks(marks: Sequence[str]) -> None:
-    """In a task: whether its node sees what the command sees.
-
-    Raises:
-        InputError: it does not.
-    """
+    """In a task: raise an :class:`InputError` where the node does not see what the command sees."""
     for mark in marks:
         if not Path(mark).is_file():
             raise InputError(
@@ -130,19 +109,11 @@ def check_marks(marks: Sequence[str]) -> None:
 
 
 def extract(place: Place, data: RetrievalDataModule) -> None:
-    """Fill the feature cache, unless it is full.
-
-    Raises:
-        InputError: an image cannot be read, or a part failed twice.
-    """
+    """Fill the feature cache, unless it is full; an InputError says why a part failed twice."""
     if all(data.feature_extractor.is_stored(images, views) for _, images, views in data.stores()):
         return
     parts = [(place, Shard(number, SHARDS)) for number in range(SHARDS)]
-    with tqdm(total=SHARDS, unit="part", desc="features") as bar:
-        for _, _, why in each(_extract, parts):
-            if why is not None:
-                raise InputError(f"a part of the extraction failed; run it again. {why}")
-            bar.update()
+    _finish(_extract, parts, "features", "a part of the extraction failed")
 
 
 def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
@@ -151,22 +122,46 @@ def run_cells(place: Place, out: Path, cells: Sequence[Cell]) -> Iterator[tuple[
         yield cells[number], why
 
 
+def encode_on(address: str, parts: Sequence[Part]) -> Iterator[Made]:
+    """Encode parts of an index on a cluster; gives what became of each, in their order."""
+    if not parts:
+        return
+    with connected(address, [parts[0].segments.parent]) as marks:
+        seen = (*marks, str(parts[0].root / parts[0].names[0]))
+        tasks = [(seen, part) for part in parts]
+        made = _finish(_encode, tasks, "encode", "pictures could not be encoded")
+    yield from made
+
+
+def _finish(
+    task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], name: str, failure: str
+) -> list[Any]:
+    """What tasks give, in the order of their arguments, behind a bar; an InputError where one fails
+    twice.
+    """
+    found: dict[int, Any] = {}
+    with tqdm(total=len(arguments), unit="part", desc=name) as bar:
+        for number, made, why in each(task, arguments):
+            if why is not None:
+                raise InputError(f"{failure}; run it again. {why}")
+            found[number] = made
+            bar.update()
+    return [found[number] for number in sorted(found)]
+
+
 def each(
     task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any, str | None]]:
-    """Numbers of tasks as they end, what they give, and why they failed, if they did.
-
-    Args:
-        task: called with its arguments and the number of its cores
-        arguments: of each task
+    """Numbers of tasks as they end, what they give, and why they failed, if they did: the task is
+    called with each of the arguments, in a process that has a GPU or a share of the cores.
     """
     import ray
 
     gpus, cores = share_of(ray.nodes(), len(arguments))
-    remote = ray.remote(task).options(
+    remote = ray.remote(_on_cores).options(
         num_gpus=gpus, num_cpus=cores, max_retries=RETRIES, retry_exceptions=True
     )
-    running = {remote.remote(*own, cores): number for number, own in enumerate(arguments)}
+    running = {remote.remote(cores, task, *own): number for number, own in enumerate(arguments)}
     while running:
         [ended], _ = ray.wait(list(running))
         number, found, why = running.pop(ended), None, None
@@ -189,35 +184,34 @@ def share_of(nodes: Sequence[dict[str, Any]], tasks: int) -> tuple[int, int]:
     return 0, max(1, int(min(*every, sum(every) // max(1, tasks))))
 
 
-def _extract(place: Place, shard: Shard, cores: int) -> None:
-    """In a task: its part of every store."""
-    use_cores(cores)
+# in tasks: a worker does many, and looks once at every picture's file (a store's key needs it),
+# opens features once, and builds an encoder once
+
+
+def _on_cores(cores: int, task: Callable[..., Any], *arguments: Any) -> Any:
+    os.environ[CORES] = str(cores)
+    torch.set_num_threads(cores)
+    return task(*arguments)
+
+
+def _extract(place: Place, shard: Shard) -> None:
     data, keys = _stores(place)
     for (_, images, views), key in zip(data.stores(), keys, strict=True):
         data.feature_extractor.make_shard(images, shard, views, key=key)
 
 
-def _run(place: Place, out: str, cell: Cell, cores: int) -> None:
-    """In a task: one cell, unless another process has it, whose end is waited for."""
-    use_cores(cores)
-    run = _runner(place, out)
-    while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
-        time.sleep(0.5)
-
-
-def use_cores(cores: int) -> None:
-    """In a task: use so many cores."""
-    os.environ[CORES] = str(cores)
-    torch.set_num_threads(cores)
-
-
-# a worker does many tasks; the look at every picture's file that a key needs, and the features'
-# opening, are done once
 @lru_cache(maxsize=1)
 def _stores(place: Place) -> tuple[RetrievalDataModule, list[dict[str, Any]]]:
     data = place.configuration().datamodule()
     extractor = data.feature_extractor
     return data, [extractor.key(images, views, 0) for _, images, views in data.stores()]
+
+
+def _run(place: Place, out: str, cell: Cell) -> None:
+    """Run a cell, unless another process has it, whose end is waited for."""
+    run = _runner(place, out)
+    while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
+        time.sleep(0.5)
 
 
 @lru_cache(maxsize=1)
@@ -227,3 +221,13 @@ def _runner(place: Place, out: str) -> Runner:
     run = Runner(configuration, configuration.plan, RunDirectory(Path(out)))
     run.prepare()
     return run
+
+
+def _encode(seen: tuple[str, ...], part: Part) -> Made:
+    check_marks(seen)
+    return encode_part(part, _encoder(part.encoder))
+
+
+@lru_cache(maxsize=1)
+def _encoder(folder: Path) -> HashEncoder:
+    return HashEncoder(folder)

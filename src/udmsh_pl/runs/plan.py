@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, TypedDict
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.results import Cell
 from udmsh_pl.retrieval.measures import MEASURES
+
+Numbers = Sequence[int] | None
+Names = Sequence[str] | None
 
 
 class _Named(TypedDict):
@@ -14,12 +18,8 @@ class _Named(TypedDict):
 
 
 class Method(_Named, total=False):
-    """A class and its settings, as a yaml gives them.
-
-    Args:
-        class_path: a subclass of ``ShallowHash`` or ``HashingModule``; a module in the current
-            folder is found too
-        init_args: arguments of its constructor; ``bits`` and ``seed`` come from the cell
+    """A subclass of ``ShallowHash`` or ``HashingModule``, also of a module in the current folder,
+    and arguments of its constructor but for ``bits`` and ``seed``, which come from the cell.
     """
 
     init_args: dict[str, Any]
@@ -48,13 +48,9 @@ class Plan:
     quantisers: list[str] = field(default_factory=list)
 
     def check(self, source: str) -> None:
-        """Refuse numbers and names that no cell can have.
-
-        Raises:
-            InputError: naming ``source``, the key and the mend.
-        """
-        for key, values in (("bits", self.bits), ("seeds", self.seeds), ("methods", self.methods)):
-            if not values:
+        """Refuse numbers and names that no cell can have, in a line that begins with the source."""
+        for key in ("bits", "seeds", "methods"):
+            if not getattr(self, key):
                 raise InputError(f"{source}: reproduce.{key} is empty; give at least one")
         unknown = [name for name in self.quantisers if name not in ("pq", "opq")]
         if unknown:
@@ -62,9 +58,8 @@ class Plan:
                 f"{source}: reproduce.quantisers: {unknown[0]!r} is not known; give pq, opq or both"
             )
         for key, values, least in (("bits", self.bits, 1), ("seeds", self.seeds, 0)):
-            wrong = [value for value in values if value < least]
-            if wrong:
-                raise InputError(f"{source}: reproduce.{key} has {wrong[0]}; the least is {least}")
+            if (smallest := min(values)) < least:
+                raise InputError(f"{source}: reproduce.{key} has {smallest}; the least is {least}")
             if len(set(values)) < len(values):
                 raise InputError(f"{source}: reproduce.{key} names a number twice: {values}")
         for name in self.methods:
@@ -75,17 +70,9 @@ class Plan:
                 )
 
     def narrowed(
-        self,
-        source: str,
-        bits: Sequence[int] | None = None,
-        seeds: Sequence[int] | None = None,
-        methods: Sequence[str] | None = None,
+        self, source: str, bits: Numbers = None, seeds: Numbers = None, methods: Names = None
     ) -> "Plan":
-        """The plan with other code lengths or seeds, or with some of its methods.
-
-        Raises:
-            InputError: the plan has no such method, or a number is out of range.
-        """
+        """The plan with other code lengths or seeds, or some of its methods; see :meth:`check`."""
         unknown = [name for name in methods or () if name not in self.methods]
         if unknown:
             raise InputError(
@@ -102,15 +89,9 @@ class Plan:
 
     def quantiser_cells(self) -> list[Cell]:
         """Rows of product quantisers, which are scored beside the cells."""
-        return [
-            Cell(f"{kind} (asymmetric)", bits, 0) for kind in self.quantisers for bits in self.bits
-        ]
+        pairs = product(self.quantisers, self.bits)
+        return [Cell(f"{kind} (asymmetric)", bits, 0) for kind, bits in pairs]
 
     def cells(self) -> list[Cell]:
         """All cells, in the order in which they are run."""
-        return [
-            Cell(name, bits, seed)
-            for name in self.methods
-            for bits in self.bits
-            for seed in self.seeds
-        ]
+        return [Cell(*one) for one in product(self.methods, self.bits, self.seeds)]

@@ -4,11 +4,12 @@ share the cells, by ranks that train them together, or on a Ray cluster.
 
 import hashlib
 import os
+import re
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.run_report import PICTURES, write_report
 from udmsh_pl.reports.table import render_tables
 from udmsh_pl.runs import on_ray, workers
-from udmsh_pl.runs.cells import REFERENCE, Configuration, Runner
+from udmsh_pl.runs.cells import REFERENCE, Runner
 from udmsh_pl.runs.loggers import log_report, log_to
-from udmsh_pl.runs.plan import Plan
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.safe.profile import clock
 
@@ -31,49 +31,35 @@ TRIES = 2  # of a cell, when workers die of it
 SHOWN = 2  # measures in a line, the last ones of a plan; the table has all
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for beside configuration and plan.
+def reproduce(run: Runner, arguments: Sequence[str], jobs: int = 1, ray: str | None = None) -> int:
+    """Run what is not finished, report, and give the exit status: 1 where a cell is missing.
 
     Args:
-        out: run directory; gets ``results.csv``, ``table.md``, figures, ``config.yaml``,
-            ``environment.json`` and ``cells/``
+        run: the plan in its run directory
         arguments: the command line, to start other processes with
         jobs: workers that share the cells
         ray: address of a Ray cluster that runs the cells instead
-        verbose: show what Lightning says
     """
-
-    out: Path
-    arguments: Sequence[str]
-    jobs: int = 1
-    ray: str | None = None
-    verbose: bool = False
-
-
-def reproduce(configuration: Configuration, plan: Plan, options: Options) -> int:
-    """Run what is not finished, report, and give the exit status: 1 where a cell is missing."""
+    launch, worker = workers.launch_id(), workers.WORKER in os.environ
+    launched = launch is not None and not worker  # by torchrun or srun
     if workers.RANKS in os.environ:
         workers.join_ranks()
-    elif (together := configuration.ranks()) > 1 and not workers.is_launched():
-        return workers.run_ranks(options.arguments, together)
-    launched, rank = workers.is_launched(), workers.launched_rank()
-    launch = workers.launch_id()
-    if launched:
-        workers.forget_launcher()
-    if not options.verbose:
-        log_to(options.out / "log.txt")
-    run = Runner(configuration, plan, RunDirectory(options.out), options.verbose)
-    if options.ray is not None:
-        _run_on_ray(run, options.ray)
-        return _report(run, options)
-    run.prepare()
-    if options.jobs > 1 and launch is None:
-        _run_by_workers(run, options)
+    elif (together := run.configuration.ranks()) > 1 and not launched:
+        return workers.run_ranks(arguments, together)
+    rank = workers.forget_launcher() if launched else 0
+    if not run.verbose:
+        log_to(run.directory.path / "log.txt")
+    if ray is not None:
+        _run_on_ray(run, ray)
+    elif jobs > 1 and launch is None:
+        run.prepare()
+        _run_by_workers(run, arguments, jobs)
     else:
+        run.prepare()
         _run_here(run, launch)
-    silent = workers.WORKER in os.environ or (launched and rank > 0) or not workers.is_first()
-    return 0 if silent else _report(run, options)
+    if worker or rank > 0 or not workers.is_first():
+        return 0
+    return _report(run, shared=jobs > 1 or ray is not None)
 
 
 def _run_here(run: Runner, launch: str | None) -> None:
@@ -96,7 +82,7 @@ def _run_here(run: Runner, launch: str | None) -> None:
     progress.close()
 
 
-def _run_by_workers(run: Runner, options: Options) -> None:
+def _run_by_workers(run: Runner, arguments: Sequence[str], jobs: int) -> None:
     """Start workers and show what they finish, until all is finished or given up."""
     progress, waiting = _begin(run)
     before = {cell: run.directory.finished_at(cell) for cell in waiting}
@@ -104,7 +90,7 @@ def _run_by_workers(run: Runner, options: Options) -> None:
         if not waiting:
             break
         logs = run.directory.path / "workers"
-        processes = workers.start(options.arguments, min(options.jobs, len(waiting)), logs)
+        processes = workers.start(arguments, min(jobs, len(waiting)), logs)
         try:
             while waiting:
                 ended = all(process.poll() is not None for process in processes)
@@ -152,12 +138,12 @@ def _begin(run: Runner) -> tuple["Progress", list[Cell]]:
 
 
 @clock("report")
-def _report(run: Runner, options: Options) -> int:
+def _report(run: Runner, shared: bool) -> int:
     """Write ``results.csv``, tables and figures; gives the exit status: 1 where a cell is missing.
 
     ``results.csv`` holds finished cells of earlier commands too, the report this plan's alone.
     """
-    out, plan = options.out, run.plan
+    out, plan = run.directory.path, run.plan
     wanted = [REFERENCE, *plan.quantiser_cells(), *plan.cells()]
     written = run.directory.write_results(wanted)
     there = {result.cell for result in written}
@@ -165,10 +151,9 @@ def _report(run: Runner, options: Options) -> int:
     results = [result for result in written if result.cell in wanted]
     table = _report_text(run, results, missing)
     pictures = [path for name in PICTURES if (path := out / name).is_file()]
-    log_report(run.configuration.trainer_config.logger, run.directory, table, pictures)
+    log_report(run.configuration.config.trainer.logger, run.directory, table, pictures)
     files = "report.html, results.csv, table.md (also leads and costs), figures, log.txt, cells/"
     print(f"\n{render_tables(results)}\n\nWritten to {out}/: {files}")
-    shared = options.jobs > 1 or options.ray is not None
     mend = f"see {out}/workers/" if shared else "run the same command again"
     for cell in missing:
         print(f"missing: {cell.name}; {mend}", file=sys.stderr)
@@ -202,49 +187,36 @@ def _tries(directory: RunDirectory, cell: Cell, launch: str) -> int:
 
 
 def _last_line(logs: Path) -> str:
-    lines = [
-        line
-        for path in sorted(logs.glob("worker-*.log"))
-        for line in path.read_text(errors="replace").splitlines()
-        if line.startswith("udmsh: error: ")
-    ]
-    return lines[-1].removeprefix("udmsh: error: ") if lines else f"a worker failed; see {logs}"
+    texts = [path.read_text(errors="replace") for path in sorted(logs.glob("worker-*.log"))]
+    found = re.findall(r"^udmsh: error: (.*)", "\n".join(texts), re.MULTILINE)
+    return str(found[-1]) if found else f"a worker failed; see {logs}"
 
 
 class Progress:
-    """Lines and a bar over the cells of a plan.
-
-    Args:
-        cells: all cells
-    """
+    """Lines and a bar over all cells: a line for all seeds, so that a plan stays on a screen."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells = list(cells)
-        self.shown = 0
         self._ended: dict[Cell, tuple[str, list[Result]]] = {}
-        self._bar: Any = tqdm(
-            total=len(cells), unit="cell", disable=not sys.stderr.isatty(), dynamic_ncols=True
-        )
+        shown = {"disable": not sys.stderr.isatty(), "dynamic_ncols": True}
+        self._bar: Any = tqdm(total=len(cells), unit="cell", **shown)
 
     def starts(self, cell: Cell) -> None:
         """Name the cell beside the bar."""
         self._bar.set_description(cell.name)
 
     def ends(self, cell: Cell, state: str, rows: Sequence[Result]) -> None:
-        """Note a cell's scores; the last seed of a method and code length prints them all, so that
-        a plan of many seeds stays on a screen.
-        """
-        self.shown += 1
+        """Note a cell's scores; the last seed of a method and code length prints them all."""
         self._bar.update()
         together = [one for one in self.cells if (one.method, one.bits) == (cell.method, cell.bits)]
         self._ended[cell] = state, [row for row in rows if row.ties == "expected"]
         if not all(one in self._ended for one in together):
             return
         ended = [self._ended[one] for one in together]
-        values: dict[str, list[float]] = {}
-        for _, scores in ended:
-            for row in scores:
-                values.setdefault(_label(row), []).append(row.value)
+        values: dict[str, list[float]] = defaultdict(list)
+        for row in (row for _, scores in ended for row in scores):
+            name = "mAP" if row.metric == "map" else row.metric
+            values[f"{name}@{row.k.upper()}"].append(row.value)
         last = list(values.items())[-SHOWN:]
         shown = ", ".join(f"{name} {_spread(found)}" for name, found in last)
         spent = [scores[0].seconds for state, scores in ended if state == "ran" and scores]
@@ -252,7 +224,7 @@ class Progress:
         seconds = f" ({statistics.fmean(spent):.1f} s{each})" if spent else f" ({state})"
         seeds = " ".join(str(one.seed) for one in together)
         name = f"{cell.method}, {cell.bits} bits, seed{'s' if len(together) > 1 else ''} {seeds}"
-        line = f"[{self.shown}/{len(self.cells)}] {name}: {shown}{seconds}"
+        line = f"[{len(self._ended)}/{len(self.cells)}] {name}: {shown}{seconds}"
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
@@ -264,8 +236,3 @@ class Progress:
 def _spread(values: Sequence[float]) -> str:
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{spread}"
-
-
-def _label(row: Result) -> str:
-    name = "mAP" if row.metric == "map" else row.metric
-    return f"{name}@{row.k.upper()}"

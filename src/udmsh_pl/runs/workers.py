@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -31,22 +32,17 @@ LAUNCHERS: tuple[str, ...] = (
 
 
 def start(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.Popen[bytes]"]:
-    """Start ``jobs`` processes of ``udmsh ARGUMENTS``, each with a GPU or a share of the cores.
-
-    Args:
-        arguments: of the command line
-        jobs: how many
-        logs: folder that gets ``worker-N.log``, what each prints
+    """Start ``jobs`` processes of ``udmsh ARGUMENTS``, each with a GPU or a share of the cores; the
+    folder ``logs`` gets ``worker-N.log``, what each prints.
     """
-    launch = uuid.uuid4().hex
-    gpus = visible_gpus()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    gpus, threads = visible_gpus(), str(max(1, (os.cpu_count() or 1) // jobs))
+    shared = {WORKER: uuid.uuid4().hex, CORES: threads}
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # the user's own number wins
+        shared[name] = os.environ.get(name, threads)
     logs.mkdir(parents=True, exist_ok=True)
     processes = []
     for number in range(jobs):
-        own = {WORKER: launch, CORES: str(threads)}
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # the user's own number wins
-            own[name] = os.environ.get(name, str(threads))
+        own = dict(shared)
         if gpus:
             own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         with (logs / f"worker-{number}.log").open("ab") as log:
@@ -55,15 +51,14 @@ def start(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.P
 
 
 def run_ranks(arguments: Sequence[str], count: int) -> int:
-    """Run ``count`` processes that train together; gives the exit status.
-
-    When one fails the others, which would wait for it, are ended.
+    """Run ``count`` processes that train together; gives the exit status. When one fails, the
+    others, which would wait for it, are ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {RANKS: "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    shared["WORLD_SIZE"] = str(count)
+    shared = {RANKS: "1", "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [
         _start(arguments, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, None)
         for rank in range(count)
@@ -71,15 +66,10 @@ def run_ranks(arguments: Sequence[str], count: int) -> int:
     status = 0
     try:
         while ranks and not status:
-            ended = next((rank for rank in ranks if rank.poll() is not None), None)
-            if ended is None:
-                try:
-                    ranks[0].wait(0.2)
-                except subprocess.TimeoutExpired:
-                    continue
-            else:
+            time.sleep(0.1)
+            for ended in [rank for rank in ranks if rank.poll() is not None]:
                 ranks.remove(ended)
-                status = ended.returncode
+                status = status or ended.returncode
     finally:
         stop(ranks)
     return status
@@ -98,9 +88,8 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def launch_id() -> str | None:
-    """What the workers of one launch have in common, or None for a process on its own.
-
-    Processes of torchrun and srun are workers too: their launcher is what they have in common.
+    """What workers of one launch, of one torchrun or of one srun have in common; None for a process
+    on its own.
     """
     if WORKER in os.environ:
         return os.environ[WORKER]
@@ -112,24 +101,17 @@ def launch_id() -> str | None:
     return None
 
 
-def is_launched() -> bool:
-    """Whether torchrun or srun started several processes of this command."""
-    return launch_id() is not None and WORKER not in os.environ
-
-
-def launched_rank() -> int:
-    """Number of this process among those of torchrun or srun."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
-
-
-def forget_launcher() -> None:
-    """Hide torchrun and SLURM from Lightning: this process trains alone, on a GPU of its own."""
-    gpus = visible_gpus()
+def forget_launcher() -> int:
+    """Hide torchrun and SLURM from Lightning: this process trains alone, on a GPU of its own; gives
+    its number among those of the launcher.
+    """
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
     local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
-    if gpus:
+    if gpus := visible_gpus():
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[local % len(gpus)]
     for name in LAUNCHERS:
         os.environ.pop(name, None)
+    return rank
 
 
 def visible_gpus() -> list[str]:
@@ -165,14 +147,11 @@ def wait_for_all() -> None:
 
 
 def join_ranks() -> None:
-    """Make this process a rank of :func:`run_ranks`, if it is one."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if RANKS not in os.environ or world < 2 or dist.is_initialized():
-        return
+    """Make this process the rank of :func:`run_ranks` that it is."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    rank = int(os.environ["RANK"])
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
 
 

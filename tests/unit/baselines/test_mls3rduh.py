@@ -11,7 +11,7 @@ from tests.cached import taught
 from torch import Tensor
 
 from udmsh_pl.baselines import MLS3RDUH
-from udmsh_pl.baselines.mls3rduh import fit_manifold, list_members, log_cosh_loss
+from udmsh_pl.baselines.mls3rduh import ListSettings, fit_manifold, list_members, log_cosh_loss
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 
@@ -58,15 +58,17 @@ def oracle(features: torch.Tensor, near: int, reach: int, damping: float) -> np.
     return similarity
 
 
+def stored(features: Tensor) -> dict[str, np.ndarray]:
+    return {"global_feature": features.numpy().astype(np.float16)}
+
+
 def similarity_of(method: MLS3RDUH, features: Tensor, rows: list[int]) -> Tensor:
-    stored = TrainFeatures({"global_feature": features.numpy().astype(np.float16)})
-    return method.similarity(taught(method, stored, rows))
+    return method.similarity(taught(method, TrainFeatures(stored(features)), rows))
 
 
 def lists_of(method: MLS3RDUH) -> dict[str, Tensor]:
     """The lists of the first twelve images."""
-    stored = TrainFeatures({"global_feature": rings().numpy().astype(np.float16)})
-    batch = taught(method, stored, range(12))
+    batch = taught(method, TrainFeatures(stored(rings())), range(12))
     return {name: batch[name] for name in batch if name not in ("global_feature", "labels")}
 
 
@@ -100,8 +102,8 @@ def test_leading_eigenvectors_nearly_suffice(
 
 
 def test_blocks_do_not_matter() -> None:
-    whole = fit_manifold(rings(), 0.2, 0.3)
-    parts = fit_manifold(rings(), 0.2, 0.3, at_once=60 * 7)
+    whole = fit_manifold(stored(rings()), ListSettings(0.2, 0.3))
+    parts = fit_manifold(stored(rings()), ListSettings(0.2, 0.3), at_once=60 * 7)
     for name in ("cosine_above", "edge_above", "score_above", "scale"):
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-3, atol=1e-5)
 
@@ -123,9 +125,8 @@ def test_nothing_of_another_component_is_in_a_manifold_list() -> None:
     features = torch.zeros(40, 16)
     features[:20, :8] = torch.rand(20, 8, generator=generator)
     features[20:, 8:] = torch.rand(20, 8, generator=generator)
-    state = fit_manifold(
-        features, cosine_share=0.25, manifold_share=0.75
-    )  # longer than a component
+    features = features.half().float()
+    state = fit_manifold(stored(features), ListSettings(0.25, 0.75))  # longer than a component
     unit = torch.nn.functional.normalize(features, dim=1)
     rows = state | {"index": torch.arange(40)}
     _, members = list_members(rows, state["gains"], unit @ unit.T)
@@ -156,6 +157,6 @@ def test_training_lowers_it(
 
 def test_lists_that_would_be_empty_are_refused() -> None:
     with pytest.raises(InputError, match="5 train images"):
-        fit_manifold(rings()[:5])
+        fit_manifold(stored(rings()[:5]), ListSettings())
     with pytest.raises(InputError, match="damping 1"):
-        fit_manifold(rings(), damping=1.0)
+        fit_manifold(stored(rings()), ListSettings(damping=1.0))

@@ -126,7 +126,7 @@ def test_a_wrong_file_names_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", PLANS, ids=[path.stem for path in PLANS])
 def test_each_plan_makes_every_published_number_of_its_protocol(path: Path) -> None:
-    Configuration.parse(path, GIVEN)  # refuses settings that a method does not have
+    Configuration(path, GIVEN)  # refuses settings that a method does not have
     text = path.read_text()
     plan = yaml.safe_load(text)["reproduce"]
     backbone = next(name for name in ("vgg16", "alexnet") if f"backbone: {name}" in text)

@@ -21,7 +21,7 @@ def test_every_yaml_of_the_clone_is_a_plan() -> None:
 
 @pytest.mark.parametrize("name", sorted(plans()))
 def test_every_setting_of_every_plan_is_one_that_its_method_has(name: str) -> None:
-    configuration = Configuration.parse(plan_file(name), [])
+    configuration = Configuration(plan_file(name), [])
     assert {cell.method for cell in configuration.plan.cells()} == set(configuration.plan.methods)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from udmsh_pl.baselines.matching import cosine_matching_loss, pair_cosines, straight_through_sign
+from udmsh_pl.baselines.deep import cosine_matching_loss, pair_cosines, straight_through_sign
 from udmsh_pl.errors import InputError
 
 
