@@ -70,11 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             pictures, arguments.moved, recall, arguments.allow_deletions, arguments.verify, exclude
         )
     else:
-        elsewhere: Elsewhere | None = None
-        if arguments.ray is not None:
-            from udmsh_pl.runs.index_on_ray import encode_on
-
-            elsewhere = partial(encode_on, arguments.ray)
+        elsewhere = None if arguments.ray is None else _on_ray(arguments.ray)
         recall, bits = recall or RECALL, bits or 64
         report = build_index(out, pictures, encoder, bits, recall, elsewhere, exclude or ())
     write_skipped(report.skipped | dict(report.broken), out)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ TURNS: tuple[Image.Transpose | None, ...] = (
     Image.Transpose.TRANSVERSE,
 )
 Plane = NDArray[np.float32]
-Planes = NDArray[np.float32]  # of P pictures
+Planes = NDArray[np.floating[Any]]  # of P pictures
 Ends = tuple[NDArray[np.int64], NDArray[np.int64]]  # where intervals start and end
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -160,7 +160,8 @@ def _turns(ones: Details, others: Details) -> Planes:
         across[:, :, ::-1], planes[:, ::-1], across, across[:, ::-1, ::-1],
     )  # fmt: skip
     lengths = np.sqrt(_energy(ones.planes) * _energy(planes)).clip(1e-9)
-    return np.stack([np.einsum("pij,pij->p", ones.planes, way) for way in ways]) / lengths
+    products = [np.einsum("pij,pij->p", ones.planes, way) for way in ways]
+    return np.asarray(np.stack(products) / lengths)
 
 
 def _first_look(ones: Details, others: Details) -> Planes:
@@ -177,7 +178,7 @@ def _best_cut(wholes: Details, parts: Details, shares: Sequence[float]) -> tuple
     from scipy import fft  # slow to load, and faster than NumPy's
 
     side, count = wholes.side, len(wholes.planes)
-    best, boxes = np.full(count, -1, np.float32), np.tile(np.float32(WHOLE), (count, 1))
+    best, boxes = np.full(count, -1, np.float32), np.tile(np.array(WHOLE, np.float32), (count, 1))
     spectra = fft.rfft2(wholes.planes)
     sides = [round(side * share) for share in shares]
     for height, width in product(sides, sides):

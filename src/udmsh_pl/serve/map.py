@@ -1,7 +1,7 @@
 """A collection on a plane: pictures that are alike lie near each other.
 
 t-SNE (van der Maaten and Hinton, 2008) of at most 2,000 pictures; every other picture is put
-between the five of them that it is most like (*ours*). So the time hardly grows with the collection.
+between the five of them that it is most like (*ours*): time hardly grows with the collection.
 """
 
 import io
