@@ -173,7 +173,10 @@ class ImageIndex:
             fresh = [name for name, facts in found.items() if verify or not self._has(name, facts)]
             lacking = [name for name in self._known if name not in found]
             listed = _Listings()
-            gone = [name for name in lacking if listed.lack(root / name)]
+            gone = [
+                name for name in lacking
+                if listed.lack(root / name) and not _is_closed_format(root / name)
+            ]  # fmt: skip
             outside = [name for name in gone if Path(name).is_absolute() and not exists(Path(name))]
             own = [name for name in gone if not Path(name).is_absolute()]
             report = Report(unchanged=len(found) - len(fresh), skipped=walked.skipped)
@@ -334,6 +337,11 @@ def check_root(path: Path, folder: Path) -> None:
         raise InputError(f"{path} is the index of {root}; {mend}")
 
 
+def _is_closed_format(path: Path) -> bool:
+    """Whether a file is there whose format this installation lacks: an extra that is gone."""
+    return bool(no_picture(path.suffix.lower())) and path.is_file()
+
+
 class _Listings:
     """What folders hold, each listed once."""
 
@@ -342,13 +350,10 @@ class _Listings:
 
     def lack(self, path: Path) -> bool:
         """Whether a file is deleted: its folder can be listed and lacks it, or is deleted itself.
-        A file that is there but is left out counts as deleted; a closed one does not, nor one whose
-        format this installation lacks (an extra that is gone).
+        A file that is there but is left out counts as deleted, a closed one does not.
         """
         names = None if path.parent == path else self.names(path.parent)
-        if names is None or path.name not in names:
-            return names is not None
-        return exists(path) and not (no_picture(path.suffix.lower()) and path.is_file())
+        return names is not None and (path.name not in names or exists(path))
 
     def _names(self, folder: Path) -> set[str] | None:
         try:
