@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Workers of `make reproduce`, a core each: matrices of a batch are too small to gain much from a second thread.
+JOBS ?= 2
 ARGS ?=
 
 .PHONY: help install dev reproduce test test-full test-all test-minimum check lint docs results bench published release-check clean
@@ -26,7 +28,7 @@ install: $(VENV)/installed ## make the virtual environment
 dev: $(VENV)/dev ## install what tests and linters need, too
 
 reproduce: install ## train and score every method on the embedded sample, offline -> runs/sample/
-	$(BIN)/udmsh reproduce experiments/sample.yaml $(ARGS)
+	$(BIN)/udmsh reproduce experiments/sample.yaml --jobs $(JOBS) $(ARGS)
 
 reproduce-%: install ## a benchmark or the comparison: cifar10, nuswide, mirflickr, coco, compare -> runs/
 	$(BIN)/udmsh reproduce experiments/$*.yaml $(ARGS)
