@@ -2,6 +2,8 @@
 
 Letters in shapes: B images of a batch, K bits. b = sign(u) with sign(0) = +1.
 
+A method combines them in its own file (``models/udmsh.py``: :meth:`UDMSH.objective`).
+
 In DDP the caller passes the global batch (see ``models/base.py``); nothing here knows of processes.
 Where a sum over pairs scales a gradient, rows are added up first: a whole matrix at once would be
 added up thread by thread, and the result depend on their number.
