@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -278,5 +279,8 @@ def test_a_profile_says_where_the_time_went(
     assert {"imports", "parsing", "steps", "evaluation", "report", "whole"} <= set(seconds)
     whole = seconds.pop("whole")
     assert sum(seconds.values()) == pytest.approx(whole, abs=0.1)
+    report = (run_dir / "report.html").read_text()
+    assert "Where the time went" in report
+    assert re.search(r"<pre>part +seconds +share +processor\nimports +\d", report)
     assert udmsh(*plan, "--profile", "--jobs", 2) == 2
     assert "leave out --jobs" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.profile and (args.jobs > 1 or args.ray or configuration.ranks() > 1):
         mend = "leave out --jobs, --ray and --trainer.devices"
         raise InputError(f"--profile is of one process; {mend}")
-    run = Runner(configuration, plan, RunDirectory(out), args.verbose)
+    run = Runner(configuration, plan, RunDirectory(out), args.verbose, args.profile)
     status = reproduce(run, ["reproduce", *args.arguments], args.jobs, args.ray)
     if args.profile:
         print(f"\n{write_profile(out)}")

@@ -43,6 +43,7 @@ from udmsh_pl.reports.table import (
     render_tables,
 )
 from udmsh_pl.safe.files import atomic_path, write_text
+from udmsh_pl.safe.profile import FILE as PROFILE_FILE
 
 PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")
 PAGE = Path(__file__).parent / "page"
@@ -133,7 +134,7 @@ def page(
     missing: Sequence[Cell] = (),
 ) -> str:
     """The page's text; ``folder`` is the run's, ``leads`` are of :func:`leads`."""
-    first, config = results[0], folder / "config.yaml"
+    first = results[0]
     style, script = (
         (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
     )
@@ -166,6 +167,7 @@ def page(
             if (folder / name).is_file()
         ],
         costs=_costs(results),
+        profile=_text(folder / PROFILE_FILE),
         values={
             "header": COLUMNS,
             "rows": [
@@ -174,7 +176,7 @@ def page(
             ],
         },
         environment=_environment(folder),
-        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        config=_text(folder / "config.yaml"),
         citations=citations(),
         style=style,
         script=script,
@@ -208,6 +210,10 @@ def _results(pivot: Pivot) -> dict[str, Any]:
         ],
         "notes": pivot.notes(),
     }
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _costs(results: Sequence[Result]) -> dict[str, Any]:

@@ -242,6 +242,7 @@ class Runner:
     plan: Plan  # the configuration's, perhaps narrowed
     directory: RunDirectory
     verbose: bool = False  # shows Lightning's progress bars
+    profile: bool = False  # the report shows where the time went until then
 
     def prepare(self) -> None:
         """Extract what is missing, write down what is run, and score the features themselves."""

@@ -25,7 +25,7 @@ from udmsh_pl.runs import on_ray, workers
 from udmsh_pl.runs.cells import REFERENCE, Runner
 from udmsh_pl.runs.loggers import log_report, log_to
 from udmsh_pl.safe.files import write_text
-from udmsh_pl.safe.profile import clock
+from udmsh_pl.safe.profile import clock, write_profile
 
 TRIES = 2  # of a cell, when workers die of it
 SHOWN = 2  # measures in a line, the last ones of a plan; the table has all
@@ -144,6 +144,8 @@ def _report(run: Runner, shared: bool) -> int:
     ``results.csv`` holds finished cells of earlier commands too, the report this plan's alone.
     """
     out, plan = run.directory.path, run.plan
+    if run.profile:
+        write_profile(out)
     wanted = [REFERENCE, *plan.quantiser_cells(), *plan.cells()]
     written = run.directory.write_results(wanted)
     there = {result.cell for result in written}
@@ -164,11 +166,11 @@ def _report_text(run: Runner, results: Sequence[Result], missing: Sequence[Cell]
     """Text of ``table.md``; tables and figures are made anew only if what they show changed."""
     out, plan = run.directory.path, run.plan
     grid = list(plan.methods), plan.bits, plan.seeds, plan.ks
-    shown = repr((__version__, grid, results, missing, run.configuration.resolved))
+    shown = repr((__version__, grid, results, missing, run.configuration.resolved, run.profile))
     digest, note = hashlib.sha256(shown.encode()).hexdigest(), out / ".reported"
     try:
         known, *names = note.read_text(encoding="utf-8").splitlines()
-        if known == digest and all((out / name).is_file() for name in names):
+        if known == digest and not run.profile and all((out / name).is_file() for name in names):
             return (out / "table.md").read_text(encoding="utf-8")
     except (OSError, ValueError):
         pass  # no report yet, or a damaged note

@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
 from udmsh_pl.data.fashion_mnist import load_sample
-from udmsh_pl.retrieval import evaluate_codes
+from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.images.image_list import ImageList
+from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.search import HashEncoder, ImageIndex
+from udmsh_pl.search.train import steps_for, train
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/v0_2"
 
@@ -52,15 +57,27 @@ def test_a_given_encoder_gives_the_same_codes(
 
 @pytest.mark.slow
 def test_codes_learned_from_a_collection_are_as_good(pictures: Path, tmp_path: Path) -> None:
+    """Seeds, and the order in which threads add, move the mAP of 500 pictures by up to .006: the
+    mean over four trainings is compared, of which `udmsh index` does the first.
+    """
     index = ImageIndex.build(pictures, None, tmp_path / "index")
+    names = sorted(path.name for path in pictures.iterdir())
+    images = ImageList(names, np.zeros((len(names), 0), dtype=bool), pictures)
+    stored = FeatureExtractor(tmp_path / "cache", OFFLINE_BACKBONE, workers=1).stored(images)
+    features = {name: np.asarray(array, np.float32) for name, array in stored.arrays.items()}
+    parts = [torch.from_numpy(features[name]) for name in ("global_feature", "feature_map")]
     with np.load(FIXTURES / "index_codes.npz") as old:
         labels = old["labels"]
-        found = []
-        for codes in (old["learned_codes"], codes_of(index)):
-            report = evaluate_codes(codes, codes, labels, labels, 64, ks=(None,))
-            found.append(report.map[None])
-    print("mAP of 0.2 and of now:", found)
-    assert found[1] > found[0] - 0.005
+        draws = [old["learned_codes"], codes_of(index)]
+    for seed in (1, 2, 3):
+        encoder = train(features, 64, steps_for(len(names)), seed)
+        draws.append(pack_codes(encoder.logits(*parts).detach()))
+    then, *now = (
+        evaluate_codes(codes, codes, labels, labels, 64, ks=(None,)).map[None] for codes in draws
+    )
+    print("mAP of 0.2 and of now:", then, now)
+    assert np.mean(now) > then - 0.005
+    assert min(now) > then - 0.015
 
 
 def test_few_pictures_get_the_same_codes(few: Path, tmp_path: Path) -> None:
