@@ -113,5 +113,8 @@ def log_to(path: Path) -> None:
     warnings.simplefilter("default")
     for name in CHATTY:
         logger = logging.getLogger(name)
+        for former in logger.handlers:
+            if isinstance(former, logging.FileHandler):  # of another run of this process
+                former.close()
         logger.handlers = [handler]
         logger.propagate = False
