@@ -189,6 +189,7 @@ class _Pictures:
         self.rows, self.path_of, self.files = rows, path_of, np.asarray(rows.files)
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
+        self.relation = lru_cache(1 << 16)(self._relation)  # a group asks for pairs again
         self.details = lru_cache(256)(lambda row: Details(self.planes[self.places[row]]))
         contents: dict[bytes, list[int]] = {}
         for row, digest in enumerate(self.files["digest"]):
@@ -259,7 +260,7 @@ class _Pictures:
         elif found is not None:
             self.similar.append((one, two))
 
-    def relation(self, first: int, row: int, cuts: bool = True) -> Copy | None:
+    def _relation(self, first: int, row: int, cuts: bool) -> Copy | None:
         """What ``row`` is to ``first``; None where their thumbnails differ."""
         found = overlap(self.details(first), self.details(row), cuts)
         if not found.is_copy:
@@ -282,7 +283,7 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
             first, *others = rest
             kept, rest = [*_of_content(pictures, pictures.first(first))], []
             for row in others:
-                found = pictures.relation(first, row)
+                found = pictures.relation(first, row, True)
                 if found is None or not found.is_copy:
                     rest.append(row)
                 else:
@@ -327,7 +328,7 @@ def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[li
             of_first[first] = [pictures.first(first)]
             more.append(of_first[first])
         group = of_first[first]
-        found = pictures.relation(first, row)
+        found = pictures.relation(first, row, True)
         if found is not None and all(copy.row != row for copy in group):
             group.append(found)
         listed |= {first, row}
