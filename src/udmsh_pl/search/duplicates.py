@@ -44,6 +44,7 @@ AXES = 128  # of the features: those behind them show fine differences, which co
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
 QUERIES, BASE = 4096, 1 << 15  # rows compared at once
 AT_ONCE = 4096  # thumbnails decoded, pairs compared
+ELECTORS = 16  # pictures of a set of copies that decide which of them is kept
 PAIRS = 128  # of them that fit into a processor's cache
 GRID = 8  # cells of a side whose colours are compared
 # root mean square of the difference in grey values: of 400 pictures rotated, made smaller and saved
@@ -280,7 +281,8 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
     for members in pictures.sets.subsets():
         rest = sorted(members, key=pictures.rank)
         while rest:
-            first, *others = rest
+            first = _kept(pictures, rest)
+            others = [row for row in rest if row != first]
             kept, rest = [*_of_content(pictures, pictures.first(first))], []
             for row in others:
                 found = pictures.relation(first, row, True)
@@ -291,6 +293,23 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
             kept = [*_with_links(pictures, kept)]
             if len(kept) > 1 and not pictures.file(first).is_link:
                 yield kept
+
+
+def _kept(pictures: _Pictures, rows: list[int]) -> int:
+    """The row that is best kept. Among files of as many pixels it is one that most of the others
+    are direct copies of: a cut of a picture is none of its mirrored copy.
+    """
+    some = rows[:ELECTORS]
+    best, *_ = ranks = [pictures.rank(row)[:3] for row in some]
+    equal = [row for row, rank in zip(some, ranks, strict=True) if rank == best]
+    if len(equal) == 1 or len(rows) == 2:
+        return rows[0]
+    details = {row: pictures.details(row) for row in some}
+
+    def copies(row: int) -> int:
+        return sum(overlap(details[row], one).is_copy for one in details.values())
+
+    return max(equal, key=copies)
 
 
 def _of_content(pictures: _Pictures, copy: Copy) -> Iterator[Copy]:

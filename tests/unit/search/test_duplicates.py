@@ -286,6 +286,20 @@ def test_only_copies_of_the_kept_picture_are_in_its_group(place: Path, album: Pa
     assert set(relations) <= {"first", "cropped"}
 
 
+def test_the_picture_that_most_others_are_copies_of_is_kept(place: Path, album: Path) -> None:
+    """The mirrored file is as large in pixels and larger in bytes, and no cut is a copy of it."""
+    whole = detailed(5, (800, 600))
+    whole.save(album / "whole.jpg", quality=85)
+    ImageOps.mirror(whole).save(album / "mirrored.jpg", quality=97)
+    whole.crop((40, 30, 800, 600)).save(album / "cut.jpg", quality=90)
+    whole.resize((400, 300)).save(album / "small.jpg", quality=90)
+    (group,) = groups_of(place)
+    assert group[0] == ("first", "whole.jpg")
+    assert sorted(group[1:]) == [
+        ("cropped", "cut.jpg"), ("mirrored", "mirrored.jpg"), ("resized", "small.jpg")
+    ]  # fmt: skip
+
+
 def test_a_file_that_is_gone_is_unverified(place: Path, album: Path) -> None:
     detailed(6).save(album / "a.png")
     detailed(6).save(album / "b.jpg", quality=80)
