@@ -69,7 +69,7 @@ class Pivot:
         return cls(chosen, sorted(methods, key=learns_from_labels), columns, values)
 
     def clear_winner(self, column: Column) -> str | None:
-        """The method whose mean leads by more than both spreads together, if there is one.
+        """The method whose mean leads each other by more than both spreads together, if any does.
 
         One that learns from labels is neither the winner nor in its way.
         """
@@ -80,9 +80,9 @@ class Pivot:
         }
         if len(found) < 2:
             return None
-        first, second = sorted(found, key=lambda method: -found[method][0])[:2]
-        spreads = (found[first][1] or 0.0) + (found[second][1] or 0.0)
-        return first if found[first][0] - found[second][0] > spreads else None
+        first = max(found, key=lambda method: found[method][0])
+        best, own = found.pop(first)
+        return first if all(best - m > (own or 0) + (s or 0) for m, s in found.values()) else None
 
     def interval(self, method: str, column: Column) -> tuple[float, float]:
         """Mean of the worst and of the best case over orders of tied items."""

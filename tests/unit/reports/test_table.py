@@ -38,6 +38,16 @@ def test_bold_is_a_lead_beyond_both_spreads(second: float, bold: bool) -> None:
     assert ("**" in render_tables(rows)) is bold
 
 
+@pytest.mark.parametrize(("third", "bold"), [((0.1, 0.7), False), ((0.39, 0.41), True)])
+def test_a_third_method_whose_spread_reaches_the_best_prevents_bold(
+    third: tuple[float, float], bold: bool
+) -> None:
+    rows = [result("a", seed, 0.6) for seed in (0, 1)]
+    rows += [result("b", seed, 0.5) for seed in (0, 1)]
+    rows += [result("c", seed, value) for seed, value in enumerate(third)]
+    assert ("**" in render_tables(rows)) is bold
+
+
 def test_what_learns_from_labels_stands_below_and_is_compared_with_nothing() -> None:
     rows = [
         result("b (labels)", 0, 0.9),
