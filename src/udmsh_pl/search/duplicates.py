@@ -1,9 +1,9 @@
 """Groups of pictures that are copies of the picture that is kept. *Ours*.
 
 A code calls two sunsets alike, so it proposes and does not decide. Candidates are neighbours by
-feature, and by colours that no rotation changes. Of those whose thumbnails agree
-(:mod:`udmsh_pl.search.overlap`) the files are compared (:mod:`udmsh_pl.search.verification`): what
-differs in one place is ``similar`` and no copy.
+feature, by colours that no rotation changes, and by details that no change of colours hides. Of
+those whose thumbnails agree (:mod:`udmsh_pl.search.overlap`) the files are compared
+(:mod:`udmsh_pl.search.verification`): what differs in one place is ``similar`` and no copy.
 """
 
 import io
@@ -27,6 +27,7 @@ from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import SIDE as SQUARE
 from udmsh_pl.search.overlap import (
     Details,
+    Placement,
     Relation,
     details_of,
     may_be_copies,
@@ -45,8 +46,13 @@ LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .6
 QUERIES, BASE = 4096, 1 << 15  # rows compared at once
 AT_ONCE = 4096  # thumbnails decoded, pairs compared
 ELECTORS = 16  # pictures of a set of copies that decide which of them is kept
+LEVEL, LOST = 0.1, 0.02  # of their sums of agreements, and of clipped values: decides nothing
 PAIRS = 128  # of them that fit into a processor's cache
-GRID = 8  # cells of a side whose colours are compared
+GRID = 8  # cells of a side whose colours, and details, are compared
+SHARPER = 2.5  # means of details, so that they fill a byte
+# cosine of those means: .88 and more of 80 pictures and their copies that are not cut, of 300
+# different ones .68 at most
+LEAST_PATTERN = 0.85
 # root mean square of the difference in grey values: of 400 pictures rotated, made smaller and saved
 # anew 2.3 at most, of no pair of 400 different ones as little as this
 CLOSE = 5.0
@@ -91,17 +97,21 @@ def find_groups(
     pictures, reach = _Pictures(rows, path_of), bits * RADIUS // 64 if radius is None else radius
     chosen = pictures.chosen
     signatures = np.empty((len(chosen), 3 * len(_CORNER)), np.float32)
+    patterns = np.empty((len(chosen), GRID * GRID), np.int8)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(chosen), AT_ONCE):
             part = chosen[start : start + AT_ONCE].tolist()
             images = pool.map(open_thumbnail, [rows.thumbnails[row] for row in part])
-            seen = pool.map(lambda image: (signature_of(image), details_of(image)), images)
-            for place, (signature, details) in enumerate(seen, start):
+            seen = pool.map(lambda one: (signature_of(one), details_of(one), clipped(one)), images)
+            for place, (signature, details, lost) in enumerate(seen, start):
                 signatures[place], pictures.planes[place] = signature, details
+                patterns[place], pictures.clipped[place] = pattern_of(details), lost
     near = candidates(rows.codes, rows.features, reach, chosen)
     pictures.compare_all((one, two, cosine >= CUT_COSINE) for one, two, cosine in near)
     rotated = chosen[np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)]
     pictures.compare_all((one, two, False) for one, two in rotated.tolist())
+    alike, _ = nearest_pairs(patterns, np.arange(len(chosen)), LEAST_PATTERN)
+    pictures.compare_all((one, two, False) for one, two in chosen[alike].tolist())
     groups = [*_groups_of_copies(pictures)]
     groups += _groups_of_similar(pictures, groups)
 
@@ -121,33 +131,51 @@ def candidates(
     Codes are uint8 [N, B], features int8 [N, d]; ``chosen``, int64 [n], are the rows to compare,
     ascending.
     """
+    pairs, cosines = nearest_pairs(features, chosen, LEAST_COSINE)
+    one, two = (code_words(np.asarray(codes[rows])) for rows in pairs.T)
+    near = popcounts(one ^ two) <= radius
+    for (first, second), cosine in zip(pairs[near].tolist(), cosines[near].tolist(), strict=True):
+        yield first, second, cosine
+
+
+def nearest_pairs(
+    vectors: NDArray[np.int8], chosen: NDArray[np.int64], least: float
+) -> tuple[NDArray[np.int64], Floats]:
+    """Pairs of rows of int8 [N, d], each once, int64 [P, 2], and the cosines of their leading axes,
+    float32 [P]: one is among the five nearest of the other, at ``least``.
+    """
     import faiss  # slow to load
 
-    def leading(rows: NDArray[np.int64]) -> Floats:
-        return unit(np.asarray(features[rows])[:, :AXES])
+    def leading(start: int, size: int) -> Floats:
+        return unit(np.asarray(vectors[chosen[start : start + size]])[:, :AXES])
 
-    words = code_words(np.asarray(codes[chosen]))
-    nearest = min(NEIGHBOURS + 1, len(chosen))  # a row is its own nearest
-    seen: set[int] = set()
-    for start in range(0, len(chosen), QUERIES):
-        queries = leading(chosen[start : start + QUERIES])
+    total = len(chosen)
+    count = min(NEIGHBOURS + 1, total)  # each is its own nearest
+    keys, found = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for start in range(0, total, QUERIES):
+        queries = leading(start, QUERIES)
         cosines, others = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), "i8")
-        for first in range(0, len(chosen), BASE):
-            base = leading(chosen[first : first + BASE])
-            some = min(nearest, len(base))
-            found, places = faiss.knn(queries, base, some, metric=faiss.METRIC_INNER_PRODUCT)
-            cosines, others = np.hstack([cosines, found]), np.hstack([others, places + first])
-            order = np.argsort(-cosines, axis=1, kind="stable")[:, :nearest]
+        for first in range(0, total, BASE):
+            base = leading(first, BASE)
+            some = min(count, len(base))
+            alike, places = faiss.knn(queries, base, some, metric=faiss.METRIC_INNER_PRODUCT)
+            cosines, others = np.hstack([cosines, alike]), np.hstack([others, places + first])
+            order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
             cosines, others = (np.take_along_axis(one, order, 1) for one in (cosines, others))
-        places = np.repeat(np.arange(start, start + len(queries)), others.shape[1])
-        flat, alike = others.ravel(), cosines.ravel()
-        near = (popcounts(words[flat] ^ words[places]) <= radius) & (alike >= LEAST_COSINE)
-        near &= flat != places
-        low, high = np.minimum(flat, places)[near], np.maximum(flat, places)[near]
-        for one, two, cosine in zip(low.tolist(), high.tolist(), alike[near].tolist(), strict=True):
-            if one * len(chosen) + two not in seen:
-                seen.add(one * len(chosen) + two)
-                yield int(chosen[one]), int(chosen[two]), cosine
+        own = np.broadcast_to(np.arange(start, start + len(queries))[:, None], others.shape)
+        near = (cosines >= least) & (others != own)
+        low, high = np.minimum(own, others)[near], np.maximum(own, others)[near]
+        keys.append(low * total + high)
+        found.append(cosines[near])
+    unique, first_seen = np.unique(np.concatenate(keys), return_index=True)
+    pairs = chosen[np.stack(np.divmod(unique, max(total, 1)), axis=1)]
+    return pairs, np.concatenate(found)[first_seen]
+
+
+def pattern_of(details: NDArray[np.int8]) -> NDArray[np.int8]:
+    """int8 [64]: means of the 8 x 8 cells of :func:`details_of`; a grey copy has the same."""
+    cells = details.reshape(GRID, SQUARE // GRID, GRID, SQUARE // GRID).astype(np.float32)
+    return np.rint(cells.mean((1, 3)).ravel() * SHARPER).clip(-127, 127).astype(np.int8)
 
 
 def signature_of(image: Image.Image) -> Floats:
@@ -159,6 +187,12 @@ def signature_of(image: Image.Image) -> Floats:
     quarters = sum(np.rot90(cells, quarter) for quarter in range(4))
     even = np.asarray(quarters + np.swapaxes(quarters, 0, 1)) / 8
     return np.concatenate([even[place] for place in _CORNER])
+
+
+def clipped(image: Image.Image) -> float:
+    """Share of the values of an RGB picture that are lost lights."""
+    counts = np.array(image.histogram()).reshape(3, 256)
+    return float(counts[:, 252:].sum() / counts.sum())
 
 
 def rotation_candidates(signatures: Floats) -> list[tuple[int, int]]:
@@ -191,6 +225,7 @@ class _Pictures:
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
         self.relation = lru_cache(1 << 16)(self._relation)  # a group asks for pairs again
+        self.difference = lru_cache(1 << 16)(self._difference)
         self.details = lru_cache(256)(lambda row: Details(self.planes[self.places[row]]))
         contents: dict[bytes, list[int]] = {}
         for row, digest in enumerate(self.files["digest"]):
@@ -203,6 +238,7 @@ class _Pictures:
         self.chosen = np.array(sorted(self.same), dtype=np.int64)
         self.places = {row: place for place, row in enumerate(self.chosen.tolist())}
         self.planes = np.empty((len(self.chosen), SQUARE, SQUARE), np.int8)
+        self.clipped = np.empty(len(self.chosen))
         self.sets = DisjointSet(self.same)  # of copies
         self.similar: list[tuple[int, int]] = []
 
@@ -263,17 +299,23 @@ class _Pictures:
 
     def _relation(self, first: int, row: int, cuts: bool) -> Copy | None:
         """What ``row`` is to ``first``; None where their thumbnails differ."""
-        found = overlap(self.details(first), self.details(row), cuts)
+        one, two = sorted((first, row))  # a pair is compared once, whichever is kept
+        found = overlap(self.details(one), self.details(two), cuts)
         if not found.is_copy:
             return None
         relation, shapes = found.relation, self.files[["width", "height"]][[first, row]]
         if relation == "recompressed" and shapes[0] != shapes[1]:
             relation = "resized"
-        one, two = self.image(first), self.image(row)
-        verified = one is not None and two is not None
-        if one and two and largest_difference(one, two, found.placement) >= 1:
+        apart = self.difference(one, two, found.placement)
+        if apart is not None and apart >= 1:
             relation = "similar"
-        return Copy(self.path_of(row), row, relation, round(found.agreement, 3), verified)
+        agreement = round(found.agreement, 3)
+        return Copy(self.path_of(row), row, relation, agreement, apart is not None)
+
+    def _difference(self, one: int, two: int, placement: Placement) -> float | None:
+        """None where a file cannot be compared."""
+        first, second = self.image(one), self.image(two)
+        return largest_difference(first, second, placement) if first and second else None
 
 
 def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
@@ -296,20 +338,25 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
 
 
 def _kept(pictures: _Pictures, rows: list[int]) -> int:
-    """The row that is best kept. Among files of as many pixels it is one that most of the others
-    are direct copies of: a cut of a picture is none of its mirrored copy.
+    """The row that is best kept. Among files of as many pixels it is the one that agrees best with
+    the others, since a cut of a picture is no copy of its mirrored one; of several such files, the
+    largest of those that have lost the least of their lights.
     """
     some = rows[:ELECTORS]
     best, *_ = ranks = [pictures.rank(row)[:3] for row in some]
-    equal = [row for row, rank in zip(some, ranks, strict=True) if rank == best]
+    equal = [*compress(some, (rank == best for rank in ranks))]
     if len(equal) == 1 or len(rows) == 2:
         return rows[0]
     details = {row: pictures.details(row) for row in some}
 
-    def copies(row: int) -> int:
-        return sum(overlap(details[row], one).is_copy for one in details.values())
+    def agreement(row: int) -> float:
+        found = (overlap(details[row], one) for one in details.values())
+        return sum(one.agreement for one in found if one.is_copy)
 
-    return max(equal, key=copies)
+    agreements = [agreement(row) for row in equal]
+    good = [*compress(equal, (one >= max(agreements) - LEVEL for one in agreements))]
+    lost = pictures.clipped[[pictures.places[row] for row in good]]
+    return good[int(np.argmax(lost <= lost.min() + LOST))]
 
 
 def _of_content(pictures: _Pictures, copy: Copy) -> Iterator[Copy]:

@@ -5,7 +5,8 @@ laid on each other, their levels are made equal, and the largest difference that
 decides: what compression leaves is small beside the contrast around it, another digit is not.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,17 @@ WINDOW = 3.0  # pixels: deviation of the window that a difference is measured in
 # Grey values that compression leaves where there is no contrast, and the share of the contrast
 # around. Of copies 98 of 100 then have at most half of it, of pictures with another number 1.2.
 NOISE, SHARE = 8.0, 0.3
-MARGIN = 2  # pixels at the edges that are not compared
+FITTED = 4096  # pixels that levels are fitted to
+CURVE = 32  # points of a curve of levels
+EDGE = 1  # window at the edges, of two pixels, that is not compared
 LEAST_GAIN = 0.33  # a picture whose contrast must shrink by more says nothing of the other
 FURTHEST = 0.3  # of a side that the refinement may move a picture; beyond, it has gone astray
+START = np.array([1.0, 0.0, 1.0, 0.0])  # a picture that has not moved
+UNMOVED = 0.1  # pixels
+HOPELESS = 6.0  # a difference that no curve of levels explains
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
-Pixels = NDArray[np.float32]
+Pixels = NDArray[np.float32]  # [3, h, w], or grey [h, w]
 Floats = NDArray[np.float64]
 
 
@@ -39,12 +45,17 @@ def largest_difference(one: Image.Image, two: Image.Image, placement: Placement)
     upright = two if turn is None else two.transpose(turn)
     cuts = [_cut(one, placement.one), _cut(upright, placement.two)]
     width, height = (min(cut.size[axis] for cut in cuts) for axis in range(2))
-    first, second = (_pixels(cut, width, height, SIDE) for cut in cuts)
-    difference = _difference(first, second)
-    if difference < 1:
-        return difference
-    moved, inside = _moved(second, _place(cuts, width, height))
-    return min(difference, _difference(first[inside], moved[inside]))
+    first, second = (_pixels(cut, width, height) for cut in cuts)
+    least = _difference(first, second, _mixed)
+    if least >= 1:
+        place = _place(_grey(first), _grey(second))
+        if np.abs(place - START).max() * max(first.shape) > UNMOVED:
+            moved, (rows, columns) = _moved(second, place)
+            first, second = first[:, rows, columns], moved[:, rows, columns]
+            least = min(least, _difference(first, second, _mixed))
+    if 1 <= least < HOPELESS:
+        least = min(least, _difference(first, second, _curved))
+    return least
 
 
 def _cut(image: Image.Image, box: Box) -> Image.Image:
@@ -53,38 +64,58 @@ def _cut(image: Image.Image, box: Box) -> Image.Image:
     return image.crop((left, top, right, bottom))
 
 
-def _pixels(image: Image.Image, width: int, height: int, side: int) -> Pixels:
-    """Float32 [h, w, 3] of that shape, but the longer side at most ``side``."""
-    share = min(1.0, side / max(width, height))
+def _pixels(image: Image.Image, width: int, height: int) -> Pixels:
+    """Float32 [3, h, w] of that shape, but the longer side at most :data:`SIDE`."""
+    share = min(1.0, SIDE / max(width, height))
     size = max(round(width * share), 8), max(round(height * share), 8)
-    resized = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
-    return np.asarray(resized, dtype=np.float32)
+    resized = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
+    return np.ascontiguousarray(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1))
 
 
-def _difference(one: Pixels, two: Pixels) -> float:
+def _grey(pixels: Pixels) -> Pixels:
+    return np.asarray(np.tensordot(GREY, pixels, 1))
+
+
+def _difference(one: Pixels, two: Pixels, levels: Callable[[Pixels, Pixels], Pixels]) -> float:
     """The smaller of both ways: one picture may have lost colours or lights that the other has."""
-    return min(_from(one, two), _from(two, one))
+    least = float("inf")
+    for source, goal in ((one, two), (two, one)):
+        least = min(least, _apart(levels(goal, source), _grey(source), _grey(goal)))
+        if least < 1:
+            break
+    return least
 
 
-def _from(source: Pixels, goal: Pixels) -> float:
-    expected, grey = _with_levels_of(goal, source) @ GREY, goal @ GREY
-    if min(grey.shape) <= 2 * MARGIN or expected.std() < LEAST_GAIN * (source @ GREY).std():
-        return float("inf")
-    left = np.sqrt(gaussian_filter(gaussian_filter(expected - grey, SMOOTH) ** 2, WINDOW))
-    contrast = np.sqrt(np.minimum(_contrast(expected), _contrast(grey)))
-    return float((left / (NOISE + SHARE * contrast))[MARGIN:-MARGIN, MARGIN:-MARGIN].max())
-
-
-def _contrast(grey: Pixels) -> Pixels:
-    return np.asarray(gaussian_filter((grey - gaussian_filter(grey, WINDOW)) ** 2, WINDOW))
-
-
-def _with_levels_of(goal: Pixels, source: Pixels) -> Pixels:
-    """``source`` with the brightness, contrast and colours of ``goal``: each channel is a clipped
-    sum of the three and a constant, fitted to the nine tenths that agree best.
+def _apart(expected: Pixels, source: Pixels, goal: Pixels) -> float:
+    """The largest local difference of grey pictures [h, w]: ``source`` with the levels of ``goal``,
+    and that.
     """
-    known, wanted = source[::2, ::2].reshape(-1, 3), goal[::2, ::2].reshape(-1, 3)
-    made = np.empty_like(source)
+    if min(goal.shape) < 4 * EDGE + 2 or expected.std() < LEAST_GAIN * source.std():
+        return float("inf")
+    left = _window(gaussian_filter(expected - goal, SMOOTH) ** 2)
+    contrast = np.minimum(*(_window(grey**2) - _window(grey) ** 2 for grey in (expected, goal)))
+    limit = NOISE + SHARE * np.sqrt(np.maximum(contrast, 0))
+    return float((np.sqrt(left) / limit)[EDGE:-EDGE, EDGE:-EDGE].max())
+
+
+def _window(values: Pixels) -> Pixels:
+    """Means around every second pixel, [h // 2, w // 2]."""
+    rows = values[:-1:2] + values[1::2]
+    return np.asarray(gaussian_filter((rows[:, :-1:2] + rows[:, 1::2]) / 4, WINDOW / 2))
+
+
+def _some(pixels: Pixels) -> Pixels:
+    """Float32 [n, 3], about FITTED pixels of a picture."""
+    step = max(1, math.isqrt(pixels[0].size // FITTED))
+    return pixels[:, ::step, ::step].reshape(3, -1).T
+
+
+def _mixed(goal: Pixels, source: Pixels) -> Pixels:
+    """Grey [h, w] of ``source`` with the brightness, contrast and colours of ``goal``: each channel
+    is a clipped sum of the three and a constant, fitted to the nine tenths that agree best.
+    """
+    known, wanted = _some(source), _some(goal)
+    gains, levels = np.empty((3, 3), np.float32), np.empty(3, np.float32)
     for channel in range(3):
         own, to = known[:, channel], wanted[:, channel]
         clipped = ((to > 251) & (own < 249)) | ((to < 4) & (own > 6))
@@ -96,61 +127,80 @@ def _with_levels_of(goal: Pixels, source: Pixels) -> Pixels:
             some = known[used] - centre
             ridge = 20.0 * len(some) * np.eye(3, dtype=np.float32)
             goals = some.T @ (to[used] - level) + ridge[channel]  # one channel stays as it is
-            gains = np.linalg.solve(some.T @ some + ridge, goals)
-            apart = np.abs((known - centre) @ gains + level - to)
+            gain = np.linalg.solve(some.T @ some + ridge, goals)
+            apart = np.abs((known - centre) @ gain + level - to)
             used = ~clipped & (apart <= max(float(np.quantile(apart, 0.9)), 2.0))
-        made[..., channel] = (source - centre) @ gains + level
-    return np.clip(made, 0, 255)
+        gains[:, channel], levels[channel] = gain, level - centre @ gain
+    made = np.tensordot(gains, source, ((0,), (0,))) + levels[:, None, None]
+    return _grey(np.clip(made, 0, 255, out=made))
 
 
-def _place(cuts: Sequence[Image.Image], width: int, height: int) -> Floats:
-    """Scale and shift of both sides, in shares, of the second picture: Lucas and Kanade (1981)."""
-    start = np.array([1.0, 0.0, 1.0, 0.0])
-    place = start
+def _curved(goal: Pixels, source: Pixels) -> Pixels:
+    """The same by a curve of each channel, which clipped lights and other gammas are: the median of
+    ``goal`` where ``source`` is as bright.
+    """
+    known, wanted = _some(source), _some(goal)
+    made = np.empty_like(source)
+    for channel in range(3):
+        order = np.argsort(known[:, channel], kind="stable")
+        parts = [part for part in np.array_split(order, CURVE) if len(part)]
+        at, to = (
+            np.array([np.median(values[part, channel]) for part in parts])
+            for values in (known, wanted)
+        )
+        made[channel] = np.interp(source[channel], at, to)
+    return _grey(made)
+
+
+def _place(one: Pixels, two: Pixels) -> Floats:
+    """Scale and shift of both sides of the second one, in shares: Lucas and Kanade (1981)."""
+    place = START
     for side in LEVELS:
-        first, second = (_normal(_pixels(cut, width, height, side)) for cut in cuts)
+        first, second = (_normal(grey, side) for grey in (one, two))
         down, right = first.shape
         columns, rows = ((np.arange(size) + 0.5) / size for size in (right, down))
         slope_y, slope_x = np.gradient(first)
         slope_y, slope_x = slope_y * down, slope_x * right
         slopes = np.stack([slope_x * columns, slope_x, slope_y * rows[:, None], slope_y])
         for _ in range(ROUNDS):
-            moved, inside = _moved(second[..., None], place)
-            apart = (moved[inside][..., 0] - first[inside]).ravel()
-            spread = 2.5 * float(np.median(np.abs(apart))) + 1e-3
+            (moved,), inside = _moved(second[None], place)
+            apart = (moved[inside] - first[inside]).ravel()
+            spread = 2.5 * float(np.median(np.abs(apart))) + 0.1
             weight = np.minimum(1, spread / np.maximum(np.abs(apart), 1e-6))  # Huber's
             some = slopes[:, inside[0], inside[1]].reshape(4, -1)
             normal = (some * weight) @ some.T
             normal += (1e-5 * np.trace(normal) + 1e-9) * np.eye(4)
             step = np.linalg.solve(normal, some @ (weight * apart))
-            wide, left, high, top = step + start
+            wide, left, high, top = step + START
             moves = [0, place[0] * left / wide, 0, place[2] * top / high]
             place = place / [wide, 1, high, 1] - moves
-            if np.abs(place - start).max() > FURTHEST:
-                return start
+            if np.abs(place - START).max() > FURTHEST:
+                return START
             if np.abs(step).max() * side < 0.02:
                 break
     return place
 
 
-def _normal(pixels: Pixels) -> Pixels:
-    grey = gaussian_filter(pixels @ GREY, 1.0)
-    return np.asarray((grey - grey.mean()) / (grey.std() + 1e-3))
+def _normal(grey: Pixels, side: int) -> Pixels:
+    share = min(1.0, side / max(grey.shape))
+    size = [max(round(pixels * share), 8) for pixels in grey.shape[::-1]]
+    small = Image.fromarray(grey).resize((size[0], size[1]), Image.Resampling.BOX)
+    smooth = gaussian_filter(np.asarray(small), 1.0)
+    return np.asarray((smooth - smooth.mean()) / (smooth.std() + 1e-3))
 
 
 def _moved(pixels: Pixels, place: Floats) -> tuple[Pixels, tuple[slice, slice]]:
-    """The pixels at a place, [h, w, c], and the rows and columns that lie inside of them."""
-    height, width, channels = pixels.shape
+    """The pixels at a place, [c, h, w], and the rows and columns that lie inside of them."""
+    _, height, width = pixels.shape
     wide, left, high, top = place.tolist()
     data = wide, 0, left * width, 0, high, top * height
     planes = [
-        Image.fromarray(np.ascontiguousarray(pixels[..., channel])).transform(
+        Image.fromarray(plane).transform(
             (width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
         )
-        for channel in range(channels)
+        for plane in pixels
     ]
-    moved = np.stack([np.asarray(plane) for plane in planes], axis=-1)
-    return moved, (_inside(height, high, top), _inside(width, wide, left))
+    return np.stack(planes), (_inside(height, high, top), _inside(width, wide, left))
 
 
 def _inside(size: int, scale: float, start: float) -> slice:

@@ -15,7 +15,14 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 from udmsh_pl.commands import duplicates
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import ImageIndex
-from udmsh_pl.search.duplicates import candidates, rotation_candidates, signature_of
+from udmsh_pl.search.duplicates import (
+    NEIGHBOURS,
+    candidates,
+    nearest_pairs,
+    pattern_of,
+    rotation_candidates,
+    signature_of,
+)
 from udmsh_pl.search.overlap import (
     Details,
     details_of,
@@ -165,6 +172,32 @@ def test_candidates_are_near_in_both_ways_and_come_once() -> None:
     assert all(unit[one] @ unit[two] >= 0.5 for one, two in found)
 
 
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_nearest_pairs_are_those_of_all_cosines(count: int) -> None:
+    vectors = np.random.default_rng(1).integers(-127, 128, (60, 8), dtype=np.int8)
+    chosen = np.arange(0, 60)[:count] + 3
+    rows = vectors[chosen] / np.linalg.norm(vectors[chosen].astype(float), axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, 2)  # each is its own nearest
+    expected = {
+        tuple(sorted((one + 3, two + 3)))
+        for one in range(count)
+        for two in np.argsort(-cosines[one])[1 : NEIGHBOURS + 1].tolist()
+        if cosines[one, two] >= 0.3
+    }
+    pairs, alike = nearest_pairs(vectors, chosen, 0.3)
+    assert sorted(map(tuple, pairs.tolist())) == sorted(expected)
+    found = [cosines[one - 3, two - 3] for one, two in pairs.tolist()]
+    np.testing.assert_allclose(alike, found, atol=1e-6)
+
+
+def test_no_change_of_colours_hides_a_pattern() -> None:
+    patterns = np.stack([pattern_of(details_of(scene(seed))) for seed in range(20)])
+    grey = np.stack([pattern_of(details_of(scene(seed).convert("L"))) for seed in range(20)])
+    pairs, _ = nearest_pairs(np.concatenate([patterns, grey]), np.arange(40), 0.85)
+    assert pairs.tolist() == [[seed, seed + 20] for seed in range(20)]
+
+
 def detailed(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
     """A photo's stand-in: large shapes, and fine ones on them."""
     generator = np.random.default_rng(seed)
@@ -205,6 +238,8 @@ def difference(one: Image.Image, two: Image.Image) -> float:
         lambda image: saved(ImageOps.mirror(image), 80),
         lambda image: image.rotate(90, expand=True),
         lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+        lambda image: ImageEnhance.Brightness(image).enhance(1.6),  # lights are clipped
+        lambda image: image.point(lambda value: 255 * (value / 255) ** 0.5),
         lambda image: ImageEnhance.Contrast(image).enhance(0.7),
         lambda image: image.convert("L").convert("RGB"),
     ],
@@ -298,6 +333,17 @@ def test_the_picture_that_most_others_are_copies_of_is_kept(place: Path, album: 
     assert sorted(group[1:]) == [
         ("cropped", "cut.jpg"), ("mirrored", "mirrored.jpg"), ("resized", "small.jpg")
     ]  # fmt: skip
+
+
+def test_a_picture_that_lost_its_lights_is_not_kept(place: Path, album: Path) -> None:
+    """It has more bytes than the others, and differs from them where light is gone."""
+    whole = detailed(6, (800, 600))
+    whole.save(album / "whole.jpg", quality=85)
+    ImageEnhance.Brightness(whole).enhance(1.5).save(album / "bright.jpg", quality=97)
+    ImageOps.mirror(whole).save(album / "mirrored.jpg", quality=80)
+    (group,) = groups_of(place)
+    assert group[0] == ("first", "whole.jpg")
+    assert sorted(group[1:]) == [("mirrored", "mirrored.jpg"), ("recompressed", "bright.jpg")]
 
 
 def test_a_file_that_is_gone_is_unverified(place: Path, album: Path) -> None:
