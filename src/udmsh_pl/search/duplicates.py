@@ -175,7 +175,8 @@ def nearest_pairs(
 def pattern_of(details: NDArray[np.int8]) -> NDArray[np.int8]:
     """int8 [64]: means of the 8 x 8 cells of :func:`details_of`; a grey copy has the same."""
     cells = details.reshape(GRID, SQUARE // GRID, GRID, SQUARE // GRID).astype(np.float32)
-    return np.rint(cells.mean((1, 3)).ravel() * SHARPER).clip(-127, 127).astype(np.int8)
+    means = np.rint(cells.mean((1, 3)).ravel() * SHARPER)
+    return np.asarray(means.clip(-127, 127), dtype=np.int8)
 
 
 def signature_of(image: Image.Image) -> Floats:

@@ -194,13 +194,11 @@ def _moved(pixels: Pixels, place: Floats) -> tuple[Pixels, tuple[slice, slice]]:
     _, height, width = pixels.shape
     wide, left, high, top = place.tolist()
     data = wide, 0, left * width, 0, high, top * height
-    planes = [
-        Image.fromarray(plane).transform(
-            (width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
-        )
-        for plane in pixels
-    ]
-    return np.stack(planes), (_inside(height, high, top), _inside(width, wide, left))
+    size, affine = (width, height), Image.Transform.AFFINE
+    images = (Image.fromarray(plane) for plane in pixels)
+    moved = (one.transform(size, affine, data, Image.Resampling.BICUBIC) for one in images)
+    planes = np.stack([np.asarray(one) for one in moved])
+    return planes, (_inside(height, high, top), _inside(width, wide, left))
 
 
 def _inside(size: int, scale: float, start: float) -> slice:
