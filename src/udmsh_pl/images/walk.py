@@ -15,7 +15,7 @@ from udmsh_pl.images.names import composed
 from udmsh_pl.safe.files import write_text
 
 SKIPPED = "skipped.csv"
-LINK = "a link to a folder"
+LINK, BROKEN = "a link to a folder", "a broken link"
 NO_MEDIA = ".nomedia"  # phones show nothing of a folder that holds this file
 # thumbnails, deleted files and snapshots of disk stations, systems and archives; in any letter case
 SYSTEM_FOLDERS = {
@@ -70,7 +70,7 @@ def walk(root: Path, below: str = "", exclude: Sequence[str] = ()) -> Found:
                 skipped[prefix + name] = reason
                 folders.remove(name)
         for name in names:
-            reason = "hidden" if name.startswith(".") else no_picture(Path(name).suffix.lower())
+            reason = "hidden" if name.startswith(".") else _why_no_picture(folder, name)
             facts = reason or excluded(prefix + name, exclude) or _facts(folder, name)
             if isinstance(facts, str):
                 skipped[prefix + name] = facts
@@ -128,13 +128,19 @@ def _why_no_folder(folder: str, name: str) -> str:
     return LINK if os.path.islink(os.path.join(folder, name)) else ""  # noqa: PTH114, PTH118
 
 
+def _why_no_picture(folder: str, name: str) -> str:
+    reason, path = no_picture(Path(name).suffix.lower()), os.path.join(folder, name)  # noqa: PTH118
+    broken = reason and os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
+    return BROKEN if broken else reason
+
+
 def _facts(folder: str, name: str) -> os.stat_result | str:
     path = os.path.join(folder, name)  # noqa: PTH118
     try:
         facts = os.stat(path)  # noqa: PTH116
     except OSError as error:
         broken = os.path.islink(path)  # noqa: PTH114
-        return "a broken link" if broken else f"cannot be opened ({error.strerror})"
+        return BROKEN if broken else f"cannot be opened ({error.strerror})"
     return facts if stat.S_ISREG(facts.st_mode) else "no regular file"
 
 

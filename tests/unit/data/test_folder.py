@@ -78,6 +78,7 @@ def test_albums_are_no_classes_unless_asked(tmp_path: Path, place_images) -> Non
 def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
     place_images(tmp_path, ["a/1.jpg", "a/2.MOV", "3.txt", ".thumbs/4.jpg", "a/.5.jpg", "EPS.eps"])
     (tmp_path / "a/6.jpg").symlink_to(tmp_path / "nothing")
+    (tmp_path / "album").symlink_to(tmp_path / "an album that is gone")
     os.mkfifo(tmp_path / "7.png")
     (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
     (tmp_path / "noending").write_text("")
@@ -91,6 +92,7 @@ def test_what_is_left_out_is_told(tmp_path: Path, place_images) -> None:
         "a/.5.jpg": "hidden",
         "a/2.MOV": "a video",
         "a/6.jpg": "a broken link",
+        "album": "a broken link",
         "b": "a link to a folder",
         "noending": "no ending",
     }
