@@ -53,15 +53,12 @@ def count_grades(
     # one row more for an odd query's idle companion, one column for the odd distance beside an even
     # number of bits
     counts = np.zeros((queries + queries % 2, bits + 2, levels), dtype=np.int64)
-    if levels > 2:
-        planes = tuple(np.ascontiguousarray(array.T) for array in words)
-        in_blocks(queries, lambda *rows: loops.count_levels(planes, *rows, counts), threads)
-    elif bits < 256:
+    if levels == 2 and bits < 256:
         laid = loops.Blocks.of(words)
         in_blocks(len(counts), lambda *rows: loops.count_rows(laid, bits, *rows, counts), threads)
     else:
-        planes, bins = _planes(words, np.uint16, loops), counts.reshape(len(counts), -1)
-        in_blocks(queries, lambda *rows: loops.count_each(planes, *rows, bins), threads)
+        planes = _planes(words)
+        in_blocks(queries, lambda *rows: loops.count_levels(planes, *rows, counts), threads)
     return counts[:queries, : bits + 1]
 
 
@@ -73,22 +70,6 @@ def compiled_loops() -> Any:
         return importlib.import_module("udmsh_pl.retrieval.compiled")
     except ImportError:  # numba has no release for a new Python or platform for a while
         return None
-
-
-def _planes(words: WordArrays, code_plane: Any, loops: Any) -> tuple[npt.NDArray[Any], ...]:
-    """The four arrays [N, W] as planes [P, N] of a narrower type, as many as the loops take."""
-    planes = []
-    for pair, plane, group in (
-        (words[:2], code_plane, loops.CODE_PLANES),
-        (words[2:], np.uint8, loops.LABEL_PLANES),
-    ):
-        count = loops.used_planes(*pair, plane, group)
-        for array in pair:
-            padded = np.zeros((count, len(array)), dtype=plane)
-            narrow = np.ascontiguousarray(array).view(plane)[:, :count]
-            padded[: narrow.shape[1]] = narrow.T
-            planes.append(padded)
-    return tuple(planes)
 
 
 def each_stable_ranking(
@@ -108,9 +89,7 @@ def each_stable_ranking(
     totals = relevant.sum(axis=1)
     nearer = [np.cumsum(counts, axis=1) - counts for counts in (items, relevant)]
     loops = compiled_loops()
-    planes = (
-        _planes(words, np.uint8 if items.shape[1] <= 256 else np.uint16, loops) if loops else ()
-    )
+    planes = _planes(words)
 
     def run(start: int, stop: int) -> None:
         scratch = np.zeros(int(totals[start:stop].max(initial=0)) + 1, dtype=np.int64)
@@ -125,6 +104,11 @@ def each_stable_ranking(
             use(row, ranks)
 
     in_blocks(len(words.query), run, threads)
+
+
+def _planes(words: WordArrays) -> tuple[npt.NDArray[np.uint64], ...]:
+    """The four arrays [N, W] as [W, N]: a vector register then holds the same word of many."""
+    return tuple(np.ascontiguousarray(array.T) for array in words)
 
 
 def in_blocks(queries: int, run: Callable[[int, int], None], threads: int | None) -> None:
