@@ -73,12 +73,9 @@ def compiled_loops() -> Any:
 
 
 def each_stable_ranking(
-    words: WordArrays,
-    items: Counts,
-    relevant: Counts,
-    use: Callable[[int, Counts], None],
+    words: WordArrays, items: Counts, relevant: Counts, use: Callable[[int, Counts], None],
     threads: int | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Call ``use(row, ranks)`` with each query's ranks of relevant items, ties by database row.
 
     ``ranks``, int64 [relevant items], is 1-based and ascending, and lives until ``use`` returns:

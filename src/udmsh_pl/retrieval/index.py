@@ -78,18 +78,10 @@ class BinaryIndex:
     """
 
     def __init__(
-        self,
-        bits: int,
-        kind: Kind = "flat",
-        lists: int | None = None,
-        probes: int = 16,
-        links: int = 32,
-        effort: int = 128,
-        hashes: int = 4,
-        hash_bits: int | None = None,
-        flips: int = 1,
-        device: str = "cpu",
-    ) -> None:
+        self, bits: int, kind: Kind = "flat", lists: int | None = None, probes: int = 16,
+        links: int = 32, effort: int = 128, hashes: int = 4, hash_bits: int | None = None,
+        flips: int = 1, device: str = "cpu",
+    ) -> None:  # fmt: skip
         bits, probes, links = whole("bits", bits), whole("probes", probes), whole("links", links)
         effort, hashes = whole("effort", effort), whole("hashes", hashes)
         flips = whole("flips", flips)
@@ -188,12 +180,9 @@ class BinaryIndex:
 
     @classmethod
     def load(
-        cls,
-        path: Path | str,
-        bits: int | None = None,
-        model_hash: str | None = None,
+        cls, path: Path | str, bits: int | None = None, model_hash: str | None = None,
         device: str = "cpu",
-    ) -> "BinaryIndex":
+    ) -> "BinaryIndex":  # fmt: skip
         """Read what :meth:`save` wrote; ``bits`` and ``model_hash`` None take any.
 
         Raises:

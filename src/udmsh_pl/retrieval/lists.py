@@ -189,15 +189,9 @@ class InvertedLists:
 
 
 def build_lists(
-    folder: Path,
-    codes: Any,
-    bits: int,
-    recall: float = 0.99,
-    lists: int | None = None,
-    threads: int = 1,
-    block: int = BLOCK,
-    at_once: int = AT_ONCE,
-) -> InvertedLists:
+    folder: Path, codes: Any, bits: int, recall: float = 0.99, lists: int | None = None,
+    threads: int = 1, block: int = BLOCK, at_once: int = AT_ONCE,
+) -> InvertedLists:  # fmt: skip
     """Write inverted lists of packed codes and open them.
 
     Blocks of codes, the sample for the centres, and what the system keeps of the mapped files are
