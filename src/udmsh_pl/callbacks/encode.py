@@ -41,14 +41,9 @@ class EncodeCodes(Callback):
         self._metric = HammingRetrieval(int(cast(Any, pl_module).bits)).to(pl_module.device)
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
+        batch_idx: int, dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
         """Keep the batch's codes; a single loader is the database's."""
         if self._metric is not None:
             loaders = trainer.predict_dataloaders

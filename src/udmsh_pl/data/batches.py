@@ -140,14 +140,9 @@ class Shuffle(DistributedSampler[int]):
     """
 
     def __init__(
-        self,
-        dataset: FeatureRows | ImagesWithFeatures,
-        world: int,
-        rank: int,
-        limit: int,
-        near: tuple[NDArray[np.int64], int] | None = None,
-        batch_size: int = 1,
-    ) -> None:
+        self, dataset: FeatureRows | ImagesWithFeatures, world: int, rank: int, limit: int,
+        near: tuple[NDArray[np.int64], int] | None = None, batch_size: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__(dataset, world, rank, shuffle=True, seed=seed_of(0), drop_last=True)
         self.of_epoch, self.limit, self.near, self.batch_size = dataset, limit, near, batch_size
         self.skip = 0
@@ -218,15 +213,10 @@ def whole_batch(batch: Any) -> Any:
 
 
 def train_loader(
-    features: TrainFeatures,
-    learner: Learner | None,
-    batch_size: int,
-    labels: NDArray[np.bool_] | None = None,
-    pixels: ImageDataset | None = None,
-    workers: int = 0,
-    world: int = 1,
-    rank: int = 0,
-) -> TrainLoader:
+    features: TrainFeatures, learner: Learner | None, batch_size: int,
+    labels: NDArray[np.bool_] | None = None, pixels: ImageDataset | None = None, workers: int = 0,
+    world: int = 1, rank: int = 0,
+) -> TrainLoader:  # fmt: skip
     """Shuffled train batches of equal size; rows that do not fill the last batch wait for another
     epoch.
 

@@ -185,14 +185,10 @@ class FeatureWriter:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        key: Mapping[str, Any],
-        rows: int,
-        shapes: Mapping[str, tuple[int, ...]],
-        runners: Collection[str] = ("torch",),
+        self, directory: Path, key: Mapping[str, Any], rows: int,
+        shapes: Mapping[str, tuple[int, ...]], runners: Collection[str] = ("torch",),
         contents: Sequence[bytes] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
         self.runners, self.contents = sorted(runners), contents
         self.blocks: list[dict[str, Any]] = []

@@ -224,19 +224,11 @@ class RetrievalReport:
 
 
 def evaluate_codes(
-    query_codes: Any,
-    database_codes: Any,
-    query_labels: Any,
-    database_labels: Any,
-    bits: int,
-    ks: Sequence[Cutoff] = (1000, 5000, None),
-    ties: Ties = "expected",
-    denominator: Denominator = "retrieved",
-    zero_hits: ZeroHits = "zero",
-    threads: int | None = None,
-    device: str | None = None,
-    engine: Engine = "exact",
-) -> RetrievalReport:
+    query_codes: Any, database_codes: Any, query_labels: Any, database_labels: Any, bits: int,
+    ks: Sequence[Cutoff] = (1000, 5000, None), ties: Ties = "expected",
+    denominator: Denominator = "retrieved", zero_hits: ZeroHits = "zero",
+    threads: int | None = None, device: str | None = None, engine: Engine = "exact",
+) -> RetrievalReport:  # fmt: skip
     """Score packed codes, exact under ties.
 
     Definitions: McSherry & Najork, ECIR 2008 (*stated*); ties.py says which part is ours.

@@ -80,13 +80,9 @@ class HammingRetrieval(Metric):
     label_count: Tensor
 
     def __init__(
-        self,
-        bits: int,
-        ks: Sequence[Cutoff] = (1000, 5000, None),
-        ties: Ties = "expected",
-        denominator: Denominator = "retrieved",
-        zero_hits: ZeroHits = "zero",
-    ) -> None:
+        self, bits: int, ks: Sequence[Cutoff] = (1000, 5000, None), ties: Ties = "expected",
+        denominator: Denominator = "retrieved", zero_hits: ZeroHits = "zero",
+    ) -> None:  # fmt: skip
         super().__init__()
         if bits < 1:
             raise InputError(f"bits is {bits}: a code has at least one bit")

@@ -163,15 +163,9 @@ class SemanticStructure(nn.Module):
     thresholds: Tensor
 
     def __init__(
-        self,
-        dims: Sequence[int],
-        alpha: float = 2.0,
-        beta: float = 2.0,
-        levels: Levels = "graded",
-        confidence: bool = False,
-        centre: bool = True,
-        sample: int | None = 20_000,
-    ) -> None:
+        self, dims: Sequence[int], alpha: float = 2.0, beta: float = 2.0, levels: Levels = "graded",
+        confidence: bool = False, centre: bool = True, sample: int | None = 20_000,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.alpha, self.beta, self.levels, self.confidence = alpha, beta, levels, confidence
         self.dims, self.centre, self.sample = tuple(dims), centre, sample
