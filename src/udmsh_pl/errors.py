@@ -18,8 +18,8 @@ def check_class_options(settings: Any) -> None:
     Args:
         settings: an instance of a dataclass whose fields are options
 
-    Raises:
-        InputError: a subclass sets the option without an annotation or without ``@dataclass``.
+    Raises ``InputError``: a subclass sets the option without an annotation or without
+    ``@dataclass``.
     """
     kind = type(settings)
     for one in fields(settings):

@@ -174,8 +174,7 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
             torchvision's or timm's download), ``random`` for an initialisation from a fixed seed,
             else a ``.safetensors``/``.pth``/``.pt`` file
 
-    Raises:
-        InputError: the name is unknown, the file cannot be read, or its keys do not fit.
+    Raises ``InputError``: the name is unknown, the file cannot be read, or its keys do not fit.
     """
     installed = installed_file(name) if weights is None else None
     with torch.random.fork_rng(devices=[]):

@@ -59,8 +59,7 @@ def forward_of(
         size: side of the input in pixels
         grid: side of the pooled map
 
-    Raises:
-        InputError: OpenVINO is not installed.
+    Raises ``InputError``: OpenVINO is not installed.
     """
     built = build_backbone(backbone, weights)
     built.settle(size)

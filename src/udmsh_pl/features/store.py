@@ -47,8 +47,8 @@ def open_features(directory: Path) -> Arrays | None:
 
     The bytes are checked against the recorded SHA-256 once, and again when a file has changed.
 
-    Raises:
-        InputError: the store cannot be read for a reason that says nothing about its content.
+    Raises ``InputError``: the store cannot be read for a reason that says nothing about its
+    content.
     """
     if not directory.is_dir():
         return None
@@ -180,8 +180,7 @@ class FeatureWriter:
         runners: what makes the rows; ``meta.json`` lists all that made some, beside the key
         contents: digest of each image, so that another list that has it can take its row
 
-    Raises:
-        InputError: the disk has too little room for the whole store.
+    Raises ``InputError``: the disk has too little room for the whole store.
     """
 
     def __init__(

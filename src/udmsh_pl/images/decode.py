@@ -316,8 +316,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     - values within 0..255 stay as they are, those within 0..65535 are divided by 256;
     - else the least becomes 0 and the largest 255.
 
-    Raises:
-        ValueError: a mode that has no way to RGB (LAB), or a value that is not finite.
+    Raises ``ValueError``: a mode that has no way to RGB (LAB), or a value that is not finite.
     """
     sixteen = image.mode == "I" and image.format in ("PPM", "PNG")  # 16 bits at most
     if image.mode.startswith("I;16") or sixteen:

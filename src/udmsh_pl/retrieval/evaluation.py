@@ -249,8 +249,7 @@ def evaluate_codes(
         device: a CUDA device of torch for the pass over the database; None for the processor
         engine: who ranks the database for mAP by row; see :class:`Evaluation`
 
-    Raises:
-        InputError: shapes, dtypes or settings do not fit; the message names the argument.
+    Raises ``InputError``: shapes, dtypes or settings do not fit; the message names the argument.
 
     Example:
         Two items are equally far from the query, and one of them is relevant. Which comes first is

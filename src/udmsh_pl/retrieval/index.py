@@ -62,8 +62,8 @@ class BinaryIndex:
         device: "cpu"; flat also searches on a CUDA device of torch, at any k: with FAISS where it
             is built for GPUs and k is at most 2,048, else with torch
 
-    Raises:
-        InputError: an unknown kind, a device for another kind than flat, or a number out of range.
+    Raises ``InputError``: an unknown kind, a device for another kind than flat, or a number out of
+    range.
 
     Example:
         >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
@@ -185,9 +185,8 @@ class BinaryIndex:
     ) -> "BinaryIndex":  # fmt: skip
         """Read what :meth:`save` wrote; ``bits`` and ``model_hash`` None take any.
 
-        Raises:
-            InputError: no such file, cut short or altered, another code length, or another model's
-                index.
+        Raises ``InputError``: no such file, cut short or altered, another code length, or another
+        model's index.
         """
         head, ids, octets = read_index(Path(path))
         if bits is not None and head.bits != bits:

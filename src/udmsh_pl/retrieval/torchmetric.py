@@ -105,8 +105,7 @@ class HammingRetrieval(Metric):
             index: long [B], rows in the split: an item that comes twice counts once
             kind: ``query`` or ``database``
 
-        Raises:
-            InputError: shapes that do not fit each other or an earlier batch.
+        Raises ``InputError``: shapes that do not fit each other or an earlier batch.
         """
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}: give 'query' or 'database'")

@@ -24,8 +24,7 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     The class is looked up among the methods of this package. A method without a fused feature has
     no re-rank feature yet.
 
-    Raises:
-        InputError: no such file, no checkpoint, or of a method that cannot leave Lightning.
+    Raises ``InputError``: no such file, no checkpoint, or of a method that cannot leave Lightning.
     """
     module = _module(path, *_load(path))
     encoder: Any = module.encoder

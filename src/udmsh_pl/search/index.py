@@ -50,8 +50,7 @@ class ImageIndex:
         """Open the index in a folder; ``encoder`` is its own (:meth:`HashEncoder.of_index`), where
         that is being loaded already.
 
-        Raises:
-            InputError: no index, damaged, or of another format.
+        Raises ``InputError``: no index, damaged, or of another format.
         """
         return cls(Path(path).expanduser(), encoder=encoder)
 
@@ -69,9 +68,8 @@ class ImageIndex:
             replace_other: ``out`` may be the index of another folder
             exclude: patterns of what is left out, also by later updates
 
-        Raises:
-            InputError: no pictures, or ``out`` is something else, another folder's index, or being
-                written.
+        Raises ``InputError``: no pictures, or ``out`` is something else, another folder's index, or
+        being written.
         """
         from udmsh_pl.search.build import build_index
 
@@ -110,8 +108,7 @@ class ImageIndex:
         that distance, :func:`udmsh_pl.search.searching.likeness`); 0 leaves the order of the codes,
         None stands for 1000.
 
-        Raises:
-            InputError: the picture cannot be read, or k is below 1.
+        Raises ``InputError``: the picture cannot be read, or k is below 1.
         """
         if isinstance(picture, str | Path):
             picture = file_called(Path(picture).expanduser())
@@ -156,9 +153,8 @@ class ImageIndex:
             verify: read every file, also those that seem unchanged
             exclude: patterns of what is left out, from now on; None: as before
 
-        Raises:
-            InputError: another folder than the index's, the index is being written, or more than
-                half of the pictures are gone and ``allow_deletions`` is not given.
+        Raises ``InputError``: another folder than the index's, the index is being written, or more
+        than half of the pictures are gone and ``allow_deletions`` is not given.
         """
         with store.writing(self.path):
             self._reload()

@@ -86,8 +86,7 @@ def distance_histogram(
 def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
     """Mode and one-sided spreads of a histogram from :func:`distance_histogram`.
 
-    Raises:
-        ValueError: the histogram is empty (fewer than two images).
+    Raises ``ValueError``: the histogram is empty (fewer than two images).
 
     Example:
         >>> counts = torch.zeros(BINS, dtype=torch.int64)
