@@ -93,18 +93,13 @@ def _digest(meta: dict[str, Any]) -> str:
 
 
 class StoreFacts(NamedTuple):
-    """What a finished store says of itself, beside its arrays.
+    """What a finished store says of itself, beside its arrays."""
 
-    Args:
-        key: everything that decides its content
-        runners: what made its rows; nothing for stores of 0.1.0
-        broken: images of the list that have no row, by their number in the list, and why
-        contents: digest of each image of the list; None where they were not on a disk
-    """
-
-    key: dict[str, Any]
-    runners: list[str]
+    key: dict[str, Any]  # everything that decides its content
+    runners: list[str]  # what made its rows; nothing for stores of 0.1.0
+    # images of the list that have no row, by their number in the list, and why
     broken: dict[int, str]
+    # digest of each image of the list; None where they were not on a disk
     contents: list[bytes] | None
 
 

@@ -204,20 +204,15 @@ def read_broken(path: Path) -> Reasons:
 
 
 class Report(NamedTuple):
-    """What :func:`check_splits` found.
+    """What :func:`check_splits` found."""
 
-    Args:
-        table: a line a split: images, images that the protocol names, missing and unreadable ones,
-            labels, labels an image, images without any label
-        problems: what is off, with what mends it; a file stands once, in however many splits it is
-        notes: what is worth knowing but not wrong
-        fingerprint: SHA-256 of the splits
-    """
-
+    # a line a split: images, images that the protocol names, missing and unreadable ones, labels,
+    # labels an image, images without any label
     table: str
+    # what is off, with what mends it; a file stands once, in however many splits it is
     problems: tuple[str, ...]
-    notes: tuple[str, ...]
-    fingerprint: str
+    notes: tuple[str, ...]  # what is worth knowing but not wrong
+    fingerprint: str  # SHA-256 of the splits
 
 
 def check_splits(splits: Splits, workers: int = 1) -> Report:

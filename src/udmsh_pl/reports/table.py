@@ -22,19 +22,12 @@ Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the 
 
 @dataclass(frozen=True)
 class Pivot:
-    """Rows of one split as a table: a line a method, a column a measure and code length.
+    """Rows of one split as a table: a line a method, a column a measure and code length."""
 
-    Args:
-        rows: what the table is made of
-        methods: in the order of the lines
-        columns: mAP first
-        values: (method, column) -> one value a seed
-    """
-
-    rows: Sequence[Result]
-    methods: list[str]
-    columns: list[Column]
-    values: dict[tuple[str, Column], list[float]]
+    rows: Sequence[Result]  # what the table is made of
+    methods: list[str]  # in the order of the lines
+    columns: list[Column]  # mAP first
+    values: dict[tuple[str, Column], list[float]]  # (method, column) -> one value a seed
 
     @classmethod
     def of(

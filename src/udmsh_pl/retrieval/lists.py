@@ -61,20 +61,14 @@ Int64s = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Facts:
-    """What ``lists.json`` says of the numbers of bits, codes and lists, and of a search.
-
-    Args:
-        probes: lists that it looks into
-        wanted: share of the nearest codes that it should find
-        recall: share that it found of the nearest hundred of some of the codes
-    """
+    """What ``lists.json`` says of the numbers of bits, codes and lists, and of a search."""
 
     bits: int
     count: int
     lists: int
-    probes: int
-    wanted: float
-    recall: float
+    probes: int  # lists that it looks into
+    wanted: float  # share of the nearest codes that it should find
+    recall: float  # share that it found of the nearest hundred of some of the codes
 
     def __str__(self) -> str:
         return (
@@ -306,17 +300,11 @@ def _ranges(ends: Int64s, size: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Centres:
-    """Centres of lists in two levels.
+    """Centres of lists in two levels."""
 
-    Args:
-        heads: uint64 [W, H], planes
-        starts: int64 [H + 1], the first centre of each head
-        centres: uint64 [W, L], planes, those of one head side by side
-    """
-
-    heads: Words
-    starts: Int64s
-    centres: Words
+    heads: Words  # uint64 [W, H], planes
+    starts: Int64s  # int64 [H + 1], the first centre of each head
+    centres: Words  # uint64 [W, L], planes, those of one head side by side
 
     def lists_of(self, codes: Words) -> Int32s:
         """The list of each code, uint64 [N, W]: that of the nearest centre of its nearest heads."""

@@ -38,17 +38,11 @@ STATES: dict[str, Any] = {f"{kind}_ids": np.int64 for kind in KINDS} | {
 
 
 class Rows(NamedTuple):
-    """What all processes saw of one kind, each item once, by rising id.
+    """What all processes saw of one kind, each item once, by rising id."""
 
-    Args:
-        ids: int64 [N], rows in the split
-        codes: uint8 [N, ceil(bits / 8)], packed
-        labels: bool [N, L]
-    """
-
-    ids: npt.NDArray[np.int64]
-    codes: Bytes
-    labels: Bools
+    ids: npt.NDArray[np.int64]  # int64 [N], rows in the split
+    codes: Bytes  # uint8 [N, ceil(bits / 8)], packed
+    labels: Bools  # bool [N, L]
 
 
 class HammingRetrieval(Metric):

@@ -27,17 +27,11 @@ BINS_PER_BAR = 100
 
 @dataclass(frozen=True)
 class HalfGaussians:
-    """Two half-Gaussians that meet at the mode of the distances d = 1 - cos in [0, 2].
+    """Two half-Gaussians that meet at the mode of the distances d = 1 - cos in [0, 2]."""
 
-    Args:
-        mode: most frequent distance m
-        sigma_left: root mean square of d - m over d <= m
-        sigma_right: the same over d > m
-    """
-
-    mode: float
-    sigma_left: float
-    sigma_right: float
+    mode: float  # most frequent distance m
+    sigma_left: float  # root mean square of d - m over d <= m
+    sigma_right: float  # the same over d > m
 
 
 def _unit(features: Tensor) -> Tensor:
