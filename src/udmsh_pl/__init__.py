@@ -53,11 +53,8 @@ __all__ = [
 def touched(
     package: str, module_of: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose names load when they are used (PEP 562).
-
-    Args:
-        package: its ``__name__``
-        module_of: the module of each such name
+    """``__getattr__`` and ``__dir__`` of a package whose names load when they are used (PEP 562);
+    ``module_of`` names the module of each.
     """
 
     def get(name: str) -> Any:

@@ -14,13 +14,11 @@ from udmsh_pl.safe.files import save_arrays
 
 
 class EncodeCodes(Callback):
-    """``udmsh predict`` writes ``codes.npz``: codes, labels and names, and ``bits``.
+    """``udmsh predict`` writes codes, labels and names, and ``bits``, to ``output``; None is
+    ``codes.npz`` in the trainer's ``default_root_dir``.
 
     ``query_codes`` and ``database_codes`` are packed, uint8 [N, ceil(bits / 8)]. Codes of other
     images are never overwritten; those of the same images, by other weights, are.
-
-    Args:
-        output: file to write; None for ``codes.npz`` in the trainer's ``default_root_dir``
     """
 
     def __init__(self, output: Path | None = None) -> None:

@@ -23,13 +23,8 @@ QUERIES_A_TASK = 256  # of the thread pool, at most
 def count_distances(
     words: WordArrays, bits: int, threads: int | None = None, device: str = "cpu"
 ) -> tuple[Counts, Counts]:
-    """Count items and relevant items at each Hamming distance, int64 [Q, bits + 1] each.
-
-    Args:
-        words: codes and labels
-        bits: code length
-        threads: how many to use; None for all cores
-        device: "cpu", or a CUDA device of torch
+    """Count items and relevant items at each Hamming distance, int64 [Q, bits + 1] each, on
+    ``threads`` threads, None for all cores, or on a CUDA device of torch.
     """
     counts = count_grades(words, bits, 2, threads, device)
     relevant = np.ascontiguousarray(counts[:, :, 1])

@@ -65,11 +65,8 @@ State = Literal["was finished", "ran", "runs elsewhere"]
 class PlannedMethod:
     """A method of a plan: its class, its settings, and what builds it for a cell.
 
-    Args:
-        where: begins each InputError: there is no such class, or it is no method
-        path: of the class
-        given: settings
-        shared: settings of a learned method, where it has them and they are not given
+    ``where`` begins each InputError: there is no such class at ``path``, or it is no method. A
+    learned method takes of the ``shared`` settings those that it has and that are not ``given``.
     """
 
     def __init__(
@@ -123,11 +120,7 @@ def _parser_of(kind: type) -> tuple[OneLineParser, list[str]]:
 
 class Configuration:
     """A yaml with its plan, and what it builds for a cell; an InputError names what is wrong in the
-    file, a key, a method or one of its settings.
-
-    Args:
-        source: the yaml
-        overrides: further arguments for Lightning's parser
+    file, a key, a method or one of its settings. ``overrides`` are for Lightning's parser.
     """
 
     def __init__(self, source: Path, overrides: Sequence[str] = ()) -> None:

@@ -34,11 +34,8 @@ SHOWN = 2  # measures in a line, the last ones of a plan; the table has all
 def reproduce(run: Runner, arguments: Sequence[str], jobs: int = 1, ray: str | None = None) -> int:
     """Run what is not finished, report, and give the exit status: 1 where a cell is missing.
 
-    Args:
-        run: the plan in its run directory
-        arguments: the command line, to start other processes with
-        jobs: workers that share the cells
-        ray: address of a Ray cluster that runs the cells instead
+    ``arguments`` start other processes: ``jobs`` workers that share the cells, or ranks. ``ray`` is
+    the address of a cluster that runs the cells instead.
     """
     launch, worker = workers.launch_id(), workers.WORKER in os.environ
     launched = launch is not None and not worker  # by torchrun or srun

@@ -48,14 +48,8 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
 def spec_of(
     network: PixelEncoder, info: BackboneInfo, weights: str | None, tuned: bool, note: str
 ) -> EncoderSpec:
-    """The specification of a network.
-
-    Args:
-        network: the network
-        info: of its backbone
-        weights: what its weights were built from
-        tuned: the backbone was fine-tuned, so its weights go with the encoder
-        note: how it came about
+    """The specification of a network, whose backbone was built from ``weights``, and perhaps tuned,
+    so that its weights go with the encoder; the note says how it came about.
     """
     encoder = network.head.encoder
     arguments = _arguments(encoder, info)

@@ -108,14 +108,7 @@ def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
 def fit_half_gaussians(
     features: Tensor, block: int = 2048, sample: int | None = None
 ) -> HalfGaussians:
-    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows.
-
-    Those distances are counted by :func:`distance_histogram`.
-
-    Args:
-        features: float [N, D]
-        block: rows of a block
-        sample: number of rows to use when N is larger, or None for all
+    """Fit SSDH's two half-Gaussians to the distances that :func:`distance_histogram` counts.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -203,9 +196,8 @@ class SemanticStructure(nn.Module):
             self.mean.copy_(features.mean(0, dtype=torch.float32))
         histogram = distance_histogram(features, sample=self.sample, unit=self.unit)
         fitted = half_gaussians_of_histogram(histogram)
-        self.thresholds.copy_(
-            torch.tensor([fitted.mode, fitted.sigma_left, fitted.sigma_right], dtype=torch.float64)
-        )
+        numbers = [fitted.mode, fitted.sigma_left, fitted.sigma_right]
+        self.thresholds.copy_(torch.tensor(numbers, dtype=torch.float64))
         self._fitted = None
         return histogram
 
@@ -247,11 +239,8 @@ class SemanticStructure(nn.Module):
     def weight(self, distances: Tensor) -> Tensor:
         """Confidence w in [0, 1], 0 at the mode, 1 at the ends; all ones without ``confidence``."""
         if not self.confidence:
-            return (
-                self.similarity(distances).abs()
-                if self.levels == "hard"
-                else torch.ones_like(distances)
-            )
+            hard = self.levels == "hard"
+            return self.similarity(distances).abs() if hard else torch.ones_like(distances)
         fitted = self.half_gaussians
         spread = torch.where(distances <= fitted.mode, fitted.sigma_left, fitted.sigma_right)
         # both sides of CIMON's formula are the half-Gaussian's mass between the mode and d over the
