@@ -132,16 +132,12 @@ class InvertedLists:
     def search(
         self, code: Bytes, count: int, probes: int | None = None, threads: int = 1
     ) -> tuple[Int64s, Int64s]:
-        """Distances and rows of about the ``count`` nearest codes and of those that are as near as
-        the last of them, nearest first, at one distance in the order of rows.
+        """Distances and rows of about the ``count`` codes nearest to a packed one, uint8
+        [ceil(K / 8)], and of those that are as near as the last of them, nearest first, at one
+        distance in the order of rows.
 
-        Args:
-            code: one packed code, uint8 [ceil(K / 8)]
-            count: at least 1
-            probes: lists to look into; None for the number that was chosen
-            threads: how many share the lists of this query
-
-        Raises ``InputError``: the code has another length, or ``count`` or ``probes`` is below 1.
+        ``probes`` lists are looked into, None for the number that was chosen; ``threads`` share
+        them. Raises ``InputError``: the code has another length, or a number is below 1.
         """
         if count < 1 or (probes is not None and probes < 1):
             raise InputError(f"count is {count}, probes {probes}: give numbers above 0")

@@ -127,18 +127,15 @@ class Configuration:
         if not source.is_file():
             raise InputError(f"{source} does not exist; experiments/ holds one yaml a benchmark")
         self.source, self.overrides = source, tuple(overrides)
-        cli = ParsedCLI(["--config", str(source), *overrides])
+        cli = ParsedCLI(["--config", str(source), *overrides], run=False)
         self.parser, self.config = cli.parser, cli.config
-        given = self.config.reproduce
-        self.plan = Plan(
-            given.bits, given.seeds, given.ks, given.methods, given.measures, given.quantisers
-        )
+        self.plan = Plan(**vars(self.config.reproduce))
         self.plan.check(str(source))
         self.evaluation = Evaluation(self.config.evaluation.engine, self.config.evaluation.device)
         self.methods: dict[str, PlannedMethod] = {}
-        for cell in (Cell(name, self.plan.bits[0], 0) for name in self.plan.methods):
-            self.methods[cell.method] = self._method(cell.method)
-            self.methods[cell.method].build(cell)  # checks the settings
+        for name in self.plan.methods:
+            self.methods[name] = self._method(name)
+            self.methods[name].build(Cell(name, self.plan.bits[0], 0))  # checks the settings
 
     def _method(self, name: str) -> PlannedMethod:
         """A method of the plan; learned ones get the model's backbone unless they name another."""
@@ -247,7 +244,8 @@ class Runner:
             labels_of(self.data)
         wait_for_all()
         self.data.setup()
-        self._data = {_backbone(self.data): self.data}
+        backbone = tuple(getattr(self.data, name) for name in SHARED_WITH_DATA)
+        self._data: dict[tuple[Any, ...], RetrievalDataModule] = {backbone: self.data}
         self._constant: dict[int, dict[str, Any]] = {}  # parts of stamps, by data module
         if is_first():
             path = self.directory.path
@@ -351,10 +349,9 @@ class Runner:
             self._keep(cell, found.report, codes, (seconds, found.encode_seconds))
 
     def _keep(self, cell: Cell, report: RetrievalReport, codes: Codes, spent: Spent) -> None:
-        arrays: dict[str, Any] = {"query_codes": codes[0], "database_codes": codes[1]}
-        arrays |= {
-            f"{split}_labels": labels for split, labels in labels_of(self._data_of(cell)).items()
-        }
+        labels, names = labels_of(self._data_of(cell)), ("query_codes", "database_codes")
+        arrays: dict[str, Any] = dict(zip(names, codes, strict=True))
+        arrays |= {f"{split}_labels": own for split, own in labels.items()}
         self.directory.save_scored(cell, arrays, report)
         measures = [one for function in self.measures for one in function(report)]
         self.directory.keep(cell, self._stamp(cell), self._rows(cell, measures, spent))
@@ -383,12 +380,9 @@ class Runner:
         method = self.configuration.methods.get(cell.method)
         if method is None or method.is_shallow:
             return self.data
-        own = {
-            name: method.init_args[name] for name in SHARED_WITH_DATA if name in method.init_args
-        }
-        shared = zip(SHARED_WITH_DATA, _backbone(self.data), strict=True)
-        wanted = tuple(own.get(name, value) for name, value in shared)
-        if wanted not in self._data:
+        given = method.init_args
+        own = {name: given.get(name, getattr(self.data, name)) for name in SHARED_WITH_DATA}
+        if (wanted := tuple(own.values())) not in self._data:
             self._data[wanted] = self.configuration.datamodule(own)
         return self._data[wanted]
 
@@ -409,10 +403,8 @@ class Runner:
         data = self._data_of(cell)
         splits, peak = data.splits, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         backbone = f"{data.backbone} {'fine-tuned' if data.finetune else 'frozen'}"
-        facts = (
-            *(splits.protocol.dataset, splits.protocol_name, splits.fingerprint()),
-            *(cell.method, backbone, cell.bits, cell.seed),
-        )
+        source = splits.protocol.dataset, splits.protocol_name, splits.fingerprint()
+        facts = (*source, cell.method, backbone, cell.bits, cell.seed)
         costs = round(spent[0], 2), round(spent[1], 3), round(peak / KIBIBYTES_A_GB, 3)
         found = []
         for one in measures:
@@ -435,7 +427,3 @@ def labels_of(data: RetrievalDataModule) -> dict[str, NDArray[np.bool_]]:
     if "query" not in splits or not splits["query"].labels.shape[1]:
         raise InputError("no labelled queries to score; `udmsh fit` and `predict` need none")
     return {name: splits[name].labels for name in ("query", "database")}
-
-
-def _backbone(data: RetrievalDataModule) -> tuple[Any, ...]:
-    return tuple(getattr(data, name) for name in SHARED_WITH_DATA)

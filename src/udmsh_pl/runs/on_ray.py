@@ -228,6 +228,4 @@ def _encode(seen: tuple[str, ...], part: Part) -> Made:
     return encode_part(part, _encoder(part.encoder))
 
 
-@lru_cache(maxsize=1)
-def _encoder(folder: Path) -> HashEncoder:
-    return HashEncoder(folder)
+_encoder = lru_cache(maxsize=1)(HashEncoder)

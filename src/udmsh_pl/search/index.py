@@ -170,8 +170,9 @@ class ImageIndex:
             lacking = [name for name in self._known if name not in found]
             listed = _Listings()
             gone = [
-                name for name in lacking
-                if listed.lack(root / name) and not _is_closed_format(root / name)
+                name for name in lacking  # of a format that this installation lacks: not gone
+                if listed.lack(path := root / name)
+                and not (no_picture(path.suffix.lower()) and path.is_file())
             ]  # fmt: skip
             outside = [name for name in gone if Path(name).is_absolute() and not exists(Path(name))]
             own = [name for name in gone if not Path(name).is_absolute()]
@@ -331,11 +332,6 @@ def check_root(path: Path, folder: Path) -> None:
         mend = "give that folder, or another --out, or --moved if its pictures lie here now"
         mend += ", or --replace to index this folder instead"
         raise InputError(f"{path} is the index of {root}; {mend}")
-
-
-def _is_closed_format(path: Path) -> bool:
-    """Whether a file is there whose format this installation lacks: an extra that is gone."""
-    return bool(no_picture(path.suffix.lower())) and path.is_file()
 
 
 class _Listings:
