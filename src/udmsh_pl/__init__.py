@@ -69,11 +69,12 @@ def touched(
 
 
 class _OldNames(MetaPathFinder, Loader):
-    """Imports modules under the names that they had in 0.1, which other people's code uses."""
+    """Imports modules under the names that they had before, which other people's code uses."""
 
     moved: Mapping[str, str] = {
         "udmsh_pl.checkpoints": "udmsh_pl.runs.checkpoints",
         "udmsh_pl.losses": "udmsh_pl.similarity.losses",
+        "udmsh_pl.reports.results": "udmsh_pl.reports.table_rows",
         "udmsh_pl.structure": "udmsh_pl.similarity.structure",
     }
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from udmsh_pl.reports.results import Grid, Result, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import Column, Pivot, column_title
+from udmsh_pl.reports.table_rows import Grid, Result, mean_and_spread
 from udmsh_pl.retrieval.ties import Float64s
 
 MARKERS_A_LINE = 12

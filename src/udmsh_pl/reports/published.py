@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Result, mean_and_spread
 from udmsh_pl.reports.table import markdown
+from udmsh_pl.reports.table_rows import Result, mean_and_spread
 from udmsh_pl.safe.shipped import shipped
 
 METRIC = "mAP@"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
 from udmsh_pl.reports.environment import package_commit
-from udmsh_pl.reports.results import Cell, Result, read_results, write_results
+from udmsh_pl.reports.table_rows import Cell, Result, read_results, write_results
 from udmsh_pl.retrieval.evaluation import RetrievalReport
 from udmsh_pl.retrieval.ties import Cutoff
 from udmsh_pl.safe.files import save_arrays, sha256_file, write_text

@@ -19,8 +19,8 @@ from udmsh_pl.reports import drawing, published, table
 from udmsh_pl.reports.citation import citations
 from udmsh_pl.reports.curves import Chart, measure_charts, precision_recall_charts
 from udmsh_pl.reports.gallery import gallery_figure, gallery_rows, missed_rows
-from udmsh_pl.reports.results import COLUMNS, Cell, Grid, Result, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import COLUMNS, Cell, Grid, Result, mean_and_spread
 from udmsh_pl.safe.files import atomic_path, write_text
 from udmsh_pl.safe.profile import FILE as PROFILE_FILE
 

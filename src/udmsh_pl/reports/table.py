@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Grid, Result, learns_from_labels, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Grid, Result, learns_from_labels, mean_and_spread
 from udmsh_pl.retrieval.bootstrap import paired_difference
 from udmsh_pl.retrieval.ties import Cutoff, Float64s
 

@@ -28,8 +28,8 @@ from udmsh_pl.callbacks.evaluate import evaluate_model
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
-from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Cell, Result
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
 from udmsh_pl.retrieval.evaluation import Evaluation
 from udmsh_pl.retrieval.measures import Measure, named_measure

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, TypedDict
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell, Grid
+from udmsh_pl.reports.table_rows import Cell, Grid
 from udmsh_pl.retrieval.measures import MEASURES
 
 Numbers = Sequence[int] | None

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.run_report import PICTURES, write_report
 from udmsh_pl.reports.table import render_tables
+from udmsh_pl.reports.table_rows import Cell, Result
 from udmsh_pl.runs import on_ray, workers
 from udmsh_pl.runs.cells import REFERENCE, Runner
 from udmsh_pl.runs.loggers import log_report, log_to

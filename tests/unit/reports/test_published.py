@@ -13,8 +13,8 @@ from udmsh_pl.reports.published import (
     published_rows,
     read_published,
 )
-from udmsh_pl.reports.results import Result
 from udmsh_pl.reports.run_report import page
+from udmsh_pl.reports.table_rows import Result
 from udmsh_pl.runs.cells import Configuration
 from udmsh_pl.safe.shipped import shipped
 

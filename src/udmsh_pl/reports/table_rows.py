@@ -1,4 +1,6 @@
-"""``results.csv``: a value a row, with everything that it depends on."""
+"""Rows of the table, in ``results.csv`` and in each cell's ``rows.csv``: how they are written and
+read. A row is a value with everything that it depends on.
+"""
 
 import csv
 import io
