@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.retrieval.codes import code_words, popcounts
 
-Codes, Colour = NDArray[np.uint8], tuple[int, int, int]
+Codes = NDArray[np.uint8]
+Colour = tuple[int, int, int]
 SIDE, FRAME, GAP = 96, 4, 4  # pixels of a thumbnail, its frame, the white around
 CELL = SIDE + 2 * FRAME + 2 * GAP
 ROW, TITLE, DPI = CELL + 20, 30, 100  # a row with its notes, the title above

@@ -11,23 +11,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.codes import (
-    Bools,
-    Bytes,
-    check_codes,
-    check_labels,
-    check_rows,
-    pack_codes,
-    to_numpy,
-)
-from udmsh_pl.retrieval.evaluation import (
-    Evaluation,
-    RetrievalReport,
-    Ties,
-    ZeroHits,
-    check_cutoffs,
-    evaluate_codes,
-)
+from udmsh_pl.retrieval import codes as packing
+from udmsh_pl.retrieval import evaluation
+from udmsh_pl.retrieval.codes import Bools, Bytes
+from udmsh_pl.retrieval.evaluation import Evaluation, RetrievalReport, Ties, ZeroHits
 from udmsh_pl.retrieval.ties import Cutoff, Denominator
 
 Kind = Literal["query", "database"]
@@ -80,7 +67,7 @@ class HammingRetrieval(Metric):
         super().__init__()
         if bits < 1:
             raise InputError(f"bits is {bits}: a code has at least one bit")
-        self.bits, self.ks = bits, check_cutoffs(ks)
+        self.bits, self.ks = bits, evaluation.check_cutoffs(ks)
         self.ties, self.denominator, self.zero_hits = ties, denominator, zero_hits
         self.report: RetrievalReport | None = None
         for state in STATES:
@@ -103,14 +90,14 @@ class HammingRetrieval(Metric):
         """
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}: give 'query' or 'database'")
-        values = to_numpy(codes, "codes")
-        packed = values if values.dtype == np.uint8 else pack_codes(values)
-        packed = check_codes(packed, self.bits, "codes")
+        values = packing.to_numpy(codes, "codes")
+        packed = values if values.dtype == np.uint8 else packing.pack_codes(values)
+        packed = packing.check_codes(packed, self.bits, "codes")
         if tuple(labels.shape) == (len(packed), 0):  # pictures without labels are gathered alike
             marks = np.zeros((len(packed), 0), dtype=bool)
         else:
-            marks = check_labels(labels, len(packed), "labels")
-        ids = check_rows(index, len(packed), "index")
+            marks = packing.check_labels(labels, len(packed), "labels")
+        ids = packing.check_rows(index, len(packed), "index")
         count, columns = int(self.label_count), marks.shape[1]
         if count and count != columns:
             which = f"labels has {columns} columns, an earlier batch {count}"
@@ -141,11 +128,11 @@ class HammingRetrieval(Metric):
         return dict(zip(names, values, strict=True))
 
     def evaluate(
-        self, query: Rows, database: Rows, evaluation: Evaluation | None = None
+        self, query: Rows, database: Rows, how: Evaluation | None = None
     ) -> RetrievalReport:
-        """Score gathered rows, in this process alone; ``evaluation`` says with what."""
-        how = evaluation or Evaluation()
-        return evaluate_codes(
+        """Score gathered rows, in this process alone; ``how`` says with what."""
+        how = how or Evaluation()
+        return evaluation.evaluate_codes(
             query.codes, database.codes, query.labels, database.labels, self.bits, self.ks,
             self.ties, self.denominator, self.zero_hits, device=how.device, engine=how.engine,
         )  # fmt: skip

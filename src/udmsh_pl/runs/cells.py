@@ -33,17 +33,9 @@ from udmsh_pl.reports.table_rows import Cell, Result
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
 from udmsh_pl.retrieval.evaluation import Evaluation
 from udmsh_pl.retrieval.measures import Measure, named_measure
+from udmsh_pl.runs import lightning_cli
 from udmsh_pl.runs.checkpoints import import_class
-from udmsh_pl.runs.lightning_cli import (
-    SHARED_WITH_DATA,
-    OneLineParser,
-    ParsedCLI,
-    instance,
-    instantiate,
-    namespace,
-    one_line,
-    write_facts,
-)
+from udmsh_pl.runs.lightning_cli import SHARED_WITH_DATA, OneLineParser, instantiate, namespace
 from udmsh_pl.runs.loggers import cell_loggers, close
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.runs.workers import agreed, is_first, visible_gpus, wait_for_all, world_size
@@ -104,7 +96,7 @@ class PlannedMethod:
         except InputError as error:
             raise InputError(f"{self.where}: {str(error).removeprefix('method.')}") from error
         except (ArgumentError, TypeError, ValueError) as error:
-            raise InputError(f"{self.where}: {one_line(str(error))}") from error
+            raise InputError(f"{self.where}: {lightning_cli.one_line(str(error))}") from error
         if not self.is_shallow:  # so that `udmsh predict --ckpt_path` knows what to build
             method.save_hyperparameters({"_class_path": self.class_path})
         return method
@@ -127,7 +119,7 @@ class Configuration:
         if not source.is_file():
             raise InputError(f"{source} does not exist; experiments/ holds one yaml a benchmark")
         self.source, self.overrides = source, tuple(overrides)
-        cli = ParsedCLI(["--config", str(source), *overrides], run=False)
+        cli = lightning_cli.ParsedCLI(["--config", str(source), *overrides], run=False)
         self.parser, self.config = cli.parser, cli.config
         self.plan = Plan(**vars(self.config.reproduce))
         self.plan.check(str(source))
@@ -165,7 +157,7 @@ class Configuration:
         for name, value in (backbone or {}).items():
             if name in data.init_args:
                 data.init_args[name] = value
-        return cast(RetrievalDataModule, instance(RetrievalDataModule, data))
+        return cast(RetrievalDataModule, lightning_cli.instance(RetrievalDataModule, data))
 
     def cell_config(self, cell: Cell) -> str:
         """The yaml with which ``udmsh fit`` trains just this cell."""
@@ -252,7 +244,7 @@ class Runner:
             sweep(path)
             write_text(path / "config.yaml", self.configuration.resolved)
             precision = self.configuration.config.trainer.precision
-            write_facts(path, self.data.splits, precision, world_size())
+            lightning_cli.write_facts(path, self.data.splits, precision, world_size())
             self.directory.take_over()
             if left := self.directory.left_out():
                 print(f"{len(left)} cells are of another split or altered: not in results.csv")
