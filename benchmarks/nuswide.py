@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from udmsh_pl.images.walk import walk
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 from udmsh_pl.safe.files import write_text
 
 LINES, WITH_21, WITH_81, CONCEPTS, FREQUENT = 269_648, 195_834, 209_347, 81, 21

@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell, Result, learns_from_labels, read_results
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Cell, Result, learns_from_labels, read_results
 from udmsh_pl.retrieval.bootstrap import paired_difference
 from udmsh_pl.safe.files import write_text
 

@@ -26,7 +26,7 @@ from udmsh_pl.data import CIFAR10
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.environment import git_commit
 from udmsh_pl.reports.published import markdown_table, published_rows
-from udmsh_pl.reports.results import Result
+from udmsh_pl.reports.table_rows import Result
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.safe.files import atomic_path
 

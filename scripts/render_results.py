@@ -25,8 +25,8 @@ import yaml
 from scripts.collect_results import RESULTS, SHARED, Lead, Value, read_rows
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Result
 from udmsh_pl.reports.table import Pivot, render_tables
+from udmsh_pl.reports.table_rows import Result
 from udmsh_pl.safe.files import write_text
 
 ROOT = RESULTS.parent

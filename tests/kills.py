@@ -33,7 +33,7 @@ EVERY = 60  # seconds
 
 def _table(place: Path) -> str:
     """Values of ``results.csv`` and bits of every code."""
-    from udmsh_pl.reports.results import read_results
+    from udmsh_pl.reports.table_rows import read_results
 
     rows = read_results(place / "plan/results.csv")
     found = sorted((*r.cell, r.metric, r.k, r.ties, r.value, r.split_sha256) for r in rows)

@@ -53,11 +53,8 @@ __all__ = [
 def touched(
     package: str, module_of: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose names load when they are used (PEP 562).
-
-    Args:
-        package: its ``__name__``
-        module_of: the module of each such name
+    """``__getattr__`` and ``__dir__`` of a package whose names load when they are used (PEP 562);
+    ``module_of`` names the module of each.
     """
 
     def get(name: str) -> Any:
@@ -72,11 +69,12 @@ def touched(
 
 
 class _OldNames(MetaPathFinder, Loader):
-    """Imports modules under the names that they had in 0.1, which other people's code uses."""
+    """Imports modules under the names that they had before, which other people's code uses."""
 
     moved: Mapping[str, str] = {
         "udmsh_pl.checkpoints": "udmsh_pl.runs.checkpoints",
         "udmsh_pl.losses": "udmsh_pl.similarity.losses",
+        "udmsh_pl.reports.results": "udmsh_pl.reports.table_rows",
         "udmsh_pl.structure": "udmsh_pl.similarity.structure",
     }
 

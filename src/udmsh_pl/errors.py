@@ -13,13 +13,8 @@ class InputError(ValueError):
 
 
 def check_class_options(settings: Any) -> None:
-    """Refuse a class attribute in the place of a dataclass's option, where it would have no effect.
-
-    Args:
-        settings: an instance of a dataclass whose fields are options
-
-    Raises:
-        InputError: a subclass sets the option without an annotation or without ``@dataclass``.
+    """Refuse a class attribute in the place of a dataclass's option, where it would have no effect:
+    a subclass of that of ``settings`` sets it without an annotation or without ``@dataclass``.
     """
     kind = type(settings)
     for one in fields(settings):

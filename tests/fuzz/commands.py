@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from tests.fuzz.place import SMALL, udmsh
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 
 def _done(said: str) -> str:

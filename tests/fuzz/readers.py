@@ -11,7 +11,7 @@ from udmsh_pl.images.decode import decode
 from udmsh_pl.images.list_file import read_list
 from udmsh_pl.images.manifest import read_manifest
 from udmsh_pl.images.usable import read_broken
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 from udmsh_pl.retrieval.external import external_codes, read_arrays
 from udmsh_pl.retrieval.index import BinaryIndex
 

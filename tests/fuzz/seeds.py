@@ -131,7 +131,7 @@ def _pictures() -> Seeds:
 
 def _stores() -> Seeds:
     """An index file and a table of results."""
-    from udmsh_pl.reports.results import COLUMNS
+    from udmsh_pl.reports.table_rows import COLUMNS
     from udmsh_pl.retrieval import BinaryIndex, pack_codes
     from udmsh_pl.retrieval.index import MAGIC
 

@@ -11,7 +11,7 @@ import yaml
 
 from udmsh_pl import baselines
 from udmsh_pl.baselines import ShallowHash
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 from .conftest import Run
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 from .conftest import Run, logged
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 from .conftest import Process, Run, assert_same_arrays, recorder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 MODULE = '''
 from pathlib import Path

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from udmsh_pl.cli import main
-from udmsh_pl.reports.results import COLUMNS, Cell, Result, read_results, write_results
+from udmsh_pl.reports.table_rows import COLUMNS, Cell, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes
 
 from .conftest import Run

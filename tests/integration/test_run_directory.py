@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from udmsh_pl.reports.environment import git_commit
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 from .conftest import Run, logged, recorder
 

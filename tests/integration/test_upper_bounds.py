@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 from .conftest import Run, write_list
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from udmsh_pl.data import ListFiles
 from udmsh_pl.models import UDMSH, HashingModule, UDMSHPlus
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 from udmsh_pl.retrieval import pack_codes
 
 from .conftest import Run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from udmsh_pl.reports.results import read_results
+from udmsh_pl.reports.table_rows import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 

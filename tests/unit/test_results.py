@@ -11,8 +11,8 @@ from scripts.collect_results import Lead, Value, collect, read_rows
 from scripts.render_results import render_block, render_page
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell, Result, write_results
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Cell, Result, write_results
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 
 ROOT = Path(__file__).resolve().parents[2]

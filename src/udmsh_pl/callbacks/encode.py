@@ -14,13 +14,11 @@ from udmsh_pl.safe.files import save_arrays
 
 
 class EncodeCodes(Callback):
-    """``udmsh predict`` writes ``codes.npz``: codes, labels and names, and ``bits``.
+    """``udmsh predict`` writes codes, labels and names, and ``bits``, to ``output``; None is
+    ``codes.npz`` in the trainer's ``default_root_dir``.
 
     ``query_codes`` and ``database_codes`` are packed, uint8 [N, ceil(bits / 8)]. Codes of other
     images are never overwritten; those of the same images, by other weights, are.
-
-    Args:
-        output: file to write; None for ``codes.npz`` in the trainer's ``default_root_dir``
     """
 
     def __init__(self, output: Path | None = None) -> None:
@@ -41,14 +39,9 @@ class EncodeCodes(Callback):
         self._metric = HammingRetrieval(int(cast(Any, pl_module).bits)).to(pl_module.device)
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
+        batch_idx: int, dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
         """Keep the batch's codes; a single loader is the database's."""
         if self._metric is not None:
             loaders = trainer.predict_dataloaders

@@ -48,13 +48,9 @@ def score_rows(
 
 
 def evaluate_model(
-    trainer: Trainer,
-    model: HashingModule,
-    data: RetrievalDataModule,
-    ks: Sequence[int | None],
-    measures: Sequence[str],
-    evaluation: Evaluation,
-) -> Retrieval | None:
+    trainer: Trainer, model: HashingModule, data: RetrievalDataModule, ks: Sequence[int | None],
+    measures: Sequence[str], evaluation: Evaluation,
+) -> Retrieval | None:  # fmt: skip
     """Encode query and database, score them, and log the measures as ``test/...``.
 
     Cut-offs and measures are as of :class:`EvaluateRetrieval`. Gives None in all processes but the
@@ -123,14 +119,9 @@ class EvaluateRetrieval(Callback):
         self._started = time.perf_counter()
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
+        batch_idx: int, dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
         """Keep the batch's codes, but not the sanity check's, which sees a part of the database."""
         if self._metric is not None and not trainer.sanity_checking:
             kind = KINDS[dataloader_idx]

@@ -148,17 +148,10 @@ def _print_some(lines: Sequence[str]) -> None:
 
 def write_splits(splits: Splits, directory: Path) -> dict[str, Path]:
     """Write ``query.txt``, ``train.txt`` and ``database.txt``, and ``split.yaml``, the data block
-        that reads the same rows with the same fingerprint back; gives the path of each list.
+    that reads the same rows with the same fingerprint back; gives the path of each list.
 
-        Images in memory (CIFAR-10, the sample) are listed by their name in the official files; such
-        lists state a split but hold no images.
-
-        Raises:
-    <<<<<<< HEAD
-            InputError: a name cannot stand in a list.
-    =======
-            InputError: a name cannot stand in a list, see :func:`check_names`.
-    >>>>>>> pictures
+    Images in memory (CIFAR-10, the sample) are listed by their name in the official files; such
+    lists state a split but hold no images. Names are refused as by :func:`check_names`.
     """
     parts, protocol, database = splits.by_name(), splits.protocol, splits.database
     paths = {name: directory / f"{name}.txt" for name in parts}

@@ -140,14 +140,9 @@ class Shuffle(DistributedSampler[int]):
     """
 
     def __init__(
-        self,
-        dataset: FeatureRows | ImagesWithFeatures,
-        world: int,
-        rank: int,
-        limit: int,
-        near: tuple[NDArray[np.int64], int] | None = None,
-        batch_size: int = 1,
-    ) -> None:
+        self, dataset: FeatureRows | ImagesWithFeatures, world: int, rank: int, limit: int,
+        near: tuple[NDArray[np.int64], int] | None = None, batch_size: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__(dataset, world, rank, shuffle=True, seed=seed_of(0), drop_last=True)
         self.of_epoch, self.limit, self.near, self.batch_size = dataset, limit, near, batch_size
         self.skip = 0
@@ -177,10 +172,8 @@ class Shuffle(DistributedSampler[int]):
         first = np.array(rows[: -(-len(rows) // (1 + count))], dtype=np.int64)
         of = first[np.arange(len(rows) - len(first)) % len(first)]
         draw = np.random.default_rng(seed_of(self.epoch, step))
-        return [
-            *first.tolist(),
-            *nearest[of, draw.integers(nearest.shape[1], size=len(of))].tolist(),
-        ]
+        others = nearest[of, draw.integers(nearest.shape[1], size=len(of))]
+        return [*first.tolist(), *others.tolist()]
 
     def __len__(self) -> int:
         return self.limit
@@ -218,15 +211,10 @@ def whole_batch(batch: Any) -> Any:
 
 
 def train_loader(
-    features: TrainFeatures,
-    learner: Learner | None,
-    batch_size: int,
-    labels: NDArray[np.bool_] | None = None,
-    pixels: ImageDataset | None = None,
-    workers: int = 0,
-    world: int = 1,
-    rank: int = 0,
-) -> TrainLoader:
+    features: TrainFeatures, learner: Learner | None, batch_size: int,
+    labels: NDArray[np.bool_] | None = None, pixels: ImageDataset | None = None, workers: int = 0,
+    world: int = 1, rank: int = 0,
+) -> TrainLoader:  # fmt: skip
     """Shuffled train batches of equal size; rows that do not fill the last batch wait for another
     epoch.
 
@@ -237,8 +225,8 @@ def train_loader(
         labels: bool [N, L]; None for images without labels
         pixels: the images, for a backbone that is trained; None for cached features alone
         workers: processes that decode images
-        world: processes that share each batch; with a frozen backbone each has the whole batch
-        rank: number of this one
+        world, rank: processes that share each batch, and the number of this one; with a frozen
+            backbone each has the whole batch
     """
     count = len(features.arrays["global_feature"])
     whole = min(batch_size, count)
@@ -249,23 +237,16 @@ def train_loader(
     cached = FeatureRows(np.zeros((count, 0), dtype=bool) if labels is None else labels, arrays)
     rows = cached if pixels is None else ImagesWithFeatures(pixels, cached)
     near = None if learner is None else learner.near_images(features)
+    sampler = Shuffle(rows, world, rank, steps * share, near, share)
+    collate, workers = (whole_batch, 0) if pixels is None else (None, workers)  # rows need none
     return TrainLoader(
-        rows,
-        batch_size=share,
-        sampler=Shuffle(rows, world, rank, steps * share, near, share),
-        drop_last=True,
-        num_workers=0 if pixels is None else workers,  # copying rows needs none
-        collate_fn=whole_batch if pixels is None else None,
-    )
+        rows, batch_size=share, sampler=sampler, drop_last=True, num_workers=workers,
+        collate_fn=collate,
+    )  # fmt: skip
 
 
 class FeatureData(LightningDataModule):
-    """Train features alone, for ``trainer.fit(model, datamodule=FeatureData(features, 256))``.
-
-    Args:
-        features: of the train images
-        batch_size: rows a batch
-    """
+    """Train features alone, for ``trainer.fit(model, datamodule=FeatureData(features, 256))``."""
 
     def __init__(self, features: TrainFeatures, batch_size: int) -> None:
         super().__init__()

@@ -28,8 +28,8 @@ def read_annotations(path: Path, folder: str) -> ImageList:
     order of the file, named ``folder/file_name``; labels bool [N, L], one column a category in the
     order of their ids.
 
-    Raises:
-        InputError: the file is absent, no JSON, or has no valid images, annotations and categories.
+    Raises ``InputError``: the file is absent, no JSON, or has no valid images, annotations and
+    categories.
     """
     try:
         with path.open(encoding="utf-8") as stream:

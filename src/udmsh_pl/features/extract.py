@@ -37,17 +37,11 @@ Contents = list[bytes] | None  # digests of images; None in memory
 
 
 class StoredFeatures(NamedTuple):
-    """Features of a list of images.
+    """Features of a list of images."""
 
-    Args:
-        name: identifies what is in the arrays
-        arrays: a row for each image that can be decoded, in the order of the list
-        broken: names of the others, and why
-    """
-
-    name: str
-    arrays: Arrays
-    broken: Reasons
+    name: str  # identifies what is in the arrays
+    arrays: Arrays  # a row for each image that can be decoded, in the order of the list
+    broken: Reasons  # names of the others, and why
 
 
 @dataclass(frozen=True)

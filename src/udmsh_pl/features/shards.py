@@ -41,13 +41,9 @@ class Shard(NamedTuple):
 
 
 def join(
-    directory: Path,
-    key: Mapping[str, Any],
-    rows: int,
-    shapes: Mapping[str, tuple[int, ...]],
-    parts: list[Path],
-    contents: Sequence[bytes] | None = None,
-) -> bool:
+    directory: Path, key: Mapping[str, Any], rows: int, shapes: Mapping[str, tuple[int, ...]],
+    parts: list[Path], contents: Sequence[bytes] | None = None,
+) -> bool:  # fmt: skip
     """Make a store of its finished parts, in the order of rows; False while one is missing.
 
     Whoever calls holds the store's lock. A joining that was killed goes on where it was.

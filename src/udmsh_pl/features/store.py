@@ -47,8 +47,8 @@ def open_features(directory: Path) -> Arrays | None:
 
     The bytes are checked against the recorded SHA-256 once, and again when a file has changed.
 
-    Raises:
-        InputError: the store cannot be read for a reason that says nothing about its content.
+    Raises ``InputError``: the store cannot be read for a reason that says nothing about its
+    content.
     """
     if not directory.is_dir():
         return None
@@ -93,18 +93,13 @@ def _digest(meta: dict[str, Any]) -> str:
 
 
 class StoreFacts(NamedTuple):
-    """What a finished store says of itself, beside its arrays.
+    """What a finished store says of itself, beside its arrays."""
 
-    Args:
-        key: everything that decides its content
-        runners: what made its rows; nothing for stores of 0.1.0
-        broken: images of the list that have no row, by their number in the list, and why
-        contents: digest of each image of the list; None where they were not on a disk
-    """
-
-    key: dict[str, Any]
-    runners: list[str]
+    key: dict[str, Any]  # everything that decides its content
+    runners: list[str]  # what made its rows; nothing for stores of 0.1.0
+    # images of the list that have no row, by their number in the list, and why
     broken: dict[int, str]
+    # digest of each image of the list; None where they were not on a disk
     contents: list[bytes] | None
 
 
@@ -180,19 +175,14 @@ class FeatureWriter:
         runners: what makes the rows; ``meta.json`` lists all that made some, beside the key
         contents: digest of each image, so that another list that has it can take its row
 
-    Raises:
-        InputError: the disk has too little room for the whole store.
+    Raises ``InputError``: the disk has too little room for the whole store.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        key: Mapping[str, Any],
-        rows: int,
-        shapes: Mapping[str, tuple[int, ...]],
-        runners: Collection[str] = ("torch",),
+        self, directory: Path, key: Mapping[str, Any], rows: int,
+        shapes: Mapping[str, tuple[int, ...]], runners: Collection[str] = ("torch",),
         contents: Sequence[bytes] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.directory, self.key, self.rows, self.shapes = directory, dict(key), rows, dict(shapes)
         self.runners, self.contents = sorted(runners), contents
         self.blocks: list[dict[str, Any]] = []

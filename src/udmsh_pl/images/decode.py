@@ -190,7 +190,7 @@ def _stream(source: Any) -> Iterator[BinaryIO]:
 
 
 def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Image:
-    head = stream.read(12)
+    head = stream.read(64)
     stream.seek(0)
     if head.startswith(_RAW) or head[4:12] == b"ftypcrx ":
         return _preview(stream, upright, at_least)
@@ -206,7 +206,8 @@ def _decoded(stream: BinaryIO, upright: bool, at_least: int | None) -> Image.Ima
         except UnidentifiedImageError as error:
             if head.startswith(_TIFF) and reads_raw():
                 return _preview(stream, upright, at_least)
-            if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in formats():
+            heic = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and b"avif" not in head
+            if heic and "HEIF" not in formats():
                 raise UnidentifiedImageError(f"it is HEIC, which {_EXTRAS['HEIF']}") from error
             raise UnidentifiedImageError(f"it is none of {', '.join(formats())}") from error
         whole = image.size
@@ -316,8 +317,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     - values within 0..255 stay as they are, those within 0..65535 are divided by 256;
     - else the least becomes 0 and the largest 255.
 
-    Raises:
-        ValueError: a mode that has no way to RGB (LAB), or a value that is not finite.
+    Raises ``ValueError``: a mode that has no way to RGB (LAB), or a value that is not finite.
     """
     sixteen = image.mode == "I" and image.format in ("PPM", "PNG")  # 16 bits at most
     if image.mode.startswith("I;16") or sixteen:

@@ -35,8 +35,8 @@ def load_tree(
     database; there are no labels and no queries. ``exclude`` holds patterns of what is left out
     too, see :func:`udmsh_pl.images.walk.excluded`.
 
-    Raises:
-        InputError: no such folder, no images in it, or images that lie beside the class folders.
+    Raises ``InputError``: no such folder, no images in it, or images that lie beside the class
+    folders.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; set --data.root to the folder of your images")

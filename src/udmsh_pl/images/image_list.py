@@ -40,8 +40,7 @@ class ImageList:
         upright: show pictures as viewers do, see :func:`udmsh_pl.images.decode.decode`. Off for
             published benchmarks, as the code behind their numbers. It belongs in features' keys
 
-    Raises:
-        InputError: numbers of names, labels and pixels differ, or a dtype is another one.
+    Raises ``InputError``: numbers of names, labels and pixels differ, or a dtype is another one.
     """
 
     names: Sequence[str]
@@ -147,10 +146,9 @@ class Splits:
         skipped: files that were found and left out, by name, and why (no picture, hidden,
             unreadable): not part of the fingerprint
 
-    Raises:
-        InputError: numbers of labels differ, a split is empty or names an image twice, or a query
-            is also a training or database image (a leak: its own copy would be retrieved first),
-            also where the two names are spelled in two ways (``./a.jpg``).
+    Raises ``InputError``: numbers of labels differ, a split is empty or names an image twice, or a
+    query is also a training or database image (a leak: its own copy would be retrieved first), also
+    where the two names are spelled in two ways (``./a.jpg``).
     """
 
     protocol: Protocol
@@ -219,9 +217,8 @@ def inside(name: str, root: Path | None, allow_outside: bool) -> str:
 
     Links are followed as any program follows them; who can make links in ``root`` can read there.
 
-    Raises:
-        ValueError: no name of a file, or it leads out of ``root`` (None for the working directory)
-            and not ``allow_outside``; the message says what mends it.
+    Raises ``ValueError``: no name of a file, or it leads out of ``root`` (None for the working
+    directory) and not ``allow_outside``; the message says what mends it.
     """
     spelled = normal(name)
     if "\0" in name or spelled in ("", ".", "..", "/"):

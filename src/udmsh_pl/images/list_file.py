@@ -43,10 +43,9 @@ def read_list(
         allow_outside: let paths pass that lead out of ``root``
         upright: see :class:`ImageList`
 
-    Raises:
-        InputError: the file is absent, empty, not UTF-8 or too large (``UDMSH_MAX_BYTES``,
-            ``UDMSH_MAX_ROWS``), or a line has another number of labels, a label that is not 0 or 1,
-            no path, one that leads out of ``root``, or an earlier line's; the message has the line.
+    Raises ``InputError``: the file is absent, empty, not UTF-8 or too large (``UDMSH_MAX_BYTES``,
+    ``UDMSH_MAX_ROWS``), or a line has another number of labels, a label that is not 0 or 1, no
+    path, one that leads out of ``root``, or an earlier line's; the message has the line.
     """
     data = _utf8(read_file(path, "list"), path)
     if data.count(b"\n") > limit("ROWS"):

@@ -55,11 +55,10 @@ def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[s
         splits. Without rows for ``train`` there is no such key (the database is then the train
         set).
 
-    Raises:
-        InputError: the file cannot be read or is too large (``UDMSH_MAX_BYTES``,
-            ``UDMSH_MAX_ROWS``), has no column ``path``, no rows, a row with an empty or repeated
-            path or one that leads out of ``root``, an unknown split, no database, or more or fewer
-            fields than the header; the message gives file and row.
+    Raises ``InputError``: the file cannot be read or is too large (``UDMSH_MAX_BYTES``,
+    ``UDMSH_MAX_ROWS``), has no column ``path``, no rows, a row with an empty or repeated path or
+    one that leads out of ``root``, an unknown split, no database, or more or fewer fields than the
+    header; the message gives file and row.
     """
     check_file(path, "manifest")
     names: dict[str, int] = {}  # and their rows

@@ -21,8 +21,7 @@ def read(source: str, folder: str, columns: list[str]) -> None:
     """Write the rows of ``source`` to ``rows.jsonl`` in ``folder``, as lists in the order of the
     columns that are read (names in lower case); its first line holds the names of all columns.
 
-    Raises:
-        InputError: more rows or bytes than the limits allow, or a cell is too long.
+    Raises ``InputError``: more rows or bytes than the limits allow, or a cell is too long.
     """
     most, most_bytes = limit("ROWS"), limit("BYTES")
     file = parquet.ParquetFile(source, page_checksum_verification=True)

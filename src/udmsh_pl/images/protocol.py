@@ -18,30 +18,19 @@ class Protocol:
     Numbers under different protocols are never comparable, so the name travels with every result. A
     count of ``None`` means that the protocol does not fix it (a folder of the user's, a database
     that is "the rest").
-
-    Args:
-        dataset: name of the benchmark as it stands in ``results.csv``, for example ``nuswide``
-        name: name of this protocol among those of the benchmark, for example ``21-concepts``
-        queries: number of query images
-        train: number of training images, used without their labels
-        database: number of images that are searched
-        labels: number of label columns
-        map_at: k of the mAP that the literature reports under this protocol; None for ALL
-        licence: terms of the images, in a few words
-        home: official home page of the images
-        paper: publication that defined the split, or whose code did
     """
 
-    dataset: str
-    name: str
-    queries: int | None = None
-    train: int | None = None
-    database: int | None = None
-    labels: int | None = None
+    dataset: str  # name of the benchmark as it stands in ``results.csv``, for example ``nuswide``
+    name: str  # name of this protocol among those of the benchmark, for example ``21-concepts``
+    queries: int | None = None  # number of query images
+    train: int | None = None  # number of training images, used without their labels
+    database: int | None = None  # number of images that are searched
+    labels: int | None = None  # number of label columns
+    # k of the mAP that the literature reports under this protocol; None for ALL
     map_at: int | None = None
-    licence: str = "the owner's"
-    home: str = ""
-    paper: str = ""
+    licence: str = "the owner's"  # terms of the images, in a few words
+    home: str = ""  # official home page of the images
+    paper: str = ""  # publication that defined the split, or whose code did
 
     def __str__(self) -> str:
         return f"{self.dataset} {self.name}"

@@ -19,32 +19,23 @@ def eval_transform(image_size: int, mean: Channels = None, std: Channels = None)
 
     The whole image is resized by :func:`udmsh_pl.images.decode.square`, as a search does it.
 
-    Args:
-        image_size: side of the square in pixels, at least 1
-        mean: per-channel mean, in units of pixel values scaled to 0..1; None keeps the pixels as
-            uint8, for a forward pass that normalises them: a quarter of the bytes
-        std: per-channel standard deviation, in the same units
+    ``mean`` and ``std`` are of each channel, in units of pixel values scaled to 0..1; without them
+    pixels stay uint8, for a forward pass that normalises them: a quarter of the bytes.
     """
     return _transform(image_size, [partial(_square, side=image_size)], mean, std)
 
 
 def view_transform(
-    image_size: int,
-    mean: Channels = None,
-    std: Channels = None,
+    image_size: int, mean: Channels = None, std: Channels = None,
     scale: tuple[float, float] = (0.3, 1.0),
-) -> Transform:
+) -> Transform:  # fmt: skip
     """Random view for training: RGB image -> as :func:`eval_transform`.
 
     Random resized crop, horizontal flip, colour jitter and grey, all drawn from torch's generator,
     so that a seed repeats them. Milder than SimCLR's (a crop of at least 0.3 of the area, no blur),
     since a small crop of a multi-label picture often shows none of its labels (*ours*).
 
-    Args:
-        image_size: as in :func:`eval_transform`, like ``mean`` and ``std``
-        mean: per channel
-        std: per channel
-        scale: least and largest share of the image's area that a crop keeps, in 0..1
+    ``scale`` is the least and the largest share of the image's area that a crop keeps, in 0..1.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise InputError(f"crop scale is {tuple(scale)}; give 0 < least <= largest <= 1")

@@ -51,8 +51,7 @@ def drop_missing(splits: Splits, allow_missing: bool) -> Splits:
 
     With ``allow_missing`` their numbers are added to ``missing`` and so enter the fingerprint.
 
-    Raises:
-        InputError: images are absent and ``allow_missing`` is false, or all of a split are.
+    Raises ``InputError``: images are absent and ``allow_missing`` is false, or all of a split are.
     """
     named = splits.by_name()
     rows = {name: present_rows(images) for name, images in named.items()}
@@ -84,8 +83,7 @@ def drop_broken(splits: Splits, broken: Mapping[str, str], strict: bool = False)
     ``broken`` holds reasons by name, of :func:`find_broken` or :func:`load_or_blank`. The numbers
     are added to ``missing`` and so enter the fingerprint, names and reasons to ``skipped``.
 
-    Raises:
-        InputError: pictures are broken and ``strict``, or all of a split are.
+    Raises ``InputError``: pictures are broken and ``strict``, or all of a split are.
     """
     named = splits.by_name()
     rows = {
@@ -122,9 +120,8 @@ def load_or_blank(
 ) -> tuple[Image.Image, str]:
     """The picture of a row and ``""``; or a black one and why there is none.
 
-    Raises:
-        UnreadablePicture: for a passing error (no memory, a disk that is away): the run ends and
-            can be resumed.
+    Raises ``UnreadablePicture``: for a passing error (no memory, a disk that is away): the run ends
+    and can be resumed.
     """
     try:
         return images.load(row, at_least), ""
@@ -207,20 +204,15 @@ def read_broken(path: Path) -> Reasons:
 
 
 class Report(NamedTuple):
-    """What :func:`check_splits` found.
+    """What :func:`check_splits` found."""
 
-    Args:
-        table: a line a split: images, images that the protocol names, missing and unreadable ones,
-            labels, labels an image, images without any label
-        problems: what is off, with what mends it; a file stands once, in however many splits it is
-        notes: what is worth knowing but not wrong
-        fingerprint: SHA-256 of the splits
-    """
-
+    # a line a split: images, images that the protocol names, missing and unreadable ones, labels,
+    # labels an image, images without any label
     table: str
+    # what is off, with what mends it; a file stands once, in however many splits it is
     problems: tuple[str, ...]
-    notes: tuple[str, ...]
-    fingerprint: str
+    notes: tuple[str, ...]  # what is worth knowing but not wrong
+    fingerprint: str  # SHA-256 of the splits
 
 
 def check_splits(splits: Splits, workers: int = 1) -> Report:

@@ -26,15 +26,12 @@ _NUMBERS = re.compile(r" \(\d[^()]*\)")  # "image file is truncated (22 bytes no
 
 
 class Found(NamedTuple):
-    """What lies in a folder.
+    """What lies in a folder."""
 
-    Args:
-        files: size, times and inode of each picture file, by its name relative to the folder,
-            with forward slashes; sorted
-        skipped: why everything else is left out, by name; a folder stands for all in it
-    """
-
+    # size, times and inode of each picture file, by its name relative to the folder, with forward
+    # slashes; sorted
     files: dict[str, os.stat_result]
+    # why everything else is left out, by name; a folder stands for all in it
     skipped: dict[str, str]
 
     def why(self, name: str) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from udmsh_pl.reports.results import Cell, Grid, Result, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import Column, Pivot, column_title
+from udmsh_pl.reports.table_rows import Grid, Result, mean_and_spread
 from udmsh_pl.retrieval.ties import Float64s
 
 MARKERS_A_LINE = 12
@@ -74,9 +74,7 @@ def precision_recall_charts(run: RunDirectory, plan: Grid) -> dict[int, Chart]:
     for bits in sorted(plan.bits):
         curves = {}
         for method in plan.methods:
-            cells = [Cell(method, bits, seed) for seed in plan.seeds]
-            found = [run.scores(one) for one in cells if (run.folder(one) / "scores.npz").is_file()]
-            if found:
+            if found := run.scores_of(method, bits, plan.seeds):
                 precision = np.mean([scores.precision for scores in found], axis=0)
                 curves[method] = precision, np.mean([scores.recall for scores in found], axis=0)
         if curves:

@@ -48,23 +48,14 @@ def driver_version() -> str | None:
     return answer.splitlines()[0].strip() if answer else None
 
 
-def devices() -> dict[str, Any]:
-    """GPUs that torch sees, the CUDA that it was built for, and the driver; empty without."""
-    here = torch.cuda.is_available()
-    count = torch.cuda.device_count() if here else 0
-    return {
-        "gpus": [torch.cuda.get_device_name(number) for number in range(count)],
-        "cuda": torch.version.cuda if here else None,
-        "driver": driver_version() if here else None,
-    }
-
-
 def environment(
     split_sha256: str, precision: str | None = None, world_size: int = 1
 ) -> dict[str, Any]:
-    """Versions, devices, the commits of package and working directory, the fingerprint of the
-    splits, the trainer's precision, how many processes train together, and the command.
+    """Versions, GPUs, the CUDA that torch was built for and the driver, the commits of package and
+    working directory, the fingerprint of the splits, the trainer's precision, how many processes
+    train together, and the command.
     """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     versions = {"python": platform.python_version(), "udmsh_pl": __version__}
     for name in PACKAGES:
         try:
@@ -74,7 +65,9 @@ def environment(
     return {
         "versions": versions,
         "platform": platform.platform(),
-        **devices(),
+        "gpus": [torch.cuda.get_device_name(number) for number in range(gpus)],
+        "cuda": torch.version.cuda if gpus else None,
+        "driver": driver_version() if gpus else None,
         "precision": precision or "32-true",
         "world_size": world_size,
         "package_commit": package_commit(),

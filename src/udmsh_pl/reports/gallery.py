@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from udmsh_pl.images.image_list import ImageList
-from udmsh_pl.retrieval import unpack_codes
+from udmsh_pl.retrieval.codes import code_words, popcounts
 
 Codes = NDArray[np.uint8]
+Colour = tuple[int, int, int]
 SIDE, FRAME, GAP = 96, 4, 4  # pixels of a thumbnail, its frame, the white around
 CELL = SIDE + 2 * FRAME + 2 * GAP
 ROW, TITLE, DPI = CELL + 20, 30, 100  # a row with its notes, the title above
@@ -18,13 +19,11 @@ HIT, MISS, QUERY_FRAME = (44, 160, 44), (214, 39, 40), (60, 60, 60)
 
 
 def nearest(
-    query_codes: Codes, database_codes: Codes, bits: int, count: int
+    query_codes: Codes, database_codes: Codes, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and Hamming distances, int64 ``[Q, count]``, of the nearest codes; ties by row."""
-    query, database = (
-        unpack_codes(codes, bits).astype(np.float32) for codes in (query_codes, database_codes)
-    )
-    distances = ((bits - query @ database.T) / 2).round().astype(np.int64)
+    database = code_words(database_codes)
+    distances = np.array([popcounts(database ^ code) for code in code_words(query_codes)])
     rows = np.argsort(distances, axis=1, kind="stable")[:, :count]
     return rows, np.take_along_axis(distances, rows, axis=1)
 
@@ -42,27 +41,19 @@ def missed_rows(average_precision: NDArray[np.float64]) -> list[int]:
 
 
 def gallery_figure(
-    query: ImageList,
-    database: ImageList,
-    query_codes: Codes,
-    database_codes: Codes,
-    bits: int,
-    rows: Sequence[int],
-    count: int = 10,
-    title: str = "",
-) -> Figure:
+    query: ImageList, database: ImageList, query_codes: Codes, database_codes: Codes, bits: int,
+    rows: Sequence[int], count: int = 10, title: str = "",
+) -> Figure:  # fmt: skip
     """Draw ``rows`` of the query split with their nearest; relevant ones have a green frame."""
-    found, distances = nearest(query_codes[list(rows)], database_codes, bits, count)
+    found, distances = nearest(query_codes[list(rows)], database_codes, count)
     width, height = CELL * (count + 1), ROW * len(rows)
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     figure = Figure(figsize=((width / DPI), (height + TITLE) / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, height / (height + TITLE)))
 
-    def draw(
-        line: int, place: int, images: ImageList, row: int, frame: tuple[int, ...], text: str
-    ) -> None:
+    def draw(at: tuple[int, int], images: ImageList, row: int, frame: Colour, text: str) -> None:
         # on a canvas that is drawn at once: an axes each takes seconds
-        top, left, edge = line * ROW, place * CELL, SIDE + 2 * FRAME
+        top, left, edge = at[0] * ROW, at[1] * CELL, SIDE + 2 * FRAME
         area = canvas[top + GAP : top + GAP + edge, left + GAP : left + GAP + edge]
         area[:] = frame
         picture = images.load(row).convert("RGB").resize((SIDE, SIDE))
@@ -70,12 +61,12 @@ def gallery_figure(
         axes.text(left + GAP + edge / 2, top + CELL, text, fontsize=7, ha="center", va="top")
 
     for line, row in enumerate(rows):
-        draw(line, 0, query, row, QUERY_FRAME, "query")
+        draw((line, 0), query, row, QUERY_FRAME, "query")
         near = zip(found[line].tolist(), distances[line].tolist(), strict=True)
         for place, (other, distance) in enumerate(near, start=1):
             relevant = (query.labels[row] & database.labels[other]).any()
             text = f"{distance} bit" + ("" if distance == 1 else "s")
-            draw(line, place, database, other, HIT if relevant else MISS, text)
+            draw((line, place), database, other, HIT if relevant else MISS, text)
     axes.imshow(canvas, interpolation="nearest")
     axes.set_axis_off()
     text = title or f"The {count} nearest of {len(database):,} images at {bits} bits"

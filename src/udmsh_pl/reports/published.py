@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Result, mean_and_spread
 from udmsh_pl.reports.table import markdown
+from udmsh_pl.reports.table_rows import Result, mean_and_spread
 from udmsh_pl.safe.shipped import shipped
 
 METRIC = "mAP@"
+OURS = "ours ± spread (seeds)"
+HEADER = ("dataset", "method", "bits", "k", "published", OURS, "difference", "source")
+NOTE = (
+    "Published numbers of the same dataset, protocol, backbone, method, code length and k, and our "
+    "mean over seeds. Published code leaves the order of tied images to its sort; ours is expected "
+    "over all orders."
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,13 @@ class PublishedRow:
         """Ours less theirs."""
         return self.value - self.number.value
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Fields under ``HEADER``."""
+        one, ours = self.number, f"{self.value:.4f} ± {self.spread:.4f} ({self.seeds})"
+        numbers = f"{one.value:.4f}", ours, f"{self.difference:+.4f}"
+        return (one.dataset, one.method, str(one.bits), one.k, *numbers, one.source)
+
 
 def read_published(path: Path | None = None) -> list[PublishedNumber]:
     """Read the published numbers, by default those of ``experiments/published.csv``.
@@ -95,15 +109,9 @@ def published_rows(
 
     A published number counts where dataset, protocol, backbone, method, code length and k agree
     with ours, and the denominator of AP@k too where it is known. A method of a plan agrees by the
-    name that it has in ``experiments/*.yaml`` (``bihalf``). Our value is the expected mAP over
-    orders of tied images, since published code leaves their order to an unstable sort.
-
-    Other measures than the expected mAP are passed over. The rows are in the order of the file,
-    by default ``experiments/published.csv``.
-
-    Example:
-        >>> published_rows([])
-        []
+    name that it has in ``experiments/*.yaml`` (``bihalf``). Our value is the expected mAP; other
+    measures are passed over. The rows are in the order of ``published``, by default
+    ``experiments/published.csv``.
     """
     ours: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in results:
@@ -122,17 +130,6 @@ def published_rows(
 
 def markdown_table(rows: Iterable[PublishedRow]) -> str:
     """Published numbers beside ours as a Markdown table, or an empty text where there are none."""
-    lines = [
-        (
-            row.number.dataset, row.number.method, str(row.number.bits), row.number.k,
-            f"{row.number.value:.4f}", f"{row.value:.4f} ± {row.spread:.4f} ({row.seeds})",
-            f"{row.difference:+.4f}", row.number.source,
-        )
-        for row in rows
-    ]  # fmt: skip
-    header = (
-        "dataset", "method", "bits", "k", "published", "ours ± spread (seeds)", "difference",
-        "source",
-    )  # fmt: skip
+    lines = [row.texts for row in rows]
     rule = ("---", "---", *["---:"] * 5, "---")
-    return markdown([header, rule, *lines]) if lines else ""
+    return markdown([HEADER, rule, *lines]) if lines else ""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
 from udmsh_pl.reports.environment import package_commit
-from udmsh_pl.reports.results import Cell, Result, read_results, write_results
+from udmsh_pl.reports.table_rows import Cell, Result, read_results, write_results
 from udmsh_pl.retrieval.evaluation import RetrievalReport
 from udmsh_pl.retrieval.ties import Cutoff
 from udmsh_pl.safe.files import save_arrays, sha256_file, write_text
@@ -111,14 +111,12 @@ class RunDirectory:
         """Whether the cell was finished with just these settings and all its files are whole."""
         folder = self.folder(cell)
         found, kept = _mark(folder)
-        needed = {ROWS, *(CODES if cell.bits and has_codes else ())}
+        needed = {ROWS, *(CODES if has_codes else ())}
         return found == _plain(stamp) and needed <= kept.keys() and _is_whole(folder, kept)
 
     def begin(self, cell: Cell, stamp: Stamp) -> None:
-        """Note what a cell is trained with; a requeued job goes on only under the same.
-
-        At SLURM's time limit Lightning leaves ``hpc_ckpt_N.ckpt``, from which the next training in
-        the folder would go on, whatever its settings.
+        """Note what a cell is trained with: at SLURM's time limit Lightning leaves
+        ``hpc_ckpt_N.ckpt``, from which a requeued job must go on under the same settings alone.
         """
         folder, now = self.folder(cell), json.dumps(_plain(stamp))
         noted = folder / "begun.json"
@@ -189,6 +187,11 @@ class RunDirectory:
             if name.startswith("ap@")
         }
         return Scores(found, arrays["precision"], arrays["recall"])
+
+    def scores_of(self, method: str, bits: int, seeds: Sequence[int]) -> list[Scores]:
+        """What reports need of those cells of some seeds that keep it."""
+        cells = [Cell(method, bits, seed) for seed in seeds]
+        return [self.scores(one) for one in cells if (self.folder(one) / "scores.npz").is_file()]
 
     @contextmanager
     def working(self, cell: Cell) -> Iterator[bool]:

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from udmsh_pl.images.image_list import Splits
+from udmsh_pl.reports import drawing, published, table
 from udmsh_pl.reports.citation import citations
 from udmsh_pl.reports.curves import Chart, measure_charts, precision_recall_charts
-from udmsh_pl.reports.drawing import (
-    DASHES,
-    SvgAxes,
-    figure_of,
-    marker_path,
-    save_figure,
-    save_print,
-    style_of,
-)
 from udmsh_pl.reports.gallery import gallery_figure, gallery_rows, missed_rows
-from udmsh_pl.reports.results import COLUMNS, Cell, Grid, Result, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.reports.table import (
-    COSTS_NOTE,
-    LEADS_HEADER,
-    LEADS_NOTE,
-    Column,
-    Pivot,
-    column_title,
-    costs,
-    leads,
-    render_costs,
-    render_leads,
-    render_tables,
-)
+from udmsh_pl.reports.table_rows import COLUMNS, Cell, Grid, Result, mean_and_spread
 from udmsh_pl.safe.files import atomic_path, write_text
 from udmsh_pl.safe.profile import FILE as PROFILE_FILE
 
@@ -55,25 +34,23 @@ ON_PAGE = (
 
 
 def write_report(
-    run: RunDirectory,
-    results: Sequence[Result],
-    splits: Splits,
-    plan: Grid,
+    run: RunDirectory, results: Sequence[Result], splits: Splits, plan: Grid,
     missing: Sequence[Cell] = (),
-) -> str:
+) -> str:  # fmt: skip
     """Write ``table.md``, :data:`PICTURES` and ``report.html``; gives the table's text.
 
     ``pr_curve.png`` is of the middle code length, galleries and structure are of the first seed
-    too, the galleries of the last method.
-
-    ``missing`` are cells that the plan has and the results do not; they are named under the table.
+    too, the galleries of the last method. ``missing`` are cells that the plan has and the results
+    do not; they are named under the table.
     """
-    ahead = leads(run, plan)
-    parts = [render_tables(results), *render_leads(ahead), render_costs(results)]
+    leads = table.leads(run, plan)
+    parts = [table.render_tables(results), *table.render_leads(leads), table.render_costs(results)]
+    if beside := published.markdown_table(published.published_rows(results)):
+        parts.insert(-1, f"{beside}\n\n{published.NOTE}")
     if missing:
         parts.append(f"**Missing: {', '.join(cell.name for cell in missing)}.**")
-    table = "\n\n".join(parts) + "\n"
-    write_text(run.path / "table.md", table)
+    text = "\n\n".join(parts) + "\n"
+    write_text(run.path / "table.md", text)
     bits, seed = sorted(plan.bits)[len(plan.bits) // 2], plan.seeds[0]
     cells = [Cell(name, bits, seed) for name in plan.methods]
     cells = [cell for cell in cells if (run.folder(cell) / "codes.npz").is_file()]
@@ -85,14 +62,15 @@ def write_report(
     dataset = splits.protocol.dataset
     if bits in curves:
         title = f"{dataset}, {bits} bits, mean over seeds"
-        save_print(figure_of(curves[bits], title), run.path / "pr_curve.png")
+        drawing.save_print(drawing.figure_of(curves[bits], title), run.path / "pr_curve.png")
     if "mAP@ALL" in measures:
-        save_print(figure_of(measures["mAP@ALL"], dataset), run.path / "map_bits.png")
+        figure = drawing.figure_of(measures["mAP@ALL"], dataset)
+        drawing.save_print(figure, run.path / "map_bits.png")
     if cells:
         _write_galleries(run, splits, cells[-1])
     charts = list(curves.values()), list(measures.values())
-    write_text(run.path / "report.html", page(run.path, results, ahead, *charts, missing))
-    return table
+    write_text(run.path / "report.html", page(run.path, results, leads, *charts, missing))
+    return text
 
 
 def _write_galleries(run: RunDirectory, splits: Splits, cell: Cell) -> None:
@@ -107,7 +85,7 @@ def _write_galleries(run: RunDirectory, splits: Splits, cell: Cell) -> None:
     ):
         title = f"{cell.method}, {cell.bits} bits: {what} {frames}"
         figure = gallery_figure(query, database, *pair, cell.bits, rows, title=title)
-        save_figure(figure, run.path / name)
+        drawing.save_figure(figure, run.path / name)
 
 
 @dataclass(frozen=True)
@@ -119,22 +97,18 @@ class Field:
     """
 
     text: str
+    kind: str = ""
     value: float | None = None
     spread: str = ""
-    kind: str = ""
     title: str = ""
 
 
 def page(
-    folder: Path,
-    results: Sequence[Result],
-    leads: Sequence[tuple[str, ...]],
-    curves: Sequence[Chart],
-    measures: Sequence[Chart],
-    missing: Sequence[Cell] = (),
-) -> str:
-    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`leads`."""
-    first = results[0]
+    folder: Path, results: Sequence[Result], leads: Sequence[tuple[str, ...]],
+    curves: Sequence[Chart], measures: Sequence[Chart], missing: Sequence[Cell] = (),
+) -> str:  # fmt: skip
+    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`table.leads`."""
+    first, beside = results[0], published.published_rows(results)
     style, script = (
         (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
     )
@@ -143,21 +117,14 @@ def page(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["digest"] = _digest
-    drawing = {"axes_of": SvgAxes, "dashes": DASHES, "shape": marker_path, "style_of": style_of}
-    environment.globals |= drawing
+    environment.globals |= {"drawing": drawing}
     return environment.get_template("report.html.j2").render(
         title=f"{first.dataset}, protocol {first.protocol}",
         subtitle=f"udmsh-pl {first.version}, {first.backbone}, split {first.split_sha256}",
         missing=missing,
-        results=_results(Pivot.of(results)),
-        leads={
-            "header": LEADS_HEADER,
-            "rows": [
-                [*(Field(text, kind="text") for text in row[:3]), *map(Field, row[3:])]
-                for row in leads
-            ],
-            "note": LEADS_NOTE,
-        },
+        results=_results(table.Pivot.of(results)),
+        leads=_table(table.LEADS_HEADER, leads, table.LEADS_NOTE, (0, 1, 2)),
+        beside=_table(published.HEADER, [one.texts for one in beside], published.NOTE, (0, 1, 7)),
         curves=curves,
         methods=dict.fromkeys(line.method for chart in curves for line in chart.lines),
         measures=measures,
@@ -168,13 +135,7 @@ def page(
         ],
         costs=_costs(results),
         profile=_text(folder / PROFILE_FILE),
-        values={
-            "header": COLUMNS,
-            "rows": [
-                [Field(f"{one:.6g}" if isinstance(one, float) else str(one)) for one in row]
-                for row in (asdict(result).values() for result in results)
-            ],
-        },
+        values=_table(COLUMNS, [_values(result) for result in results]),
         environment=_environment(folder),
         config=_text(folder / "config.yaml"),
         citations=citations(),
@@ -183,11 +144,24 @@ def page(
     )
 
 
-def _results(pivot: Pivot) -> dict[str, Any]:
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "", words: Sequence[int] = ()
+) -> dict[str, Any]:
+    """A table of the page; the columns ``words`` hold no numbers."""
+    kinds = ["text" if column in words else "" for column in range(len(header))]
+    return {"header": header, "rows": [list(map(Field, row, kinds)) for row in rows], "note": note}
+
+
+def _values(result: Result) -> list[str]:
+    values = asdict(result).values()
+    return [f"{one:.6g}" if isinstance(one, float) else str(one) for one in values]
+
+
+def _results(pivot: table.Pivot) -> dict[str, Any]:
     """Methods against measures and code lengths: mean and spread, the seeds' values when asked."""
     best = {column: pivot.clear_winner(column) for column in pivot.columns}
 
-    def field(method: str, column: Column) -> Field:
+    def field(method: str, column: table.Column) -> Field:
         values = pivot.values.get((method, column), [])
         if not values:
             return Field("")
@@ -196,14 +170,14 @@ def _results(pivot: Pivot) -> dict[str, Any]:
         seeds = ", ".join(f"{value:.4f}" for value in values)
         return Field(
             f"{mean:.3f}",
+            "best" if method == best[column] else "",
             round(mean, 6),
             f"± {spread:.3f}" if spread is not None else "",
-            "best" if method == best[column] else "",
             f"seeds: {seeds}; order of ties alone: {low:.4f} to {high:.4f}",
         )
 
     return {
-        "header": ["method", *map(column_title, pivot.columns)],
+        "header": ["method", *map(table.column_title, pivot.columns)],
         "rows": [
             [Field(method), *(field(method, column) for column in pivot.columns)]
             for method in pivot.methods
@@ -221,11 +195,11 @@ def _costs(results: Sequence[Result]) -> dict[str, Any]:
     for result in results:
         peaks[result.method] = max(peaks.get(result.method, 0.0), result.peak_gb)
     rows = [
-        [Field(one) for one in (method, f"{train:.1f}", f"{encode:.2f}", f"{peaks[method]:.2f}")]
-        for method, (train, encode) in costs(results).items()
+        (method, f"{train:.1f}", f"{encode:.2f}", f"{peaks[method]:.2f}")
+        for method, (train, encode) in table.costs(results).items()
     ]
     header = ("method", "training, s", "encoding, s", "peak memory so far, GB")
-    return {"header": header, "rows": rows, "note": COSTS_NOTE}
+    return _table(header, rows, table.COSTS_NOTE)
 
 
 def _environment(folder: Path) -> dict[str, Any]:

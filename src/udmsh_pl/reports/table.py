@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell, Grid, Result, learns_from_labels, mean_and_spread
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Grid, Result, learns_from_labels, mean_and_spread
 from udmsh_pl.retrieval.bootstrap import paired_difference
 from udmsh_pl.retrieval.ties import Cutoff, Float64s
 
@@ -22,36 +22,24 @@ Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the 
 
 @dataclass(frozen=True)
 class Pivot:
-    """Rows of one split as a table: a line a method, a column a measure and code length.
+    """Rows of one split as a table: a line a method, a column a measure and code length."""
 
-    Args:
-        rows: what the table is made of
-        methods: in the order of the lines
-        columns: mAP first
-        values: (method, column) -> one value a seed
-    """
-
-    rows: Sequence[Result]
-    methods: list[str]
-    columns: list[Column]
-    values: dict[tuple[str, Column], list[float]]
+    rows: Sequence[Result]  # what the table is made of
+    methods: list[str]  # in the order of the lines
+    columns: list[Column]  # mAP first
+    values: dict[tuple[str, Column], list[float]]  # (method, column) -> one value a seed
 
     @classmethod
     def of(
-        cls,
-        results: Sequence[Result],
-        ks: Sequence[str] | None = None,
+        cls, results: Sequence[Result], ks: Sequence[str] | None = None,
         bits: Sequence[int] | None = None,
-    ) -> "Pivot":
+    ) -> "Pivot":  # fmt: skip
         """Arrange results; a real-valued ranking stands in the columns of all code lengths.
 
         Raises ``InputError``: no row is left, or the rows are of several splits.
         """
-        chosen = [
-            r
-            for r in results
-            if r.ties != "id" and r.k in (ks or [r.k]) and r.bits in (0, *(bits or [r.bits]))
-        ]
+        shown = [r for r in results if r.ties != "id" and r.k in (ks or [r.k])]
+        chosen = [r for r in shown if r.bits in (0, *(bits or [r.bits]))]
         if not chosen:
             raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
         splits = sorted({result.split_sha256[:12] for result in chosen})
@@ -86,11 +74,8 @@ class Pivot:
 
     def interval(self, method: str, column: Column) -> tuple[float, float]:
         """Mean of the worst and of the best case over orders of tied items."""
-        own = [
-            r
-            for r in self.rows
-            if r.method == method and _column(r)[:3] == column[:3] and r.bits in (column[3], 0)
-        ]
+        rows = [r for r in self.rows if r.method == method and r.bits in (column[3], 0)]
+        own = [r for r in rows if _column(r)[:3] == column[:3]]
         return statistics.fmean(r.lower for r in own), statistics.fmean(r.upper for r in own)
 
     def notes(self) -> list[str]:
@@ -124,19 +109,15 @@ class Pivot:
 
 
 def render_tables(
-    results: Sequence[Result],
-    form: Format = "markdown",
-    ks: Sequence[str] | None = None,
+    results: Sequence[Result], form: Format = "markdown", ks: Sequence[str] | None = None,
     bits: Sequence[int] | None = None,
-) -> str:
+) -> str:  # fmt: skip
     """Measures per method and bits as mean ± standard deviation over seeds, the protocol below.
 
     The best mean of a column is bold only when it is ahead of every other by more than the two
     spreads together. In markdown there is one table a code length where it would be too wide to
-    read. ``ks`` and ``bits`` are the only cut-offs and code lengths; None for all.
-
-    Raises ``InputError``: no row is left, or the rows are of several splits, which no table
-    compares.
+    read. ``ks`` and ``bits`` are the only cut-offs and code lengths; None for all. Raises as
+    :meth:`Pivot.of`.
     """
     pivot = Pivot.of(results, ks, bits)
     if form == "csv":
@@ -152,10 +133,12 @@ def render_tables(
 
 def _table(pivot: Pivot, form: Format) -> str:
     best = {column: pivot.clear_winner(column) for column in pivot.columns}
-    header, rows = ["method", *map(column_title, pivot.columns)], []
-    for method in pivot.methods:
-        cells = [(pivot.values.get((method, c), []), method == best[c]) for c in pivot.columns]
-        rows.append([method, *(_cell(values, bold, form) for values, bold in cells)])
+    header = ["method", *map(column_title, pivot.columns)]
+
+    def cell(method: str, column: Column) -> str:
+        return _cell(pivot.values.get((method, column), []), method == best[column], form)
+
+    rows = [[one, *(cell(one, column) for column in pivot.columns)] for one in pivot.methods]
     if form == "csv":
         return "\n".join([",".join(header).replace(", ", " "), *map(",".join, rows)])
     if form == "markdown":
@@ -265,10 +248,8 @@ def _mean_scores(run: RunDirectory, plan: Grid) -> dict[tuple[str, int], dict[Cu
         if learns_from_labels(name):
             continue
         for bits in plan.bits:
-            cells = [Cell(name, bits, seed) for seed in plan.seeds]
-            if all((run.folder(cell) / "scores.npz").is_file() for cell in cells):
-                found = [run.scores(cell).average_precision for cell in cells]
-                values[name, bits] = {
-                    k: np.mean([scores[k] for scores in found], axis=0) for k in plan.ks
-                }
+            found = [one.average_precision for one in run.scores_of(name, bits, plan.seeds)]
+            if len(found) == len(plan.seeds):
+                means = {k: np.mean([scores[k] for scores in found], axis=0) for k in plan.ks}
+                values[name, bits] = means
     return values

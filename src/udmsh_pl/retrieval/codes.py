@@ -57,9 +57,8 @@ def pack_codes(u: Any) -> Bytes:
         // 8; the bits past K are 0. Hamming distances, and so FAISS's answers, do not depend on
         this order.
 
-    Raises:
-        InputError: not two dimensions, K = 0, a NaN, or integers 0/1 (0 would become +1: pass them
-            as bool).
+    Raises ``InputError``: not two dimensions, K = 0, a NaN, or integers 0/1 (0 would become +1:
+    pass them as bool).
 
     Example:
         >>> pack_codes([[0.9, -0.2, 0.0], [-1.0, 0.3, -0.4]]).tolist()  # bits 0 and 2, bit 1

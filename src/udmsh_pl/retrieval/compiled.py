@@ -1,9 +1,8 @@
 """Loops over the database, compiled by numba; ``counting.py`` chooses among them.
 
-Codes and labels come as planes of bytes ([planes, items]): a vector register then holds eight times
-as many items as it would hold 64-bit words, and every processor has a fast popcount of bytes.
-
-Most counting is done by :func:`count_rows`: two queries share one increment, the pair of their bins
+Grades, codes of 256 bits on and ranks are counted from 64-bit words. All else is counted by
+:func:`count_rows`, from bytes: a vector register then holds eight times as many items, and every
+processor has a fast popcount of bytes. Two queries share one increment, the pair of their bins
 is a cell of a joint table. A histogram's cost is its scattered increments, not the popcounts, so
 halving the increments is what pays. The database is laid out for it (:class:`Blocks`) in blocks of
 64 items, plane by plane, even codes first: the distance of two codes has the parity of the sum of
@@ -35,12 +34,9 @@ from udmsh_pl.retrieval.codes import Bytes, WordArrays, Words, popcounts
 
 Int64s = npt.NDArray[np.int64]
 
-# items whose bins are computed before they are counted: they stay in the first-level cache
-TILE = 2048
-# planes of codes and of labels that a loop takes at a time: pad to a multiple
-CODE_PLANES, LABEL_PLANES = 8, 4
-
+TILE = 2048  # items whose bins are computed before they are counted: they stay in a cache
 ITEMS = 64  # items of a block
+CODE_PLANES, LABEL_PLANES = 8, 4  # planes of a block that are taken at a time: pad to a multiple
 LAG = 4  # blocks from the computing of cells to the counting of them
 RING = 8  # blocks of cells that are kept: a power of two above LAG
 FLUSH = 65_535 // ITEMS  # blocks a table can take before a 16-bit cell might overflow
@@ -69,118 +65,61 @@ def wide_vectors(typing_context):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def distances(query, database, row, start, count, out):
-    """Hamming distances of query ``row`` to ``count`` items from ``start`` on, into ``out``."""
-    wide_vectors()
-    end = start + count
-    for p in range(0, query.shape[0], 8):
-        c0, c1, c2, c3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
-        c4, c5, c6, c7 = query[p + 4, row], query[p + 5, row], query[p + 6, row], query[p + 7, row]
-        w0, w1 = database[p, start:end], database[p + 1, start:end]
-        w2, w3 = database[p + 2, start:end], database[p + 3, start:end]
-        w4, w5 = database[p + 4, start:end], database[p + 5, start:end]
-        w6, w7 = database[p + 6, start:end], database[p + 7, start:end]
-        for j in range(count):
-            low = popcount(w0[j] ^ c0) + popcount(w1[j] ^ c1)
-            low += popcount(w2[j] ^ c2) + popcount(w3[j] ^ c3)
-            high = popcount(w4[j] ^ c4) + popcount(w5[j] ^ c5)
-            high += popcount(w6[j] ^ c6) + popcount(w7[j] ^ c7)
-            out[j] = low + high if p == 0 else out[j] + low + high
+def compute_bins(words, row, start, count, levels, shared, bins):
+    """``levels * distance + grade`` of ``count`` items from ``start`` on, into ``bins``.
 
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def shared_labels(query, database, row, start, count, out):
-    """Not zero, into ``out``, where an item from ``start`` on shares a label with query ``row``."""
-    wide_vectors()
-    end = start + count
-    for p in range(0, query.shape[0], 4):
-        m0, m1, m2, m3 = query[p, row], query[p + 1, row], query[p + 2, row], query[p + 3, row]
-        w0, w1 = database[p, start:end], database[p + 1, start:end]
-        w2, w3 = database[p + 2, start:end], database[p + 3, start:end]
-        for j in range(count):
-            some = (w0[j] & m0) | (w1[j] & m1) | (w2[j] & m2) | (w3[j] & m3)
-            out[j] = some if p == 0 else out[j] | some
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def long_bins(planes, row, start, count, near, shared, out):
-    """``2 * distance + relevant`` of one query, any number of planes, into ``out``.
-
-    ``planes`` are of queries, database and the labels of both; ``near``, ``shared`` are scratch.
+    ``words`` are of queries, database and the labels of both, uint64 [words, items]. The grade is
+    the number of shared labels, ``levels`` - 1 at most; ``shared`` is scratch.
     """
     wide_vectors()
-    query, database, query_labels, database_labels = planes
-    distances(query, database, row, start, count, near)
-    shared_labels(query_labels, database_labels, row, start, count, shared)
+    query, database, query_labels, database_labels = words
+    bins[:count] = np.uint64(0)
+    shared[:count] = np.uint64(0)
+    for w in range(query.shape[0]):
+        code, column = query[w, row], database[w, start : start + count]
+        for j in range(count):
+            bins[j] += popcount(column[j] ^ code)
+    for v in range(query_labels.shape[0]):
+        mask, labels = query_labels[v, row], database_labels[v, start : start + count]
+        for j in range(count):
+            shared[j] += popcount(labels[j] & mask)
     for j in range(count):
-        out[j] = np.uint16(2) * np.uint16(near[j]) + np.uint16(shared[j] != 0)
+        bins[j] = bins[j] * levels + min(shared[j], levels - np.uint64(1))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def count_each(planes, first, last, counts):
-    """Add the bins ``2 * distance + relevant`` to ``counts``, for codes of 256 bits on.
-
-    ``counts`` is int64 [Q, 2 (bits + 1)] or wider.
-    """
-    items = planes[1].shape[1]
-    near, shared = np.zeros(TILE, planes[0].dtype), np.zeros(TILE, np.uint8)
-    bins = np.zeros(TILE, np.uint16)
+def count_levels(words, first, last, counts):
+    """Add to ``counts``, int64 [Q, bits + 1, levels], the items by distance and grade."""
+    items, levels = words[1].shape[1], np.uint64(counts.shape[2])
+    shared, bins = np.zeros(TILE, np.uint64), np.zeros(TILE, np.uint64)
     for start in range(0, items, TILE):
         count = min(TILE, items - start)
         for row in range(first, last):
-            long_bins(planes, row, start, count, near, shared, bins)
-            line = counts[row]
+            compute_bins(words, row, start, count, levels, shared, bins)
+            line = counts[row].reshape(-1)
             for j in range(count):
                 line[bins[j]] += 1
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def stable_ranks(planes, row, items, relevant, ranks):
+def stable_ranks(words, row, items, relevant, ranks):
     """Ranks of the relevant items, from 1 and ascending, into ``ranks``, ties by database row.
 
     ``items`` and ``relevant``, int64 [bits + 1], are how many are nearer than each distance; both
     are used up. ``ranks`` has one more cell than there are relevant items.
     """
-    size = planes[1].shape[1]
-    near, shared = np.zeros(TILE, planes[0].dtype), np.zeros(TILE, np.uint8)
-    bins = np.zeros(TILE, np.uint16)
+    size = words[1].shape[1]
+    shared, bins = np.zeros(TILE, np.uint64), np.zeros(TILE, np.uint64)
     for start in range(0, size, TILE):
         count = min(TILE, size - start)
-        long_bins(planes, row, start, count, near, shared, bins)
+        compute_bins(words, row, start, count, np.uint64(2), shared, bins)
         for j in range(count):
-            distance, hit = bins[j] >> 1, bins[j] & 1
+            distance, hit = bins[j] >> np.uint64(1), np.int64(bins[j] & np.uint64(1))
             items[distance] += 1
             following = relevant[distance]
             # written in either case: a branch would be guessed wrong every few items
             ranks[following] = items[distance] if hit else ranks[following]
             relevant[distance] = following + hit
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def count_levels(words, first, last, counts):
-    """Add to ``counts``, int64 [Q, bits + 1, levels], the items by distance and shared labels.
-
-    ``levels`` - 1 shared labels or more are one level. Codes and labels are uint64 [words, items].
-    """
-    query, database, query_labels, database_labels = words
-    items, levels = database.shape[1], np.uint64(counts.shape[2])
-    bins, shared = np.zeros(TILE, np.uint64), np.zeros(TILE, np.uint64)
-    for start in range(0, items, TILE):
-        count = min(TILE, items - start)
-        for row in range(first, last):
-            bins[:] = np.uint64(0)
-            shared[:] = np.uint64(0)
-            for w in range(query.shape[0]):
-                code, column = query[w, row], database[w, start : start + count]
-                for j in range(count):
-                    bins[j] += popcount(column[j] ^ code)
-            for v in range(query_labels.shape[0]):
-                mask, labels = query_labels[v, row], database_labels[v, start : start + count]
-                for j in range(count):
-                    shared[j] += popcount(labels[j] & mask)
-            line = counts[row].reshape(-1)
-            for j in range(count):
-                line[bins[j] * levels + min(shared[j], levels - np.uint64(1))] += 1
 
 
 @dataclass(frozen=True)
@@ -204,8 +143,8 @@ class Blocks:
     def of(words: WordArrays) -> "Blocks":
         """Lay out codes and label masks."""
         query, database, query_labels, database_labels = words
-        code_planes = used_planes(query, database, np.uint8, CODE_PLANES)
-        widths = [code_planes, used_planes(query_labels, database_labels, np.uint8, LABEL_PLANES)]
+        code_planes = _used_planes(query, database, CODE_PLANES)
+        widths = [code_planes, _used_planes(query_labels, database_labels, LABEL_PLANES)]
         codes = _joined_bytes(query, query_labels, widths, len(query) + len(query) % 2)
         odd = np.zeros(len(codes), dtype=np.int64)
         odd[: len(query)] = popcounts(query) & 1
@@ -232,10 +171,10 @@ def aligned_zeros(shape: tuple[int, ...], kind: npt.DTypeLike) -> npt.NDArray[An
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def used_planes(first: Words, second: Words, kind: npt.DTypeLike, group: int) -> int:
+def _used_planes(first: Words, second: Words, group: int) -> int:
     """Planes up to the last that is not zero throughout, at least one, a multiple of ``group``."""
     whole = np.bitwise_or.reduce(first, axis=0) | np.bitwise_or.reduce(second, axis=0)
-    used = np.flatnonzero(whole.view(kind))
+    used = np.flatnonzero(whole.view(np.uint8))
     return -(-(int(used[-1]) + 1 if len(used) else 1) // group) * group
 
 

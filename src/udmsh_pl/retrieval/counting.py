@@ -23,13 +23,8 @@ QUERIES_A_TASK = 256  # of the thread pool, at most
 def count_distances(
     words: WordArrays, bits: int, threads: int | None = None, device: str = "cpu"
 ) -> tuple[Counts, Counts]:
-    """Count items and relevant items at each Hamming distance, int64 [Q, bits + 1] each.
-
-    Args:
-        words: codes and labels
-        bits: code length
-        threads: how many to use; None for all cores
-        device: "cpu", or a CUDA device of torch
+    """Count items and relevant items at each Hamming distance, int64 [Q, bits + 1] each, on
+    ``threads`` threads, None for all cores, or on a CUDA device of torch.
     """
     counts = count_grades(words, bits, 2, threads, device)
     relevant = np.ascontiguousarray(counts[:, :, 1])
@@ -53,15 +48,12 @@ def count_grades(
     # one row more for an odd query's idle companion, one column for the odd distance beside an even
     # number of bits
     counts = np.zeros((queries + queries % 2, bits + 2, levels), dtype=np.int64)
-    if levels > 2:
-        planes = tuple(np.ascontiguousarray(array.T) for array in words)
-        in_blocks(queries, lambda *rows: loops.count_levels(planes, *rows, counts), threads)
-    elif bits < 256:
+    if levels == 2 and bits < 256:
         laid = loops.Blocks.of(words)
         in_blocks(len(counts), lambda *rows: loops.count_rows(laid, bits, *rows, counts), threads)
     else:
-        planes, bins = _planes(words, np.uint16, loops), counts.reshape(len(counts), -1)
-        in_blocks(queries, lambda *rows: loops.count_each(planes, *rows, bins), threads)
+        planes = _planes(words)
+        in_blocks(queries, lambda *rows: loops.count_levels(planes, *rows, counts), threads)
     return counts[:queries, : bits + 1]
 
 
@@ -75,29 +67,10 @@ def compiled_loops() -> Any:
         return None
 
 
-def _planes(words: WordArrays, code_plane: Any, loops: Any) -> tuple[npt.NDArray[Any], ...]:
-    """The four arrays [N, W] as planes [P, N] of a narrower type, as many as the loops take."""
-    planes = []
-    for pair, plane, group in (
-        (words[:2], code_plane, loops.CODE_PLANES),
-        (words[2:], np.uint8, loops.LABEL_PLANES),
-    ):
-        count = loops.used_planes(*pair, plane, group)
-        for array in pair:
-            padded = np.zeros((count, len(array)), dtype=plane)
-            narrow = np.ascontiguousarray(array).view(plane)[:, :count]
-            padded[: narrow.shape[1]] = narrow.T
-            planes.append(padded)
-    return tuple(planes)
-
-
 def each_stable_ranking(
-    words: WordArrays,
-    items: Counts,
-    relevant: Counts,
-    use: Callable[[int, Counts], None],
+    words: WordArrays, items: Counts, relevant: Counts, use: Callable[[int, Counts], None],
     threads: int | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Call ``use(row, ranks)`` with each query's ranks of relevant items, ties by database row.
 
     ``ranks``, int64 [relevant items], is 1-based and ascending, and lives until ``use`` returns:
@@ -108,9 +81,7 @@ def each_stable_ranking(
     totals = relevant.sum(axis=1)
     nearer = [np.cumsum(counts, axis=1) - counts for counts in (items, relevant)]
     loops = compiled_loops()
-    planes = (
-        _planes(words, np.uint8 if items.shape[1] <= 256 else np.uint16, loops) if loops else ()
-    )
+    planes = _planes(words)
 
     def run(start: int, stop: int) -> None:
         scratch = np.zeros(int(totals[start:stop].max(initial=0)) + 1, dtype=np.int64)
@@ -125,6 +96,11 @@ def each_stable_ranking(
             use(row, ranks)
 
     in_blocks(len(words.query), run, threads)
+
+
+def _planes(words: WordArrays) -> tuple[npt.NDArray[np.uint64], ...]:
+    """The four arrays [N, W] as [W, N]: a vector register then holds the same word of many."""
+    return tuple(np.ascontiguousarray(array.T) for array in words)
 
 
 def in_blocks(queries: int, run: Callable[[int, int], None], threads: int | None) -> None:

@@ -12,28 +12,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.retrieval import codes, ties
 from udmsh_pl.retrieval.bootstrap import bootstrap_interval
-from udmsh_pl.retrieval.codes import (
-    Bools,
-    WordArrays,
-    check_codes,
-    check_labels,
-    code_words,
-    label_words,
-)
+from udmsh_pl.retrieval.codes import Bools, WordArrays
 from udmsh_pl.retrieval.counting import Counts, count_distances, each_stable_ranking
 from udmsh_pl.retrieval.graded import GradedReport, graded_report
-from udmsh_pl.retrieval.ties import (
-    Cutoff,
-    Denominator,
-    Float64s,
-    Groups,
-    average_precision_of_ranks,
-    expected_average_precision,
-    extreme_average_precision,
-    hit_probability,
-    ratio,
-)
+from udmsh_pl.retrieval.ties import Cutoff, Denominator, Float64s, Groups, ratio
 
 Engine = Literal["exact", "faiss"]
 Ties = Literal["expected", "id"]
@@ -67,7 +51,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RetrievalReport:
-    """What a set of codes is worth; ``None`` as a cut-off is the whole database.
+    """Measures of a set of codes; ``None`` as a cut-off is the whole database.
 
     Args:
         items: int64 [Q, D], database items at each distance from each query
@@ -115,7 +99,8 @@ class RetrievalReport:
     def expected_average_precision(self) -> dict[Cutoff, Float64s]:
         """Exact expectation of AP@k over all orders of tied items, float64 [Q]."""
         kind = self.denominator
-        return {k: expected_average_precision(self._groups, self._cut(k), kind) for k in self.ks}
+        mean = ties.expected_average_precision
+        return {k: mean(self._groups, self._cut(k), kind) for k in self.ks}
 
     @cached_property
     def id_average_precision(self) -> dict[Cutoff, Float64s]:
@@ -126,7 +111,7 @@ class RetrievalReport:
 
         def score(row: int, ranks: Counts) -> None:
             relevant = int(everything[row])
-            values[row] = average_precision_of_ranks(ranks, cuts, self.denominator, relevant)
+            values[row] = ties.average_precision_of_ranks(ranks, cuts, self.denominator, relevant)
 
         if self.engine == "faiss":
             each_faiss_ranking(self.words, self.bits, max(cuts), score, self.device)
@@ -185,7 +170,7 @@ class RetrievalReport:
 
     def hit_rate_at(self, k: Cutoff) -> float:
         """Mean probability of a relevant item among the k nearest, over random orders of ties."""
-        return self._mean(hit_probability(self._groups, self._cut(k)))
+        return self._mean(ties.hit_probability(self._groups, self._cut(k)))
 
     def within_radius(self, radius: int = 2) -> dict[str, float]:
         """Precision, recall (0 for an empty lookup) and the share of empty lookups in a radius."""
@@ -208,7 +193,8 @@ class RetrievalReport:
     @cached_property
     def _extremes(self) -> dict[Cutoff, tuple[Float64s, Float64s]]:
         kind = self.denominator
-        return {k: extreme_average_precision(self._groups, self._cut(k), kind) for k in self.ks}
+        both = ties.extreme_average_precision
+        return {k: both(self._groups, self._cut(k), kind) for k in self.ks}
 
     @cached_property
     def _kept(self) -> Bools:
@@ -238,19 +224,11 @@ class RetrievalReport:
 
 
 def evaluate_codes(
-    query_codes: Any,
-    database_codes: Any,
-    query_labels: Any,
-    database_labels: Any,
-    bits: int,
-    ks: Sequence[Cutoff] = (1000, 5000, None),
-    ties: Ties = "expected",
-    denominator: Denominator = "retrieved",
-    zero_hits: ZeroHits = "zero",
-    threads: int | None = None,
-    device: str | None = None,
-    engine: Engine = "exact",
-) -> RetrievalReport:
+    query_codes: Any, database_codes: Any, query_labels: Any, database_labels: Any, bits: int,
+    ks: Sequence[Cutoff] = (1000, 5000, None), ties: Ties = "expected",
+    denominator: Denominator = "retrieved", zero_hits: ZeroHits = "zero",
+    threads: int | None = None, device: str | None = None, engine: Engine = "exact",
+) -> RetrievalReport:  # fmt: skip
     """Score packed codes, exact under ties.
 
     Definitions: McSherry & Najork, ECIR 2008 (*stated*); ties.py says which part is ours.
@@ -271,8 +249,7 @@ def evaluate_codes(
         device: a CUDA device of torch for the pass over the database; None for the processor
         engine: who ranks the database for mAP by row; see :class:`Evaluation`
 
-    Raises:
-        InputError: shapes, dtypes or settings do not fit; the message names the argument.
+    Raises ``InputError``: shapes, dtypes or settings do not fit; the message names the argument.
 
     Example:
         Two items are equally far from the query, and one of them is relevant. Which comes first is
@@ -285,10 +262,10 @@ def evaluate_codes(
         >>> report.map[1], report.map_worst[1], report.map_best[1], report.map_id[1]
         (0.5, 0.0, 1.0, 1.0)
     """
-    query = check_codes(query_codes, bits, "query_codes")
-    database = check_codes(database_codes, bits, "database_codes")
-    wanted = check_labels(query_labels, len(query), "query_labels")
-    have = check_labels(database_labels, len(database), "database_labels")
+    query = codes.check_codes(query_codes, bits, "query_codes")
+    database = codes.check_codes(database_codes, bits, "database_codes")
+    wanted = codes.check_labels(query_labels, len(query), "query_labels")
+    have = codes.check_labels(database_labels, len(database), "database_labels")
     if wanted.shape[1] != have.shape[1]:
         columns = f"query_labels has {wanted.shape[1]} columns, database_labels {have.shape[1]}"
         raise InputError(f"{columns}: use one label set")
@@ -299,8 +276,8 @@ def evaluate_codes(
     _check_choice("denominator", denominator, Denominator)
     _check_choice("zero_hits", zero_hits, ZeroHits)
     Evaluation(engine, device).check()
-    words = WordArrays(*map(code_words, (query, database)), *map(label_words, (wanted, have)))
-    place = device or "cpu"
+    packed = map(codes.code_words, (query, database))
+    words, place = WordArrays(*packed, *map(codes.label_words, (wanted, have))), device or "cpu"
     counts = count_distances(words, bits, threads, place)  # [Q, bits + 1] each
     choices: tuple[Any, ...] = denominator, ties, zero_hits, threads, engine, place
     return RetrievalReport(bits, cutoffs, *counts, words, *choices)
@@ -323,13 +300,9 @@ def check_cutoffs(ks: Sequence[Cutoff]) -> tuple[Cutoff, ...]:
 
 
 def each_faiss_ranking(
-    words: WordArrays,
-    bits: int,
-    k: int,
-    score: Callable[[int, Counts], None],
-    device: str = "cpu",
-    found_at_once: int = FOUND_AT_ONCE,
-) -> None:
+    words: WordArrays, bits: int, k: int, score: Callable[[int, Counts], None],
+    device: str = "cpu", found_at_once: int = FOUND_AT_ONCE,
+) -> None:  # fmt: skip
     """Rank the k (at most N) nearest items of each query with a flat FAISS index, ties by row.
 
     ``score`` is called with a query's number and the ranks, int64 ascending from 1, of the relevant
@@ -337,7 +310,7 @@ def each_faiss_ranking(
     """
     from udmsh_pl.retrieval.index import BinaryIndex
 
-    octets = (codes.view(np.uint8)[:, : (bits + 7) // 8] for codes in words[:2])
+    octets = (some.view(np.uint8)[:, : (bits + 7) // 8] for some in words[:2])
     query, database = map(np.ascontiguousarray, octets)
     index = BinaryIndex(bits, device=device)
     index.add(database)

@@ -13,16 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from udmsh_pl.retrieval import ties
 from udmsh_pl.retrieval.codes import WordArrays, popcounts
 from udmsh_pl.retrieval.counting import Counts, count_grades
-from udmsh_pl.retrieval.ties import (
-    Cutoff,
-    Denominator,
-    Float64s,
-    Groups,
-    expected_average_precision,
-    ratio,
-)
+from udmsh_pl.retrieval.ties import Cutoff, Denominator, Float64s, Groups, ratio
 
 # queries counted at a time: their counts have a cell for each distance and grade
 QUERIES_AT_ONCE = 256
@@ -39,30 +33,23 @@ class GradedReport:
     @property
     def ndcg(self) -> dict[Cutoff, float]:
         """Mean of DCG@k over the best ranking's DCG@k; 0 for a query without relevant items."""
-        return _means(self.ndcg_per_query)
+        return {k: float(values.mean()) for k, values in self.ndcg_per_query.items()}
 
     @property
     def acg(self) -> dict[Cutoff, float]:
         """Mean number of labels shared with the k nearest items."""
-        return _means(self.acg_per_query)
+        return {k: float(values.mean()) for k, values in self.acg_per_query.items()}
 
     @property
     def wap(self) -> dict[Cutoff, float]:
         """Mean, over the relevant ranks inside k, of the ACG up to that rank; 0 without a hit."""
-        return _means(self.wap_per_query)
-
-
-def _means(values: dict[Cutoff, Float64s]) -> dict[Cutoff, float]:
-    return {k: float(per_query.mean()) for k, per_query in values.items()}
+        return {k: float(values.mean()) for k, values in self.wap_per_query.items()}
 
 
 def graded_report(
-    words: WordArrays,
-    bits: int,
-    ks: Sequence[Cutoff],
-    denominator: Denominator,
+    words: WordArrays, bits: int, ks: Sequence[Cutoff], denominator: Denominator,
     threads: int | None,
-) -> GradedReport:
+) -> GradedReport:  # fmt: skip
     """Score graded relevance from one pass over the database; WAP has the denominator of AP.
 
     ``None`` and a k beyond the database are ALL, ``None`` threads all cores.
@@ -113,4 +100,4 @@ def expected_wap(counts: Counts, k: int, denominator: Denominator) -> Float64s:
     """Expected weighted AP@k, float64 [Q], from counts [Q, D, C]."""
     items, relevant = counts.sum(axis=2), counts[:, :, 1:].sum(axis=2)  # [Q, D]
     gain = counts @ np.arange(counts.shape[2])
-    return expected_average_precision(Groups.of(items, relevant, gain), k, denominator)
+    return ties.expected_average_precision(Groups.of(items, relevant, gain), k, denominator)

@@ -62,8 +62,8 @@ class BinaryIndex:
         device: "cpu"; flat also searches on a CUDA device of torch, at any k: with FAISS where it
             is built for GPUs and k is at most 2,048, else with torch
 
-    Raises:
-        InputError: an unknown kind, a device for another kind than flat, or a number out of range.
+    Raises ``InputError``: an unknown kind, a device for another kind than flat, or a number out of
+    range.
 
     Example:
         >>> from udmsh_pl.retrieval import BinaryIndex, pack_codes
@@ -78,18 +78,10 @@ class BinaryIndex:
     """
 
     def __init__(
-        self,
-        bits: int,
-        kind: Kind = "flat",
-        lists: int | None = None,
-        probes: int = 16,
-        links: int = 32,
-        effort: int = 128,
-        hashes: int = 4,
-        hash_bits: int | None = None,
-        flips: int = 1,
-        device: str = "cpu",
-    ) -> None:
+        self, bits: int, kind: Kind = "flat", lists: int | None = None, probes: int = 16,
+        links: int = 32, effort: int = 128, hashes: int = 4, hash_bits: int | None = None,
+        flips: int = 1, device: str = "cpu",
+    ) -> None:  # fmt: skip
         bits, probes, links = whole("bits", bits), whole("probes", probes), whole("links", links)
         effort, hashes = whole("effort", effort), whole("hashes", hashes)
         flips = whole("flips", flips)
@@ -188,17 +180,13 @@ class BinaryIndex:
 
     @classmethod
     def load(
-        cls,
-        path: Path | str,
-        bits: int | None = None,
-        model_hash: str | None = None,
+        cls, path: Path | str, bits: int | None = None, model_hash: str | None = None,
         device: str = "cpu",
-    ) -> "BinaryIndex":
+    ) -> "BinaryIndex":  # fmt: skip
         """Read what :meth:`save` wrote; ``bits`` and ``model_hash`` None take any.
 
-        Raises:
-            InputError: no such file, cut short or altered, another code length, or another model's
-                index.
+        Raises ``InputError``: no such file, cut short or altered, another code length, or another
+        model's index.
         """
         head, ids, octets = read_index(Path(path))
         if bits is not None and head.bits != bits:

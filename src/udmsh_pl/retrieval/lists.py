@@ -61,20 +61,14 @@ Int64s = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Facts:
-    """What ``lists.json`` says of the numbers of bits, codes and lists, and of a search.
-
-    Args:
-        probes: lists that it looks into
-        wanted: share of the nearest codes that it should find
-        recall: share that it found of the nearest hundred of some of the codes
-    """
+    """What ``lists.json`` says of the numbers of bits, codes and lists, and of a search."""
 
     bits: int
     count: int
     lists: int
-    probes: int
-    wanted: float
-    recall: float
+    probes: int  # lists that it looks into
+    wanted: float  # share of the nearest codes that it should find
+    recall: float  # share that it found of the nearest hundred of some of the codes
 
     def __str__(self) -> str:
         return (
@@ -138,16 +132,12 @@ class InvertedLists:
     def search(
         self, code: Bytes, count: int, probes: int | None = None, threads: int = 1
     ) -> tuple[Int64s, Int64s]:
-        """Distances and rows of about the ``count`` nearest codes and of those that are as near as
-        the last of them, nearest first, at one distance in the order of rows.
+        """Distances and rows of about the ``count`` codes nearest to a packed one, uint8
+        [ceil(K / 8)], and of those that are as near as the last of them, nearest first, at one
+        distance in the order of rows.
 
-        Args:
-            code: one packed code, uint8 [ceil(K / 8)]
-            count: at least 1
-            probes: lists to look into; None for the number that was chosen
-            threads: how many share the lists of this query
-
-        Raises ``InputError``: the code has another length, or ``count`` or ``probes`` is below 1.
+        ``probes`` lists are looked into, None for the number that was chosen; ``threads`` share
+        them. Raises ``InputError``: the code has another length, or a number is below 1.
         """
         if count < 1 or (probes is not None and probes < 1):
             raise InputError(f"count is {count}, probes {probes}: give numbers above 0")
@@ -189,15 +179,9 @@ class InvertedLists:
 
 
 def build_lists(
-    folder: Path,
-    codes: Any,
-    bits: int,
-    recall: float = 0.99,
-    lists: int | None = None,
-    threads: int = 1,
-    block: int = BLOCK,
-    at_once: int = AT_ONCE,
-) -> InvertedLists:
+    folder: Path, codes: Any, bits: int, recall: float = 0.99, lists: int | None = None,
+    threads: int = 1, block: int = BLOCK, at_once: int = AT_ONCE,
+) -> InvertedLists:  # fmt: skip
     """Write inverted lists of packed codes and open them.
 
     Blocks of codes, the sample for the centres, and what the system keeps of the mapped files are
@@ -312,17 +296,11 @@ def _ranges(ends: Int64s, size: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Centres:
-    """Centres of lists in two levels.
+    """Centres of lists in two levels."""
 
-    Args:
-        heads: uint64 [W, H], planes
-        starts: int64 [H + 1], the first centre of each head
-        centres: uint64 [W, L], planes, those of one head side by side
-    """
-
-    heads: Words
-    starts: Int64s
-    centres: Words
+    heads: Words  # uint64 [W, H], planes
+    starts: Int64s  # int64 [H + 1], the first centre of each head
+    centres: Words  # uint64 [W, L], planes, those of one head side by side
 
     def lists_of(self, codes: Words) -> Int32s:
         """The list of each code, uint64 [N, W]: that of the nearest centre of its nearest heads."""

@@ -252,13 +252,10 @@ def extreme_average_precision(
 def average_precision_of_ranks(
     ranks: Int64s, cuts: Sequence[int], denominator: Denominator, relevant: int
 ) -> Float64s:
-    """AP@k of one ranking at every k, float64 [len(cuts)].
+    """AP@k of one ranking at every k of ``cuts``, float64 [len(cuts)].
 
-    Args:
-        ranks: int64 [R], ranks of the relevant items, ascending, from 1; the first may suffice
-        cuts: the values of k
-        denominator: as of :func:`evaluate_codes`
-        relevant: number of all relevant items
+    ``ranks``, int64 [R], are of the relevant items, ascending, from 1; the first may suffice of the
+    ``relevant`` ones that there are.
     """
     sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)  # [R], sums of precisions at hits
     result = np.zeros(len(cuts))
@@ -271,14 +268,12 @@ def average_precision_of_ranks(
 
 def hit_probability(groups: Groups, k: int) -> Float64s:
     """Probability of a relevant item among the k nearest, over orders of ties, float64 [Q]."""
+    from scipy.special import gammaln  # takes a while to load
+
     cut = Straddle.at(groups, k)
     whole = (cut.inside & (groups.relevant > 0)).any(axis=1)  # [Q]
     n, r, *_ = groups.at(cut.column)  # [Q]
-    miss = np.ones(len(n))  # [Q]
-    for row in np.flatnonzero(~whole & (cut.slots > 0) & (r > 0)):
-        # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s), as a product of
-        # min(r, s) factors
-        few, many = sorted((r[row], cut.slots[row]))
-        i = np.arange(few)  # [min(r, s)]
-        miss[row] = np.prod(np.maximum(n[row] - many - i, 0.0) / (n[row] - i))
-    return np.where(whole, 1.0, 1.0 - miss)
+    s = cut.slots
+    # no hit among s of n items, r of them relevant: C(n - r, s) / C(n, s)
+    miss = gammaln(n - r + 1) + gammaln(n - s + 1) - gammaln(n - r - s + 1) - gammaln(n + 1)
+    return np.where(whole, 1.0, 1.0 - np.exp(miss))

@@ -11,23 +11,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.codes import (
-    Bools,
-    Bytes,
-    check_codes,
-    check_labels,
-    check_rows,
-    pack_codes,
-    to_numpy,
-)
-from udmsh_pl.retrieval.evaluation import (
-    Evaluation,
-    RetrievalReport,
-    Ties,
-    ZeroHits,
-    check_cutoffs,
-    evaluate_codes,
-)
+from udmsh_pl.retrieval import codes as packing
+from udmsh_pl.retrieval import evaluation
+from udmsh_pl.retrieval.codes import Bools, Bytes
+from udmsh_pl.retrieval.evaluation import Evaluation, RetrievalReport, Ties, ZeroHits
 from udmsh_pl.retrieval.ties import Cutoff, Denominator
 
 Kind = Literal["query", "database"]
@@ -38,17 +25,11 @@ STATES: dict[str, Any] = {f"{kind}_ids": np.int64 for kind in KINDS} | {
 
 
 class Rows(NamedTuple):
-    """What all processes saw of one kind, each item once, by rising id.
+    """What all processes saw of one kind, each item once, by rising id."""
 
-    Args:
-        ids: int64 [N], rows in the split
-        codes: uint8 [N, ceil(bits / 8)], packed
-        labels: bool [N, L]
-    """
-
-    ids: npt.NDArray[np.int64]
-    codes: Bytes
-    labels: Bools
+    ids: npt.NDArray[np.int64]  # int64 [N], rows in the split
+    codes: Bytes  # uint8 [N, ceil(bits / 8)], packed
+    labels: Bools  # bool [N, L]
 
 
 class HammingRetrieval(Metric):
@@ -80,17 +61,13 @@ class HammingRetrieval(Metric):
     label_count: Tensor
 
     def __init__(
-        self,
-        bits: int,
-        ks: Sequence[Cutoff] = (1000, 5000, None),
-        ties: Ties = "expected",
-        denominator: Denominator = "retrieved",
-        zero_hits: ZeroHits = "zero",
-    ) -> None:
+        self, bits: int, ks: Sequence[Cutoff] = (1000, 5000, None), ties: Ties = "expected",
+        denominator: Denominator = "retrieved", zero_hits: ZeroHits = "zero",
+    ) -> None:  # fmt: skip
         super().__init__()
         if bits < 1:
             raise InputError(f"bits is {bits}: a code has at least one bit")
-        self.bits, self.ks = bits, check_cutoffs(ks)
+        self.bits, self.ks = bits, evaluation.check_cutoffs(ks)
         self.ties, self.denominator, self.zero_hits = ties, denominator, zero_hits
         self.report: RetrievalReport | None = None
         for state in STATES:
@@ -109,19 +86,18 @@ class HammingRetrieval(Metric):
             index: long [B], rows in the split: an item that comes twice counts once
             kind: ``query`` or ``database``
 
-        Raises:
-            InputError: shapes that do not fit each other or an earlier batch.
+        Raises ``InputError``: shapes that do not fit each other or an earlier batch.
         """
         if kind not in KINDS:
             raise InputError(f"kind is {kind!r}: give 'query' or 'database'")
-        values = to_numpy(codes, "codes")
-        packed = values if values.dtype == np.uint8 else pack_codes(values)
-        packed = check_codes(packed, self.bits, "codes")
+        values = packing.to_numpy(codes, "codes")
+        packed = values if values.dtype == np.uint8 else packing.pack_codes(values)
+        packed = packing.check_codes(packed, self.bits, "codes")
         if tuple(labels.shape) == (len(packed), 0):  # pictures without labels are gathered alike
             marks = np.zeros((len(packed), 0), dtype=bool)
         else:
-            marks = check_labels(labels, len(packed), "labels")
-        ids = check_rows(index, len(packed), "index")
+            marks = packing.check_labels(labels, len(packed), "labels")
+        ids = packing.check_rows(index, len(packed), "index")
         count, columns = int(self.label_count), marks.shape[1]
         if count and count != columns:
             which = f"labels has {columns} columns, an earlier batch {count}"
@@ -152,11 +128,11 @@ class HammingRetrieval(Metric):
         return dict(zip(names, values, strict=True))
 
     def evaluate(
-        self, query: Rows, database: Rows, evaluation: Evaluation | None = None
+        self, query: Rows, database: Rows, how: Evaluation | None = None
     ) -> RetrievalReport:
-        """Score gathered rows, in this process alone; ``evaluation`` says with what."""
-        how = evaluation or Evaluation()
-        return evaluate_codes(
+        """Score gathered rows, in this process alone; ``how`` says with what."""
+        how = how or Evaluation()
+        return evaluation.evaluate_codes(
             query.codes, database.codes, query.labels, database.labels, self.bits, self.ks,
             self.ties, self.denominator, self.zero_hits, device=how.device, engine=how.engine,
         )  # fmt: skip

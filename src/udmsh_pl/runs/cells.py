@@ -28,22 +28,14 @@ from udmsh_pl.callbacks.evaluate import evaluate_model
 from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.models import HashingModule
-from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Cell, Result
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes, pack_codes
 from udmsh_pl.retrieval.evaluation import Evaluation
 from udmsh_pl.retrieval.measures import Measure, named_measure
+from udmsh_pl.runs import lightning_cli
 from udmsh_pl.runs.checkpoints import import_class
-from udmsh_pl.runs.lightning_cli import (
-    SHARED_WITH_DATA,
-    OneLineParser,
-    ParsedCLI,
-    instance,
-    instantiate,
-    namespace,
-    one_line,
-    write_facts,
-)
+from udmsh_pl.runs.lightning_cli import SHARED_WITH_DATA, OneLineParser, instantiate, namespace
 from udmsh_pl.runs.loggers import cell_loggers, close
 from udmsh_pl.runs.plan import Plan
 from udmsh_pl.runs.workers import agreed, is_first, visible_gpus, wait_for_all, world_size
@@ -65,11 +57,8 @@ State = Literal["was finished", "ran", "runs elsewhere"]
 class PlannedMethod:
     """A method of a plan: its class, its settings, and what builds it for a cell.
 
-    Args:
-        where: begins each InputError: there is no such class, or it is no method
-        path: of the class
-        given: settings
-        shared: settings of a learned method, where it has them and they are not given
+    ``where`` begins each InputError: there is no such class at ``path``, or it is no method. A
+    learned method takes of the ``shared`` settings those that it has and that are not ``given``.
     """
 
     def __init__(
@@ -107,7 +96,7 @@ class PlannedMethod:
         except InputError as error:
             raise InputError(f"{self.where}: {str(error).removeprefix('method.')}") from error
         except (ArgumentError, TypeError, ValueError) as error:
-            raise InputError(f"{self.where}: {one_line(str(error))}") from error
+            raise InputError(f"{self.where}: {lightning_cli.one_line(str(error))}") from error
         if not self.is_shallow:  # so that `udmsh predict --ckpt_path` knows what to build
             method.save_hyperparameters({"_class_path": self.class_path})
         return method
@@ -123,29 +112,22 @@ def _parser_of(kind: type) -> tuple[OneLineParser, list[str]]:
 
 class Configuration:
     """A yaml with its plan, and what it builds for a cell; an InputError names what is wrong in the
-    file, a key, a method or one of its settings.
-
-    Args:
-        source: the yaml
-        overrides: further arguments for Lightning's parser
+    file, a key, a method or one of its settings. ``overrides`` are for Lightning's parser.
     """
 
     def __init__(self, source: Path, overrides: Sequence[str] = ()) -> None:
         if not source.is_file():
             raise InputError(f"{source} does not exist; experiments/ holds one yaml a benchmark")
         self.source, self.overrides = source, tuple(overrides)
-        cli = ParsedCLI(["--config", str(source), *overrides])
+        cli = lightning_cli.ParsedCLI(["--config", str(source), *overrides], run=False)
         self.parser, self.config = cli.parser, cli.config
-        given = self.config.reproduce
-        self.plan = Plan(
-            given.bits, given.seeds, given.ks, given.methods, given.measures, given.quantisers
-        )
+        self.plan = Plan(**vars(self.config.reproduce))
         self.plan.check(str(source))
         self.evaluation = Evaluation(self.config.evaluation.engine, self.config.evaluation.device)
         self.methods: dict[str, PlannedMethod] = {}
-        for cell in (Cell(name, self.plan.bits[0], 0) for name in self.plan.methods):
-            self.methods[cell.method] = self._method(cell.method)
-            self.methods[cell.method].build(cell)  # checks the settings
+        for name in self.plan.methods:
+            self.methods[name] = self._method(name)
+            self.methods[name].build(Cell(name, self.plan.bits[0], 0))  # checks the settings
 
     def _method(self, name: str) -> PlannedMethod:
         """A method of the plan; learned ones get the model's backbone unless they name another."""
@@ -175,7 +157,7 @@ class Configuration:
         for name, value in (backbone or {}).items():
             if name in data.init_args:
                 data.init_args[name] = value
-        return cast(RetrievalDataModule, instance(RetrievalDataModule, data))
+        return cast(RetrievalDataModule, lightning_cli.instance(RetrievalDataModule, data))
 
     def cell_config(self, cell: Cell) -> str:
         """The yaml with which ``udmsh fit`` trains just this cell."""
@@ -254,14 +236,15 @@ class Runner:
             labels_of(self.data)
         wait_for_all()
         self.data.setup()
-        self._data = {_backbone(self.data): self.data}
+        backbone = tuple(getattr(self.data, name) for name in SHARED_WITH_DATA)
+        self._data: dict[tuple[Any, ...], RetrievalDataModule] = {backbone: self.data}
         self._constant: dict[int, dict[str, Any]] = {}  # parts of stamps, by data module
         if is_first():
             path = self.directory.path
             sweep(path)
             write_text(path / "config.yaml", self.configuration.resolved)
             precision = self.configuration.config.trainer.precision
-            write_facts(path, self.data.splits, precision, world_size())
+            lightning_cli.write_facts(path, self.data.splits, precision, world_size())
             self.directory.take_over()
             if left := self.directory.left_out():
                 print(f"{len(left)} cells are of another split or altered: not in results.csv")
@@ -358,10 +341,9 @@ class Runner:
             self._keep(cell, found.report, codes, (seconds, found.encode_seconds))
 
     def _keep(self, cell: Cell, report: RetrievalReport, codes: Codes, spent: Spent) -> None:
-        arrays: dict[str, Any] = {"query_codes": codes[0], "database_codes": codes[1]}
-        arrays |= {
-            f"{split}_labels": labels for split, labels in labels_of(self._data_of(cell)).items()
-        }
+        labels, names = labels_of(self._data_of(cell)), ("query_codes", "database_codes")
+        arrays: dict[str, Any] = dict(zip(names, codes, strict=True))
+        arrays |= {f"{split}_labels": own for split, own in labels.items()}
         self.directory.save_scored(cell, arrays, report)
         measures = [one for function in self.measures for one in function(report)]
         self.directory.keep(cell, self._stamp(cell), self._rows(cell, measures, spent))
@@ -390,12 +372,9 @@ class Runner:
         method = self.configuration.methods.get(cell.method)
         if method is None or method.is_shallow:
             return self.data
-        own = {
-            name: method.init_args[name] for name in SHARED_WITH_DATA if name in method.init_args
-        }
-        shared = zip(SHARED_WITH_DATA, _backbone(self.data), strict=True)
-        wanted = tuple(own.get(name, value) for name, value in shared)
-        if wanted not in self._data:
+        given = method.init_args
+        own = {name: given.get(name, getattr(self.data, name)) for name in SHARED_WITH_DATA}
+        if (wanted := tuple(own.values())) not in self._data:
             self._data[wanted] = self.configuration.datamodule(own)
         return self._data[wanted]
 
@@ -416,10 +395,8 @@ class Runner:
         data = self._data_of(cell)
         splits, peak = data.splits, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         backbone = f"{data.backbone} {'fine-tuned' if data.finetune else 'frozen'}"
-        facts = (
-            *(splits.protocol.dataset, splits.protocol_name, splits.fingerprint()),
-            *(cell.method, backbone, cell.bits, cell.seed),
-        )
+        source = splits.protocol.dataset, splits.protocol_name, splits.fingerprint()
+        facts = (*source, cell.method, backbone, cell.bits, cell.seed)
         costs = round(spent[0], 2), round(spent[1], 3), round(peak / KIBIBYTES_A_GB, 3)
         found = []
         for one in measures:
@@ -442,7 +419,3 @@ def labels_of(data: RetrievalDataModule) -> dict[str, NDArray[np.bool_]]:
     if "query" not in splits or not splits["query"].labels.shape[1]:
         raise InputError("no labelled queries to score; `udmsh fit` and `predict` need none")
     return {name: splits[name].labels for name in ("query", "database")}
-
-
-def _backbone(data: RetrievalDataModule) -> tuple[Any, ...]:
-    return tuple(getattr(data, name) for name in SHARED_WITH_DATA)

@@ -107,21 +107,15 @@ class UdmshCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], run: bool = True) -> None:
         self._arguments = long_form(args)
+        # of eight GPUs, one: more are asked for, with --trainer.devices
+        defaults = {"plugins": PLUGINS, "devices": 1}
+        described = {command: {"description": HELP} for command in COMMANDS}
         super().__init__(
-            HashingModule,
-            RetrievalDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=SaveRun,
-            save_config_kwargs={"save_to_log_dir": False},
-            # of eight GPUs, one: more are asked for, with --trainer.devices
-            trainer_defaults={"plugins": PLUGINS, "devices": 1},
-            parser_class=OneLineParser,
-            auto_configure_optimizers=False,
-            parser_kwargs={command: {"description": HELP} for command in COMMANDS},
-            args=self._arguments,
-            run=run,
-        )
+            HashingModule, RetrievalDataModule, subclass_mode_model=True, subclass_mode_data=True,
+            save_config_callback=SaveRun, save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults=defaults, parser_class=OneLineParser, auto_configure_optimizers=False,
+            parser_kwargs=described, args=self._arguments, run=run,
+        )  # fmt: skip
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` alone (Lightning would warn that ``sys.argv`` is there too)."""
@@ -294,9 +288,6 @@ def check_login(logger: Namespace) -> None:
 
 class ParsedCLI(UdmshCLI):
     """Parses a configuration and builds nothing: whoever runs a plan builds what a cell needs."""
-
-    def __init__(self, args: Sequence[str]) -> None:
-        super().__init__(args, run=False)
 
     def instantiate_classes(self) -> None:
         """Build nothing."""

@@ -16,8 +16,8 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Cell
 from udmsh_pl.runs.lightning_cli import check_login, extra_named, instance, user_loggers
 from udmsh_pl.safe.files import sha256_file, write_text
 

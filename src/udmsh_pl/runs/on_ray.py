@@ -27,8 +27,8 @@ from udmsh_pl.data.base import RetrievalDataModule
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.batches import CORES
 from udmsh_pl.features.shards import Shard
-from udmsh_pl.reports.results import Cell
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Cell
 from udmsh_pl.runs.cells import Configuration, Runner
 from udmsh_pl.runs.loggers import log_to
 from udmsh_pl.safe.files import write_text
@@ -228,6 +228,4 @@ def _encode(seen: tuple[str, ...], part: Part) -> Made:
     return encode_part(part, _encoder(part.encoder))
 
 
-@lru_cache(maxsize=1)
-def _encoder(folder: Path) -> HashEncoder:
-    return HashEncoder(folder)
+_encoder = lru_cache(maxsize=1)(HashEncoder)

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, TypedDict
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell
+from udmsh_pl.reports.table_rows import Cell, Grid
 from udmsh_pl.retrieval.measures import MEASURES
 
 Numbers = Sequence[int] | None
@@ -26,7 +26,7 @@ class Method(_Named, total=False):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Grid):
     """What ``udmsh reproduce`` runs; the Lightning subcommands ignore it.
 
     Args:

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from udmsh_pl import __version__
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.run_report import PICTURES, write_report
 from udmsh_pl.reports.table import render_tables
+from udmsh_pl.reports.table_rows import Cell, Result
 from udmsh_pl.runs import on_ray, workers
 from udmsh_pl.runs.cells import REFERENCE, Runner
 from udmsh_pl.runs.loggers import log_report, log_to
@@ -34,11 +34,8 @@ SHOWN = 2  # measures in a line, the last ones of a plan; the table has all
 def reproduce(run: Runner, arguments: Sequence[str], jobs: int = 1, ray: str | None = None) -> int:
     """Run what is not finished, report, and give the exit status: 1 where a cell is missing.
 
-    Args:
-        run: the plan in its run directory
-        arguments: the command line, to start other processes with
-        jobs: workers that share the cells
-        ray: address of a Ray cluster that runs the cells instead
+    ``arguments`` start other processes: ``jobs`` workers that share the cells, or ranks. ``ray`` is
+    the address of a cluster that runs the cells instead.
     """
     launch, worker = workers.launch_id(), workers.WORKER in os.environ
     launched = launch is not None and not worker  # by torchrun or srun

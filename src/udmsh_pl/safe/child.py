@@ -84,15 +84,9 @@ class Child:
         """Call a function of the module; gives the facts and the bytes that it returned.
 
         A function that returns None gives None and no bytes. What the process answers is as little
-        to be trusted as what it reads.
-
-        Args:
-            function: its name
-            arguments: that JSON can hold, as the facts
-            seconds: that the call may take; the process is killed then
-            content: a further argument, as bytes
-
-        Raises ``ChildFailure``: it raised, ended, or took more than it may.
+        to be trusted as what it reads. JSON must hold the arguments and the facts; ``content`` is a
+        further argument, as bytes. Raises ``ChildFailure``: it raised, ended, or took more than
+        ``seconds``, when it is killed.
         """
         late = threading.Event()
 

@@ -38,7 +38,6 @@ def plan_file(given: str) -> Path:
     if given in known:
         return known[given]
     near = difflib.get_close_matches(path.stem, known, n=1)
-    mend = (
-        f"did you mean {near[0]}?" if near else f"the plans are {', '.join(known)}, or give a path"
-    )
+    mend = f"the plans are {', '.join(known)}, or give a path"
+    mend = f"did you mean {near[0]}?" if near else mend
     raise InputError(f"{given} is neither a file nor a plan; {mend}")

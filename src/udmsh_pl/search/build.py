@@ -71,8 +71,7 @@ def build_index(
         exclude: patterns of what is left out, also by later updates, see
             :func:`udmsh_pl.images.walk.excluded`
 
-    Raises:
-        InputError: no readable pictures, or ``path`` is something else or being written.
+    Raises ``InputError``: no readable pictures, or ``path`` is something else or being written.
     """
     root = folder.resolve()
     walked = find_pictures(root, exclude)

@@ -24,8 +24,7 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     The class is looked up among the methods of this package. A method without a fused feature has
     no re-rank feature yet.
 
-    Raises:
-        InputError: no such file, no checkpoint, or of a method that cannot leave Lightning.
+    Raises ``InputError``: no such file, no checkpoint, or of a method that cannot leave Lightning.
     """
     module = _module(path, *_load(path))
     encoder: Any = module.encoder
@@ -49,14 +48,8 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
 def spec_of(
     network: PixelEncoder, info: BackboneInfo, weights: str | None, tuned: bool, note: str
 ) -> EncoderSpec:
-    """The specification of a network.
-
-    Args:
-        network: the network
-        info: of its backbone
-        weights: what its weights were built from
-        tuned: the backbone was fine-tuned, so its weights go with the encoder
-        note: how it came about
+    """The specification of a network, whose backbone was built from ``weights``, and perhaps tuned,
+    so that its weights go with the encoder; the note says how it came about.
     """
     encoder = network.head.encoder
     arguments = _arguments(encoder, info)

@@ -61,8 +61,8 @@ class HashEncoder:
 
         A checkpoint, or what the hub has, becomes a folder in the user's cache first, once.
 
-        Raises:
-            InputError: neither, damaged, or of a method that cannot be used outside of training.
+        Raises ``InputError``: neither, damaged, or of a method that cannot be used outside of
+        training.
         """
         path = Path(source).expanduser()
         if not path.exists() and is_hub_id(str(source)):
@@ -133,8 +133,7 @@ class HashEncoder:
                 for the same picture
             progress: show a bar on stderr
 
-        Raises:
-            InputError: a picture cannot be read, or is of none of these kinds.
+        Raises ``InputError``: a picture cannot be read, or is of none of these kinds.
         """
         from udmsh_pl.images.ahead import in_order
 
@@ -193,8 +192,7 @@ def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
     ``udmsh-pl[extract]``), ``torch``, or ``auto``, OpenVINO where it and the folder's graph are
     there.
 
-    Raises:
-        InputError: there is no OpenVINO, or no graph for it; a file was altered.
+    Raises ``InputError``: there is no OpenVINO, or no graph for it; a file was altered.
     """
     there = has_openvino()
     if runner != "torch" and there and all(name in spec.files for name in GRAPH):

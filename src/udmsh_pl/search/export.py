@@ -34,8 +34,7 @@ def export(source: Path, target: Format, folder: Path) -> EncoderSpec:
     """Write ``encoder.json``, ``encoder.safetensors``, a graph and a model card of a ``.ckpt``, an
     index or another export to ``folder``, which is made where it is missing.
 
-    Raises:
-        InputError: no encoder there, or the extra that the format needs is not installed.
+    Raises ``InputError``: no encoder there, or the extra that the format needs is not installed.
     """
     if target == "onnx" and (find_spec("onnx") is None or find_spec("onnxscript") is None):
         raise InputError("--format onnx needs the extra: pip install 'udmsh-pl[export]'")
@@ -65,8 +64,7 @@ def differing_bits(
 ) -> tuple[int, int, int, int]:
     """Differing bits, all bits, the largest difference of a feature's entry, and pictures seen.
 
-    Raises:
-        InputError: no pictures there, or the graph's runtime is not installed.
+    Raises ``InputError``: no pictures there, or the graph's runtime is not installed.
     """
     graph, torch_run = _graph(folder, spec, target), runner_of(folder, spec, "torch")
     names = list(walk(pictures).files)

@@ -127,9 +127,8 @@ def write_network(
 def read_network(folder: Path, spec: EncoderSpec) -> PixelEncoder:
     """Build the network that ``spec`` describes, with the weights beside it.
 
-    Raises:
-        InputError: an unknown class, weights that were altered or do not fit, or another version of
-            the backbone's published weights.
+    Raises ``InputError``: an unknown class, weights that were altered or do not fit, or another
+    version of the backbone's published weights.
     """
     check_files(folder, spec, [WEIGHTS])
     if spec.method not in ENCODERS:

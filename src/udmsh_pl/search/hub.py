@@ -33,8 +33,7 @@ def fetch(name: str, revision: str | None, token: str | None) -> Path:
 
     ``revision`` is a branch, tag or commit; without a token, that of ``hf auth login`` is taken.
 
-    Raises:
-        InputError: no such encoder, no connection, no permission, or files that are damaged.
+    Raises ``InputError``: no such encoder, no connection, no permission, or files that are damaged.
     """
     hub = _hub()
     endpoint = os.environ.get("HF_ENDPOINT")

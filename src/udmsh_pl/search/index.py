@@ -50,8 +50,7 @@ class ImageIndex:
         """Open the index in a folder; ``encoder`` is its own (:meth:`HashEncoder.of_index`), where
         that is being loaded already.
 
-        Raises:
-            InputError: no index, damaged, or of another format.
+        Raises ``InputError``: no index, damaged, or of another format.
         """
         return cls(Path(path).expanduser(), encoder=encoder)
 
@@ -69,9 +68,8 @@ class ImageIndex:
             replace_other: ``out`` may be the index of another folder
             exclude: patterns of what is left out, also by later updates
 
-        Raises:
-            InputError: no pictures, or ``out`` is something else, another folder's index, or being
-                written.
+        Raises ``InputError``: no pictures, or ``out`` is something else, another folder's index, or
+        being written.
         """
         from udmsh_pl.search.build import build_index
 
@@ -110,8 +108,7 @@ class ImageIndex:
         that distance, :func:`udmsh_pl.search.searching.likeness`); 0 leaves the order of the codes,
         None stands for 1000.
 
-        Raises:
-            InputError: the picture cannot be read, or k is below 1.
+        Raises ``InputError``: the picture cannot be read, or k is below 1.
         """
         if isinstance(picture, str | Path):
             picture = file_called(Path(picture).expanduser())
@@ -156,9 +153,8 @@ class ImageIndex:
             verify: read every file, also those that seem unchanged
             exclude: patterns of what is left out, from now on; None: as before
 
-        Raises:
-            InputError: another folder than the index's, the index is being written, or more than
-                half of the pictures are gone and ``allow_deletions`` is not given.
+        Raises ``InputError``: another folder than the index's, the index is being written, or more
+        than half of the pictures are gone and ``allow_deletions`` is not given.
         """
         with store.writing(self.path):
             self._reload()
@@ -174,8 +170,9 @@ class ImageIndex:
             lacking = [name for name in self._known if name not in found]
             listed = _Listings()
             gone = [
-                name for name in lacking
-                if listed.lack(root / name) and not _is_closed_format(root / name)
+                name for name in lacking  # of a format that this installation lacks: not gone
+                if listed.lack(path := root / name)
+                and not (no_picture(path.suffix.lower()) and path.is_file())
             ]  # fmt: skip
             outside = [name for name in gone if Path(name).is_absolute() and not exists(Path(name))]
             own = [name for name in gone if not Path(name).is_absolute()]
@@ -335,11 +332,6 @@ def check_root(path: Path, folder: Path) -> None:
         mend = "give that folder, or another --out, or --moved if its pictures lie here now"
         mend += ", or --replace to index this folder instead"
         raise InputError(f"{path} is the index of {root}; {mend}")
-
-
-def _is_closed_format(path: Path) -> bool:
-    """Whether a file is there whose format this installation lacks: an extra that is gone."""
-    return bool(no_picture(path.suffix.lower())) and path.is_file()
 
 
 class _Listings:

@@ -96,8 +96,7 @@ def read_bytes(path: Path) -> bytes:
 def decode(content: bytes, name: str, side: int) -> Picture:
     """Decode a picture for an encoder whose input is ``side`` pixels.
 
-    Raises:
-        InputError: it cannot be decoded; the message names it ``name``.
+    Raises ``InputError``: it cannot be decoded; the message names it ``name``.
     """
     try:
         image = decode_rgb(content, at_least=2 * max(side, THUMBNAIL_SIDE))

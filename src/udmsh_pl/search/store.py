@@ -66,8 +66,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def writing(path: Path) -> Iterator[None]:
     """Be the only writer of an index's folder; leaves no file that the manifest does not name.
 
-    Raises:
-        InputError: another process writes there, or the folder holds something else.
+    Raises ``InputError``: another process writes there, or the folder holds something else.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give --out a folder")

@@ -73,21 +73,18 @@ def draw_tiles(index: ImageIndex, rows: list[int]) -> bytes:
     return stream.getvalue()
 
 
-def _start(points: Floats) -> Floats:
-    """The two leading principal components, small and equally wide."""
+def _tsne(points: Floats) -> Floats:
+    """t-SNE that starts from the two leading principal components, small and equally wide."""
+    from sklearn.manifold import TSNE  # slow to load
+
     centred = points - points.mean(0)
     _, axes = np.linalg.eigh(centred.T @ centred)
     plane = centred @ axes[:, :-3:-1]
     # equal points would never part
     plane = plane + np.random.default_rng(0).normal(0, 1e-3, plane.shape)
-    return np.asarray(1e-2 * plane / np.maximum(plane.std(0), 1e-9), dtype=np.float32)
-
-
-def _tsne(points: Floats) -> Floats:
-    from sklearn.manifold import TSNE  # slow to load
-
+    start = np.asarray(1e-2 * plane / np.maximum(plane.std(0), 1e-9), dtype=np.float32)
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init=_start(points), max_iter=STEPS, random_state=0)
+    tsne = TSNE(perplexity=perplexity, init=start, max_iter=STEPS, random_state=0)
     return np.asarray(tsne.fit_transform(points), dtype=np.float32)
 
 

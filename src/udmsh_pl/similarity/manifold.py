@@ -96,19 +96,6 @@ def neighbour_graph(
     unit = unit_rows(features)
     cosines, rows = nearest_neighbours(unit, max(1, min(k, len(unit) // 4)), exact_up_to)  # [N, k]
     del unit  # as large as the features
-    return graph_of_neighbours(cosines, rows, power)
-
-
-def graph_of_neighbours(
-    cosines: Float32s, rows: NDArray[np.int64], power: float = 3.0
-) -> sparse.csr_matrix:
-    """:func:`neighbour_graph` of what :func:`nearest_neighbours` found, both ``[N, k]``.
-
-    Example:
-        >>> unit = unit_rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]))
-        >>> graph_of_neighbours(*nearest_neighbours(unit, k=1)).toarray().round(1).tolist()[0]
-        [0.0, 1.0, 0.0, 0.0]
-    """
     count, k = rows.shape
     weights = np.where(rows >= 0, np.maximum(cosines, 0).astype(np.float64) ** power, 0.0)
     ends = (np.repeat(np.arange(count), k), np.maximum(rows, 0).ravel())  # [N k] each
@@ -148,11 +135,9 @@ def neighbour_trust(unit: Float32s, k: int = 30) -> float:
 
 
 def diffused_embedding(
-    graph: sparse.csr_matrix,
-    rank: int = 128,
-    time: float | None = None,
+    graph: sparse.csr_matrix, rank: int = 128, time: float | None = None,
     exact_up_to: int = EXACT_UP_TO,
-) -> Float32s:
+) -> Float32s:  # fmt: skip
     """Unit vectors ``[N, rank]`` whose cosines say how alike images are after heat has flowed.
 
     Row i holds the i-th entries of the graph's leading eigenvectors, each weighted by
@@ -187,11 +172,9 @@ def diffused_embedding(
 
 
 def diffused_levels(
-    graph: sparse.csr_matrix,
-    levels: Sequence[tuple[int, float | None]],
-    trust: float = 1.0,
+    graph: sparse.csr_matrix, levels: Sequence[tuple[int, float | None]], trust: float = 1.0,
     exact_up_to: int = EXACT_UP_TO,
-) -> list[Float32s]:
+) -> list[Float32s]:  # fmt: skip
     """:func:`diffused_embedding` for several pairs of rank and time, from one set of eigenvectors.
 
     After a long time images of one group are alike, after a short one only the nearest are. A time
@@ -209,9 +192,8 @@ def diffused_levels(
     most = max(1, graph.shape[0] // 4)
     if graph.shape[0] > exact_up_to:
         most = min(most, LARGE_RANK)
-    values, vectors = _leading(
-        graph, min(max(rank for rank, _ in levels), most), exact_up_to
-    )  # [R], [N, R]
+    most = min(max(rank for rank, _ in levels), most)
+    values, vectors = _leading(graph, most, exact_up_to)  # [R], [N, R]
     found = []
     for wanted, time in levels:
         rank = max(1, min(wanted, len(values)))
@@ -239,12 +221,17 @@ def _leading(
     edges = graph.copy()
     edges.eliminate_zeros()
     pieces, piece_of = connected_components(edges, directed=False)
-    # ARPACK draws a start itself otherwise, and no two runs are alike
     random = np.random.default_rng(0)
+
+    def largest(part: sparse.csr_matrix, count: int) -> tuple[NDArray[np.float64], Floats]:
+        # ARPACK draws a start itself otherwise, and no two runs are alike
+        start = random.standard_normal(part.shape[0])
+        found: tuple[NDArray[np.float64], Floats]
+        found = eigsh(part, k=count, which="LA", tol=1e-4, v0=start)
+        return found
+
     if pieces == 1:
-        values, vectors = eigsh(
-            graph, k=rank + 1, which="LA", tol=1e-4, v0=random.standard_normal(graph.shape[0])
-        )
+        values, vectors = largest(graph, rank + 1)
         order = np.argsort(-values)[1:]
         return values[order], vectors[:, order]
     # (eigenvalue, rows [n], vector [n]) of all pieces; a piece's share of the level vector [P], and
@@ -254,13 +241,10 @@ def _leading(
         rows = np.flatnonzero(piece_of == piece)
         part, wanted = graph[rows][:, rows], min(rank + 1, len(rows))  # [n, n]
         if len(rows) <= 4 * wanted:
-            values, vectors = eigh(
-                part.toarray(), subset_by_index=(len(rows) - wanted, len(rows) - 1)
-            )
+            last = len(rows) - wanted, len(rows) - 1
+            values, vectors = eigh(part.toarray(), subset_by_index=last)
         else:
-            values, vectors = eigsh(
-                part, k=wanted, which="LA", tol=1e-4, v0=random.standard_normal(len(rows))
-            )
+            values, vectors = largest(part, wanted)
         order = np.argsort(-values)
         level[rows] = np.abs(vectors[:, order[0]])
         shares[piece] = len(rows) ** 0.5

@@ -27,17 +27,11 @@ BINS_PER_BAR = 100
 
 @dataclass(frozen=True)
 class HalfGaussians:
-    """Two half-Gaussians that meet at the mode of the distances d = 1 - cos in [0, 2].
+    """Two half-Gaussians that meet at the mode of the distances d = 1 - cos in [0, 2]."""
 
-    Args:
-        mode: most frequent distance m
-        sigma_left: root mean square of d - m over d <= m
-        sigma_right: the same over d > m
-    """
-
-    mode: float
-    sigma_left: float
-    sigma_right: float
+    mode: float  # most frequent distance m
+    sigma_left: float  # root mean square of d - m over d <= m
+    sigma_right: float  # the same over d > m
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -86,8 +80,7 @@ def distance_histogram(
 def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
     """Mode and one-sided spreads of a histogram from :func:`distance_histogram`.
 
-    Raises:
-        ValueError: the histogram is empty (fewer than two images).
+    Raises ``ValueError``: the histogram is empty (fewer than two images).
 
     Example:
         >>> counts = torch.zeros(BINS, dtype=torch.int64)
@@ -115,14 +108,7 @@ def half_gaussians_of_histogram(counts: Tensor) -> HalfGaussians:
 def fit_half_gaussians(
     features: Tensor, block: int = 2048, sample: int | None = None
 ) -> HalfGaussians:
-    """Fit SSDH's two half-Gaussians to the cosine distances of all pairs of rows.
-
-    Those distances are counted by :func:`distance_histogram`.
-
-    Args:
-        features: float [N, D]
-        block: rows of a block
-        sample: number of rows to use when N is larger, or None for all
+    """Fit SSDH's two half-Gaussians to the distances that :func:`distance_histogram` counts.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -163,15 +149,9 @@ class SemanticStructure(nn.Module):
     thresholds: Tensor
 
     def __init__(
-        self,
-        dims: Sequence[int],
-        alpha: float = 2.0,
-        beta: float = 2.0,
-        levels: Levels = "graded",
-        confidence: bool = False,
-        centre: bool = True,
-        sample: int | None = 20_000,
-    ) -> None:
+        self, dims: Sequence[int], alpha: float = 2.0, beta: float = 2.0, levels: Levels = "graded",
+        confidence: bool = False, centre: bool = True, sample: int | None = 20_000,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.alpha, self.beta, self.levels, self.confidence = alpha, beta, levels, confidence
         self.dims, self.centre, self.sample = tuple(dims), centre, sample
@@ -216,9 +196,8 @@ class SemanticStructure(nn.Module):
             self.mean.copy_(features.mean(0, dtype=torch.float32))
         histogram = distance_histogram(features, sample=self.sample, unit=self.unit)
         fitted = half_gaussians_of_histogram(histogram)
-        self.thresholds.copy_(
-            torch.tensor([fitted.mode, fitted.sigma_left, fitted.sigma_right], dtype=torch.float64)
-        )
+        numbers = [fitted.mode, fitted.sigma_left, fitted.sigma_right]
+        self.thresholds.copy_(torch.tensor(numbers, dtype=torch.float64))
         self._fitted = None
         return histogram
 
@@ -260,11 +239,8 @@ class SemanticStructure(nn.Module):
     def weight(self, distances: Tensor) -> Tensor:
         """Confidence w in [0, 1], 0 at the mode, 1 at the ends; all ones without ``confidence``."""
         if not self.confidence:
-            return (
-                self.similarity(distances).abs()
-                if self.levels == "hard"
-                else torch.ones_like(distances)
-            )
+            hard = self.levels == "hard"
+            return self.similarity(distances).abs() if hard else torch.ones_like(distances)
         fitted = self.half_gaussians
         spread = torch.where(distances <= fitted.mode, fitted.sigma_left, fitted.sigma_right)
         # both sides of CIMON's formula are the half-Gaussian's mass between the mode and d over the

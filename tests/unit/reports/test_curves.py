@@ -18,7 +18,7 @@ from udmsh_pl.reports.drawing import (
     save_print,
     style_of,
 )
-from udmsh_pl.reports.results import Result
+from udmsh_pl.reports.table_rows import Result
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.safe.shipped import plans
 

@@ -30,7 +30,7 @@ def test_pictures_frames_and_notes_are_of_the_nearest() -> None:
     drawn = np.asarray(canvas.buffer_rgba())[-ROW * len(rows) :, :, :3]
 
     expected = np.argsort(distances, axis=1, kind="stable")[:, :COUNT]
-    found, far = nearest(codes[0], codes[1], BITS, COUNT)
+    found, far = nearest(codes[0], codes[1], COUNT)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(far, np.take_along_axis(distances, expected, axis=1))
     for line, row in enumerate(rows):

@@ -13,7 +13,8 @@ from udmsh_pl.reports.published import (
     published_rows,
     read_published,
 )
-from udmsh_pl.reports.results import Result
+from udmsh_pl.reports.run_report import page
+from udmsh_pl.reports.table_rows import Result
 from udmsh_pl.runs.cells import Configuration
 from udmsh_pl.safe.shipped import shipped
 
@@ -147,3 +148,12 @@ def test_each_plan_makes_every_published_number_of_its_protocol(path: Path) -> N
     }
     assert wanted
     assert wanted <= made
+
+
+def test_a_report_prints_the_published_number_beside_ours(tmp_path: Path) -> None:
+    beside = page(tmp_path, [OURS, replace(OURS, seed=1)], [], [], [])
+    source = "liyunqianggyn/Deep-Unsupervised-Image-Hashing"
+    assert "Beside published numbers" in beside
+    assert source in beside
+    assert "0.5900 ± 0.0000 (2)" in beside
+    assert source not in page(tmp_path, [replace(OURS, protocol="another")], [], [], [])

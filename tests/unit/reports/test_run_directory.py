@@ -13,8 +13,8 @@ import pytest
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.environment import package_commit
-from udmsh_pl.reports.results import Cell, Result, read_results, write_results
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table_rows import Cell, Result, read_results, write_results
 from udmsh_pl.retrieval import RetrievalReport, evaluate_codes
 
 CELL = Cell("itq", 8, 0)

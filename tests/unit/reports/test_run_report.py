@@ -14,10 +14,10 @@ from PIL import Image
 from tests.browser import CHROMIUM, Page, chromium
 
 from udmsh_pl.reports.curves import measure_charts, precision_recall_charts
-from udmsh_pl.reports.results import Cell, Result
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.run_report import page
 from udmsh_pl.reports.table import leads
+from udmsh_pl.reports.table_rows import Cell, Result
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.runs.plan import Plan
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import COLUMNS, Cell, Result, read_results, write_results
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import leads, render_costs, render_leads, render_tables
+from udmsh_pl.reports.table_rows import COLUMNS, Cell, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.runs.plan import Plan
 

@@ -3,7 +3,7 @@
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.results import Cell
+from udmsh_pl.reports.table_rows import Cell
 from udmsh_pl.runs.plan import Plan
 
 PLAN = Plan([8, 16], [0, 1], [10, None], {"a": None, "b": {"class_path": "x.Y"}})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from udmsh_pl.reports.results import Cell, Result
+from udmsh_pl.reports.table_rows import Cell, Result
 from udmsh_pl.runs.reproduce import Progress
 
 

@@ -148,7 +148,7 @@ def test_a_heic_is_named_with_the_extra_that_reads_it(
         for brand in (b"heic", b"mif1"):
             content = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0heicmif1" + bytes(999)
             for ask in (without.query, without.show):
-                with pytest.raises(Undecodable, match=r"HEIC .*pip install 'udmsh-pl\[heif\]'"):
+                with pytest.raises(Undecodable, match=r"HEIC, .*pip install 'udmsh-pl\[heif\]'"):
                     ask(content, 32)
         with pytest.raises(Undecodable, match="none of"):
             without.show(b"\0\0\0\x18ftypqt  " + bytes(99), 32)

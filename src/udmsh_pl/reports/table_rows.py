@@ -1,13 +1,15 @@
-"""``results.csv``: a value a row, with everything that it depends on."""
+"""Rows of the table, in ``results.csv`` and in each cell's ``rows.csv``: how they are written and
+read. A row is a value with everything that it depends on.
+"""
 
 import csv
 import io
 import math
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.safe.files import write_text
@@ -29,24 +31,14 @@ class Cell(NamedTuple):
         return "-".join(str(part) for part in self)
 
 
-class Grid(Protocol):
-    """What a report asks of a plan; :class:`udmsh_pl.runs.plan.Plan` has it."""
+@dataclass(frozen=True)
+class Grid:
+    """What a report asks of a plan, :class:`udmsh_pl.runs.plan.Plan`."""
 
-    @property
-    def bits(self) -> Sequence[int]:
-        """Code lengths."""
-
-    @property
-    def seeds(self) -> Sequence[int]:
-        """Seeds."""
-
-    @property
-    def ks(self) -> Sequence[int | None]:
-        """Cut-offs of mAP; None is the whole database."""
-
-    @property
-    def methods(self) -> Collection[str]:
-        """Names of the methods, in order."""
+    bits: Sequence[int]  # code lengths
+    seeds: Sequence[int]
+    ks: Sequence[int | None]  # cut-offs of mAP; None is the whole database
+    methods: Mapping[str, Any]  # by name, in order
 
 
 def learns_from_labels(method: str) -> bool:
