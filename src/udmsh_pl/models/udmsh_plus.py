@@ -16,25 +16,15 @@ from udmsh_pl.features.store import Arrays, Batch, sample_rows
 from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.heads import (
-    FIT_ROWS,
-    ROWS_AT_ONCE,
-    FusedEncoder,
-    FusedFeature,
-    side_by_side,
-)
+    FIT_ROWS, ROWS_AT_ONCE, FusedEncoder, FusedFeature, side_by_side
+)  # fmt: skip
 from udmsh_pl.similarity.losses import (
-    asymmetric_pairwise_loss,
-    at_least_float32,
-    nt_xent_loss,
-    ranking_loss,
-)
+    asymmetric_pairwise_loss, at_least_float32, nt_xent_loss, ranking_loss
+)  # fmt: skip
 from udmsh_pl.similarity.manifold import (
-    diffused_levels,
-    nearest_neighbours,
-    neighbour_graph,
-    neighbour_trust,
-    unit_rows,
-)
+    diffused_levels, nearest_neighbours, neighbour_graph, neighbour_trust, unit_rows
+)  # fmt: skip
+
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
 NEAREST = 3  # nearest images of each image that a batch may show beside it
@@ -250,16 +240,10 @@ class UDMSHPlus(HashingModule):
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
         """:func:`fit_manifold_teacher`, which depends on neither code length nor seed."""
         settings = ManifoldSettings(
-            self.teacher,
-            self.branches != "global",
-            self.dims,
-            self.neighbours,
-            self.edge_power,
-            self.rank,
-            self.diffusion_time,
-            self.near_share,
+            self.teacher, self.branches != "global", self.dims, self.neighbours, self.edge_power,
+            self.rank, self.diffusion_time, self.near_share,
             self.view_discount if self.use_views else 0.0,
-        )
+        )  # fmt: skip
         return features.teacher("udmsh-plus", settings, fit_manifold_teacher)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
