@@ -103,16 +103,11 @@ class HashingModule(LightningModule, ABC):
 
     def build_encoder(self) -> Any:
         """Build the encoder, of :mod:`udmsh_pl.models.heads` or alike."""
+        info = self.backbone_info
         return DualBranchEncoder(
-            global_dim=self.backbone_info.global_dim,
-            map_channels=self.backbone_info.map_channels,
-            bits=self.bits,
-            hidden=self.hidden,
-            spatial_hidden=self.spatial_hidden,
-            branches=self.branches,
-            pooling=self.pooling,
-            batch_norm=self.batch_norm,
-        )
+            info.global_dim, info.map_channels, self.bits, self.hidden, self.spatial_hidden,
+            self.branches, self.pooling, self.batch_norm,
+        )  # fmt: skip
 
     def check_range(self, name: str, most: float = math.inf, optional: bool = False) -> None:
         """Refuse an option below 0 or above ``most``; ``optional`` allows None.

@@ -15,16 +15,20 @@ from udmsh_pl.backbones.networks import BackboneFeatures
 from udmsh_pl.features.store import Arrays, Batch, sample_rows
 from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.heads import (
-    FIT_ROWS, ROWS_AT_ONCE, FusedEncoder, FusedFeature, side_by_side
-)  # fmt: skip
+from udmsh_pl.models.heads import FIT_ROWS, ROWS_AT_ONCE, FusedEncoder, FusedFeature, side_by_side
 from udmsh_pl.similarity.losses import (
-    asymmetric_pairwise_loss, at_least_float32, nt_xent_loss, ranking_loss
-)  # fmt: skip
+    asymmetric_pairwise_loss,
+    at_least_float32,
+    nt_xent_loss,
+    ranking_loss,
+)
 from udmsh_pl.similarity.manifold import (
-    diffused_levels, nearest_neighbours, neighbour_graph, neighbour_trust, unit_rows
-)  # fmt: skip
-
+    diffused_levels,
+    nearest_neighbours,
+    neighbour_graph,
+    neighbour_trust,
+    unit_rows,
+)
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
 NEAREST = 3  # nearest images of each image that a batch may show beside it

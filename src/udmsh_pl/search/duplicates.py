@@ -26,8 +26,14 @@ from udmsh_pl.images.decode import decode
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import SIDE as SQUARE
 from udmsh_pl.search.overlap import (
-    Details, Placement, Relation, details_of, may_be_copies, open_thumbnail, overlap
-)  # fmt: skip
+    Details,
+    Placement,
+    Relation,
+    details_of,
+    may_be_copies,
+    open_thumbnail,
+    overlap,
+)
 from udmsh_pl.search.pictures import digest_of, read_bytes
 from udmsh_pl.search.searching import unit
 from udmsh_pl.search.segment import FileFacts, Rows
