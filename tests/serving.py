@@ -5,6 +5,7 @@ what it is told to.
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ class Client:
 
     def __init__(self, port: int, token: str = "", timeout: float = 30) -> None:
         self.port, self.token, self.timeout = port, token, timeout
+
+    def finished(self, path: str) -> Answer:
+        """The answer to a question that a busy machine asks to be put again."""
+        while (answer := self(path)).status == 202:
+            time.sleep(0.2)
+        return answer
 
     def __call__(
         self, path: str, method: str = "GET", body: Any = None, **headers: str | None

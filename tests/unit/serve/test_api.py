@@ -145,18 +145,18 @@ def test_certainty_is_measured_on_a_typical_picture(client: Client, index: Path)
 
 
 def test_duplicates_and_map(client: Client, index: Path) -> None:
-    found = client("/duplicates?radius=16").json
+    found = client.finished("/duplicates?radius=16").json
     (group,) = found["groups"]
     assert [one["name"] for one in group] == ["03.png", "03 small.jpg"]
     assert [one["relation"] for one in group] == ["first", "resized"]
     assert (found["total"], found["copies"], found["bytes"]) == (1, 1, group[1]["size"])
-    assert client("/duplicates?radius=16&offset=1").json["groups"] == []
-    plane = client("/map").json
+    assert client.finished("/duplicates?radius=16&offset=1").json["groups"] == []
+    plane = client.finished("/map").json
     places = np.array(plane["places"])
     assert places.shape == (13, 2)
     assert places.min() >= 0
     assert places.max() <= 10_000
-    with Image.open(io.BytesIO(client("/map/tiles").body)) as sheet:
+    with Image.open(io.BytesIO(client.finished("/map/tiles").body)) as sheet:
         assert sheet.size == (plane["tile"] * plane["columns"], plane["tile"])
         row = plane["tiles"][5]
         side = plane["tile"]
