@@ -186,6 +186,7 @@ def test_wandb_works_offline(
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.draws
 def test_tensorboard_shows_what_was_found(colours: Path, udmsh: Run, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
