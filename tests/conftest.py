@@ -14,6 +14,8 @@ from hypothesis import settings
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tests import forks
+
 # no test is a race against the clock; the rest is Hypothesis's own, its profile for CI too
 settings.register_profile("no deadline", settings.default, deadline=None)
 settings.load_profile("no deadline")
@@ -88,6 +90,16 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         return root / name
 
     return made
+
+
+@pytest.fixture(scope="session")
+def python(once: Once) -> Iterator[Path]:
+    """The ``python`` of ``tests.forks``."""
+    started = []
+    folder = once("forks", lambda folder: started.append(forks.start(folder)))
+    yield folder / "python"
+    for process in started:
+        process.communicate()
 
 
 @pytest.fixture

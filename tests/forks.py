@@ -3,8 +3,9 @@
 ``python -m tests.forks FOLDER`` imports what the command line uses, writes ``FOLDER/python`` and
 waits until its standard input ends. ``FOLDER/python -m udmsh_pl ARGUMENTS...`` is then ``python -m
 udmsh_pl ARGUMENTS...`` in a process of its own: forked, with the caller's folder, environment and
-files, and its exit status or signal. Ranks and workers that the command starts are forked too. All
-else that ``FOLDER/python`` is asked for, the real one does. Figures stay blank, as in ``conftest``.
+files, and its exit status or signal. Ranks and workers that the command starts are forked too, and
+so are ``-m tests...``, ``-c CODE`` and ``FILE.py``. What else ``FOLDER/python`` is asked for, the
+real one does. Figures stay blank, as in ``conftest``.
 """
 
 import atexit
@@ -24,7 +25,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-MODULES = ("udmsh_pl", "udmsh_pl.__main__", "tests.integration.probes")
 ROOT = Path(__file__).resolve().parents[1]
 FILES = (0, 1, 2)
 
@@ -48,7 +48,8 @@ def serve(folder: Path) -> None:
 
     import udmsh_pl.commands.reproduce
     import udmsh_pl.runs.lightning_cli
-    import udmsh_pl.runs.reproduce  # noqa: F401
+    import udmsh_pl.runs.reproduce
+    import udmsh_pl.search.build  # noqa: F401
 
     Figure.draw = lambda *_: None  # type: ignore[method-assign]
     os.chdir(folder)  # the path of a socket must be short
@@ -110,9 +111,7 @@ def run(asked: dict[str, Any], files: list[int], python: str) -> None:
         sys.path[0] = asked["folder"]
         sys.path += asked["environment"].get("PYTHONPATH", "").split(os.pathsep)
         sys.executable = python
-        module, *arguments = asked["arguments"]
-        sys.argv = ["-m", *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        execute(*asked["arguments"])
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -125,14 +124,30 @@ def run(asked: dict[str, Any], files: list[int], python: str) -> None:
         os._exit(status)
 
 
+def execute(what: str, *arguments: str) -> None:
+    """Do what Python does with these arguments."""
+    sys.argv = [what, *arguments]
+    if what == "-m":
+        del sys.argv[1]
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    elif what == "-c":
+        del sys.argv[1]
+        exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path[0] = str(Path(what).resolve().parent)
+        runpy.run_path(what, run_name="__main__")
+
+
 def call(folder: str, real: str, arguments: list[str]) -> int:
     """What ``FOLDER/python`` does."""
     here = os.getcwd()  # noqa: PTH109
-    asked = {"arguments": arguments[1:], "folder": here, "environment": dict(os.environ)}
+    asked = {"arguments": arguments, "folder": here, "environment": dict(os.environ)}
     text = json.dumps(asked).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            if arguments[0] != "-m" or arguments[1] not in MODULES:
+            what, *rest = arguments
+            ours = what == "-m" and rest[0].startswith(("udmsh_pl", "tests."))
+            if not ours and what != "-c" and not what.endswith(".py"):
                 raise ValueError
             os.chdir(folder)
             connection.connect("socket")

@@ -3,7 +3,7 @@
 import csv
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests import forks
 from tests.conftest import Once
 from udmsh_pl.cli import main
 
@@ -102,16 +101,6 @@ def figures(request: pytest.FixtureRequest) -> None:
     """They are blank, unless a test is marked ``draws``: few show what all have in common."""
     if request.node.get_closest_marker("draws") is None:
         request.getfixturevalue("blank_figures")
-
-
-@pytest.fixture(scope="session")
-def python(once: Once) -> Iterator[Path]:
-    """The ``python`` of ``tests.forks``."""
-    started = []
-    folder = once("forks", lambda folder: started.append(forks.start(folder)))
-    yield folder / "python"
-    for process in started:
-        process.communicate()
 
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
