@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     def made(name: str, make: Callable[[Path], object]) -> Path:
         with FileLock(root / f"{name}.lock"):
             if not (root / f"{name}.made").exists():
+                shutil.rmtree(root / name, ignore_errors=True)  # half of one
                 (root / name).mkdir()
                 make(root / name)
                 (root / f"{name}.made").touch()
@@ -99,7 +101,9 @@ def python(once: Once) -> Iterator[Path]:
     folder = once("forks", lambda folder: started.append(forks.start(folder)))
     yield folder / "python"
     for process in started:
-        process.communicate()
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
 
 
 @pytest.fixture
