@@ -101,9 +101,8 @@ def python(once: Once) -> Iterator[Path]:
     folder = once("forks", lambda folder: started.append(forks.start(folder)))
     yield folder / "python"
     for process in started:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
+        with process:  # its input ends, and so does it
+            pass
 
 
 @pytest.fixture
