@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: tiny images, generated here, so that nothing large is committed."""
 
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import settings
+from matplotlib.figure import Figure
 from PIL import Image
+
+from tests import forks
 
 # no test is a race against the clock; the rest is Hypothesis's own, its profile for CI too
 settings.register_profile("no deadline", settings.default, deadline=None)
 settings.load_profile("no deadline")
 
 PlaceImages = Callable[[Path, Iterable[str]], None]
+Once = Callable[[str, Callable[[Path], object]], Path]
 SKIPS = Path(__file__).with_name("skips.txt")
 
 
@@ -68,6 +75,43 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Function that makes a folder by a function, once for all workers of pytest-xdist, none of
+    which may change it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            if not (root / f"{name}.made").exists():
+                shutil.rmtree(root / name, ignore_errors=True)  # half of one
+                (root / name).mkdir()
+                make(root / name)
+                (root / f"{name}.made").touch()
+        return root / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def python(once: Once) -> Iterator[Path]:
+    """The ``python`` of ``tests.forks``."""
+    started = []
+    folder = once("forks", lambda folder: started.append(forks.start(folder)))
+    yield folder / "python"
+    for process in started:
+        with process:  # its input ends, and so does it
+            pass
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and written, but not drawn: that takes most of the time of a tiny run."""
+    monkeypatch.setattr(Figure, "draw", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
 def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A JPEG of 8 x 8 pixels."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.jpg"
@@ -90,7 +134,9 @@ def place_images(tiny_image: Path) -> PlaceImages:
 
 
 @pytest.fixture
-def train_and_score(tmp_path: Path) -> Callable[[str, dict[str, Any]], dict[str, float]]:
+def train_and_score(
+    tmp_path: Path, blank_figures: None
+) -> Callable[[str, dict[str, Any]], dict[str, float]]:
     """Function that runs ``udmsh fit``, then tests, on a data module; gives the metrics."""
 
     def run(data: str, arguments: dict[str, Any]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 import csv
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.conftest import Once
 from udmsh_pl.cli import main
 
 COLOURS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60)]
@@ -33,9 +33,12 @@ def write_list(root: Path, name: str, count: int, generator: np.random.Generator
 
 
 @pytest.fixture(scope="session")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def colours(once: Once) -> Path:
     """A folder with images, ``query.txt`` (13 lines), ``database.txt`` (61) and ``config.yaml``."""
-    root = tmp_path_factory.mktemp("colours")
+    return once("colours", make_colours)
+
+
+def make_colours(root: Path) -> None:
     generator = np.random.default_rng(0)
     lists = {
         name: write_list(root, name, count, generator)
@@ -78,7 +81,6 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }  # fmt: skip
     (root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    return root
 
 
 @pytest.fixture
@@ -94,22 +96,27 @@ def udmsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+@pytest.fixture(autouse=True)
+def figures(request: pytest.FixtureRequest) -> None:
+    """They are blank, unless a test is marked ``draws``: few show what all have in common."""
+    if request.node.get_closest_marker("draws") is None:
+        request.getfixturevalue("blank_figures")
+
+
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def udmsh_process(tmp_path: Path) -> Process:
+def udmsh_process(tmp_path: Path, python: Path) -> Process:
     """Run the command line in a process of its own; ``probe`` is given to ``probes.py``."""
-    root = Path(__file__).parents[2]
 
     def run(*arguments: object, probe: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
         module = "tests.integration.probes" if probe else "udmsh_pl"
-        command = [sys.executable, "-m", module, *map(str, (*probe, *arguments))]
-        path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        command = [str(python), "-m", module, *map(str, (*probe, *arguments))]
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
 
     return run
 

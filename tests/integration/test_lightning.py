@@ -11,6 +11,7 @@ from udmsh_pl.retrieval import evaluate_codes
 from .conftest import Run, assert_same_arrays, logged
 
 CSV = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir")
+ONE_STEP = ("--trainer.limit_train_batches", 1)  # of a whole backbone moves it
 
 
 def checkpoint(folder: Path) -> Path:
@@ -116,6 +117,7 @@ def test_fine_tuning_trains_the_backbone(
             "fit",
             "--trainer.max_epochs",
             1,
+            *ONE_STEP,
         )
         == 0
     )
@@ -149,7 +151,15 @@ def test_a_checkpoint_of_0_1_0_works_under_its_old_names(
         "--model.finetune",
         "true",
     )
-    fit = ("fit", "--config", colours / "config.yaml", *method, "--trainer.max_epochs", 1)
+    fit = (
+        "fit",
+        "--config",
+        colours / "config.yaml",
+        *method,
+        "--trainer.max_epochs",
+        1,
+        *ONE_STEP,
+    )
     assert udmsh(*fit, "--model.backbone_learning_rate", "1e-3", *CSV, "fit") == 0
     new = checkpoint(tmp_path / "fit")
     written = torch.load(new, weights_only=True)
@@ -186,6 +196,7 @@ def test_wandb_works_offline(
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.draws
 def test_tensorboard_shows_what_was_found(colours: Path, udmsh: Run, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Once
 from udmsh_pl.reports.table_rows import read_results
 
 from .conftest import Process, Run
@@ -28,17 +29,19 @@ def rows(run: Path) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def one_by_one(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+def one_by_one(colours: Path, python: Path, once: Once) -> Rows:
     """Rows of the plan run by one process."""
-    folder = tmp_path_factory.mktemp("one")
     arguments = ("reproduce", colours / "config.yaml", "--out", "one", *PLAN, *EPOCHS)
-    command = [sys.executable, "-m", "udmsh_pl", *map(str, arguments)]
+    command = [str(python), "-m", "udmsh_pl", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # others have a share of the cores
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return rows(folder / "one")
+
+    def run(folder: Path) -> None:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return rows(once("one by one", run) / "one")
 
 
 def test_workers_share_the_cells(

@@ -1,13 +1,13 @@
 """The recipes of CONTRIBUTING.md, followed from outside the package in a folder of their own."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from udmsh_pl.reports.table_rows import read_results
+
+from .conftest import Process
 
 MODULE = '''
 from pathlib import Path
@@ -97,9 +97,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_method_benchmark_and_measure_of_ones_own(folder: Path) -> None:
-    command = [sys.executable, "-m", "udmsh_pl", "reproduce", "plan.yaml", "--out", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+def test_method_benchmark_and_measure_of_ones_own(folder: Path, udmsh_process: Process) -> None:
+    done = udmsh_process("reproduce", "plan.yaml", "--out", "run")
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {(r.method, r.metric, r.k): r.value for r in read_results(folder / "run/results.csv")}
     methods = {method for method, _, _ in rows}

@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.conftest import Once
 from udmsh_pl.cli import main
 from udmsh_pl.reports.table_rows import COLUMNS, Cell, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes
@@ -24,14 +25,16 @@ METHODS = ("lsh", "itq", "udmsh", "udmsh-plus")
 
 
 @pytest.fixture(scope="session")
-def finished_run(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(colours: Path, once: Once) -> Path:
     """A finished run of the plan, which tests copy: training takes most of their time."""
-    out = tmp_path_factory.mktemp("finished") / "run"
-    arguments = ["reproduce", colours / "config.yaml", "--out", out, "--trainer.max_epochs", 2]
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 0
-    return out
+
+    def run(out: Path) -> None:
+        arguments = ["reproduce", colours / "config.yaml", "--out", out, "--trainer.max_epochs", 2]
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        assert stop.value.code == 0
+
+    return once("run", run)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.trees.oracle import expected, gone, look
@@ -10,8 +9,8 @@ from tests.trees.oracle import expected, gone, look
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_hundred_trees_hold_what_the_oracle_says() -> None:
-    command = [sys.executable, "-m", "tests.trees", "--count", "100", "--seed", "1"]
+def test_a_hundred_trees_hold_what_the_oracle_says(python: Path) -> None:
+    command = [str(python), "-m", "tests.trees", "--count", "100", "--seed", "1"]
     environment = {**os.environ, "TQDM_DISABLE": "1"}  # no bar for each of its indexes
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

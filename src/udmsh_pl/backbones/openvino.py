@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import nn
 
+# its converter would report each use to Intel by Google Analytics, in some forty processes
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 CHUNK = 8  # pictures at a time stay in a CPU's caches: 1.6 times faster than 64
 MOST_COMPILED = 16  # graphs kept in the cache, 17 MB each
 

@@ -1,6 +1,7 @@
 """One core a process: a destroyed one takes the stack that signals are handled on with it."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,11 @@ def test_there_is_one_core_and_nobody_makes_another() -> None:
         if makes.search(path.read_text(encoding="utf-8"))
     ]
     assert found == ["openvino.py"]
+
+
+def test_nobody_is_told_what_is_converted() -> None:
+    pytest.importorskip("openvino", reason="needs the extra udmsh-pl[extract]")
+    from openvino.tools.ovc import telemetry_utils
+
+    assert sys.modules["openvino_telemetry"] is None
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"

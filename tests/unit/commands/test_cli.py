@@ -1,10 +1,12 @@
 """The command line itself: output in any encoding, and Ctrl-C, end without a traceback."""
 
 import io
+import subprocess
 import sys
 
 import pytest
 
+from udmsh_pl import __version__
 from udmsh_pl.cli import main
 from udmsh_pl.commands import table
 
@@ -58,6 +60,15 @@ def test_an_interruption_is_one_line(
         main(["table", "run"])
     assert stop.value.code == 130
     assert capsys.readouterr().err == "udmsh: interrupted\n"
+
+
+def test_a_fresh_interpreter_starts_it() -> None:
+    command = [sys.executable, "-m", "udmsh_pl"]  # tests of what commands do fork instead
+    told = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == f"udmsh {__version__}\n"
+    failed = subprocess.run([*command, "trian"], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("udmsh: error: no command 'trian'")
 
 
 def test_other_exits_keep_their_status(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import Once, PlaceImages
 
 from udmsh_pl.data.mirflickr import MIRFlickr
 from udmsh_pl.errors import InputError
@@ -19,8 +20,11 @@ COUNT = 25_000
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, place_images) -> Path:
-    root = tmp_path_factory.mktemp("mirflickr")
+def root(once: Once, place_images: PlaceImages) -> Path:
+    return once("mirflickr", lambda root: make(root, place_images))
+
+
+def make(root: Path, place_images: PlaceImages) -> None:
     generator = np.random.default_rng(0)
     annotations = root / "mirflickr25k_annotations_v080"
     annotations.mkdir()
@@ -43,7 +47,6 @@ def root(tmp_path_factory: pytest.TempPathFactory, place_images) -> Path:
         )
         (tags / f"tags{number}.txt").write_text(common)
     place_images(root / "mirflickr", (f"im{number}.jpg" for number in range(1, COUNT + 1)))
-    return root
 
 
 def test_24_labels(root: Path) -> None:

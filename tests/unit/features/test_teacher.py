@@ -3,7 +3,6 @@
 import os
 import resource
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -184,10 +183,10 @@ def test_a_teacher_that_cannot_be_read_is_not_fitted_over(
     assert list(tmp_path.glob("*.safetensors"))
 
 
-def test_two_processes_that_ask_at_once_fit_it_once(tmp_path: Path) -> None:
+def test_two_processes_that_ask_at_once_fit_it_once(tmp_path: Path, python: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     names = ("script.py", "teachers", "calls.txt", "go")
-    command = [sys.executable, *(str(tmp_path / name) for name in names)]
+    command = [str(python), *(str(tmp_path / name) for name in names)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     (tmp_path / "go").touch()
     answers = [process.communicate(timeout=120)[0] for process in processes]

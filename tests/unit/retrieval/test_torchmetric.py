@@ -1,5 +1,5 @@
 import itertools
-import multiprocessing
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -145,16 +145,12 @@ def worker(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_the_value_of_one_to_the_last_bit(tmp_path):
-    start = multiprocessing.get_context(
-        "spawn"
-    )  # once for all shards: most of the time goes into importing torch
-    processes = [start.Process(target=worker, args=(rank, str(tmp_path))) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+def test_two_processes_give_the_value_of_one_to_the_last_bit(tmp_path: Path, python: Path) -> None:
+    code = "import sys; from tests.unit.retrieval.test_torchmetric import worker; "
+    code += "worker(int(sys.argv[1]), sys.argv[2])"
+    commands = [[python, "-c", code, str(rank), tmp_path] for rank in range(2)]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait(120) for process in processes] == [0, 0]
     for (number, name), rank in itertools.product(enumerate(SHARDS), range(2)):
         assert np.load(tmp_path / f"{number}-{rank}.npy").tolist() == list(single().values()), name
 

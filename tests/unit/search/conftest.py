@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import Once
 
 from udmsh_pl.search import ImageIndex
 
@@ -18,18 +19,20 @@ def draw(path: Path, seed: int, side: int = 96) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(once: Once) -> Path:
     """A folder with ``pictures`` (12 PNG, one of them in a folder below, one text file named
     ``broken.jpg``) and their ``index``, learned from them.
     """
-    root = tmp_path_factory.mktemp("built")
+    return once("built", make)
+
+
+def make(root: Path) -> None:
     (root / "pictures/below").mkdir(parents=True)
     for number in range(11):
         draw(root / f"pictures/{number:02d}.png", number)
     draw(root / "pictures/below/11.png", 11)
     (root / "pictures/broken.jpg").write_text("no picture")
     ImageIndex.build(root / "pictures", out=root / "index")
-    return root
 
 
 @pytest.fixture
