@@ -60,7 +60,9 @@ def convert(network: "nn.Module", side: int, outputs: Sequence[str] = ()) -> Any
     with warnings.catch_warnings():
         # tracing warns of shape checks, which one network always passes alike
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(network, example_input=example)
+        # convert_model traces too, and then checks it: three more passes
+        traced = torch.jit.trace(network, example, check_trace=False)
+        model = openvino.convert_model(traced, example_input=example)
     model.reshape([-1, 3, side, side])
     for output, name in zip(model.outputs, outputs, strict=False):
         output.get_tensor().set_names({name})
