@@ -61,7 +61,8 @@ def convert(network: "nn.Module", side: int, outputs: Sequence[str] = ()) -> Any
         # tracing warns of shape checks, which one network always passes alike
         warnings.simplefilter("ignore")
         # convert_model traces too, and then checks it: three more passes
-        traced = torch.jit.trace(network, example, check_trace=False)
+        trace: Any = torch.jit.trace
+        traced = trace(network, example, check_trace=False)
         model = openvino.convert_model(traced, example_input=example)
     model.reshape([-1, 3, side, side])
     for output, name in zip(model.outputs, outputs, strict=False):
