@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Workers of `make reproduce`, a core each: matrices of a batch are too small to gain much from a second thread.
 JOBS ?= 2
 ARGS ?=
+# A thread a worker. Bytecode is kept, whatever the machine's settings: each process would compile the source again.
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+PYTEST := -m pytest -n 2 --dist worksteal
 
 .PHONY: help install dev reproduce test test-full test-all test-minimum check lint docs results bench published release-check clean
 
@@ -37,13 +40,13 @@ published: install ## shallow methods on CIFAR-10 as public code runs them, ours
 	$(BIN)/python scripts/published.py --cifar10 datasets --cache runs/published/gist.npy $(ARGS)
 
 test: dev ## run the tests (under 10 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(TESTS) $(BIN)/python $(PYTEST) -m "not slow" $(ARGS)
 
 test-all: dev ## run the slow tests too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(TESTS) $(BIN)/python $(PYTEST) $(ARGS)
 
 test-full: dev ## `make test`, but a skip fails unless tests/skips.txt lists its reason; wants Chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --no-skips $(ARGS)
+	$(TESTS) $(BIN)/python $(PYTEST) -m "not slow" --no-skips $(ARGS)
 
 $(VENV)-minimum/installed: pyproject.toml constraints-minimum.txt
 	$(PYTHON) -m venv $(VENV)-minimum
@@ -51,7 +54,7 @@ $(VENV)-minimum/installed: pyproject.toml constraints-minimum.txt
 	@touch $@
 
 test-minimum: $(VENV)-minimum/installed ## the tests with the lowest versions of pyproject.toml (Python 3.10 or 3.11)
-	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(TESTS) $(VENV)-minimum/bin/python $(PYTEST) -m "not slow" $(ARGS)
 
 lint: dev ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ WINDOW = 3.0  # pixels: deviation of the window that a difference is measured in
 # around. Of copies 98 of 100 then have at most half of it, of pictures with another number 1.2.
 NOISE, SHARE = 8.0, 0.3
 FITTED = 4096  # pixels that levels are fitted to
-CURVE = 32  # points of a curve of levels
+CURVE, FEW = 64, 4  # points of a curve of levels; pixels of its ends
 EDGE = 1  # window at the edges, of two pixels, that is not compared
 LEAST_GAIN = 0.33  # a picture whose contrast must shrink by more says nothing of the other
 FURTHEST = 0.3  # of a side that the refinement may move a picture; beyond, it has gone astray
@@ -144,6 +144,7 @@ def _curved(goal: Pixels, source: Pixels) -> Pixels:
     for channel in range(3):
         order = np.argsort(known[:, channel], kind="stable")
         parts = [part for part in np.array_split(order, CURVE) if len(part)]
+        parts = [order[:FEW], *parts, order[-FEW:]]  # a curve reaches the darkest and the lightest
         at, to = (
             np.array([np.median(values[part, channel]) for part in parts])
             for values in (known, wanted)
