@@ -192,8 +192,8 @@ def test_a_plan_and_an_encoding_go_on(
         ),  # in the first cell: its codes are there, its results are not
         ("udmsh_pl.reports.run_directory.RunDirectory.finished", 3),  # between two cells
         ("udmsh_pl.models.udmsh.multilevel_pairwise_loss", 5),  # while the third cell trains
-        ("udmsh_pl.retrieval.torchmetric.evaluate_codes", 3),  # trained, being scored
-        ("udmsh_pl.reports.run_report.render_tables", 1),  # all cells done, the report is not
+        ("udmsh_pl.retrieval.evaluation.evaluate_codes", 1),  # trained, being scored
+        ("udmsh_pl.reports.run_report.page", 1),  # all cells done, the report is not
     ):
         killed(udmsh_process, call, number, *plan, "broken")
     assert udmsh(*plan, "broken") == 0

@@ -121,6 +121,8 @@ def test_a_cell_that_fails_twice_is_told_as_missing(
 
 
 DEADLY = """
+import os
+
 from udmsh_pl.baselines import LSH
 
 class Deadly(LSH):

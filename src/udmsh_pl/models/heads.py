@@ -373,8 +373,9 @@ class FusedEncoder(nn.Module):
         )
         self.fusion.to(device)
 
-    def start_from_itq(self, fused: Tensor) -> None:
+    def start_from_itq(self, fused: Tensor, kept: int = 0) -> None:
         """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``.
+        The head is silent about the last ``kept`` bits.
 
         A path that was learned stays, and one that is not trained stays 0.
         """
@@ -390,6 +391,7 @@ class FusedEncoder(nn.Module):
         with torch.no_grad():
             path[:count, :count] = turn.T / leading.std().clamp_min(1e-12)
             last.weight.mul_(HEAD_START)
+            last.weight[len(path) - kept :] = 0
             last.bias.zero_()
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:

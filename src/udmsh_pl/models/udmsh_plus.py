@@ -31,6 +31,7 @@ from udmsh_pl.similarity.manifold import (
 )
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
+SHORT = 64  # bits that are all learned
 NEAREST = 3  # nearest images of each image that a batch may show beside it
 
 
@@ -175,6 +176,9 @@ class UDMSHPlus(HashingModule):
             of the fourth; 0 shows it as it was dealt. From 0 to 3; a backbone that is trained sees
             batches as they were dealt
         linear_path: let the codes start as ITQ of the fused features
+        itq_bits: the last bits, which stay as ITQ has them: long codes have room for both the
+            groups and the order of the nearest. None keeps those beyond 64, but at most half;
+            without a linear path there are none
         contrastive_weight: weight of NT-Xent between two views of half of the images, where there
             are views and the backbone is not trained; of two images with a similarity of a half or
             more none counts as different from the other
@@ -202,6 +206,7 @@ class UDMSHPlus(HashingModule):
     view_discount: float = 1.0
     companions: int = 3
     linear_path: bool = True
+    itq_bits: int | None = None
     contrastive_weight: float = 0.06
     code_share: float = 0.5
     least_weight: float | None = 0.1
@@ -213,6 +218,7 @@ class UDMSHPlus(HashingModule):
             self.check_range(name, most)
         for name in ("ranking_weight", "contrastive_weight"):
             self.check_range(name)
+        self.check_range("itq_bits", self.bits - 1, optional=True)
         super().__post_init__()
 
     def build_encoder(self) -> FusedEncoder:
@@ -254,7 +260,18 @@ class UDMSHPlus(HashingModule):
         """Take over the fused feature; codes start as its ITQ."""
         self.encoder.load_fusion(state)
         if self.linear_path:
-            self.encoder.start_from_itq(state["inputs"][:, 0])
+            self.encoder.start_from_itq(state["inputs"][:, 0], self.kept_bits)
+
+    @property
+    def kept_bits(self) -> int:
+        """How many of the last bits stay as ITQ has them."""
+        if not self.linear_path:
+            return 0
+        return (
+            min(max(self.bits - SHORT, 0), self.bits // 2)
+            if self.itq_bits is None
+            else self.itq_bits
+        )
 
     def train_rows(self, features: TrainFeatures) -> Rows:
         """Fused features of the images and their views, and the teacher's ``targets``."""
@@ -290,12 +307,13 @@ class UDMSHPlus(HashingModule):
         similarity, rows = batch["similarity"], batch["index"]
         views = batch.get("compared") if self.contrastive_weight else None  # [2, half, dims]
         if self.finetune:
-            u = self(batch)
+            u = self._with_kept(self(batch))
         else:
             seen = [batch["shown"]] if views is None else [batch["shown"], *views]
             with self.network_precision():
                 logits = self.encoder.head_logits(torch.cat(seen))
-            u, *compared = torch.split(torch.tanh(at_least_float32(logits)), [*map(len, seen)])
+            u = self._with_kept(torch.tanh(at_least_float32(logits)))
+            u, *compared = torch.split(u, [*map(len, seen)])
         self.log_codes(u)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
         terms = {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
@@ -309,3 +327,8 @@ class UDMSHPlus(HashingModule):
             contrast = nt_xent_loss(compared[0], compared[1], apart=apart)
             terms["contrastive"] = self.contrastive_weight * contrast
         return terms
+
+    def _with_kept(self, u: Tensor) -> Tensor:
+        """Relaxed codes ``[B, K]`` whose last bits have no gradient."""
+        learned = self.bits - self.kept_bits
+        return torch.cat([u[:, :learned], u[:, learned:].detach()], dim=1)

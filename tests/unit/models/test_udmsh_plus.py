@@ -150,9 +150,10 @@ def test_near_levels_order_images_of_one_group(stored: dict[str, np.ndarray]) ->
         options = {"neighbours": 5, "rank": 6, "diffusion_time": 50.0, "dropout": 0.0}
         built = model(stored, bits=64, hidden=128, near_share=near_share, **options)
         optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=3e-3)
+        features = TrainFeatures(stored)
         for _ in range(100):
             optimizer.zero_grad()
-            built.objective(batch_of(built, stored))["pairwise"].backward()
+            built.objective(taught(built, features, range(ROWS)))["pairwise"].backward()
             optimizer.step()
         fused = inputs_of(built, stored)[:, 0].float()
         signs = torch.tanh(built.eval().encoder.head_logits(fused)).detach().sign()
@@ -202,6 +203,37 @@ def test_a_learned_path_stays_and_none_is_learned_where_it_is_off(
     off.objective(batch_of(off, stored))["pairwise"].backward()
     assert not off.encoder.direct.weight.any()
     assert off.encoder.direct.weight.grad is None
+
+
+def test_the_last_bits_stay_as_itq_has_them(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, itq_bits=3)
+    fused, features = inputs_of(built, stored)[:, 0].float(), TrainFeatures(stored)
+    start = built.encoder.direct(fused).detach()
+    optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        sum(built.objective(taught(built, features, range(ROWS))).values()).backward()
+        optimizer.step()
+    after = built.eval().encoder.head_logits(fused).detach()
+    assert torch.equal(after[:, 5:] >= 0, start[:, 5:] >= 0)
+    assert ((after[:, :5] >= 0) != (start[:, :5] >= 0)).any()
+
+
+@pytest.mark.parametrize(
+    ("bits", "options", "kept"),
+    [
+        (64, {}, 0), (96, {}, 32), (128, {}, 64), (512, {}, 256), (128, {"itq_bits": 0}, 0),
+        (16, {"itq_bits": 15}, 15), (128, {"linear_path": False}, 0),
+    ],
+)  # fmt: skip
+def test_what_a_long_code_keeps_of_itq(bits: int, options: dict[str, Any], kept: int) -> None:
+    tiny: dict[str, Any] = {"backbone": "resnet10t", "weights": "random", "hidden": 8, "dims": 8}
+    assert UDMSHPlus(bits=bits, **tiny, **options).kept_bits == kept
+
+
+def test_a_code_of_itq_alone_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--model.itq_bits a number from 0 to 15, or null"):
+        UDMSHPlus(bits=16, itq_bits=16, backbone="resnet10t", weights="random")
 
 
 def test_a_checkpoint_from_before_the_linear_path_has_none(stored: dict[str, np.ndarray]) -> None:
