@@ -110,11 +110,7 @@ class HashingModule(LightningModule, ABC):
         )  # fmt: skip
 
     def check_range(self, name: str, most: float = math.inf, optional: bool = False) -> None:
-        """Refuse an option below 0 or above ``most``; ``optional`` allows None.
-
-        Raises:
-            InputError: naming the option.
-        """
+        """Refuse an option below 0 or above ``most`` by an InputError; ``optional`` allows None."""
         value = getattr(self, name)
         if not (optional if value is None else 0 <= value <= most):
             limits = f"from 0 to {most}" if most < math.inf else "of at least 0"
@@ -145,10 +141,8 @@ class HashingModule(LightningModule, ABC):
         return {name: features.arrays[name] for name in names if name in features.arrays}
 
     def view_rows(self, features: TrainFeatures) -> Rows:
-        """:meth:`train_rows` of a method that learns from two random views of each image.
-
-        Raises:
-            InputError: the data module was not asked for views.
+        """:meth:`train_rows` of a method that learns from two random views of each image; an
+        InputError where the data module was not asked for views.
         """
         if "views" not in features.arrays:
             raise InputError(

@@ -45,11 +45,8 @@ def freeze_unused(network: Backbone, outputs: Sequence[int]) -> None:
 
 
 def refuse_sync_batchnorm(trainer: Trainer, network: Backbone | None) -> None:
-    """Refuse ``--trainer.sync_batchnorm true`` where it would change a network.
-
-    Raises:
-        InputError: Lightning would swap a timm backbone's normalisation for one without the
-            activation that timm keeps in it.
+    """Refuse ``--trainer.sync_batchnorm true`` by an InputError where Lightning would swap a timm
+    backbone's normalisation for one without the activation that timm keeps in it.
     """
     asked = getattr(trainer.strategy, "_layer_sync", None) is not None
     if asked and isinstance(network, TimmBackbone):

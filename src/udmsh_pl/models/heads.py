@@ -27,11 +27,7 @@ EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised sea
 
 
 def check_bits(bits: int) -> None:
-    """Refuse a code length that no encoder has.
-
-    Raises:
-        InputError: ``bits`` is outside 1 to 1024.
-    """
+    """Refuse a code length that no encoder has by an InputError: one outside 1 to 1024."""
     if not 1 <= bits <= MAX_BITS:
         raise InputError(
             f"code length is {bits} bits; give --model.bits a number from 1 to {MAX_BITS}"
@@ -133,9 +129,6 @@ class DualBranchEncoder(nn.Module):
         branches: ``dual``, or one of the two alone
         pooling: how the spatial map is pooled
         batch_norm: normalise each hidden layer over the batch
-
-    Raises:
-        InputError: ``bits`` is outside 1 to 1024.
     """
 
     def __init__(
@@ -314,9 +307,6 @@ class FusedEncoder(nn.Module):
         hidden: width of the head
         dims: principal axes that feed the head
         dropout: share of hidden units left out in training
-
-    Raises:
-        InputError: ``bits`` is outside 1 to 1024.
     """
 
     def __init__(

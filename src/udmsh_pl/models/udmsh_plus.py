@@ -212,12 +212,10 @@ class UDMSHPlus(HashingModule):
     least_weight: float | None = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("diffusion_time", "least_weight"):
-            self.check_range(name, optional=True)
+        for name in ("diffusion_time", "least_weight", "ranking_weight", "contrastive_weight"):
+            self.check_range(name, optional=name in ("diffusion_time", "least_weight"))
         for name, most in (("near_share", 1), ("view_discount", 1), ("companions", NEAREST)):
             self.check_range(name, most)
-        for name in ("ranking_weight", "contrastive_weight"):
-            self.check_range(name)
         self.check_range("itq_bits", self.bits - 1, optional=True)
         super().__post_init__()
 

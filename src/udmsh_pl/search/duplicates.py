@@ -108,10 +108,10 @@ def find_groups(
                 patterns[place], pictures.clipped[place] = pattern_of(details), lost
     near = candidates(rows.codes, rows.features, reach, chosen)
     pictures.compare_all((one, two, cosine >= CUT_COSINE) for one, two, cosine in near)
-    rotated = chosen[np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)]
-    pictures.compare_all((one, two, False) for one, two in rotated.tolist())
+    rotated = np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)
     alike, _ = nearest_pairs(patterns, np.arange(len(chosen)), LEAST_PATTERN)
-    pictures.compare_all((one, two, False) for one, two in chosen[alike].tolist())
+    more = chosen[np.concatenate([rotated, alike])].tolist()
+    pictures.compare_all((one, two, False) for one, two in more)
     groups = [*_groups_of_copies(pictures)]
     groups += _groups_of_similar(pictures, groups)
 
@@ -310,8 +310,7 @@ class _Pictures:
         apart = self.difference(one, two, found.placement)
         if apart is not None and apart >= 1:
             relation = "similar"
-        agreement = round(found.agreement, 3)
-        return Copy(self.path_of(row), row, relation, agreement, apart is not None)
+        return Copy(self.path_of(row), row, relation, round(found.agreement, 3), apart is not None)
 
     def _difference(self, one: int, two: int, placement: Placement) -> float | None:
         """None where a file cannot be compared."""
@@ -364,9 +363,9 @@ def _of_content(pictures: _Pictures, copy: Copy) -> Iterator[Copy]:
     """A picture and the files with its very bytes."""
     yield copy
     relation: Relation = "exact" if copy.relation == "first" else copy.relation
+    known = copy.verified and pictures.file(copy.row).unchanged
     for row in pictures.same[copy.row]:
-        unchanged = pictures.file(copy.row).unchanged and pictures.file(row).unchanged
-        verified = copy.verified and unchanged
+        verified = known and pictures.file(row).unchanged
         yield Copy(pictures.path_of(row), row, relation, copy.agreement, verified)
 
 

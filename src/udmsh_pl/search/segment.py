@@ -142,11 +142,9 @@ def read_segment(
     parent: Path, segment: Segment, bits: int, dims: int, mapped: bool = False
 ) -> Rows:
     """Rows of a segment that are still in the index; names and thumbnails stay on the disk. Where
-    ``mapped``, arrays do too, and of the files only the sizes are checked.
-
-    Raises:
-        InputError: a file is cut, altered, or of another shape than the manifest says.
-        FileNotFoundError: a file is not there (another process has replaced the segment).
+    ``mapped``, arrays do too, and of the files only the sizes are checked. An InputError says that
+    a file is cut, altered or of another shape than the manifest says, a FileNotFoundError that it
+    is not there: another process has replaced the segment.
     """
     folder = parent / segment.name
     for file in PARTS:

@@ -136,11 +136,8 @@ def _runs(process: Any) -> bool:
 
 def read_rows(path: Path, manifest: Manifest) -> Rows:
     """All rows of an index, in the order of its segments: in memory if they take at most 256 MB,
-    else in mapped files.
-
-    Raises:
-        InputError: a file is cut or altered; of mapped ones, :func:`check` looks at every byte.
-        FileNotFoundError: another process has replaced a segment meanwhile.
+    else in mapped files. An InputError says that a file is cut or altered (of mapped ones,
+    :func:`check` looks at every byte), a FileNotFoundError that a segment was replaced meanwhile.
     """
     segments, bits, dims = manifest.segments, manifest.bits, manifest.dims
     files = [pair for segment in segments for pair in segment.files.items()]

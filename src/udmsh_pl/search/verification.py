@@ -7,6 +7,7 @@ decides: what compression leaves is small beside the contrast around it, another
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,11 +196,9 @@ def _moved(pixels: Pixels, place: Floats) -> tuple[Pixels, tuple[slice, slice]]:
     _, height, width = pixels.shape
     wide, left, high, top = place.tolist()
     data = wide, 0, left * width, 0, high, top * height
-    size, affine = (width, height), Image.Transform.AFFINE
-    images = (Image.fromarray(plane) for plane in pixels)
-    moved = (one.transform(size, affine, data, Image.Resampling.BICUBIC) for one in images)
-    planes = np.stack([np.asarray(one) for one in moved])
-    return planes, (_inside(height, high, top), _inside(width, wide, left))
+    how: Any = (width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC
+    planes = [np.asarray(Image.fromarray(plane).transform(*how)) for plane in pixels]
+    return np.stack(planes), (_inside(height, high, top), _inside(width, wide, left))
 
 
 def _inside(size: int, scale: float, start: float) -> slice:
