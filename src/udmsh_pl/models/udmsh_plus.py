@@ -177,8 +177,8 @@ class UDMSHPlus(HashingModule):
             batches as they were dealt
         linear_path: let the codes start as ITQ of the fused features
         itq_bits: the last bits, which stay as ITQ has them: long codes have room for both the
-            groups and the order of the nearest. None keeps those beyond 64, but at most half;
-            without a linear path there are none
+            groups and the order of the nearest. None keeps a quarter of more than 64; without a
+            linear path there are none
         contrastive_weight: weight of NT-Xent between two views of half of the images, where there
             are views and the backbone is not trained; of two images with a similarity of a half or
             more none counts as different from the other
@@ -263,13 +263,8 @@ class UDMSHPlus(HashingModule):
     @property
     def kept_bits(self) -> int:
         """How many of the last bits stay as ITQ has them."""
-        if not self.linear_path:
-            return 0
-        return (
-            min(max(self.bits - SHORT, 0), self.bits // 2)
-            if self.itq_bits is None
-            else self.itq_bits
-        )
+        rule = self.bits // 4 if self.bits > SHORT else 0
+        return (rule if self.itq_bits is None else self.itq_bits) if self.linear_path else 0
 
     def train_rows(self, features: TrainFeatures) -> Rows:
         """Fused features of the images and their views, and the teacher's ``targets``."""

@@ -222,7 +222,7 @@ def test_the_last_bits_stay_as_itq_has_them(stored: dict[str, np.ndarray]) -> No
 @pytest.mark.parametrize(
     ("bits", "options", "kept"),
     [
-        (64, {}, 0), (96, {}, 32), (128, {}, 64), (512, {}, 256), (128, {"itq_bits": 0}, 0),
+        (64, {}, 0), (96, {}, 24), (128, {}, 32), (512, {}, 128), (128, {"itq_bits": 0}, 0),
         (16, {"itq_bits": 15}, 15), (128, {"linear_path": False}, 0),
     ],
 )  # fmt: skip
