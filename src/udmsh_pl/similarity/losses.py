@@ -21,6 +21,10 @@ Isometry = Literal["pairwise", "pointwise", "rotation"]
 def at_least_float32(values: Tensor) -> Tensor:
     """The same values as float32, or as float64 where they are that already: sums over pairs need
     it, whatever precision a network runs in.
+
+    Example:
+        >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
     """
     return values if values.dtype == torch.float64 else values.float()
 
