@@ -30,7 +30,7 @@ FILES = (0, 1, 2)
 
 
 def start(folder: Path) -> "subprocess.Popen[str]":
-    """Let there be ``FOLDER/python``, until the process that is returned has no input any more."""
+    """Make ``FOLDER/python``, which works until the returned process has its input closed."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.forks", str(folder)],
@@ -69,7 +69,7 @@ def serve(folder: Path) -> None:
                 answer(connection, str(python))
             connection.close()
             with suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # who has answered
+                while os.waitpid(-1, os.WNOHANG)[0]:  # collect the children that have answered
                     pass
 
 
@@ -151,7 +151,7 @@ def call(folder: str, real: str, arguments: list[str]) -> int:
                 raise ValueError
             os.chdir(folder)
             connection.connect("socket")
-        except (ValueError, OSError):  # another's, or nobody waits any more
+        except (ValueError, OSError):  # not a command of ours, or the server has ended
             os.chdir(here)
             os.execv(real, [real, *arguments])
         socket.send_fds(connection, [struct.pack("!I", len(text))], FILES)

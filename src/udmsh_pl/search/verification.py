@@ -144,8 +144,9 @@ def _curved(goal: Pixels, source: Pixels) -> Pixels:
     made = np.empty_like(source)
     for channel in range(3):
         order = np.argsort(known[:, channel], kind="stable")
-        parts = [part for part in np.array_split(order, CURVE) if len(part)]
-        parts = [order[:FEW], *parts, order[-FEW:]]  # a curve reaches the darkest and the lightest
+        # parts are larger than the ends, which are the darkest and the lightest: curves rise
+        parts = np.array_split(order, max(1, min(CURVE, len(order) // (2 * FEW))))
+        parts = [order[:FEW], *parts, order[-FEW:]]
         at, to = (
             np.array([np.median(values[part, channel]) for part in parts])
             for values in (known, wanted)
