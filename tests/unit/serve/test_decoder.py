@@ -1,5 +1,6 @@
 """Strangers' pictures: opened as the index opens them, or refused, and the server goes on."""
 
+import contextlib
 import io
 import os
 import signal
@@ -102,9 +103,14 @@ def test_what_takes_too_long_is_ended_and_its_worker_replaced() -> None:
 
 
 def children() -> set[int]:
-    """Processes that this one has started, by the kernel."""
-    folders = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return {int(one) for folder in folders for one in (folder / "children").read_text().split()}
+    """Processes that this one has started, by the kernel; threads and other processes end meanwhile."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            _, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
 
 
 def test_a_worker_that_dies_is_replaced() -> None:
