@@ -23,9 +23,10 @@ from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
 from udmsh_pl.baselines.references import cosine_map
 from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.features.fused import side_by_side
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.list_file import read_list
-from udmsh_pl.models.heads import FusedEncoder, side_by_side
+from udmsh_pl.models.heads import FusedEncoder
 from udmsh_pl.retrieval import evaluate_codes
 from udmsh_pl.safe.files import write_text
 from udmsh_pl.search.graph import pack_bits, to_int8

@@ -7,7 +7,8 @@
 A value that is already in the file is replaced. A file holds values of one commit: where another
 one would be left in it, nothing is written unless ``--mix-commits`` is given. Give all runs of a
 data set together: the leads (``results/<dataset>-leads.csv``, a paired bootstrap over queries) are
-computed from the scores of the runs that are given.
+computed from the scores of the runs that are given. A method that read fused features
+(``--model.fused true``) is a method of its own: "itq (fused)".
 """
 
 import argparse
@@ -32,6 +33,7 @@ from udmsh_pl.safe.files import write_text
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOT_SETTINGS = ("bits", "seed", "ks", "measures")  # of a cell; they have columns, or change no code
+FUSED = " (fused)"  # ends the name of a method that read fused features
 PLACES = ("root", "lists", "query", "database", "train")  # of files; the split has a fingerprint
 
 
@@ -152,9 +154,12 @@ def values_of(run: Path) -> list[Value]:
     for row in read_results(run / "results.csv"):
         mark = directory.folder(row.cell) / "done.json"
         stamp = read_json(mark)
+        shared: dict[str, Any] = {name: getattr(row, name) for name in SHARED}
+        if row.backbone.endswith("fused feature"):
+            shared["method"] += FUSED
         values.append(
             Value(
-                **{name: getattr(row, name) for name in SHARED},
+                **shared,
                 settings=settings_digest(stamp),
                 commit=stamp.get("commit") or facts.get("package_commit") or f"v{row.version}",
                 hardware=hardware(facts),
@@ -199,6 +204,11 @@ def hardware(facts: dict[str, Any]) -> str:
     return f"CPU {kind}".strip()
 
 
+def has_fused(run: Path) -> bool:
+    """Whether the methods of a run read fused features."""
+    return any(row.backbone.endswith("fused feature") for row in read_results(run / "results.csv"))
+
+
 def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
     """The lead of the best method over the second, per code length and cut-off.
 
@@ -215,11 +225,15 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
         own = [value for value in compared if value.bits == bits]
         scores: dict[str, list[dict[str, Any]]] = {}
         for cell in sorted({Cell(value.method, bits, value.seed) for value in own}):
+            planned = Cell(cell.method.removesuffix(FUSED), bits, cell.seed)
             folders = [
-                run for run in runs if (RunDirectory(run).folder(cell) / "scores.npz").is_file()
+                run
+                for run in runs
+                if has_fused(run) == cell.method.endswith(FUSED)
+                and (RunDirectory(run).folder(planned) / "scores.npz").is_file()
             ]
             if folders:
-                found = RunDirectory(folders[-1]).scores(cell).average_precision
+                found = RunDirectory(folders[-1]).scores(planned).average_precision
                 named = {"all" if k is None else str(k): ap for k, ap in found.items()}
                 scores.setdefault(cell.method, []).append(named)
         seeds = {

@@ -26,6 +26,7 @@ def make_run(
     methods: tuple[str, ...] = METHODS,
     bits: int = 8,
     shift: float = 0.0,
+    backbone: str = "tiny frozen",
     **settings: object,
 ) -> Path:
     """A finished run with real codes: ITQ's hold the label in every bit, LSH's are chance."""
@@ -60,7 +61,7 @@ def make_run(
             for k in (5, None):
                 numbers = (report.map[k] - shift, report.map_worst[k], report.map_best[k])
                 rows.append(
-                    Result("toy", "lists", "f" * 64, method, "tiny frozen", bits, seed, "map",
+                    Result("toy", "lists", "f" * 64, method, backbone, bits, seed, "map",
                            "all" if k is None else str(k), "expected", "retrieved", *numbers,
                            1.0, 0.1, 0.5, "0.2.0")
                 )  # fmt: skip
@@ -102,6 +103,20 @@ def test_the_lead_is_that_of_the_scores_and_leaves_labels_out(tmp_path: Path) ->
     assert (leads["all"].best, leads["all"].second, leads["all"].methods) == ("itq", "lsh", 2)
     assert leads["all"].lead == pytest.approx(means["itq"] - means["lsh"], abs=1e-5)
     assert leads["all"].lower <= leads["all"].lead <= leads["all"].upper
+
+
+def test_a_method_that_read_fused_features_is_one_of_its_own(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain", methods=("lsh",))
+    fused = make_run(
+        tmp_path / "fused", methods=("itq", "lsh"), backbone="tiny frozen, fused feature"
+    )
+    collect([plain, fused], tmp_path)
+    assert {value.method for value in read_rows(tmp_path / "toy.csv", Value)} == {
+        "lsh", "itq (fused)", "lsh (fused)",
+    }  # fmt: skip
+    leads = read_rows(tmp_path / "toy-leads.csv", Lead)
+    assert [lead.best for lead in leads] == ["itq (fused)"] * 2
+    assert {lead.methods for lead in leads} == {3}
 
 
 def test_collecting_again_changes_no_byte_and_a_new_value_replaces_the_old(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ class Shallow(HashingModule):
         weights: see :class:`HashingModule`
         finetune: must be false
         grid: a data module keeps feature maps of grid x grid positions, which go unused
+        fused: see :class:`HashingModule`
     """
 
     def __init__(
@@ -103,14 +104,15 @@ class Shallow(HashingModule):
         weights: str | None = None,
         finetune: bool = False,
         grid: int = 2,
+        fused: bool = False,
     ) -> None:
         if finetune:
             raise InputError(f"{method} learns no backbone; leave --model.finetune out")
         check_bits(bits)
         self.settings = ShallowSettings(method, bits, seed)
-        super().__init__(bits=bits, backbone=backbone, weights=weights, grid=grid)
+        super().__init__(bits=bits, backbone=backbone, weights=weights, grid=grid, fused=fused)
         own: dict[str, Any] = {"bits": bits, "method": method, "seed": seed, "backbone": backbone}
-        own |= {"weights": weights, "finetune": finetune, "grid": grid}
+        own |= {"weights": weights, "finetune": finetune, "grid": grid, "fused": fused}
         own |= {name: value for name, value in self.hparams.items() if name.startswith("_")}
         self.hparams.clear()  # a checkpoint names options that mean something, and Lightning's own
         self.save_hyperparameters(own)

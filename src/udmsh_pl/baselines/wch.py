@@ -9,9 +9,10 @@ from torch.nn.functional import normalize
 
 from udmsh_pl.baselines.deep import TwoViewHash, straight_through_sign, two_views
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.fused import ROWS_AT_ONCE
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import TrainFeatures
-from udmsh_pl.models.heads import ROWS_AT_ONCE, Branches
+from udmsh_pl.models.heads import Branches
 
 
 def mutual_attention(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

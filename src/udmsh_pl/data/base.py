@@ -18,6 +18,7 @@ from udmsh_pl.data.batches import OF_VIEWS, FeatureRows, TrainLoader, train_load
 from udmsh_pl.errors import InputError, check_class_options
 from udmsh_pl.features.content import broken_of
 from udmsh_pl.features.extract import FeatureExtractor
+from udmsh_pl.features.fused import DIMS, PresentedFeature, fit_presented, present_fused
 from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.images.image_list import ImageDataset, ImageList, Splits
@@ -53,6 +54,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         backbone: backbone; set by the model
         weights: the backbone's weights; set by the model
         finetune: train the backbone too, on images; set by the model
+        fused: put fused features in the place of the global ones; set by the model
     """
 
     batch_size: int = 128
@@ -67,6 +69,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
     backbone: str = OFFLINE_BACKBONE
     weights: str | None = None
     finetune: bool = False
+    fused: bool = False
 
     def __post_init__(self) -> None:
         check_class_options(self)
@@ -78,6 +81,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self._splits: Splits | None = None
         self._features: dict[str, Arrays] = {}
         self._stores: dict[str, str] = {}  # identity of each split's features
+        self._is_fused = False  # whether features are fused ones by now
 
     @abstractmethod
     def load_splits(self) -> Splits:
@@ -194,8 +198,21 @@ class RetrievalDataModule(LightningDataModule, ABC):
                 self._splits = drop_broken(self.splits, broken, self.strict)
                 self._features[name] = have | arrays
                 self._stores[name] = f"{self._stores.get(name, '')} {store}".strip()
-        if not self.finetune and "database" not in self._features:
+        train_alone = not self.finetune and "database" not in self._features
+        if self.fused and not self._is_fused:
+            self._fuse()
+        if train_alone:
             self._features["database"] = _without_views(self._features["train"])
+
+    def _fuse(self) -> None:
+        """Put fused features in the place of the global ones; the train split fits them."""
+        dims = min(DIMS, self._features["train"]["global_feature"].shape[1])
+        settings = PresentedFeature(dims, 1.0 if self.views else 0.0)
+        state = self.train_features.teacher("fused", settings, fit_presented)
+        for name, arrays in self._features.items():
+            self._features[name] = present_fused(arrays, name == "train", state)
+            self._stores[name] = f"{self._stores[name]} fused"
+        self._is_fused = True
 
 
 def _without_views(arrays: Arrays) -> Arrays:

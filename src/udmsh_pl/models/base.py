@@ -58,6 +58,8 @@ class HashingModule(LightningModule, ABC):
         hidden: width of the global branch
         spatial_hidden: width of the spatial branch
         grid: a frozen backbone's feature map is averaged to grid x grid positions
+        fused: read the fused feature of `udmsh-plus` in the place of a frozen backbone's global
+            feature (:mod:`udmsh_pl.features.fused`), for a comparison on equal features
         batch_norm: normalise hidden layers over the batch
         learning_rate: Adam's, for the encoder
         backbone_learning_rate: Adam's, for a backbone that is fine-tuned
@@ -77,6 +79,7 @@ class HashingModule(LightningModule, ABC):
     hidden: int = 1024
     spatial_hidden: int = 256
     grid: int = 2
+    fused: bool = False
     batch_norm: bool = False
     learning_rate: float = 1e-3
     backbone_learning_rate: float = 1e-5
@@ -91,6 +94,8 @@ class HashingModule(LightningModule, ABC):
     def __post_init__(self) -> None:
         check_class_options(self)
         super().__init__()
+        if self.fused and self.finetune:
+            raise InputError("--model.fused is for a frozen backbone; give --model.finetune false")
         self.save_hyperparameters()
         self.backbone_info = backbone_info(self.backbone, self.weights)
         self.encoder: Any = self.build_encoder()

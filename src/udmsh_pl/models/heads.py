@@ -9,21 +9,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.fused import FIT_ROWS, FusedFeature, side_by_side
 from udmsh_pl.features.store import sample_rows
 from udmsh_pl.similarity.losses import at_least_float32, best_rotation
 
 Branches = Literal["dual", "global", "spatial"]
 Pooling = Literal["average", "gem", "attention"]
 MAX_BITS = 1024
-ROWS_AT_ONCE = 1024  # rows that a fused feature is computed of at once
-FIT_ROWS = 20_000  # train rows that ITQ and the axes of the fused feature are fitted on
 ITERATIONS = 50  # of ITQ, as in the paper's code
 HEAD_START = 0.1  # share of the usual size of the head's last weights, where codes start as ITQ
-LEAST_SCATTER = 0.3  # share of the mean variance within views, added to every direction's
-EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised search are blurred
 
 
 def check_bits(bits: int) -> None:
@@ -209,91 +205,6 @@ class LinearEncoder(nn.Module):
         return (global_feature.to(self.mean.dtype) - self.mean) @ self.directions
 
 
-class FusedFeature(nn.Module):
-    """One vector of a backbone's two features, on principal axes. *Ours*.
-
-    Each part is rooted (x / sqrt|x|), centred and scaled to length 1; both together are centred and
-    projected to principal axes. The root tames channels that burst (as RootSIFT: Arandjelovic &
-    Zisserman, CVPR 2012); the flattened map keeps where in the image something is. What is fitted,
-    on train features alone, are buffers: a checkpoint holds them.
-
-    Args:
-        parts: length of each part: global feature, flattened feature map
-        dims: principal axes kept; those beyond the rank of the train features are zero
-    """
-
-    means: Tensor
-    centre: Tensor
-    axes: Tensor
-    scale: Tensor
-
-    def __init__(self, parts: tuple[int, ...], dims: int = 512) -> None:
-        super().__init__()
-        self.parts, self.dims = parts, dims
-        self.register_buffer("means", torch.zeros(sum(parts)))
-        self.register_buffer("centre", torch.zeros(sum(parts)))
-        self.register_buffer("axes", torch.zeros(sum(parts), dims))
-        self.register_buffer("scale", torch.ones(()))
-
-    def fit(self, parts: Tensor) -> None:
-        """Fit to the train features ``[N, sum(parts)]``, global feature and flattened map side by
-        side.
-        """
-        self.means.copy_(_root(parts).mean(0))
-        fused = self._fuse(parts)
-        self.centre.copy_(fused.mean(0))
-        rank = min(self.dims, *fused.shape)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the search for the axes starts from random ones
-            searched = min(rank + EXTRA, *fused.shape)
-            axes = torch.pca_lowrank(fused - self.centre, q=searched, center=False, niter=2)[2]
-        self.axes.zero_()
-        self.axes[:, :rank] = axes[:, :rank]
-        self.scale.copy_(self._on_axes(fused).std().clamp_min(1e-12))
-
-    def discount_views(self, shown: Tensor, power: float) -> None:
-        """Shorten the directions in which an image differs from its own views, in place.
-
-        A direction whose variance within an image's views is w shrinks by ``w^(power / 2)``; then
-        the axes are the principal ones again. As linear discriminant analysis does with classes
-        (Fisher, 1936), each image being one. *Ours*.
-
-        Args:
-            shown: ``[N, 1 + V, dims]``, fused train images and their views
-            power: 0 changes nothing, 1 makes every direction vary alike within views
-        """
-        rows = torch.from_numpy(sample_rows(len(shown), FIT_ROWS))
-        sample = shown[rows].float()  # [n, 1 + V, dims]
-        apart = (sample - sample.mean(1, keepdim=True)).flatten(0, 1)
-        within, directions = torch.linalg.eigh(apart.T @ apart)
-        within = within / within.mean() + LEAST_SCATTER
-        turn = directions * within.pow(-power / 2) @ directions.T  # [dims, dims]
-        principal = torch.linalg.eigh(torch.cov((sample[:, 0] @ turn).T))[1].flip(1)
-        turn = turn @ principal
-        turn /= (sample[:, 0] @ turn).std().clamp_min(1e-12)
-        self.axes.copy_(self.axes @ turn)
-        for block in torch.split(shown, ROWS_AT_ONCE):
-            block.copy_(block.float() @ turn)
-
-    def forward(self, parts: Tensor) -> Tensor:
-        """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
-        train features.
-        """
-        return torch.cat([self.project(block) for block in torch.split(parts, ROWS_AT_ONCE)])
-
-    def project(self, parts: Tensor) -> Tensor:
-        """The same in one piece: what a traced graph needs, whose number of rows is open."""
-        return self._on_axes(self._fuse(parts)) / self.scale
-
-    def _fuse(self, parts: Tensor) -> Tensor:
-        split = torch.split(_root(parts) - self.means, list(self.parts), dim=1)
-        return normalize(torch.cat([normalize(part, dim=1) for part in split], dim=1), dim=1)
-
-    def _on_axes(self, fused: Tensor) -> Tensor:
-        centred = fused - self.centre
-        return centred @ self.axes.to(centred.dtype)
-
-
 class FusedEncoder(nn.Module):
     """``u = tanh(head(fused feature) + W fused feature)`` on a fitted :class:`FusedFeature`.
 
@@ -390,18 +301,3 @@ class FusedEncoder(nn.Module):
             state[f"{prefix}direct.weight"] = torch.zeros_like(self.direct.weight)
             self.direct.requires_grad_(False)
         super()._load_from_state_dict(state, prefix, *others)
-
-
-def side_by_side(global_feature: Tensor, feature_map: Tensor | None) -> Tensor:
-    """``[B, D]`` and ``[B, C, g, g]`` as float32 ``[B, D + C g g]``; the feature alone without a
-    map.
-    """
-    if feature_map is None:
-        return global_feature.float()
-    return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
-
-
-def _root(parts: Tensor) -> Tensor:
-    """Signed square root; a line near 0, where the root's own slope is infinite."""
-    values = parts.float()
-    return values / values.abs().clamp_min(1e-6).sqrt()

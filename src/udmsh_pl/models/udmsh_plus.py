@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from udmsh_pl.backbones.networks import BackboneFeatures
-from udmsh_pl.features.store import Arrays, Batch, sample_rows
+from udmsh_pl.errors import InputError
+from udmsh_pl.features.fused import fit_fused
+from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.base import HashingModule
-from udmsh_pl.models.heads import FIT_ROWS, ROWS_AT_ONCE, FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.heads import FusedEncoder
 from udmsh_pl.similarity.losses import (
     asymmetric_pairwise_loss,
     at_least_float32,
@@ -66,21 +68,10 @@ def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str
         times ``1 - near_share`` and the short one times ``near_share / 2`` (the rest of it is the
         cosine of ``inputs``); ``nearest``, long ``[N, 3]``, the rows most like each by that cosine.
     """
-    feature, feature_map = stored["global_feature"], stored["feature_map"]
-    map_dim = feature_map[0].size if settings.with_map else 0
-    parts = (feature.shape[1], map_dim) if map_dim else (feature.shape[1],)
-    fusion = FusedFeature(parts, settings.dims)
-    fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), settings.with_map))
-    views = stored["views"].shape[1] if "views" in stored else 0
-    shown = torch.empty(len(feature), 1 + views, settings.dims, dtype=torch.float16)
-    shown[:, 0] = _fused(fusion, feature, feature_map, settings.with_map)
-    for view in range(views):
-        arrays = stored["views"][:, view], stored["view_maps"][:, view]
-        shown[:, 1 + view] = _fused(fusion, *arrays, settings.with_map)
-    unit = near = unit_rows(shown[:, 0].float().numpy())
-    if views and settings.view_discount:
-        fusion.discount_views(shown, settings.view_discount)
-        near = unit_rows(shown[:, 0].float().numpy())
+    fusion, plain, shown = fit_fused(
+        stored, settings.with_map, settings.dims, settings.view_discount
+    )
+    unit, near = (unit_rows(rows.float().numpy()) for rows in (plain, shown[:, 0]))
     targets, nearest = _levels(unit, near, settings)
     return {f"fusion.{name}": value for name, value in fusion.state_dict().items()} | {
         "inputs": shown,
@@ -108,30 +99,6 @@ def _levels(
     found = diffused_levels(graph, [level for level, _ in shares], trust)
     weighted = [level * part**0.5 for level, (_, part) in zip(found, shares, strict=True)]
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest
-
-
-def _parts(
-    feature: NDArray[np.float16],
-    feature_map: NDArray[np.float16],
-    rows: NDArray[np.int64] | slice,
-    with_map: bool,
-) -> Tensor:
-    chosen = torch.from_numpy(np.array(feature_map[rows])) if with_map else None
-    return side_by_side(torch.from_numpy(np.array(feature[rows])), chosen)
-
-
-def _fused(
-    fusion: FusedFeature,
-    feature: NDArray[np.float16],
-    feature_map: NDArray[np.float16],
-    with_map: bool,
-) -> Tensor:
-    """Fused features, float16 [N, dims], block by block, so that the float32 parts are never all
-    there at once.
-    """
-    starts = range(0, len(feature), ROWS_AT_ONCE)
-    blocks = (_parts(feature, feature_map, slice(at, at + ROWS_AT_ONCE), with_map) for at in starts)
-    return torch.cat([fusion(block).half() for block in blocks])
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -217,6 +184,11 @@ class UDMSHPlus(HashingModule):
         for name, most in (("near_share", 1), ("view_discount", 1), ("companions", NEAREST)):
             self.check_range(name, most)
         self.check_range("itq_bits", self.bits - 1, optional=True)
+        if self.fused:
+            raise InputError(
+                f"{type(self).__name__} reads the fused feature in any case; leave --model.fused "
+                "out, or in a plan name the other methods by --methods"
+            )
         super().__post_init__()
 
     def build_encoder(self) -> FusedEncoder:

@@ -136,7 +136,9 @@ class Configuration:
         if given is None:
             own = {key: one for key, one in model.init_args.as_dict().items() if key != "bits"}
             return PlannedMethod(where, str(model.class_path), own, {})
-        names = [name for name in ("backbone", "weights", "grid") if name in model.init_args]
+        names = [
+            name for name in ("backbone", "weights", "grid", "fused") if name in model.init_args
+        ]
         shared = {name: model.init_args[name] for name in names}
         return PlannedMethod(where, given["class_path"], given.get("init_args") or {}, shared)
 
@@ -395,6 +397,8 @@ class Runner:
         data = self._data_of(cell)
         splits, peak = data.splits, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         backbone = f"{data.backbone} {'fine-tuned' if data.finetune else 'frozen'}"
+        if data.fused:
+            backbone = f"{backbone}, fused feature"
         source = splits.protocol.dataset, splits.protocol_name, splits.fingerprint()
         facts = (*source, cell.method, backbone, cell.bits, cell.seed)
         costs = round(spent[0], 2), round(spent[1], 3), round(peak / KIBIBYTES_A_GB, 3)

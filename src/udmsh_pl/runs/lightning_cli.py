@@ -32,7 +32,7 @@ from udmsh_pl.safe.files import sweep
 from udmsh_pl.safe.shipped import plan_file
 
 # the cache must hold the features of the model's backbone
-SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid")
+SHARED_WITH_DATA = ("backbone", "weights", "finetune", "grid", "fused")
 NO_FILES = ("last", "best", "hpc", "registry")  # words that --ckpt_path knows
 CONFIG = ("--config", "-c")
 CLASSES = {"--model": [*models.__all__, *baselines.__all__], "--data": data.__all__}

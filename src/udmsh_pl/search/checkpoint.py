@@ -27,6 +27,11 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
     Raises ``InputError``: no such file, no checkpoint, or of a method that cannot leave Lightning.
     """
     module = _module(path, *_load(path))
+    if module.fused:
+        raise InputError(
+            f"{path} reads fused features, which a search does not compute for it; "
+            "give a checkpoint that was trained without --model.fused"
+        )
     encoder: Any = module.encoder
     if isinstance(encoder, ShallowEncoder):
         encoder = encoder.as_linear()

@@ -18,8 +18,9 @@ from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, Backbone, build_backbo
 from udmsh_pl.backbones.openvino import convert, has_openvino
 from udmsh_pl.backbones.pixels import PixelFeatures
 from udmsh_pl.errors import InputError
+from udmsh_pl.features.fused import FusedFeature, side_by_side
 from udmsh_pl.models import heads
-from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.heads import FusedEncoder
 from udmsh_pl.safe.files import atomic_path, sha256_file
 from udmsh_pl.search.spec import GRAPH, WEIGHTS, EncoderSpec, check_files, write_spec
 

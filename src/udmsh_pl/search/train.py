@@ -20,10 +20,11 @@ from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, weights_id
 from udmsh_pl.backbones.pixels import best_runner, forward_of
 from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.features.batches import passes
+from udmsh_pl.features.fused import FusedFeature, side_by_side
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.images.ahead import batched
 from udmsh_pl.models import UDMSHPlus
-from udmsh_pl.models.heads import FusedEncoder, FusedFeature, side_by_side
+from udmsh_pl.models.heads import FusedEncoder
 from udmsh_pl.safe.profile import clock
 from udmsh_pl.search.checkpoint import spec_of
 from udmsh_pl.search.graph import HashHead, PixelEncoder, SignEncoder, write_network

@@ -12,6 +12,7 @@ from PIL import Image
 from udmsh_pl import baselines
 from udmsh_pl.data import ListFiles
 from udmsh_pl.data.batches import FeatureRows, train_loader
+from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.models import UDMSH, UDMSHPlus
 
@@ -29,11 +30,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def module(folder: Path, views: int = 0) -> ListFiles:
+def module(folder: Path, views: int = 0, fused: bool = False) -> ListFiles:
     return ListFiles(
         root=folder, query=folder / "query.txt", database=folder / "database.txt",
         cache_dir=folder / "cache", image_size=32, extractor="torch", batch_size=4, num_workers=0,
-        views=views,
+        views=views, fused=fused,
     )  # fmt: skip
 
 
@@ -85,6 +86,40 @@ def test_train_features_are_known_by_their_stores(folder: Path) -> None:
     assert keys[0] == keys[1] != keys[2]
     assert keys[2].startswith(keys[0])
     assert len(keys[2].split()) == 2
+
+
+def test_fused_features_are_those_that_udmsh_plus_reads(folder: Path) -> None:
+    plain, data = module(folder, views=2), module(folder, views=2, fused=True)
+    data.prepare_data()
+    data.setup()  # fused once, though opened twice
+    plus = UDMSHPlus(backbone=plain.backbone, weights=plain.weights, hidden=8)
+    teacher = plus.fit_teacher(plain.train_features)
+    plus.load_teacher(teacher)
+    own = torch.from_numpy(data.features("train")["global_feature"])
+    assert own.shape == (9, 1280)
+    assert not own[:, 512:].any()
+    torch.testing.assert_close(own[:, :512], teacher["inputs"][:, 0])
+    views = torch.from_numpy(data.features("train")["views"])
+    torch.testing.assert_close(views[:, :, :512], teacher["inputs"][:, 1:])
+    np.testing.assert_array_equal(data.features("database")["global_feature"], own.numpy())
+    raw = plain.features("query")
+    query = plus.encoder.fuse(*(torch.from_numpy(np.array(one)) for one in raw.values()))
+    found = torch.from_numpy(data.features("query")["global_feature"])[:, :512]
+    torch.testing.assert_close(found, query.half())
+    for split, key in data.feature_keys().items():  # no teacher or result of one is the other's
+        assert key == f"{plain.feature_keys()[split]} fused"
+
+
+@pytest.mark.parametrize(
+    ("method", "mend"),
+    [
+        (lambda: UDMSHPlus(fused=True), "leave --model.fused out"),
+        (lambda: UDMSH(fused=True, finetune=True), "give --model.finetune false"),
+    ],
+)
+def test_where_no_fused_feature_is_presented(method: Any, mend: str) -> None:
+    with pytest.raises(InputError, match=mend):
+        method()
 
 
 class FromElsewhere(ListFiles):

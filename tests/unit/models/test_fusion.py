@@ -6,7 +6,8 @@ import torch
 from sklearn.decomposition import PCA
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.models.heads import FusedEncoder, FusedFeature
+from udmsh_pl.features.fused import FusedFeature
+from udmsh_pl.models.heads import FusedEncoder
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_what_takes_too_long_is_ended_and_its_worker_replaced() -> None:
 
 
 def children() -> set[int]:
-    """Processes that this one has started, by the kernel; threads and other processes end meanwhile."""
+    """Processes that this one has started, by the kernel; others may end meanwhile."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

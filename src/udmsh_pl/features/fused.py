@@ -1,0 +1,219 @@
+"""The fused feature: one vector of a backbone's global feature and feature map, *ours*.
+
+`udmsh-plus` learns from it. With ``--model.fused true`` every other method of a plan does too
+(:func:`present_fused`): beside methods that read the same feature one sees what learning adds.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from udmsh_pl.features.store import Arrays, sample_rows
+
+DIMS = 512  # principal axes
+FIT_ROWS = 20_000  # train rows that the axes are fitted on
+ROWS_AT_ONCE = 1024  # rows that are fused at once
+LEAST_SCATTER = 0.3  # share of the mean variance within views, added to every direction's
+EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised search are blurred
+
+
+class FusedFeature(nn.Module):
+    """One vector of a backbone's two features, on principal axes. *Ours*.
+
+    Each part is rooted (x / sqrt|x|), centred and scaled to length 1; both together are centred and
+    projected to principal axes. The root tames channels that burst (as RootSIFT: Arandjelovic &
+    Zisserman, CVPR 2012); the flattened map keeps where in the image something is. What is fitted,
+    on train features alone, are buffers: a checkpoint holds them.
+
+    Args:
+        parts: length of each part: global feature, flattened feature map
+        dims: principal axes kept; those beyond the rank of the train features are zero
+    """
+
+    means: Tensor
+    centre: Tensor
+    axes: Tensor
+    scale: Tensor
+
+    def __init__(self, parts: tuple[int, ...], dims: int = 512) -> None:
+        super().__init__()
+        self.parts, self.dims = parts, dims
+        self.register_buffer("means", torch.zeros(sum(parts)))
+        self.register_buffer("centre", torch.zeros(sum(parts)))
+        self.register_buffer("axes", torch.zeros(sum(parts), dims))
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, parts: Tensor) -> None:
+        """Fit to the train features ``[N, sum(parts)]``, global feature and flattened map side by
+        side.
+        """
+        self.means.copy_(_root(parts).mean(0))
+        fused = self._fuse(parts)
+        self.centre.copy_(fused.mean(0))
+        rank = min(self.dims, *fused.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the search for the axes starts from random ones
+            searched = min(rank + EXTRA, *fused.shape)
+            axes = torch.pca_lowrank(fused - self.centre, q=searched, center=False, niter=2)[2]
+        self.axes.zero_()
+        self.axes[:, :rank] = axes[:, :rank]
+        self.scale.copy_(self._on_axes(fused).std().clamp_min(1e-12))
+
+    def discount_views(self, shown: Tensor, power: float) -> None:
+        """Shorten the directions in which an image differs from its own views, in place.
+
+        A direction whose variance within an image's views is w shrinks by ``w^(power / 2)``; then
+        the axes are the principal ones again. As linear discriminant analysis does with classes
+        (Fisher, 1936), each image being one. *Ours*.
+
+        Args:
+            shown: ``[N, 1 + V, dims]``, fused train images and their views
+            power: 0 changes nothing, 1 makes every direction vary alike within views
+        """
+        rows = torch.from_numpy(sample_rows(len(shown), FIT_ROWS))
+        sample = shown[rows].float()  # [n, 1 + V, dims]
+        apart = (sample - sample.mean(1, keepdim=True)).flatten(0, 1)
+        within, directions = torch.linalg.eigh(apart.T @ apart)
+        within = within / within.mean() + LEAST_SCATTER
+        turn = directions * within.pow(-power / 2) @ directions.T  # [dims, dims]
+        principal = torch.linalg.eigh(torch.cov((sample[:, 0] @ turn).T))[1].flip(1)
+        turn = turn @ principal
+        turn /= (sample[:, 0] @ turn).std().clamp_min(1e-12)
+        self.axes.copy_(self.axes @ turn)
+        for block in torch.split(shown, ROWS_AT_ONCE):
+            block.copy_(block.float() @ turn)
+
+    def forward(self, parts: Tensor) -> Tensor:
+        """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
+        train features.
+        """
+        return torch.cat([self.project(block) for block in torch.split(parts, ROWS_AT_ONCE)])
+
+    def project(self, parts: Tensor) -> Tensor:
+        """The same in one piece: what a traced graph needs, whose number of rows is open."""
+        return self._on_axes(self._fuse(parts)) / self.scale
+
+    def _fuse(self, parts: Tensor) -> Tensor:
+        split = torch.split(_root(parts) - self.means, list(self.parts), dim=1)
+        return normalize(torch.cat([normalize(part, dim=1) for part in split], dim=1), dim=1)
+
+    def _on_axes(self, fused: Tensor) -> Tensor:
+        centred = fused - self.centre
+        return centred @ self.axes.to(centred.dtype)
+
+
+def side_by_side(global_feature: Tensor, feature_map: Tensor | None) -> Tensor:
+    """``[B, D]`` and ``[B, C, g, g]`` as float32 ``[B, D + C g g]``; the feature alone without a
+    map.
+    """
+    if feature_map is None:
+        return global_feature.float()
+    return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
+
+
+def _root(parts: Tensor) -> Tensor:
+    """Signed square root; a line near 0, where the root's own slope is infinite."""
+    values = parts.float()
+    return values / values.abs().clamp_min(1e-6).sqrt()
+
+
+def fit_fused(
+    stored: Arrays, with_map: bool, dims: int, view_discount: float
+) -> tuple[FusedFeature, Tensor, Tensor]:
+    """Fit the fused feature to train features and, where there are views, discount them.
+
+    Args:
+        stored: ``global_feature [N, D]``, ``feature_map [N, C, g, g]`` and, where there are views,
+            ``views [N, V, D]`` and ``view_maps [N, V, C, g, g]``
+        with_map: fuse the feature map too
+        dims: principal axes kept
+        view_discount: power of :meth:`FusedFeature.discount_views`; 0 for none
+
+    Returns:
+        the fitted feature; float16 ``[N, dims]``, the train images before the discount; float16
+        ``[N, 1 + V, dims]``, the train images and their views after it
+    """
+    feature, feature_map = stored["global_feature"], stored["feature_map"]
+    map_dim = feature_map[0].size if with_map else 0
+    fusion = FusedFeature((feature.shape[1], map_dim) if map_dim else (feature.shape[1],), dims)
+    fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), with_map))
+    views = stored["views"].shape[1] if "views" in stored else 0
+    shown = torch.empty(len(feature), 1 + views, dims, dtype=torch.float16)
+    shown[:, 0] = fused_rows(fusion, feature, feature_map)
+    for view in range(views):
+        arrays = stored["views"][:, view], stored["view_maps"][:, view]
+        shown[:, 1 + view] = fused_rows(fusion, *arrays)
+    plain = shown[:, 0].clone()
+    if views and view_discount:
+        fusion.discount_views(shown, view_discount)
+    return fusion, plain, shown
+
+
+def fused_rows(
+    fusion: FusedFeature, feature: NDArray[np.float16], feature_map: NDArray[np.float16]
+) -> Tensor:
+    """Fused features, float16 ``[N, dims]``, of ``[N, D]`` and ``[N, C, g, g]``.
+
+    Block by block, so that the float32 parts are never all there at once.
+    """
+    with_map = len(fusion.parts) > 1
+    starts = range(0, len(feature), ROWS_AT_ONCE)
+    blocks = (_parts(feature, feature_map, slice(at, at + ROWS_AT_ONCE), with_map) for at in starts)
+    return torch.cat([fusion(block).half() for block in blocks])
+
+
+def _parts(
+    feature: NDArray[np.float16],
+    feature_map: NDArray[np.float16],
+    rows: NDArray[np.int64] | slice,
+    with_map: bool,
+) -> Tensor:
+    chosen = torch.from_numpy(np.array(feature_map[rows])) if with_map else None
+    return side_by_side(torch.from_numpy(np.array(feature[rows])), chosen)
+
+
+@dataclass(frozen=True)
+class PresentedFeature:
+    """How :func:`fit_presented` fits; `udmsh-plus` has the same values by default."""
+
+    dims: int = DIMS
+    view_discount: float = 1.0
+
+
+def fit_presented(stored: Arrays, settings: PresentedFeature) -> dict[str, Tensor]:
+    """``fusion.*``, the buffers of a fused feature, and ``shown``, float16 ``[N, 1 + V, dims]``; a
+    fit of :meth:`udmsh_pl.features.teacher.TrainFeatures.teacher`.
+    """
+    fusion, _, shown = fit_fused(stored, True, settings.dims, settings.view_discount)
+    return {f"fusion.{name}": value for name, value in fusion.state_dict().items()} | {
+        "shown": shown
+    }
+
+
+def present_fused(stored: Arrays, train: bool, state: dict[str, Tensor]) -> Arrays:
+    """Arrays whose global features, and those of views, are fused ones.
+
+    The backbone's D numbers become the fused ``dims`` numbers and zeros behind them, so that any
+    method takes them. The feature map stays.
+
+    Args:
+        stored: of a split, as :func:`fit_fused` takes them
+        train: the rows are those that the feature was fitted to
+        state: of :func:`fit_presented`
+    """
+    dim = stored["global_feature"].shape[1]
+    if train:
+        rows = state["shown"]
+    else:
+        parts = (dim, stored["feature_map"][0].size)
+        fusion = FusedFeature(parts, state["fusion.axes"].shape[1])
+        names = [name for name in state if name.startswith("fusion.")]
+        fusion.load_state_dict({name.removeprefix("fusion."): state[name] for name in names})
+        rows = fused_rows(fusion, stored["global_feature"], stored["feature_map"])[:, None]
+    wide = nn.functional.pad(rows, (0, dim - rows.shape[2])).numpy()  # [N, 1 + V, D]
+    views = {"views": wide[:, 1:]} if "views" in stored else {}
+    return {**stored, "global_feature": wide[:, 0], **views}
