@@ -6,7 +6,8 @@
 
 A value that is already in the file is replaced. A file holds values of one commit: where another
 one would be left in it, nothing is written unless ``--mix-commits`` is given. Give all runs of a
-data set together: the leads (``results/<dataset>-leads.csv``, a paired bootstrap over queries) are
+data set together: the leads (``results/<dataset>-leads.csv``, a paired bootstrap over queries and
+seeds) are
 computed from the scores of the runs that are given. A method that read fused features
 (``--model.fused true``) is a method of its own: "itq (fused)".
 """
@@ -27,12 +28,14 @@ import numpy as np
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.run_directory import RunDirectory
+from udmsh_pl.reports.table import by_mean
 from udmsh_pl.reports.table_rows import Cell, Result, learns_from_labels, read_results
-from udmsh_pl.retrieval.bootstrap import paired_difference
+from udmsh_pl.retrieval.bootstrap import paired_differences
 from udmsh_pl.safe.files import write_text
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOT_SETTINGS = ("bits", "seed", "ks", "measures")  # of a cell; they have columns, or change no code
+EACH = 64  # bits at which each method is compared with each other one
 FUSED = " (fused)"  # ends the name of a method that read fused features
 PLACES = ("root", "lists", "query", "database", "train")  # of files; the split has a fingerprint
 
@@ -81,11 +84,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Lead:
-    """One row of ``results/<dataset>-leads.csv``: the best method of a column against the second.
+    """One row of ``results/<dataset>-leads.csv``: one method of a column against a worse one.
 
     Args:
-        lead: difference of mAP@k, a query at a time, averaged over seeds and queries
-        lower: of the 95 % interval over queries
+        place: of the first method among all by mean mAP@k, from 1
+        other_place: of the second method
+        lead: difference of mAP@k, averaged over queries and seeds
+        lower: of the 95 % interval over queries and seeds
         upper: of the same
     """
 
@@ -93,7 +98,9 @@ class Lead:
     split_sha256: str
     bits: int
     k: str
-    best: str
+    place: int
+    other_place: int
+    first: str
     second: str
     lead: float
     lower: float
@@ -106,7 +113,8 @@ class Lead:
     def key(self) -> tuple[Any, ...]:
         """What the lead is of, in the order of the file."""
         whole = self.k == "all"
-        return self.dataset, self.split_sha256, self.bits, whole, 0 if whole else int(self.k)
+        column = self.dataset, self.split_sha256, self.bits, whole, 0 if whole else int(self.k)
+        return *column, self.place, self.other_place
 
 
 Row = TypeVar("Row", Value, Lead)
@@ -210,7 +218,8 @@ def has_fused(run: Path) -> bool:
 
 
 def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
-    """The lead of the best method over the second, per code length and cut-off.
+    """The lead of the best method over the second, per code length and cut-off; with 64 bits of
+    each method over each worse one.
 
     Only code lengths for which the runs hold the scores of every method in ``values``, so that no
     method is left out of a comparison; methods that learn from labels take no part.
@@ -245,25 +254,31 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
             continue
         shared = set.intersection(*(set(one) for found in scores.values() for one in found))
         for k in shared:
-            means = {name: np.mean([one[k] for one in found], 0) for name, found in scores.items()}
-            best, second = sorted(means, key=lambda name: -float(means[name].mean()))[:2]
-            lead = paired_difference(means[best], means[second])
-            leads.append(
-                Lead(
-                    dataset=own[0].dataset,
-                    split_sha256=own[0].split_sha256,
-                    bits=bits,
-                    k=k,
-                    best=best,
-                    second=second,
-                    lead=round(lead.mean, 6),
-                    lower=round(lead.lower, 6),
-                    upper=round(lead.upper, 6),
-                    p=round(lead.p_value, 6),
-                    methods=len(means),
-                    commit=" ".join(sorted({value.commit for value in own})),
-                )
+            ranked = by_mean(
+                {name: np.stack([one[k] for one in found]) for name, found in scores.items()}
             )
+            places = {name: place for place, name in enumerate(ranked, 1)}
+            for (first, second), lead in paired_differences(ranked).items():
+                if bits != EACH and places[second] > 2:
+                    continue
+                leads.append(
+                    Lead(
+                        dataset=own[0].dataset,
+                        split_sha256=own[0].split_sha256,
+                        bits=bits,
+                        k=k,
+                        place=places[first],
+                        other_place=places[second],
+                        first=first,
+                        second=second,
+                        lead=round(lead.mean, 4),
+                        lower=round(lead.lower, 4),
+                        upper=round(lead.upper, 4),
+                        p=round(lead.p_value, 4),
+                        methods=len(ranked),
+                        commit=" ".join(sorted({value.commit for value in own})),
+                    )
+                )
     return leads
 
 

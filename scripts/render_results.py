@@ -6,9 +6,10 @@ A page says between which lines a table stands:
     ... written by this script ...
     <!-- results end -->
 
-``table NAME`` is a table a code length, ``leads NAME`` the paired bootstrap and ``overview
-NAME,NAME`` compares methods over data sets. ``bits=``, ``k=`` and ``methods=`` narrow them;
-``methods=`` keeps real-valued rankings too. Methods stand in the order of
+``table NAME`` is a table a code length, ``leads NAME`` the best method of each column against the
+second, ``matrix NAME`` each method against each other one, and ``overview NAME,NAME`` compares
+methods over data sets. ``bits=``, ``k=`` and ``methods=`` narrow them (a "_" stands for a blank in
+a name); ``methods=`` keeps real-valued rankings too. Methods stand in the order of
 ``experiments/compare.yaml``. ``--check`` writes nothing and fails where a page differs from the
 data.
 """
@@ -25,8 +26,9 @@ import yaml
 from scripts.collect_results import RESULTS, SHARED, Lead, Value, read_rows
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.reports.table import Pivot, render_tables
+from udmsh_pl.reports.table import MATRIX_NOTE, Pivot, markdown, matrix_rows, render_tables
 from udmsh_pl.reports.table_rows import Result
+from udmsh_pl.retrieval.bootstrap import PairedDifference
 from udmsh_pl.safe.files import write_text
 
 ROOT = RESULTS.parent
@@ -51,14 +53,16 @@ def render_block(request: str, results: Path) -> str:
     kind, names, *options = request.split(" ")
     asked = dict(option.split("=", 1) for option in options if "=" in option)
     unknown = [option for option in options if option.split("=")[0] not in ("bits", "k", "methods")]
-    if kind not in ("table", "leads", "overview") or unknown or len(asked) < len(options):
+    if kind not in ("table", "leads", "matrix", "overview") or unknown or len(asked) < len(options):
         raise InputError(f"results marker '{request}': see the head of scripts/render_results.py")
     ks = asked["k"].split(",") if "k" in asked else None
     bits = [int(one) for one in asked["bits"].split(",")] if "bits" in asked else None
-    methods = asked["methods"].split(",") if "methods" in asked else None
+    methods = asked["methods"].replace("_", " ").split(",") if "methods" in asked else None
     paths = {name: results / f"{name}.csv" for name in names.split(",")}
     if not any(path.is_file() for path in paths.values()):
         return NOT_YET
+    if kind == "matrix":
+        return _matrix(results / f"{names}-leads.csv", ks, bits, methods)
     if kind == "leads":
         return _leads(results / f"{names}-leads.csv", ks, bits)
     rows = {
@@ -104,7 +108,9 @@ def _leads(path: Path, ks: Sequence[str] | None, bits: Sequence[int] | None) -> 
     found = [
         lead
         for lead in read_rows(path, Lead)
-        if (ks is None or lead.k in ks) and (bits is None or lead.bits in bits)
+        if (ks is None or lead.k in ks)
+        and (bits is None or lead.bits in bits)
+        and lead.other_place == 2
     ]
     if not found:
         return NOT_YET
@@ -114,15 +120,39 @@ def _leads(path: Path, ks: Sequence[str] | None, bits: Sequence[int] | None) -> 
     ]
     for lead in found:
         lines.append(
-            f"| mAP@{lead.k.upper()}, {lead.bits} bits | {lead.best} | {lead.second} "
+            f"| mAP@{lead.k.upper()}, {lead.bits} bits | {lead.first} | {lead.second} "
             f"| {lead.lead:+.3f} | {lead.lower:+.3f} to {lead.upper:+.3f} | {lead.p:.4f} |"
         )
     methods = min(lead.methods for lead in found)
     note = (
-        f"Paired bootstrap over queries (2,000 resamples) among {methods} methods; a query's AP is "
-        "averaged over the seeds."
+        "Paired bootstrap over queries and seeds (2,000 resamples) of each query's expected AP, "
+        f"among {methods} methods."
     )
     return "\n".join([*lines, "", note])
+
+
+def _matrix(
+    path: Path, ks: Sequence[str] | None, bits: Sequence[int] | None, methods: Sequence[str] | None
+) -> str:
+    """The lead of each method over each other one, a matrix a code length and cut-off."""
+    columns: dict[tuple[int, str], list[Lead]] = {}
+    for lead in read_rows(path, Lead):
+        wanted = (lead.k in (ks or [lead.k])) and lead.bits in (bits or [lead.bits])
+        if wanted and {lead.first, lead.second} <= set(methods or [lead.first, lead.second]):
+            columns.setdefault((lead.bits, lead.k), []).append(lead)
+    parts = []
+    for (length, k), leads in columns.items():
+        places = {lead.first: lead.place for lead in leads}
+        places |= {lead.second: lead.other_place for lead in leads}
+        found = {
+            (lead.first, lead.second): PairedDifference(lead.lead, lead.lower, lead.upper, lead.p)
+            for lead in leads
+        }
+        header, *rows = matrix_rows(sorted(places, key=places.__getitem__), found)
+        rule = ("---", *["---:"] * len(rows))
+        title = f"mAP@{k.upper()}, {length} bits", *header[1:]
+        parts.append(markdown([title, rule, *rows]))
+    return "\n\n".join([*parts, MATRIX_NOTE]) if parts else NOT_YET
 
 
 def _overview(

@@ -69,7 +69,8 @@ def write_report(
     if cells:
         _write_galleries(run, splits, cells[-1])
     charts = list(curves.values()), list(measures.values())
-    write_text(run.path / "report.html", page(run.path, results, leads, *charts, missing))
+    matrices = table.lead_matrices(run, plan, bits)
+    write_text(run.path / "report.html", page(run.path, results, leads, matrices, *charts, missing))
     return text
 
 
@@ -104,10 +105,13 @@ class Field:
 
 
 def page(
-    folder: Path, results: Sequence[Result], leads: Sequence[tuple[str, ...]],
+    folder: Path, results: Sequence[Result], leads: table.Rows,
+    matrices: Sequence[tuple[str, table.Rows]],
     curves: Sequence[Chart], measures: Sequence[Chart], missing: Sequence[Cell] = (),
 ) -> str:  # fmt: skip
-    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`table.leads`."""
+    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`table.leads`, ``matrices``
+    of :func:`table.lead_matrices`.
+    """
     first, beside = results[0], published.published_rows(results)
     style, script = (
         (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
@@ -124,6 +128,8 @@ def page(
         missing=missing,
         results=_results(table.Pivot.of(results)),
         leads=_table(table.LEADS_HEADER, leads, table.LEADS_NOTE, (0, 1, 2)),
+        matrices=[(title, _matrix(rows)) for title, rows in matrices],
+        matrix_note=table.MATRIX_NOTE,
         beside=_table(published.HEADER, [one.texts for one in beside], published.NOTE, (0, 1, 7)),
         curves=curves,
         methods=dict.fromkeys(line.method for chart in curves for line in chart.lines),
@@ -150,6 +156,16 @@ def _table(
     """A table of the page; the columns ``words`` hold no numbers."""
     kinds = ["text" if column in words else "" for column in range(len(header))]
     return {"header": header, "rows": [list(map(Field, row, kinds)) for row in rows], "note": note}
+
+
+def _matrix(rows: table.Rows) -> dict[str, Any]:
+    """A matrix of leads as a table of the page."""
+
+    def field(text: str) -> Field:
+        return Field(text.strip("*"), "best" if text.startswith("**") else "")
+
+    header, *lines = rows
+    return {"header": header, "rows": [[Field(one[0]), *map(field, one[1:])] for one in lines]}
 
 
 def _values(result: Result) -> list[str]:

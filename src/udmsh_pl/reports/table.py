@@ -3,7 +3,7 @@ method of each column against its runner-up, query by query.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +12,16 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table_rows import Grid, Result, learns_from_labels, mean_and_spread
-from udmsh_pl.retrieval.bootstrap import paired_difference
+from udmsh_pl.retrieval.bootstrap import (
+    PairedDifference,
+    paired_difference,
+    paired_differences,
+)
 from udmsh_pl.retrieval.ties import Cutoff, Float64s
 
 Format = Literal["markdown", "csv", "latex"]
 WIDEST = 8  # columns of a table in a terminal and in table.md
+Rows = list[tuple[str, ...]]
 Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the order of a table
 
 
@@ -205,32 +210,73 @@ def _cell(values: Sequence[float], bold: bool, form: Format) -> str:
 
 LEADS_HEADER = ("column", "best", "runner-up", "lead", "95 % interval", "p")
 LEADS_NOTE = (
-    "Paired bootstrap over queries (2,000 resamples) of each query's expected AP, averaged over "
-    "seeds."
+    "Paired bootstrap over queries and seeds (2,000 resamples) of each query's expected AP."
+)
+MATRIX_NOTE = (
+    "How far the method of a row leads that of a column in expected mAP, best method first. Bold: "
+    "the 95 % interval of a paired bootstrap over queries and seeds excludes 0."
 )
 
 
 def leads(run: RunDirectory, plan: Grid) -> list[tuple[str, ...]]:
-    """Rows of a paired bootstrap over queries, per cut-off and code length, under ``LEADS_HEADER``.
+    """Rows of a paired bootstrap over queries and seeds, per cut-off and code length, under
+    ``LEADS_HEADER``: the best method against the second.
 
-    A query's value is its expected AP@k, averaged over the seeds: the interval is about other
-    queries, the table's spread about other seeds. Methods with an unfinished cell are left out;
-    nothing is compared when fewer than two are there.
+    A query's value is its expected AP@k. Methods with an unfinished cell are left out; nothing is
+    compared when fewer than two are there.
     """
     rows: list[tuple[str, ...]] = []
-    values = _mean_scores(run, plan)
+    values = _scores(run, plan)
     for k in plan.ks:
         for bits in plan.bits:
-            found = {name: aps[k] for (name, length), aps in values.items() if length == bits}
+            found = by_mean({name: aps[k] for (name, own), aps in values.items() if own == bits})
             if len(found) < 2:
                 continue
-            best, second = sorted(found, key=lambda name: -float(found[name].mean()))[:2]
+            best, second = list(found)[:2]
             lead = paired_difference(found[best], found[second])
             column = f"mAP@{'ALL' if k is None else k}, {bits} bits"
             interval = f"{lead.lower:+.3f} to {lead.upper:+.3f}"
             numbers = f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}"
             rows.append((column, best, second, *numbers))
     return rows
+
+
+def by_mean(scores: Mapping[str, Float64s]) -> dict[str, Float64s]:
+    """Scores of methods, the highest mean first."""
+    return dict(sorted(scores.items(), key=lambda one: -float(np.mean(one[1]))))
+
+
+def lead_matrices(run: RunDirectory, plan: Grid, bits: int) -> list[tuple[str, Rows]]:
+    """A title and the lead of each method over each other one, for each cut-off at one length.
+
+    The first row names the columns. Methods are left out as in :func:`leads`.
+    """
+    found = []
+    values = _scores(run, plan, [bits])
+    for k in plan.ks:
+        scores = by_mean({name: aps[k] for (name, _), aps in values.items()})
+        if len(scores) > 1:
+            rows = matrix_rows(list(scores), paired_differences(scores))
+            found.append((f"mAP@{'ALL' if k is None else k}, {bits} bits", rows))
+    return found
+
+
+def matrix_rows(names: Sequence[str], leads: Mapping[tuple[str, str], PairedDifference]) -> Rows:
+    """A matrix of leads as texts, its header first; ``leads`` hold pairs in the order of ``names``.
+
+    A lead whose interval excludes 0 is bold.
+    """
+
+    def lead(first: str, second: str) -> str:
+        if first == second:
+            return ""
+        swapped = (first, second) not in leads
+        one = leads[(second, first) if swapped else (first, second)]
+        text = f"{-one.mean if swapped else one.mean:+.3f}".replace("0.", ".", 1)
+        return f"**{text}**" if one.lower > 0 or one.upper < 0 else text
+
+    rows = [(first, *(lead(first, second) for second in names)) for first in names]
+    return [("", *names), *rows]
 
 
 def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -241,15 +287,16 @@ def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"{markdown([LEADS_HEADER, rule, *rows])}\n\n{LEADS_NOTE}"]
 
 
-def _mean_scores(run: RunDirectory, plan: Grid) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:
-    """Mean over seeds of each query's AP, by method and code length."""
+def _scores(
+    run: RunDirectory, plan: Grid, lengths: Sequence[int] | None = None
+) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:
+    """Each query's AP with each seed, [S, Q], by method and code length."""
     values = {}
     for name in plan.methods:
         if learns_from_labels(name):
             continue
-        for bits in plan.bits:
+        for bits in plan.bits if lengths is None else lengths:
             found = [one.average_precision for one in run.scores_of(name, bits, plan.seeds)]
             if len(found) == len(plan.seeds):
-                means = {k: np.mean([scores[k] for scores in found], axis=0) for k in plan.ks}
-                values[name, bits] = means
+                values[name, bits] = {k: np.stack([one[k] for one in found]) for k in plan.ks}
     return values

@@ -151,9 +151,9 @@ def test_each_plan_makes_every_published_number_of_its_protocol(path: Path) -> N
 
 
 def test_a_report_prints_the_published_number_beside_ours(tmp_path: Path) -> None:
-    beside = page(tmp_path, [OURS, replace(OURS, seed=1)], [], [], [])
+    beside = page(tmp_path, [OURS, replace(OURS, seed=1)], [], [], [], [])
     source = "liyunqianggyn/Deep-Unsupervised-Image-Hashing"
     assert "Beside published numbers" in beside
     assert source in beside
     assert "0.5900 ± 0.0000 (2)" in beside
-    assert source not in page(tmp_path, [replace(OURS, protocol="another")], [], [], [])
+    assert source not in page(tmp_path, [replace(OURS, protocol="another")], [], [], [], [])

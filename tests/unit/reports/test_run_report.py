@@ -84,7 +84,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     plan = Plan([8, 16], [0, 1], [10, None], {"itq": None})
     ahead = [*leads(run, plan), (HOSTILE,) * 6]
     charts = precision_recall_charts(run, plan).values(), measure_charts(rows).values()
-    text = page(run.path, rows, ahead, *map(list, charts), missing=[Cell(HOSTILE, 64, 7)])
+    matrix = [(HOSTILE, [("", HOSTILE), (HOSTILE, "**+.100**")])]
+    text = page(run.path, rows, ahead, matrix, *map(list, charts), missing=[Cell(HOSTILE, 64, 7)])
     (run.path / "report.html").write_text(text, encoding="utf-8")
     return run
 

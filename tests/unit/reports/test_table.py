@@ -8,7 +8,7 @@ import pytest
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.run_directory import RunDirectory
-from udmsh_pl.reports.table import leads, render_costs, render_leads, render_tables
+from udmsh_pl.reports.table import lead_matrices, leads, render_costs, render_leads, render_tables
 from udmsh_pl.reports.table_rows import COLUMNS, Cell, Result, read_results, write_results
 from udmsh_pl.retrieval import evaluate_codes, pack_codes
 from udmsh_pl.runs.plan import Plan
@@ -97,6 +97,12 @@ def test_lead_is_the_mean_difference_of_the_two_best(tmp_path: Path) -> None:
     lead = np.mean([values["good", s] - values["fair", s] for s in (0, 1)])
     assert f"| mAP@10, 16 bits | good | fair | {lead:+.3f} |" in table
     assert leads(run, Plan([16], [0], [10], {"good": None})) == []
+    [(title, rows)] = lead_matrices(run, Plan([16], [0, 1], [10], methods), 16)
+    assert title == "mAP@10, 16 bits"
+    assert rows[0] == ("", "good", "fair", "poor")
+    assert rows[1][0] == "good"
+    assert rows[1][2].strip("*") == f"{lead:+.3f}".replace("0.", ".")
+    assert rows[2][1].strip("*") == f"{-lead:+.3f}".replace("0.", ".")
 
 
 def test_a_wide_table_becomes_one_a_code_length() -> None:

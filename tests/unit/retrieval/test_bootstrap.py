@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.retrieval.bootstrap import bootstrap_interval, paired_difference
+from udmsh_pl.retrieval.bootstrap import (
+    bootstrap_interval,
+    paired_difference,
+    paired_differences,
+)
 
 RNG = np.random.default_rng(0)
 HARDNESS = RNG.random(400)
@@ -54,6 +58,29 @@ def test_p_values_of_equal_methods_are_spread_evenly():
         values.append(paired_difference(first, second, samples=200, seed=seed).p_value)
     assert 0.0 <= np.mean(np.array(values) < 0.1) <= 0.17
     assert 0.4 <= np.mean(values) <= 0.6
+
+
+def test_an_interval_is_about_other_seeds_too():
+    """Seeds that differ widen it, and both kinds of units have the spread that theory gives."""
+    rng = np.random.default_rng(5)
+    queries, seeds = 0.1 * rng.standard_normal(300), 0.05 * rng.standard_normal(40)
+    other = np.full((1, 300), 0.3)
+    alike = paired_difference(np.broadcast_to(0.5 + queries, (40, 300)), other)
+    apart = paired_difference(0.5 + queries + seeds[:, None], other)
+    for found, variance in ((alike, 0.0), (apart, seeds.var() / 40)):
+        half = 1.96 * np.sqrt(queries.var() / 300 + variance)
+        assert found.upper - found.lower == pytest.approx(2 * half, rel=0.1)
+        assert found.lower < found.mean < found.upper
+
+
+def test_each_method_is_compared_with_each_other_on_the_same_resamples():
+    scores = {name: np.random.default_rng(seed).random((3, 50)) for seed, name in enumerate("abc")}
+    found = paired_differences(scores)
+    assert list(found) == [("a", "b"), ("a", "c"), ("b", "c")]
+    for (first, second), lead in found.items():
+        assert lead.mean == pytest.approx(scores[first].mean() - scores[second].mean())
+    assert found["a", "b"].mean + found["b", "c"].mean == pytest.approx(found["a", "c"].mean)
+    assert paired_differences({"a": scores["a"]}) == {}
 
 
 @pytest.mark.parametrize(
