@@ -9,7 +9,8 @@ A page says between which lines a table stands:
 ``table NAME`` is a table a code length, ``leads NAME`` the best method of each column against the
 second, ``matrix NAME`` each method against each other one, and ``overview NAME,NAME`` compares
 methods over data sets. ``bits=``, ``k=`` and ``methods=`` narrow them (a "_" stands for a blank in
-a name); ``methods=`` keeps real-valued rankings too. Methods stand in the order of
+a name); ``methods=`` keeps the rankings by the backbone's own features too. ``form=short`` is an
+overview of the chosen methods' means alone. Methods stand in the order of
 ``experiments/compare.yaml``. ``--check`` writes nothing and fails where a page differs from the
 data.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scripts.collect_results import RESULTS, SHARED, Lead, Value, read_rows
+from scripts.collect_results import FUSED, RESULTS, SHARED, Lead, Value, read_rows
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.table import MATRIX_NOTE, Pivot, markdown, matrix_rows, render_tables
@@ -52,12 +53,14 @@ def render_block(request: str, results: Path) -> str:
     """What stands under one marker, such as ``table cifar10-small bits=64``."""
     kind, names, *options = request.split(" ")
     asked = dict(option.split("=", 1) for option in options if "=" in option)
-    unknown = [option for option in options if option.split("=")[0] not in ("bits", "k", "methods")]
+    known = ("bits", "k", "methods", "form")
+    unknown = [option for option in options if option.split("=")[0] not in known]
     if kind not in ("table", "leads", "matrix", "overview") or unknown or len(asked) < len(options):
         raise InputError(f"results marker '{request}': see the head of scripts/render_results.py")
     ks = asked["k"].split(",") if "k" in asked else None
     bits = [int(one) for one in asked["bits"].split(",")] if "bits" in asked else None
     methods = asked["methods"].replace("_", " ").split(",") if "methods" in asked else None
+    short = asked.get("form") == "short"
     paths = {name: results / f"{name}.csv" for name in names.split(",")}
     if not any(path.is_file() for path in paths.values()):
         return NOT_YET
@@ -72,13 +75,18 @@ def render_block(request: str, results: Path) -> str:
     }
     if methods is not None:
         rows = {
-            name: [row for row in own if row.method in methods or row.ties == "none"]
+            name: [
+                row
+                for row in own
+                if row.method in methods
+                or (row.ties == "none" and not short and not row.method.endswith(FUSED))
+            ]
             for name, own in rows.items()
         }
     if kind == "table":
         text = render_tables([_result(row) for row in rows[names]], "markdown", ks, bits)
         return f"{text}\n{_origin(names, rows[names])}"
-    return _overview(rows, ks, bits)
+    return _overview(rows, ks, bits, short)
 
 
 def _place(row: Value) -> int:
@@ -156,7 +164,10 @@ def _matrix(
 
 
 def _overview(
-    rows: dict[str, list[Value]], ks: Sequence[str] | None, bits: Sequence[int] | None
+    rows: dict[str, list[Value]],
+    ks: Sequence[str] | None,
+    bits: Sequence[int] | None,
+    short: bool = False,
 ) -> str:
     """Methods against data sets, a column a data set and measure of mAP."""
     pivots = {
@@ -173,20 +184,22 @@ def _overview(
     lines = [f"| method | {' | '.join(titles)} |", f"|---|{'---:|' * len(places)}"]
     for method in methods:
         cells = [
-            _cell(pivot.values.get((method, column), []), pivot.clear_winner(column) == method)
+            _cell(
+                pivot.values.get((method, column), []), pivot.clear_winner(column) == method, short
+            )
             for pivot, column in places
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     origins = [_origin(name, own) for name, own in rows.items()]
-    return "\n".join([*lines, "", *origins])
+    return "\n".join(lines if short else [*lines, "", *origins])
 
 
-def _cell(values: Sequence[float], bold: bool) -> str:
+def _cell(values: Sequence[float], bold: bool, short: bool) -> str:
     """Mean ± standard deviation over seeds, without leading zeros, so that a row fits a screen."""
     if not values:
         return ""
     text = f"{statistics.fmean(values):.3f}"
-    if len(values) > 1:
+    if len(values) > 1 and not short:
         text += f"±{statistics.stdev(values):.3f}"
     text = text.replace("0.", ".")
     return f"**{text}**" if bold else text
