@@ -22,7 +22,7 @@ from torch import Tensor
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
-from udmsh_pl.safe.files import sha256_file, write_text
+from udmsh_pl.safe.files import sha256_file, sha256_json, write_text
 
 _log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
@@ -74,7 +74,7 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     """Shape of each array, or None where a file is absent, cut or altered."""
     try:
         meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        if meta.pop("sha256", None) not in (None, _digest(meta)):  # stores of 0.1.0 have none
+        if meta.pop("sha256", None) not in (None, sha256_json(meta)):  # stores of 0.1.0 have none
             return None
         digests, shapes = {}, {}
         for name, facts in meta["arrays"].items():
@@ -86,10 +86,6 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     except (*MALFORMED, FileNotFoundError):
         return None
     return shapes if are_whole(digests, directory / "verified.json") else None
-
-
-def _digest(meta: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 class StoreFacts(NamedTuple):
@@ -255,7 +251,7 @@ class FeatureWriter:
         if self.contents is not None:
             meta["contents"] = b"".join(self.contents).hex()
         try:
-            whole = meta | {"sha256": _digest(meta)}
+            whole = meta | {"sha256": sha256_json(meta)}
             write_text(self.part / "meta.json", json.dumps(whole, indent=1))
         except OSError as error:
             raise self._full(str(error)) from error

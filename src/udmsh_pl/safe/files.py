@@ -1,6 +1,7 @@
 """Files that are either whole or absent: write beside, then rename."""
 
 import hashlib
+import json
 import os
 import re
 import time
@@ -64,6 +65,20 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_json(facts: Any) -> str:
+    """SHA-256 of what JSON can hold, in hexadecimal; it does not depend on the order of names."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def save_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
