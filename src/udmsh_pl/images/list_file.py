@@ -67,14 +67,12 @@ def read_list(
     for number, line in numbered:
         written, values = _split(path, number, line, width)
         try:
-            name = inside(written.decode(), root, allow_outside)
+            name = inside(written.decode(), root, allow_outside, f"{path}:{number}")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path}:{number}: byte {written[error.start]:#04x} is not UTF-8; save the list "
                 "with UTF-8 encoding"
             ) from error
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: {error}") from error
         if (first := seen.setdefault(name, number)) != number:
             raise InputError(
                 f"{path}:{number}: {_show(written)} is already on line {first}; remove one of the "

@@ -74,10 +74,7 @@ def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[s
             raise InputError(f"{where}: a list where text belongs; only `labels` may be one")
         if not file.strip():
             raise InputError(f"{where}: empty path; give the image's path or remove the row")
-        try:
-            name = inside(file.strip(), root, allow_outside)
-        except ValueError as error:
-            raise InputError(f"{where}: {error}") from error
+        name = inside(file.strip(), root, allow_outside, where)
         if (first := names.setdefault(name, number)) != number:
             raise InputError(f"{where}: {file!r} is already in row {first}; remove one of them")
         for split in _SEPARATORS.split(splits):
