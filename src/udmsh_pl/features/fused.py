@@ -189,9 +189,7 @@ def fit_presented(stored: Arrays, settings: PresentedFeature) -> dict[str, Tenso
     fit of :meth:`udmsh_pl.features.teacher.TrainFeatures.teacher`.
     """
     fusion, _, shown = fit_fused(stored, True, settings.dims, settings.view_discount)
-    return {f"fusion.{name}": value for name, value in fusion.state_dict().items()} | {
-        "shown": shown
-    }
+    return {**fusion.state_dict(prefix="fusion."), "shown": shown}
 
 
 def present_fused(stored: Arrays, train: bool, state: dict[str, Tensor]) -> Arrays:
