@@ -53,9 +53,7 @@ __all__ = [
 def touched(
     package: str, names_of: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose names load when they are used (PEP 562);
-    ``names_of`` holds those of each module, set apart by blanks.
-    """
+    """``__getattr__`` and ``__dir__`` of a package whose names load when used (PEP 562)."""
     module_of = {name: module for module, names in names_of.items() for name in names.split()}
 
     def get(name: str) -> Any:

@@ -105,16 +105,12 @@ def sign(values: Tensor) -> Tensor:
 
 
 def straight_through_sign(values: Tensor) -> Tensor:
-    """:func:`sign` in the forward pass, the identity in the backward pass (Bengio et al., 2013;
-    GreedyHash's layer).
-    """
+    """:func:`sign` forward, the identity backward (Bengio et al., 2013; GreedyHash's layer)."""
     return sign(values) + (values - values.detach())
 
 
 def pair_cosines(values: Tensor) -> Tensor:
-    """Cosines of all pairs of rows i < j, float ``[B (B - 1) / 2]``, of float ``[B, D]``; an
-    InputError where there is no pair.
-    """
+    """Cosines of rows i < j, float ``[B (B - 1) / 2]``, of float ``[B, D]``; refuses a B of 1."""
     if len(values) < 2:
         raise InputError(
             "a batch of one image has no pairs to compare; give --data.batch_size a number of at "

@@ -18,9 +18,7 @@ from udmsh_pl.similarity.losses import at_least_float32, nt_xent_loss
 
 @lru_cache(maxsize=8)
 def beta_quantiles(count: int, shape: float, device: str | torch.device = "cpu") -> Tensor:
-    """Quantiles of Beta(shape, shape) at (2i + 1) / (2 count), scaled to [-1, 1]: float32
-    ``[count]``, rising, kept on ``device``.
-    """
+    """Quantiles of Beta(shape, shape) at (2i + 1) / (2 count) in [-1, 1], rising, ``[count]``."""
     levels = (2 * np.arange(count) + 1) / (2 * count)
     return torch.from_numpy(2 * betaincinv(shape, shape, levels) - 1).float().to(device)
 

@@ -1,6 +1,4 @@
-"""``udmsh evaluate``: score codes that come from anywhere, and say how far ties alone could move
-the number.
-"""
+"""``udmsh evaluate``: score codes from anywhere, and say how far ties alone could move a number."""
 
 from __future__ import annotations
 

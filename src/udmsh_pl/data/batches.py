@@ -100,9 +100,7 @@ def _tensor(values: NDArray[Any]) -> torch.Tensor:
 
 
 class ImagesWithFeatures(Dataset[dict[str, Any]]):
-    """An augmented image together with the cached features of the clean one, for fine-tuning under
-    a frozen teacher.
-    """
+    """An augmented image and the clean one's cached features, to tune under a frozen teacher."""
 
     def __init__(self, pixels: ImageDataset, features: FeatureRows) -> None:
         self.pixels, self.features = pixels, features

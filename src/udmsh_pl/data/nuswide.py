@@ -1,6 +1,4 @@
-"""NUS-WIDE: 269,648 pictures of Flickr with 81 concepts, from the official files or from anybody's
-lists.
-"""
+"""NUS-WIDE: 269,648 pictures of Flickr with 81 concepts, from official files or anybody's lists."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -132,9 +132,7 @@ class Known(NamedTuple):
 
 
 def known_rows(cache: Path, prefix: str, key: Mapping[str, Any]) -> Known:
-    """Everything in finished stores of a cache whose key differs from ``key`` in the list alone;
-    their names begin with ``prefix``.
-    """
+    """Rows of finished stores, ``prefix*``, whose key differs from ``key`` in the list alone."""
 
     def settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in facts.items() if name not in OF_A_LIST}
@@ -223,9 +221,7 @@ class FeatureWriter:
             raise self._full(str(error)) from error
 
     def copy(self, stores: Sequence[Arrays], places: Sequence[Place]) -> Arrays:
-        """Append rows of other stores, from where this one was left, and finish it; ``places`` are
-        of every image of the list.
-        """
+        """Append rows of other stores, from where this one was left; ``places`` of all images."""
         for start in range(self.done, len(places), COPIED_AT_ONCE):
             part = places[start : start + COPIED_AT_ONCE]
             broken = {row: why for row, why in enumerate(part, start) if isinstance(why, str)}

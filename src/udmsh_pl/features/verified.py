@@ -1,6 +1,4 @@
-"""Checksums of large files, computed once: a stamp beside them says which size and time of change
-were found whole.
-"""
+"""Checksums of large files, computed once: a stamp says which size and time were found whole."""
 
 import json
 from collections.abc import Mapping

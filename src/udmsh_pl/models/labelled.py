@@ -86,9 +86,7 @@ class UDMSHPlusLabelled(UDMSHPlus):
         return rows | {"known": drawn_rows(len(rows["targets"]), self.labelled)}
 
     def teach(self, batch: Batch) -> Batch:
-        """As in the base, but of two images with known labels the labels decide: two whose labels
-        differ are far from each other.
-        """
+        """As in the base, but known labels of both decide: images that share none are far."""
         batch = super().teach(batch)
         labels = (batch["labels"] & batch["known"][:, None]).float()
         known = labels.any(dim=1)

@@ -192,9 +192,7 @@ class UDMSHPlus(HashingModule):
         super().__post_init__()
 
     def build_encoder(self) -> FusedEncoder:
-        """The fused feature and its head; ``branches`` other than ``global`` use the feature map
-        too.
-        """
+        """The fused feature and its head; ``branches`` other than ``global`` use the map too."""
         map_dim = 0 if self.branches == "global" else self.backbone_info.map_channels * self.grid**2
         encoder = FusedEncoder(
             self.backbone_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout
@@ -208,9 +206,7 @@ class UDMSHPlus(HashingModule):
         return (0,) if self.branches == "global" else (0, 1)
 
     def backbone_features(self, image: Tensor) -> BackboneFeatures:
-        """As in the base, with the map averaged to the grid that the fused feature was fitted
-        on.
-        """
+        """As in the base, the map averaged to the grid that the fused feature was fitted on."""
         features = super().backbone_features(image)
         pooled = torch.nn.functional.adaptive_avg_pool2d(features.feature_map, self.grid)
         return features._replace(feature_map=pooled)
@@ -253,9 +249,7 @@ class UDMSHPlus(HashingModule):
         return self.fit_teacher(features)["nearest"].numpy(), self.companions
 
     def teach(self, batch: Batch) -> Batch:
-        """Add ``nearness``, the cosines of the fused features, and ``similarity``, which codes
-        learn; both ``[B, B]``.
-        """
+        """Add ``nearness``, cosines of fused features, and ``similarity`` to learn, ``[B, B]``."""
         unit = normalize(batch["clean"].float(), dim=1)
         nearness, targets = unit @ unit.T, batch["targets"].float()
         similarity = targets @ targets.T
@@ -266,9 +260,7 @@ class UDMSHPlus(HashingModule):
     # the student
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Inner products of codes against the teacher's similarities, the order of the nearest by
-        codes against that by features, over the global batch, and views against views.
-        """
+        """Codes against similarities, their order against that of features, views against views."""
         similarity, rows = batch["similarity"], batch["index"]
         views = batch.get("compared") if self.contrastive_weight else None  # [2, half, dims]
         if self.finetune:

@@ -108,9 +108,7 @@ def page(
     matrices: Sequence[tuple[str, table.Rows]],
     curves: Sequence[Chart], measures: Sequence[Chart], missing: Sequence[Cell] = (),
 ) -> str:  # fmt: skip
-    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`table.leads`, ``matrices``
-    of :func:`table.lead_matrices`.
-    """
+    """The page of a run's folder; leads and matrices are as :mod:`table` gives them."""
     first, beside = results[0], published.published_rows(results)
     style, script = (
         (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")

@@ -1,6 +1,4 @@
-"""Tables made of results: mean and spread over seeds, costs, and how sure a lead is: the best
-method of each column against its runner-up, query by query.
-"""
+"""Tables made of results: mean and spread over seeds, costs, and how sure a lead is."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,6 +1,4 @@
-"""Rows of the table, in ``results.csv`` and in each cell's ``rows.csv``: how they are written and
-read. A row is a value with everything that it depends on.
-"""
+"""Rows of ``results.csv`` and of each cell's ``rows.csv``: how they are written and read."""
 
 import csv
 import io

@@ -283,9 +283,7 @@ def _place(
 
 
 def _ranges(ends: Int64s, size: int) -> Iterator[tuple[int, int]]:
-    """Lists in runs of about ``size`` codes: random writes on more pages than memory holds wait
-    for the disk.
-    """
+    """Lists in runs of about ``size`` codes: random writes on too many pages wait for the disk."""
     first, lists = 0, len(ends) - 1
     while first < lists:
         last = int(np.searchsorted(ends, ends[first] + size, "right")) - 1

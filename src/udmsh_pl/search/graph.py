@@ -102,9 +102,7 @@ def to_int8(features: Tensor) -> Tensor:
 def write_network(
     network: PixelEncoder, spec: EncoderSpec, folder: Path, graph: bool = True
 ) -> EncoderSpec:
-    """Write weights, OpenVINO's graph if wanted and installed, and ``encoder.json`` last; gives the
-    specification with the checksums.
-    """
+    """Write weights, OpenVINO's graph if wanted and there, then ``encoder.json``; gives that."""
     state = {
         name: value.detach().cpu().clone().contiguous()
         for name, value in network.state_dict().items()
