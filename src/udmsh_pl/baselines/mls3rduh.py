@@ -59,10 +59,8 @@ def fit_manifold(
     possible = 1 <= near < count and 1 <= reach <= count and 0 < damping < 1
     if not possible or settings.rank < 1 or settings.max_edges < 1:
         given = ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
-        raise InputError(
-            f"{count} train images with {given} give no lists; shares and damping lie in (0, 1), a "
-            "list holds at least one image"
-        )
+        rule = "shares and damping lie in (0, 1), a list holds at least one image"
+        raise InputError(f"{count} train images with {given} give no lists; {rule}")
     unit = normalize(features.float(), dim=1)
     edges = min(near, settings.max_edges)
     cosine_above, edge_above, score_above = torch.empty(3, count)

@@ -73,10 +73,8 @@ class SDC(DeepHash):
                 f"the Beta distribution's shape is {self.beta}; give --model.beta a number above 0"
             )
         if self.finetune and self.contrastive_weight:
-            raise InputError(
-                "SDC with views needs a frozen backbone; give --model.finetune false or "
-                "contrastive_weight 0"
-            )
+            mend = "give --model.finetune false or contrastive_weight 0"
+            raise InputError(f"SDC with views needs a frozen backbone; {mend}")
         super().__post_init__()
         self.output_norm = BatchNorm(self.bits)
 

@@ -131,10 +131,8 @@ class Shallow(HashingModule):
         """Refuse processes that would have nothing to share."""
         super().setup(stage)
         if stage == "fit" and self.trainer.world_size > 1:
-            raise InputError(
-                f"{self.settings.method} is fitted by one process; leave --trainer.strategy and "
-                "--trainer.devices out"
-            )
+            mend = "leave --trainer.strategy and --trainer.devices out"
+            raise InputError(f"{self.settings.method} is fitted by one process; {mend}")
 
     def on_fit_start(self) -> None:
         """Fit; there are no epochs after that."""

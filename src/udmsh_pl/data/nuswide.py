@@ -70,10 +70,8 @@ class NUSWIDE(Benchmark):
         flags = [_read_flags(folder / f"Labels_{one}.txt", len(names)) for one in concepts]
         width = protocol.labels or len(concepts)
         if width > len(concepts):
-            raise InputError(
-                f"{listed}: expected at least {width} concepts, found {len(concepts)}; fetch the "
-                "file again"
-            )
+            problem = f"{listed}: expected at least {width} concepts, found {len(concepts)}"
+            raise InputError(f"{problem}; fetch the file again")
         table = np.stack(flags, axis=1)
         labels = table[:, np.sort(np.argsort(-table.sum(axis=0), kind="stable")[:width])]
         pictures = self.images or root / "Flickr"
@@ -119,10 +117,8 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
     flags = b"".join(lines)
     if len(flags) != len(lines) or flags.strip(b"01"):
         number = next(row for row, line in enumerate(lines) if line not in (b"0", b"1"))
-        raise InputError(
-            f"{path}:{number + 1}: expected 0 or 1, found {lines[number][:20]!r}; unpack "
-            "Groundtruth.zip again"
-        )
+        problem = f"{path}:{number + 1}: expected 0 or 1, found {lines[number][:20]!r}"
+        raise InputError(f"{problem}; unpack Groundtruth.zip again")
     if len(lines) != count:
         raise InputError(f"{path}: expected {count} lines, as in Imagelist.txt, found {len(lines)}")
     table: NDArray[np.bool_] = np.frombuffer(flags, np.uint8) == ord("1")

@@ -163,10 +163,8 @@ class Splits:
         widths = {name: images.labels.shape[1] for name, images in splits.items()}
         if len(set(widths.values())) > 1:
             counts = ", ".join(f"{name} {width}" for name, width in widths.items())
-            raise InputError(
-                f"{self.protocol}: label counts differ between splits ({counts}); use lists of one "
-                "set"
-            )
+            problem = f"{self.protocol}: label counts differ between splits ({counts})"
+            raise InputError(f"{problem}; use lists of one set")
         spelled = {name: list(map(normal, images.names)) for name, images in splits.items()}
         for name, images in splits.items():
             what, own = f"{self.protocol}: the {name} split", spelled[name]

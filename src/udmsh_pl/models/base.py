@@ -146,10 +146,8 @@ class HashingModule(LightningModule, ABC):
     def view_rows(self, features: TrainFeatures) -> Rows:
         """:meth:`train_rows` of a method that learns from two views; an InputError without them."""
         if "views" not in features.arrays:
-            raise InputError(
-                f"{type(self).__name__} trains on random views; give --data.views a number of at "
-                "least 2"
-            )
+            mend = "give --data.views a number of at least 2"
+            raise InputError(f"{type(self).__name__} trains on random views; {mend}")
         names = ("views", "view_maps")[: 1 if self.branches == "global" else 2]
         return {name: features.arrays[name] for name in names}
 

@@ -169,10 +169,8 @@ class DualBranchEncoder(nn.Module):
             parts.append(self.global_branch(global_feature))
         if self.branches != "global":
             if feature_map is None:
-                raise InputError(
-                    "the spatial branch needs the feature map; use --model.branches global without "
-                    "one"
-                )
+                mend = "use --model.branches global without one"
+                raise InputError(f"the spatial branch needs the feature map; {mend}")
             parts.append(self.spatial_branch(feature_map))
         logits: Tensor = self.hash_layer(torch.cat(parts, dim=1))
         return logits

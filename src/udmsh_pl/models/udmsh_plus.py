@@ -185,10 +185,8 @@ class UDMSHPlus(HashingModule):
             self.check_range(name, most)
         self.check_range("itq_bits", self.bits - 1, optional=True)
         if self.fused:
-            raise InputError(
-                f"{type(self).__name__} reads the fused feature in any case; leave --model.fused "
-                "out, or in a plan name the other methods by --methods"
-            )
+            mend = "leave --model.fused out, or in a plan name the other methods by --methods"
+            raise InputError(f"{type(self).__name__} reads the fused feature in any case; {mend}")
         super().__post_init__()
 
     def build_encoder(self) -> FusedEncoder:
