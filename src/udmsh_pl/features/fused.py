@@ -201,8 +201,7 @@ def present_fused(stored: Arrays, train: bool, state: dict[str, Tensor]) -> Arra
     else:
         parts = (dim, stored["feature_map"][0].size)
         fusion = FusedFeature(parts, state["fusion.axes"].shape[1])
-        names = [name for name in state if name.startswith("fusion.")]
-        fusion.load_state_dict({name.removeprefix("fusion."): state[name] for name in names})
+        fusion.load_state_dict({name: state[f"fusion.{name}"] for name in fusion.state_dict()})
         rows = fused_rows(fusion, stored["global_feature"], stored["feature_map"])[:, None]
     wide = nn.functional.pad(rows, (0, dim - rows.shape[2])).numpy()  # [N, 1 + V, D]
     views = {"views": wide[:, 1:]} if "views" in stored else {}

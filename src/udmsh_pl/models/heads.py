@@ -261,16 +261,9 @@ class FusedEncoder(nn.Module):
 
     def load_fusion(self, state: Mapping[str, Tensor]) -> None:
         """Take over what was fitted, ``fusion.*`` of ``state``, in the precision of the fit."""
-        device = self.direct.weight.device
-        self.fusion.load_state_dict(
-            {
-                name.removeprefix("fusion."): value.clone()
-                for name, value in state.items()
-                if name.startswith("fusion.")
-            },
-            assign=True,
-        )
-        self.fusion.to(device)
+        fitted = {name: state[f"fusion.{name}"].clone() for name in self.fusion.state_dict()}
+        self.fusion.load_state_dict(fitted, assign=True)
+        self.fusion.to(self.direct.weight.device)
 
     def start_from_itq(self, fused: Tensor, kept: int = 0) -> None:
         """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``.

@@ -73,11 +73,8 @@ def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str
     )
     unit, near = (unit_rows(rows.float().numpy()) for rows in (plain, shown[:, 0]))
     targets, nearest = _levels(unit, near, settings)
-    return {f"fusion.{name}": value for name, value in fusion.state_dict().items()} | {
-        "inputs": shown,
-        "targets": torch.from_numpy(targets),
-        "nearest": torch.from_numpy(nearest),
-    }
+    found = {"targets": torch.from_numpy(targets), "nearest": torch.from_numpy(nearest)}
+    return {**fusion.state_dict(prefix="fusion."), "inputs": shown, **found}
 
 
 def _levels(
