@@ -56,8 +56,7 @@ class HashHead(nn.Module):
     def forward(self, global_feature: Tensor, feature_map: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         if isinstance(self.encoder, FusedEncoder):
-            with_map = feature_map if self.encoder.with_map else None
-            fused = self.encoder.fusion.project(side_by_side(global_feature, with_map))
+            fused = self.encoder.fusion.project(self.encoder.parts(global_feature, feature_map))
             return pack_bits(self.encoder.head_logits(fused)), to_int8(fused[:, : self.dims])
         codes = pack_bits(self.encoder.logits(global_feature, feature_map))
         if self.own_fusion is None:

@@ -215,8 +215,7 @@ def _without_training(features: Features, bits: int) -> SignEncoder:
 
 
 def _parts(features: Features) -> torch.Tensor:
-    feature, feature_map = (torch.from_numpy(features[name]) for name in _PAIR)
-    return side_by_side(feature, feature_map)
+    return side_by_side(*(torch.from_numpy(features[name]) for name in _PAIR))
 
 
 def _sizes(features: Features) -> tuple[int, int]:
