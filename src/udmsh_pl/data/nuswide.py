@@ -88,7 +88,7 @@ class NUSWIDE(Benchmark):
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: not there; NUS-WIDE cannot be downloaded by a program: unpack ImageList.zip, "
@@ -97,13 +97,10 @@ def _lines(path: Path) -> list[str]:
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); unpack it again") from error
-    kept = [line.strip() for line in lines]
-    while kept and not kept[-1]:
-        kept.pop()
-    if "" in kept or not kept:
-        number = kept.index("") + 1 if kept else 1
-        raise InputError(f"{path}:{number}: an empty line; unpack the file again")
-    return kept
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if "" in lines:
+        raise InputError(f"{path}:{lines.index('') + 1}: an empty line; unpack the file again")
+    return lines
 
 
 def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
