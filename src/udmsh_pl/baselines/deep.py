@@ -1,6 +1,4 @@
-"""What methods that train an encoder share: the papers' global branch, two views of each image, the
-train mean, signs with a gradient, and codes whose cosines match the features'.
-"""
+"""What methods that train an encoder share: views, the train mean, signs and matched cosines."""
 
 from dataclasses import dataclass, field
 

@@ -254,9 +254,8 @@ class FusedEncoder(nn.Module):
     def parts(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
         """Both features side by side, float32 ``[B, D + C g g]``."""
         if self.with_map and feature_map is None:
-            raise InputError(
-                "the fused feature needs the feature map; use --model.branches global without one"
-            )
+            mend = "use --model.branches global without one"
+            raise InputError(f"the fused feature needs the feature map; {mend}")
         return side_by_side(global_feature, feature_map if self.with_map else None)
 
     def load_fusion(self, state: Mapping[str, Tensor]) -> None:

@@ -65,9 +65,8 @@ class UDMSHPlusLabelled(UDMSHPlus):
 
     def __post_init__(self) -> None:
         if not 0 < self.labelled <= 1:
-            raise InputError(
-                f"labelled is {self.labelled}; give --model.labelled a share above 0 and at most 1"
-            )
+            mend = "give --model.labelled a share above 0 and at most 1"
+            raise InputError(f"labelled is {self.labelled}; {mend}")
         super().__post_init__()
 
     def on_fit_start(self) -> None:

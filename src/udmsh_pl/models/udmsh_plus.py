@@ -1,6 +1,4 @@
-"""UDMSH-plus, the whole method with its teacher: a student that learns groups and the order of the
-nearest images, from random views and near images. *Ours*.
-"""
+"""UDMSH-plus and its teacher: a student that learns groups and the order of the nearest. *Ours*."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,6 +1,4 @@
-"""From pixels to packed codes and re-rank features in one graph, which can be traced and exported;
-kept in a folder: weights in ``encoder.safetensors``, OpenVINO's graph beside them.
-"""
+"""From pixels to packed codes and re-rank features in one graph, and the folder that keeps it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
