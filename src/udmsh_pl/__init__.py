@@ -51,11 +51,10 @@ __all__ = [
 
 
 def touched(
-    package: str, module_of: Mapping[str, str]
+    package: str, names_of: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose names load when they are used (PEP 562);
-    ``module_of`` names the module of each.
-    """
+    """``__getattr__`` and ``__dir__`` of a package whose names load when used (PEP 562)."""
+    module_of = {name: module for module, names in names_of.items() for name in names.split()}
 
     def get(name: str) -> Any:
         if name not in module_of:
@@ -91,7 +90,7 @@ class _OldNames(MetaPathFinder, Loader):
 sys.meta_path.append(_OldNames())
 
 # a new name is a word here, one above and one in the imports for type checkers
-_NAMES = {
+_NAMES_OF = {
     "udmsh_pl.data": "CIFAR10 COCO FashionMNIST FashionSample ImageFolders ListFiles MIRFlickr "
     "NUSWIDE",
     "udmsh_pl.data.base": "RetrievalDataModule",
@@ -100,6 +99,5 @@ _NAMES = {
     "unpack_codes",
     "udmsh_pl.search": "HashEncoder ImageIndex",
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__getattr__, __dir__ = touched(__name__, _MODULE_OF)
+__getattr__, __dir__ = touched(__name__, _NAMES_OF)

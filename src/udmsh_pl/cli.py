@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from udmsh_pl import __version__
-from udmsh_pl.errors import InputError
+from udmsh_pl.errors import InputError, cause_of
 from udmsh_pl.safe.profile import clock, profiled
 from udmsh_pl.safe.shipped import plans
 
@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
             raise InputError("an argument holds a NUL, which no name of a file can")
         status = _dispatch(arguments)
     except ValueError as error:
-        cause = user_mistake(error)
+        cause = cause_of(error, InputError)
         if cause is None:
             raise
         # a data worker's error arrives with its traceback
@@ -89,13 +89,6 @@ def _escape_output() -> None:
         if isinstance(stream, io.TextIOWrapper):
             utf8 = stream.encoding.lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
-
-
-def user_mistake(error: BaseException | None) -> InputError | None:
-    """The user's mistake behind an exception, if there is one: libraries wrap what we raise."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -1,7 +1,9 @@
 """The one exception that means: the input is wrong, and here is the mend."""
 
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class InputError(ValueError):
@@ -10,6 +12,13 @@ class InputError(ValueError):
     The message is one line that says what is wrong, where (file, line, argument) and what mends it.
     The command line prints it without a stack trace and exits with status 2.
     """
+
+
+def cause_of(error: BaseException | None, kind: type[E]) -> E | None:
+    """The exception of a kind behind another one, if there is one: libraries wrap what we raise."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def check_class_options(settings: Any) -> None:

@@ -64,6 +64,7 @@ def test_names_modules_and_types_agree(package) -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed == package._MODULE_OF
+    lazy = {one: module for module, names in package._NAMES_OF.items() for one in names.split()}
+    assert typed == lazy
     assert typed.keys() <= set(package.__all__)
     assert len(package.__all__) == len(set(package.__all__))

@@ -14,7 +14,7 @@ PATCHES = ("setattr", "delattr", "patch", "patch.object")
 
 # a test file and a name that it may use although it is private or a constant, with the reason
 ALLOWED = {
-    ("unit/test_public_face.py", "_MODULE_OF"): "compares the loader's list with __all__",
+    ("unit/test_public_face.py", "_NAMES_OF"): "compares the loader's list with __all__",
     # sizes at which a collection counts as large: no test can make a million pictures
     ("unit/search/test_large.py", "EXACT_BELOW"): "a million pictures",
     ("unit/search/test_large.py", "IN_MEMORY"): "an index of 256 MB",

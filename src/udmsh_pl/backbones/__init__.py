@@ -20,6 +20,4 @@ __all__ = [
     "build_backbone", "weights_id",
 ]  # fmt: skip
 
-_MODULE_OF = dict.fromkeys(__all__, "udmsh_pl.backbones.networks")
-
-__getattr__, __dir__ = touched(__name__, _MODULE_OF)
+__getattr__, __dir__ = touched(__name__, {"udmsh_pl.backbones.networks": " ".join(__all__)})

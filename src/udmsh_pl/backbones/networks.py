@@ -135,10 +135,8 @@ class TimmBackbone(Backbone):
             side = int(count**0.5 + 0.5)  # of the square that images are resized to
             if side * side == count:
                 return torch.unflatten(patches.transpose(1, 2), 2, (side, side))
-        raise InputError(
-            f"backbone {self.info.name} gives no square feature map; give --model.backbone "
-            "another, or square images"
-        )
+        mend = "give --model.backbone another, or square images"
+        raise InputError(f"backbone {self.info.name} gives no square feature map; {mend}")
 
 
 def backbone_info(name: str, weights: str | None = None) -> BackboneInfo:

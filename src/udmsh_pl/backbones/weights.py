@@ -1,6 +1,4 @@
-"""Weights of backbones: read from a file without unpickling, found in a package that brings them
-along, or fetched.
-"""
+"""Weights of backbones: read from a file without unpickling, found in a package, or fetched."""
 
 import importlib
 import os

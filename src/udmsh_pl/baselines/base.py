@@ -51,9 +51,7 @@ class LinearHash(ShallowHash):
 
 
 def principal_directions(centred: Float32s, count: int) -> Float32s:
-    """Leading eigenvectors of the covariance of centred features ``[N, D]``, as columns
-    ``[D, count]``; an InputError where ``count`` is more than D.
-    """
+    """Principal directions ``[D, count]`` of centred ``[N, D]``; refuses a ``count`` above D."""
     dim = centred.shape[1]
     if count > dim:
         raise InputError(

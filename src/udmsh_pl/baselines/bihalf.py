@@ -30,9 +30,7 @@ class BiHalfLayer(torch.autograd.Function):
 
 
 def bi_half(h: Tensor, gamma: float = 6.0) -> Tensor:
-    """Balanced codes ``[B, K]`` in {-1, +1} of float ``h [B, K]``; the gradient also draws h to its
-    codes with weight gamma.
-    """
+    """Balanced codes in {-1, +1} of ``h [B, K]``; gamma weighs the gradient's pull of h to them."""
     return cast(Tensor, BiHalfLayer.apply(h, gamma))
 
 

@@ -55,9 +55,7 @@ class CIBHash(TwoViewHash):
         }
 
     def binarise(self, logits: Tensor) -> Tensor:
-        """Logits ``[B, K]`` -> codes ``[B, K]`` in {-1, +1}, whose gradient passes unchanged to the
-        probabilities.
-        """
+        """Logits ``[B, K]`` -> codes in {-1, +1}, whose gradient passes to the probabilities."""
         probabilities = logits.sigmoid()
         threshold = torch.rand_like(probabilities) if self.sample else 0.5
         return straight_through_sign(probabilities - threshold)

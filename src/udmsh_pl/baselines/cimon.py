@@ -1,6 +1,4 @@
-"""CIMON: similarities that distance and clusters agree on, weighted by confidence, for two views at
-once (Luo et al., IJCAI 2021).
-"""
+"""CIMON: similarities that distance and clusters agree on, of views (Luo et al., IJCAI 2021)."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,4 @@
-"""What methods that train an encoder share: the papers' global branch, two views of each image, the
-train mean, signs with a gradient, and codes whose cosines match the features'.
-"""
+"""What methods that train an encoder share: views, the train mean, signs and matched cosines."""
 
 from dataclasses import dataclass, field
 
@@ -33,10 +31,8 @@ class TwoViewHash(DeepHash):
 
     def __post_init__(self) -> None:
         if self.finetune:
-            raise InputError(
-                f"{type(self).__name__} trains on views of a frozen backbone; give "
-                "--model.finetune false"
-            )
+            mend = "give --model.finetune false"
+            raise InputError(f"{type(self).__name__} trains on views of a frozen backbone; {mend}")
         super().__post_init__()
 
     def train_rows(self, features: TrainFeatures) -> Rows:
@@ -105,21 +101,15 @@ def sign(values: Tensor) -> Tensor:
 
 
 def straight_through_sign(values: Tensor) -> Tensor:
-    """:func:`sign` in the forward pass, the identity in the backward pass (Bengio et al., 2013;
-    GreedyHash's layer).
-    """
+    """:func:`sign` forward, the identity backward (Bengio et al., 2013; GreedyHash's layer)."""
     return sign(values) + (values - values.detach())
 
 
 def pair_cosines(values: Tensor) -> Tensor:
-    """Cosines of all pairs of rows i < j, float ``[B (B - 1) / 2]``, of float ``[B, D]``; an
-    InputError where there is no pair.
-    """
+    """Cosines of rows i < j, float ``[B (B - 1) / 2]``, of float ``[B, D]``; refuses a B of 1."""
     if len(values) < 2:
-        raise InputError(
-            "a batch of one image has no pairs to compare; give --data.batch_size a number of at "
-            "least 2"
-        )
+        mend = "give --data.batch_size a number of at least 2"
+        raise InputError(f"a batch of one image has no pairs to compare; {mend}")
     unit = normalize(values, dim=1)
     first, second = torch.triu_indices(len(values), len(values), offset=1, device=values.device)
     return (unit @ unit.T)[first, second]

@@ -1,6 +1,4 @@
-"""ITQ: principal components, rotated until they are nearest to their signs (Gong & Lazebnik, CVPR
-2011).
-"""
+"""ITQ: principal components, rotated until nearest to their signs (Gong & Lazebnik, CVPR 2011)."""
 
 import numpy as np
 import torch

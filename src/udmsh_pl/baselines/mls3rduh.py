@@ -1,6 +1,4 @@
-"""MLS3RDUH: cosine neighbours, confirmed or refused by the data manifold (Tu et al., IJCAI
-2020).
-"""
+"""MLS3RDUH: cosine neighbours, confirmed or refused by the manifold (Tu et al., IJCAI 2020)."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,10 +59,8 @@ def fit_manifold(
     possible = 1 <= near < count and 1 <= reach <= count and 0 < damping < 1
     if not possible or settings.rank < 1 or settings.max_edges < 1:
         given = ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
-        raise InputError(
-            f"{count} train images with {given} give no lists; shares and damping lie in (0, 1), a "
-            "list holds at least one image"
-        )
+        rule = "shares and damping lie in (0, 1), a list holds at least one image"
+        raise InputError(f"{count} train images with {given} give no lists; {rule}")
     unit = normalize(features.float(), dim=1)
     edges = min(near, settings.max_edges)
     cosine_above, edge_above, score_above = torch.empty(3, count)
@@ -125,9 +121,7 @@ def _graph(
 
 
 def _eigenpairs(graph: csr_matrix, rank: int) -> tuple[Tensor, Tensor]:
-    """``l^2 / (1 - l)`` ``[rank]`` and eigenvectors ``[N, rank]`` of the largest eigenvalues l of
-    ``a A``.
-    """
+    """``l^2 / (1 - l)`` ``[rank]`` and eigenvectors ``[N, rank]`` of the largest l of ``a A``."""
     count = graph.shape[0]
     if rank >= count:
         values, vectors = np.linalg.eigh(graph.toarray().astype(np.float64))
@@ -144,9 +138,7 @@ def _blocks(count: int, at_once: int) -> list[slice]:
 
 
 def log_cosh_loss(u: Tensor, similarity: Tensor) -> Tensor:
-    """``(1/B^2) sum_ij log cosh(u_i.u_j / K - S_ij)``, the diagonal included, for u ``[B, K]`` and
-    S ``[B, B]``.
-    """
+    """``(1/B^2) sum_ij log cosh(u_i.u_j / K - S_ij)``, also i = j; u ``[B, K]``, S ``[B, B]``."""
     return (u @ u.T / u.shape[1] - similarity.to(u.dtype)).cosh().log().mean()
 
 

@@ -26,10 +26,8 @@ def sorted_nce_loss(scores: Tensor, positives: int) -> Tensor:
     InputError says that one of both is missing.
     """
     if not 0 < positives < scores.shape[1]:
-        raise InputError(
-            f"{positives} positives in a batch of {scores.shape[1]}; give --model.positives a "
-            "number from 1 to the batch size less one"
-        )
+        mend = "give --model.positives a number from 1 to the batch size less one"
+        raise InputError(f"{positives} positives in a batch of {scores.shape[1]}; {mend}")
     head = scores[:, :positives]
     rest = scores[:, positives:].logsumexp(1, keepdim=True)
     return (torch.logaddexp(head, rest) - head).mean()

@@ -64,10 +64,8 @@ def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float
     """
     parts = bits // PART_BITS
     if parts < 1 or bits % PART_BITS:
-        raise InputError(
-            f"reproduce.quantisers at {bits} bits: a part of {kind} has {PART_BITS}; give "
-            "reproduce.bits multiples of 8"
-        )
+        problem = f"reproduce.quantisers at {bits} bits: a part of {kind} has {PART_BITS}"
+        raise InputError(f"{problem}; give reproduce.bits multiples of 8")
     if len(train) < 2**PART_BITS:
         raise InputError(
             f"reproduce.quantisers needs {2**PART_BITS} train images for as many centroids, there "

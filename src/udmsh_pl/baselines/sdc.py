@@ -18,9 +18,7 @@ from udmsh_pl.similarity.losses import at_least_float32, nt_xent_loss
 
 @lru_cache(maxsize=8)
 def beta_quantiles(count: int, shape: float, device: str | torch.device = "cpu") -> Tensor:
-    """Quantiles of Beta(shape, shape) at (2i + 1) / (2 count), scaled to [-1, 1]: float32
-    ``[count]``, rising, kept on ``device``.
-    """
+    """Quantiles of Beta(shape, shape) at (2i + 1) / (2 count) in [-1, 1], rising, ``[count]``."""
     levels = (2 * np.arange(count) + 1) / (2 * count)
     return torch.from_numpy(2 * betaincinv(shape, shape, levels) - 1).float().to(device)
 
@@ -75,10 +73,8 @@ class SDC(DeepHash):
                 f"the Beta distribution's shape is {self.beta}; give --model.beta a number above 0"
             )
         if self.finetune and self.contrastive_weight:
-            raise InputError(
-                "SDC with views needs a frozen backbone; give --model.finetune false or "
-                "contrastive_weight 0"
-            )
+            mend = "give --model.finetune false or contrastive_weight 0"
+            raise InputError(f"SDC with views needs a frozen backbone; {mend}")
         super().__post_init__()
         self.output_norm = BatchNorm(self.bits)
 

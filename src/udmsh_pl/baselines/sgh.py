@@ -1,6 +1,4 @@
-"""SGH: bits learned one after the other on a similarity graph that is never built (Jiang & Li,
-IJCAI 2015).
-"""
+"""SGH: bits learned one by one on a graph that is never built (Jiang & Li, IJCAI 2015)."""
 
 import math
 

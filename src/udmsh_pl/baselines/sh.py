@@ -1,6 +1,4 @@
-"""SH: signs of analytic eigenfunctions along the principal components (Weiss, Torralba & Fergus,
-NIPS 2008).
-"""
+"""SH: signs of eigenfunctions along principal components (Weiss, Torralba & Fergus, NIPS 2008)."""
 
 import numpy as np
 

@@ -3,15 +3,15 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from udmsh_pl import baselines
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
-from udmsh_pl.baselines import ITQ, LSH, PCAH, SGH, SH, SpH
 from udmsh_pl.baselines.base import LinearHash, ShallowHash
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays, Batch
@@ -20,9 +20,7 @@ from udmsh_pl.models.base import HashingModule
 from udmsh_pl.models.heads import LinearEncoder, check_bits
 
 Name = Literal["ITQ", "LSH", "PCAH", "SGH", "SH", "SpH"]
-METHODS: dict[str, type[ShallowHash]] = {
-    kind.__name__: kind for kind in (ITQ, LSH, PCAH, SGH, SH, SpH)
-}
+METHODS: dict[str, type[ShallowHash]] = {name: getattr(baselines, name) for name in get_args(Name)}
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,8 @@ class Shallow(HashingModule):
         """Refuse processes that would have nothing to share."""
         super().setup(stage)
         if stage == "fit" and self.trainer.world_size > 1:
-            raise InputError(
-                f"{self.settings.method} is fitted by one process; leave --trainer.strategy and "
-                "--trainer.devices out"
-            )
+            mend = "leave --trainer.strategy and --trainer.devices out"
+            raise InputError(f"{self.settings.method} is fitted by one process; {mend}")
 
     def on_fit_start(self) -> None:
         """Fit; there are no epochs after that."""

@@ -27,9 +27,7 @@ def fit_half_gaussians(stored: Arrays, settings: HalfGaussianSettings) -> dict[s
 
 
 def ssdh_loss(u: Tensor, similarity: Tensor) -> Tensor:
-    """``(1/B^2) sum_ij |S_ij| (u_i.u_j / K - S_ij)^2``, the diagonal included, of relaxed codes u
-    ``[B, K]`` and S ``[B, B]`` in {-1, 0, +1}.
-    """
+    """``(1/B^2) sum_ij |S_ij| (u_i.u_j / K - S_ij)^2``, also i = j, u ``[B, K]``, S ``[B, B]``."""
     similarity = similarity.to(u.dtype)
     return (similarity.abs() * (u @ u.T / u.shape[1] - similarity).square()).mean()
 

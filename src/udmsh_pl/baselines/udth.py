@@ -70,10 +70,8 @@ class UDTH(CentredHash):
 
     def __post_init__(self) -> None:
         if self.near <= 0 or self.far <= 0 or self.near + self.far >= 1:
-            raise InputError(
-                f"near is {self.near} and far is {self.far}; give --model.near and --model.far "
-                "shares above 0, of less than 1 together"
-            )
+            mend = "give --model.near and --model.far shares above 0, of less than 1 together"
+            raise InputError(f"near is {self.near} and far is {self.far}; {mend}")
         super().__post_init__()
         self.decoder = nn.Linear(self.bits, self.backbone_info.global_dim)
         for parameter in self.decoder.parameters():  # one that starts wrong would outweigh triplets

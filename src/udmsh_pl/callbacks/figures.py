@@ -121,8 +121,7 @@ def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str
     axes.axvline(far, color="tab:red", linestyle="--", label=dissimilar)
     used = centres[counts > 0]
     axes.set_xlim(min(used.min(), near) - 0.05, max(used.max(), far) + 0.05)
-    axes.set_xlabel("distance of two train images in the structure")
-    axes.set_ylabel("density")
+    axes.set(xlabel="distance of two train images in the structure", ylabel="density")
     axes.set_title(title or "Semantic structure of the train set")
     axes.legend(fontsize=8)
     return figure
@@ -139,10 +138,8 @@ def distance_figure(report: RetrievalReport) -> Figure:
     ):
         x, shares = range(len(counts)), counts / max(int(counts.sum()), 1)
         axes.step(x, shares, where="mid", label=name, color=colour, linestyle=style)
-    axes.set_xlim(0, report.bits)
-    axes.set_ylim(0, None)
-    axes.set_xlabel("Hamming distance in bits")
-    axes.set_ylabel("share of the pairs")
+    axes.set(xlim=(0, report.bits), ylim=(0, None))
+    axes.set(xlabel="Hamming distance in bits", ylabel="share of the pairs")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     return figure

@@ -1,12 +1,8 @@
-"""``udmsh evaluate``: score codes that come from anywhere, and say how far ties alone could move
-the number.
-"""
+"""``udmsh evaluate``: score codes from anywhere, and say how far ties alone could move a number."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -16,7 +12,7 @@ from udmsh_pl.retrieval.evaluation import Engine, RetrievalReport, evaluate_code
 from udmsh_pl.retrieval.external import Array, ExternalFile, external_codes, external_labels
 from udmsh_pl.retrieval.measures import named_measure
 from udmsh_pl.retrieval.ties import Cutoff, Denominator
-from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.files import csv_text, write_text
 from udmsh_pl.safe.untrusted import reason_of
 
 Row = tuple[str, float, float | None, float | None, float | None]
@@ -67,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
     text = render(report, rows)
     print(text)
     if args.out is not None:
+        text = csv_text([COLUMNS, *rows]) if args.out.suffix == ".csv" else text + "\n"
         try:
-            write_text(args.out, _csv(rows) if args.out.suffix == ".csv" else text + "\n")
+            write_text(args.out, text)
         except OSError as error:
             raise InputError(f"--out {args.out} cannot be written ({reason_of(error)})") from error
     return 0
@@ -142,12 +139,6 @@ def render(report: RetrievalReport, rows: list[Row]) -> str:
         f"95 % bootstrap interval of {name} over queries: {low:.4f} to {high:.4f}.",
     ]
     return "\n".join(lines)
-
-
-def _csv(rows: list[Row]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])  # None is empty
-    return stream.getvalue()
 
 
 def _labels(codes: ExternalFile, role: str, source: str | None) -> Array:

@@ -70,7 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
             pictures, arguments.moved, recall, arguments.allow_deletions, arguments.verify, exclude
         )
     else:
-        elsewhere = None if arguments.ray is None else _on_ray(arguments.ray)
+        elsewhere: Elsewhere | None = None
+        if arguments.ray is not None:
+            from udmsh_pl.runs.on_ray import encode_on
+
+            elsewhere = partial(encode_on, arguments.ray)
         recall, bits = recall or RECALL, bits or 64
         report = build_index(out, pictures, encoder, bits, recall, elsewhere, exclude or ())
     write_skipped(report.skipped | dict(report.broken), out)
@@ -92,12 +96,6 @@ def _check_bits(
     if model is not None:
         raise InputError(f"{model} gives {own}; leave --bits {bits} out")
     raise InputError(f"{out} has {own}; give --retrain to index anew with {bits}")
-
-
-def _on_ray(address: str) -> Elsewhere:
-    from udmsh_pl.runs.on_ray import encode_on
-
-    return partial(encode_on, address)
 
 
 def _print_report(report: Report, index: ImageIndex, seconds: float) -> None:

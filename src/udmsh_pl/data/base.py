@@ -133,9 +133,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return dict(self._stores)
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled train batches (:func:`udmsh_pl.data.batches.train_loader`) of what the trainer's
-        method learns from; without a trainer of all cached features.
-        """
+        """Shuffled train batches of what the method learns from; without one of all features."""
         images, trainer = self.splits.train, self.trainer
         pixels = self._pixels(images, view_transform) if self.finetune else None
         workers, world, rank = self.num_workers, 1, 0

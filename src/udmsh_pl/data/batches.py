@@ -21,6 +21,7 @@ from torch.utils.data.distributed import DistributedSampler
 from udmsh_pl.features.seeds import seed_of
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import Rows, TrainFeatures
+from udmsh_pl.images.ahead import batched
 from udmsh_pl.images.image_list import ImageDataset
 
 OF_VIEWS = ("views", "view_maps")  # arrays that hold random views; encoding leaves them alone
@@ -99,9 +100,7 @@ def _tensor(values: NDArray[Any]) -> torch.Tensor:
 
 
 class ImagesWithFeatures(Dataset[dict[str, Any]]):
-    """An augmented image together with the cached features of the clean one, for fine-tuning under
-    a frozen teacher.
-    """
+    """An augmented image and the clean one's cached features, to tune under a frozen teacher."""
 
     def __init__(self, pixels: ImageDataset, features: FeatureRows) -> None:
         self.pixels, self.features = pixels, features
@@ -155,20 +154,14 @@ class Shuffle(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         rows = list(super().__iter__())[: self.limit]
         if self.near is not None and self.near[1]:
-            size = self.batch_size
-            starts = range(0, len(rows), size)
-            rows = [
-                row for at in starts for row in self.with_near(rows[at : at + size], at // size)
-            ]
+            steps = enumerate(batched(rows, self.batch_size))
+            rows = [row for step in steps for row in self._with_near(*step, *self.near)]
         return iter(rows[self.skip :])
 
-    def with_near(self, rows: list[int], step: int) -> list[int]:
-        """The first rows of the epoch's batch ``step``, and some of the nearest of each in the
-        place of the others.
-        """
-        if self.near is None:
-            return rows
-        nearest, count = self.near
+    def _with_near(
+        self, step: int, rows: list[int], nearest: NDArray[np.int64], count: int
+    ) -> list[int]:
+        """The first of a step's rows, and some of their nearest in the place of the others."""
         first = np.array(rows[: -(-len(rows) // (1 + count))], dtype=np.int64)
         of = first[np.arange(len(rows) - len(first)) % len(first)]
         draw = np.random.default_rng(seed_of(self.epoch, step))

@@ -49,10 +49,8 @@ def read_annotations(path: Path, folder: str) -> ImageList:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); fetch it again") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not an instances file of COCO (no or unknown {error}); take "
-            "annotations/instances_*.json"
-        ) from error
+        problem = f"{path}: not an instances file of COCO (no or unknown {error})"
+        raise InputError(f"{problem}; take annotations/instances_*.json") from error
     if not labels.any():
         raise InputError(f"{path}: no image has an annotation; take annotations/instances_*.json")
     images = ImageList(names, labels, path.parent.parent, source=str(path), upright=False)

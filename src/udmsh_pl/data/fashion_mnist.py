@@ -88,9 +88,7 @@ def load_sample() -> Splits:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FashionSample(RetrievalDataModule):
-    """The embedded sample: 500 queries against 5,000 database images, which are also the train set;
-    10 classes.
-    """
+    """The embedded sample: 500 queries, 5,000 database images, also the train set; 10 classes."""
 
     def load_splits(self) -> Splits:
         """Read the file in the package, see :func:`load_sample`."""

@@ -1,6 +1,4 @@
-"""NUS-WIDE: 269,648 pictures of Flickr with 81 concepts, from the official files or from anybody's
-lists.
-"""
+"""NUS-WIDE: 269,648 pictures of Flickr with 81 concepts, from official files or anybody's lists."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,10 +70,8 @@ class NUSWIDE(Benchmark):
         flags = [_read_flags(folder / f"Labels_{one}.txt", len(names)) for one in concepts]
         width = protocol.labels or len(concepts)
         if width > len(concepts):
-            raise InputError(
-                f"{listed}: expected at least {width} concepts, found {len(concepts)}; fetch the "
-                "file again"
-            )
+            problem = f"{listed}: expected at least {width} concepts, found {len(concepts)}"
+            raise InputError(f"{problem}; fetch the file again")
         table = np.stack(flags, axis=1)
         labels = table[:, np.sort(np.argsort(-table.sum(axis=0), kind="stable")[:width])]
         pictures = self.images or root / "Flickr"
@@ -92,7 +88,7 @@ class NUSWIDE(Benchmark):
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: not there; NUS-WIDE cannot be downloaded by a program: unpack ImageList.zip, "
@@ -101,13 +97,10 @@ def _lines(path: Path) -> list[str]:
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); unpack it again") from error
-    kept = [line.strip() for line in lines]
-    while kept and not kept[-1]:
-        kept.pop()
-    if "" in kept or not kept:
-        number = kept.index("") + 1 if kept else 1
-        raise InputError(f"{path}:{number}: an empty line; unpack the file again")
-    return kept
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if "" in lines:
+        raise InputError(f"{path}:{lines.index('') + 1}: an empty line; unpack the file again")
+    return lines
 
 
 def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
@@ -121,10 +114,8 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
     flags = b"".join(lines)
     if len(flags) != len(lines) or flags.strip(b"01"):
         number = next(row for row, line in enumerate(lines) if line not in (b"0", b"1"))
-        raise InputError(
-            f"{path}:{number + 1}: expected 0 or 1, found {lines[number][:20]!r}; unpack "
-            "Groundtruth.zip again"
-        )
+        problem = f"{path}:{number + 1}: expected 0 or 1, found {lines[number][:20]!r}"
+        raise InputError(f"{problem}; unpack Groundtruth.zip again")
     if len(lines) != count:
         raise InputError(f"{path}: expected {count} lines, as in Imagelist.txt, found {len(lines)}")
     table: NDArray[np.bool_] = np.frombuffer(flags, np.uint8) == ord("1")

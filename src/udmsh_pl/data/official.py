@@ -79,10 +79,8 @@ def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]
         yield
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"{what} could not be downloaded ({reason}); fetch it from {home} by hand and put it "
-            f"under {target}"
-        ) from error
+        mend = f"fetch it from {home} by hand and put it under {target}"
+        raise InputError(f"{what} could not be downloaded ({reason}); {mend}") from error
 
 
 def fetch(url: str, target: Path, md5: str | None = None) -> None:

@@ -3,8 +3,6 @@
 A list that grew costs what is new in it: rows of other stores of the cache are copied.
 """
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from udmsh_pl.features.store import Arrays, FeatureWriter, known_rows, open_feat
 from udmsh_pl.images.image_list import ImageList
 from udmsh_pl.images.transforms import eval_transform, view_transform
 from udmsh_pl.images.usable import Reasons
+from udmsh_pl.safe.files import sha256_json
 from udmsh_pl.safe.profile import clock
 
 # raise it when the meaning of stored features changes, so that old stores are left alone; 2: Pillow
@@ -139,8 +138,7 @@ class FeatureExtractor:
 
     def directory(self, key: Key) -> Path:
         """Folder of the store whose :meth:`key` is ``key``."""
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        return self.cache_dir.expanduser() / f"{self._prefix(key)}{digest}"
+        return self.cache_dir.expanduser() / f"{self._prefix(key)}{sha256_json(key)[:16]}"
 
     def _prefix(self, key: Key) -> str:
         return f"{self.backbone}-{'views' if key['views'] else 'clean'}-"

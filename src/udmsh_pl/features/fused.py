@@ -48,9 +48,7 @@ class FusedFeature(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, parts: Tensor) -> None:
-        """Fit to the train features ``[N, sum(parts)]``, global feature and flattened map side by
-        side.
-        """
+        """Fit to train features ``[N, sum(parts)]``: global feature and flat map side by side."""
         self.means.copy_(_root(parts).mean(0))
         fused = self._fuse(parts)
         self.centre.copy_(fused.mean(0))
@@ -88,9 +86,7 @@ class FusedFeature(nn.Module):
             block.copy_(block.float() @ turn)
 
     def forward(self, parts: Tensor) -> Tensor:
-        """``[B, sum(parts)] -> [B, dims]``, with a standard deviation of 1 over all entries of the
-        train features.
-        """
+        """``[B, sum(parts)] -> [B, dims]``; entries of train features have a deviation of 1."""
         return torch.cat([self.project(block) for block in torch.split(parts, ROWS_AT_ONCE)])
 
     def project(self, parts: Tensor) -> Tensor:
@@ -107,9 +103,7 @@ class FusedFeature(nn.Module):
 
 
 def side_by_side(global_feature: Tensor, feature_map: Tensor | None) -> Tensor:
-    """``[B, D]`` and ``[B, C, g, g]`` as float32 ``[B, D + C g g]``; the feature alone without a
-    map.
-    """
+    """``[B, D]`` and ``[B, C, g, g]`` as float32 ``[B, D + C g g]``; ``[B, D]`` without a map."""
     if feature_map is None:
         return global_feature.float()
     return torch.cat([global_feature.float(), feature_map.float().flatten(1)], dim=1)
@@ -185,13 +179,9 @@ class PresentedFeature:
 
 
 def fit_presented(stored: Arrays, settings: PresentedFeature) -> dict[str, Tensor]:
-    """``fusion.*``, the buffers of a fused feature, and ``shown``, float16 ``[N, 1 + V, dims]``; a
-    fit of :meth:`udmsh_pl.features.teacher.TrainFeatures.teacher`.
-    """
+    """``fusion.*``, buffers of a fused feature, and ``shown``, float16 ``[N, 1 + V, dims]``."""
     fusion, _, shown = fit_fused(stored, True, settings.dims, settings.view_discount)
-    return {f"fusion.{name}": value for name, value in fusion.state_dict().items()} | {
-        "shown": shown
-    }
+    return {**fusion.state_dict(prefix="fusion."), "shown": shown}
 
 
 def present_fused(stored: Arrays, train: bool, state: dict[str, Tensor]) -> Arrays:
@@ -211,8 +201,7 @@ def present_fused(stored: Arrays, train: bool, state: dict[str, Tensor]) -> Arra
     else:
         parts = (dim, stored["feature_map"][0].size)
         fusion = FusedFeature(parts, state["fusion.axes"].shape[1])
-        names = [name for name in state if name.startswith("fusion.")]
-        fusion.load_state_dict({name.removeprefix("fusion."): state[name] for name in names})
+        fusion.load_state_dict({name: state[f"fusion.{name}"] for name in fusion.state_dict()})
         rows = fused_rows(fusion, stored["global_feature"], stored["feature_map"])[:, None]
     wide = nn.functional.pad(rows, (0, dim - rows.shape[2])).numpy()  # [N, 1 + V, D]
     views = {"views": wide[:, 1:]} if "views" in stored else {}

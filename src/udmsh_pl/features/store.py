@@ -22,7 +22,7 @@ from torch import Tensor
 
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.verified import are_whole
-from udmsh_pl.safe.files import sha256_file, write_text
+from udmsh_pl.safe.files import sha256_file, sha256_json, write_text
 
 _log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
@@ -74,7 +74,7 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     """Shape of each array, or None where a file is absent, cut or altered."""
     try:
         meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        if meta.pop("sha256", None) not in (None, _digest(meta)):  # stores of 0.1.0 have none
+        if meta.pop("sha256", None) not in (None, sha256_json(meta)):  # stores of 0.1.0 have none
             return None
         digests, shapes = {}, {}
         for name, facts in meta["arrays"].items():
@@ -86,10 +86,6 @@ def _shapes_if_whole(directory: Path) -> dict[str, tuple[int, ...]] | None:
     except (*MALFORMED, FileNotFoundError):
         return None
     return shapes if are_whole(digests, directory / "verified.json") else None
-
-
-def _digest(meta: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 class StoreFacts(NamedTuple):
@@ -136,9 +132,7 @@ class Known(NamedTuple):
 
 
 def known_rows(cache: Path, prefix: str, key: Mapping[str, Any]) -> Known:
-    """Everything in finished stores of a cache whose key differs from ``key`` in the list alone;
-    their names begin with ``prefix``.
-    """
+    """Rows of finished stores, ``prefix*``, whose key differs from ``key`` in the list alone."""
 
     def settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in facts.items() if name not in OF_A_LIST}
@@ -227,9 +221,7 @@ class FeatureWriter:
             raise self._full(str(error)) from error
 
     def copy(self, stores: Sequence[Arrays], places: Sequence[Place]) -> Arrays:
-        """Append rows of other stores, from where this one was left, and finish it; ``places`` are
-        of every image of the list.
-        """
+        """Append rows of other stores, from where this one was left; ``places`` of all images."""
         for start in range(self.done, len(places), COPIED_AT_ONCE):
             part = places[start : start + COPIED_AT_ONCE]
             broken = {row: why for row, why in enumerate(part, start) if isinstance(why, str)}
@@ -255,7 +247,7 @@ class FeatureWriter:
         if self.contents is not None:
             meta["contents"] = b"".join(self.contents).hex()
         try:
-            whole = meta | {"sha256": _digest(meta)}
+            whole = meta | {"sha256": sha256_json(meta)}
             write_text(self.part / "meta.json", json.dumps(whole, indent=1))
         except OSError as error:
             raise self._full(str(error)) from error

@@ -5,7 +5,6 @@ A teacher is a handful of tensors, kept as ``<name>-<digest>.safetensors`` with 
 processes that ask, one fits, the others wait at a lock and memory-map the file.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from torch import Tensor
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Arrays
 from udmsh_pl.features.verified import are_whole, read_stamp
-from udmsh_pl.safe.files import atomic_path, sha256_file, write_text
+from udmsh_pl.safe.files import atomic_path, sha256_file, sha256_json, write_text
 from udmsh_pl.safe.profile import clock
 
 FORMAT = 3  # raise it when any fit changes its meaning, so that old teachers are left alone
@@ -63,7 +62,7 @@ class TrainFeatures:
             fit: makes the teacher's tensors, on the CPU; a function of a module sees nothing else
         """
         facts = {"key": self.key, "settings": asdict(settings), "format": FORMAT}  # type: ignore[call-overload]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        digest = sha256_json(facts)[:16]
         if self.folder is None:
             if (name, digest) not in self._fitted:
                 self._fitted[name, digest] = fit(self.arrays, settings)

@@ -1,6 +1,4 @@
-"""Checksums of large files, computed once: a stamp beside them says which size and time of change
-were found whole.
-"""
+"""Checksums of large files, computed once: a stamp says which size and time were found whole."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from udmsh_pl.safe.files import sha256_file, write_text
+from udmsh_pl.safe.files import read_object, sha256_file, write_text
 
 
 def are_whole(files: Mapping[Path, str], stamp: Path) -> bool:
@@ -36,9 +34,4 @@ def are_whole(files: Mapping[Path, str], stamp: Path) -> bool:
 
 def read_stamp(stamp: Path) -> dict[str, dict[str, Any]]:
     """``size``, ``mtime_ns`` and ``sha256`` of each file name in a stamp; empty without one."""
-    try:
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    entries = found.items() if isinstance(found, dict) else ()
-    return {name: facts for name, facts in entries if isinstance(facts, dict)}
+    return {name: own for name, own in read_object(stamp).items() if isinstance(own, dict)}

@@ -16,14 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageDataset", "ImageList", "Protocol", "Splits", "read_list", "walk", "write_list"]
 
-_MODULE_OF = {
-    "ImageDataset": "udmsh_pl.images.image_list",
-    "ImageList": "udmsh_pl.images.image_list",
-    "Protocol": "udmsh_pl.images.protocol",
-    "Splits": "udmsh_pl.images.image_list",
-    "read_list": "udmsh_pl.images.list_file",
-    "walk": "udmsh_pl.images.walk",
-    "write_list": "udmsh_pl.images.list_file",
+_NAMES_OF = {
+    "udmsh_pl.images.image_list": "ImageDataset ImageList Splits",
+    "udmsh_pl.images.list_file": "read_list write_list",
+    "udmsh_pl.images.protocol": "Protocol",
+    "udmsh_pl.images.walk": "walk",
 }
 
-__getattr__, __dir__ = touched(__name__, _MODULE_OF)
+__getattr__, __dir__ = touched(__name__, _NAMES_OF)

@@ -40,9 +40,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def ahead(items: Iterable[T], start: Callable[[], None] | None = None) -> Iterator[T]:
-    """The same items, each made in a thread while the caller works on the one before; the thread
-    begins with ``start``.
-    """
+    """The same items, each made ahead of its use in a thread, which begins with ``start``."""
     rest, end = iter(items), object()
     with ThreadPoolExecutor(1, initializer=start) as thread:
         coming = thread.submit(next, rest, end)

@@ -1,6 +1,4 @@
-"""Every picture of the package is decoded here, to an upright sRGB picture: an allow-list of
-formats, limits, and one rule for each kind of source and of pixel.
-"""
+"""Every picture is decoded here, to upright sRGB: an allow-list, limits, one rule for each kind."""
 
 import importlib
 import io

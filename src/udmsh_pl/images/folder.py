@@ -45,10 +45,8 @@ def load_tree(
     found = walk(root, exclude=exclude)
     names, skipped = list(found.files), found.skipped
     if not names:
-        raise InputError(
-            f"{root}: no images here ({skipped_line(skipped)}); set --data.root to the folder of "
-            "your images"
-        )
+        mend = "set --data.root to the folder of your images"
+        raise InputError(f"{root}: no images here ({skipped_line(skipped)}); {mend}")
     if labels == "none" or not any("/" in name for name in names):
         images = ImageList(names, np.zeros((len(names), 0), dtype=np.bool_), root, source=str(root))
         return Splits(Protocol("folder", "unlabelled"), None, images, images, skipped=skipped)

@@ -163,10 +163,8 @@ class Splits:
         widths = {name: images.labels.shape[1] for name, images in splits.items()}
         if len(set(widths.values())) > 1:
             counts = ", ".join(f"{name} {width}" for name, width in widths.items())
-            raise InputError(
-                f"{self.protocol}: label counts differ between splits ({counts}); use lists of one "
-                "set"
-            )
+            problem = f"{self.protocol}: label counts differ between splits ({counts})"
+            raise InputError(f"{problem}; use lists of one set")
         spelled = {name: list(map(normal, images.names)) for name, images in splits.items()}
         for name, images in splits.items():
             what, own = f"{self.protocol}: the {name} split", spelled[name]
@@ -212,25 +210,25 @@ def normal(name: str) -> str:
     return posixpath.normpath("/" + name.lstrip("/") if name.startswith("/") else name)
 
 
-def inside(name: str, root: Path | None, allow_outside: bool) -> str:
+def inside(name: str, root: Path | None, allow_outside: bool, where: str) -> str:
     """The normal spelling of a name from a list or manifest, relative to ``root`` if it lies there.
 
     Links are followed as any program follows them; who can make links in ``root`` can read there.
 
-    Raises ``ValueError``: no name of a file, or it leads out of ``root`` (None for the working
-    directory) and not ``allow_outside``; the message says what mends it.
+    Raises ``InputError``: no name of a file, or it leads out of ``root`` (None for the working
+    directory) and not ``allow_outside``; the message begins with ``where``, the name's line.
     """
     spelled = normal(name)
     if "\0" in name or spelled in ("", ".", "..", "/"):
-        raise ValueError(f"{name!r} is no name of a file; give a path")
+        raise InputError(f"{where}: {name!r} is no name of a file; give a path")
     absolute = spelled.startswith("/") or (os.name == "nt" and Path(spelled).is_absolute())
     if absolute:
         base = normal(Path(root or ".").absolute().as_posix()).rstrip("/") + "/"
         if spelled.startswith(base):
             return spelled.removeprefix(base)
     if (absolute or spelled.startswith("../")) and not allow_outside:
-        raise ValueError(
-            f"{name!r} leads out of {root or 'the working directory'}; give paths below "
+        raise InputError(
+            f"{where}: {name!r} leads out of {root or 'the working directory'}; give paths below "
             "--data.root, or let such paths pass with --data.allow_outside true"
         )
     return spelled

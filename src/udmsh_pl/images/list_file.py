@@ -67,19 +67,13 @@ def read_list(
     for number, line in numbered:
         written, values = _split(path, number, line, width)
         try:
-            name = inside(written.decode(), root, allow_outside)
+            name = inside(written.decode(), root, allow_outside, f"{path}:{number}")
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}:{number}: byte {written[error.start]:#04x} is not UTF-8; save the list "
-                "with UTF-8 encoding"
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: {error}") from error
+            problem = f"{path}:{number}: byte {written[error.start]:#04x} is not UTF-8"
+            raise InputError(f"{problem}; save the list with UTF-8 encoding") from error
         if (first := seen.setdefault(name, number)) != number:
-            raise InputError(
-                f"{path}:{number}: {_show(written)} is already on line {first}; remove one of the "
-                "two lines"
-            )
+            problem = f"{path}:{number}: {_show(written)} is already on line {first}"
+            raise InputError(f"{problem}; remove one of the two lines")
         bits.append(values)
     table = np.frombuffer(b"".join(bits), np.uint8).reshape(len(seen), width) == ord("1")
     return ImageList(list(seen), table, root, source=str(path), upright=upright)
@@ -138,10 +132,8 @@ def _split(path: Path, number: int, line: bytes, width: int) -> tuple[bytes, byt
             f"{len(values)} labels in {_show(line)}{_other_separator(line)}"
         )
     if b"\0" in name or b"\r" in name:
-        raise InputError(
-            f"{path}:{number}: a control character in {_show(name)}; save the list as plain UTF-8 "
-            "text"
-        )
+        mend = "save the list as plain UTF-8 text"
+        raise InputError(f"{path}:{number}: a control character in {_show(name)}; {mend}")
     return name, values
 
 

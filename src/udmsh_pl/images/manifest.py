@@ -74,10 +74,7 @@ def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[s
             raise InputError(f"{where}: a list where text belongs; only `labels` may be one")
         if not file.strip():
             raise InputError(f"{where}: empty path; give the image's path or remove the row")
-        try:
-            name = inside(file.strip(), root, allow_outside)
-        except ValueError as error:
-            raise InputError(f"{where}: {error}") from error
+        name = inside(file.strip(), root, allow_outside, where)
         if (first := names.setdefault(name, number)) != number:
             raise InputError(f"{where}: {file!r} is already in row {first}; remove one of them")
         for split in _SEPARATORS.split(splits):
@@ -90,10 +87,8 @@ def read_manifest(path: Path, root: Path, allow_outside: bool = False) -> dict[s
         parts = _SEPARATORS.split(own) if isinstance(own, str) else own
         labels.append({part.strip() for part in parts if part.strip()})
     if not names:
-        raise InputError(
-            f"{path}: no rows; expected a header with `path` (and `labels`, `split`) and one row "
-            "an image"
-        )
+        mend = "expected a header with `path` (and `labels`, `split`) and one row an image"
+        raise InputError(f"{path}: no rows; {mend}")
     if "database" not in members and "all" not in members:
         raise InputError(f"{path}: no row has split `database`; name the images to search in")
     places = {name: place for place, name in enumerate(sorted(set().union(*labels)))}
@@ -117,16 +112,12 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
     if len(places) + len(set(others)) < len(header):
         raise InputError(f"{path}:1: a column name stands twice in the header ({_listed(header)})")
     if "path" not in places:
-        raise InputError(
-            f"{path}: no column `path` among {_listed(header)}; give the column of the image files "
-            "that name"
-        )
+        mend = "give the column of the image files that name"
+        raise InputError(f"{path}: no column `path` among {_listed(header)}; {mend}")
     like = [title for title in others if _LIKE_LABELS.fullmatch(title.lower())]
     if like and "labels" not in places:
-        raise InputError(
-            f"{path}: no column `labels`, but {_listed(like)}; name the column of the labels "
-            "`labels`, or remove it"
-        )
+        mend = "name the column of the labels `labels`, or remove it"
+        raise InputError(f"{path}: no column `labels`, but {_listed(like)}; {mend}")
     if others:
         _log.warning("%s: columns that are not read: %s", path, _listed(others))
     return places

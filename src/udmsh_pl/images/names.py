@@ -1,6 +1,4 @@
-"""Names of files that differ in their spelling alone: Unicode's composed and decomposed letters,
-letter case, backslashes.
-"""
+"""Names that differ in spelling alone: Unicode's two forms of letters, letter case, backslashes."""
 
 import os
 import unicodedata

@@ -67,10 +67,8 @@ def draw(rows: Rows, counts: dict[str, int], seed: int) -> dict[str, Rows]:
     needed = sum(counts.values())
     if needed > len(rows):
         wanted = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise InputError(
-            f"the protocol draws {wanted} images, but only {len(rows)} are there; complete the "
-            "data set"
-        )
+        problem = f"the protocol draws {wanted} images, but only {len(rows)} are there"
+        raise InputError(f"{problem}; complete the data set")
     order = _shuffled(np.random.PCG64(seed), np.asarray(rows, dtype=np.int64))
     ends = np.cumsum([0, *counts.values()])
     parts = {name: np.sort(order[ends[i] : ends[i + 1]]) for i, name in enumerate(counts)}

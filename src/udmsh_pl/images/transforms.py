@@ -22,7 +22,7 @@ def eval_transform(image_size: int, mean: Channels = None, std: Channels = None)
     ``mean`` and ``std`` are of each channel, in units of pixel values scaled to 0..1; without them
     pixels stay uint8, for a forward pass that normalises them: a quarter of the bytes.
     """
-    return _transform(image_size, [partial(_square, side=image_size)], mean, std)
+    return _transform(image_size, [partial(square, side=image_size), torch.from_numpy], mean, std)
 
 
 def view_transform(
@@ -58,7 +58,3 @@ def _transform(
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     transform: Transform = v2.Compose([*steps, v2.ToPureTensor()])
     return transform
-
-
-def _square(image: Image.Image, side: int) -> torch.Tensor:
-    return torch.from_numpy(square(image, side))

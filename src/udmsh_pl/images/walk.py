@@ -1,7 +1,5 @@
 """The one walk through a folder of pictures: what is a picture, and why the rest is left out."""
 
-import csv
-import io
 import os
 import re
 import stat
@@ -12,7 +10,7 @@ from typing import NamedTuple
 
 from udmsh_pl.images.decode import no_picture
 from udmsh_pl.images.names import composed
-from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.files import csv_text, write_text
 
 SKIPPED = "skipped.csv"
 LINK, BROKEN = "a link to a folder", "a broken link"
@@ -109,12 +107,9 @@ def write_skipped(skipped: Mapping[str, str], folder: Path) -> None:
     if not skipped:
         (folder / SKIPPED).unlink(missing_ok=True)
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("name", "reason"))
-    writer.writerows(skipped.items())
+    text = csv_text([("name", "reason"), *skipped.items()])
     # names need not be UTF-8
-    write_text(folder / SKIPPED, text.getvalue().encode(errors="backslashreplace").decode())
+    write_text(folder / SKIPPED, text.encode(errors="backslashreplace").decode())
 
 
 def _why_no_folder(folder: str, name: str) -> str:

@@ -125,9 +125,7 @@ class HashingModule(LightningModule, ABC):
     # what a method learns from
 
     def fit_teacher(self, features: TrainFeatures) -> dict[str, Tensor]:
-        """Learn from the train features what the objective needs, before training (see
-        :meth:`TrainFeatures.teacher`); by default nothing.
-        """
+        """Learn what the objective needs, by :meth:`TrainFeatures.teacher`; by default nothing."""
         return {}
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
@@ -146,14 +144,10 @@ class HashingModule(LightningModule, ABC):
         return {name: features.arrays[name] for name in names if name in features.arrays}
 
     def view_rows(self, features: TrainFeatures) -> Rows:
-        """:meth:`train_rows` of a method that learns from two random views of each image; an
-        InputError where the data module was not asked for views.
-        """
+        """:meth:`train_rows` of a method that learns from two views; an InputError without them."""
         if "views" not in features.arrays:
-            raise InputError(
-                f"{type(self).__name__} trains on random views; give --data.views a number of at "
-                "least 2"
-            )
+            mend = "give --data.views a number of at least 2"
+            raise InputError(f"{type(self).__name__} trains on random views; {mend}")
         names = ("views", "view_maps")[: 1 if self.branches == "global" else 2]
         return {name: features.arrays[name] for name in names}
 
@@ -171,9 +165,7 @@ class HashingModule(LightningModule, ABC):
 
     @abstractmethod
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss on a train batch, by name, already weighted; their sum is
-        minimised.
-        """
+        """The terms of the loss on a train batch, by name and weighted; their sum is minimised."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum of the objective's terms; logs each. The objective runs in at least float32."""
@@ -184,9 +176,7 @@ class HashingModule(LightningModule, ABC):
         return loss
 
     def logits(self, batch: Batch) -> Tensor:
-        """Encoder output before tanh, ``[B, K]``, from a batch of images or of cached features; at
-        least float32.
-        """
+        """Encoder output before tanh, ``[B, K]``, of images or cached features, float32 or more."""
         with self.network_precision():
             if "image" in batch and (self.finetune or "global_feature" not in batch):
                 feature, feature_map = (
@@ -298,16 +288,12 @@ class HashingModule(LightningModule, ABC):
             batch |= self.teach(batch)
 
     def log_mean(self, values: dict[str, Tensor]) -> None:
-        """Log the mean of scalars over the epoch's batches: once an epoch, since ``self.log`` takes
-        longer than a small head.
-        """
+        """Log the mean of scalars over an epoch, once: ``self.log`` is slower than a small head."""
         for name, value in values.items():
             self._logged.setdefault(name, []).append(value.detach())
 
     def log_codes(self, u: Tensor) -> None:
-        """Log how unbalanced the bits of relaxed codes ``u [B, K]`` are, and how far u is from its
-        signs.
-        """
+        """Log how unbalanced the bits of relaxed codes ``u [B, K]`` are, and how far from signs."""
         balance = (u >= 0).float().mean(0).sub(0.5).abs().mean()
         self.log_mean(
             {"codes/bit_balance": balance, "codes/quantisation_error": (1 - u.abs()).mean()}
@@ -333,9 +319,7 @@ class HashingModule(LightningModule, ABC):
         }
 
     def configure_optimizers(self) -> Any:
-        """AdamW with one learning rate for the backbone and one for the rest, warm-up and decay by
-        step.
-        """
+        """AdamW with a learning rate of the backbone's own, warm-up and decay by step."""
         slow = [] if self.network is None else list(self.network.parameters())
         own = {id(parameter) for parameter in slow}
         head = [parameter for parameter in self.parameters() if id(parameter) not in own]
@@ -363,9 +347,7 @@ class HashingModule(LightningModule, ABC):
 def schedule(
     optimizer: torch.optim.Optimizer, warmup_steps: int, cosine_decay: bool, total: int
 ) -> LambdaLR:
-    """A factor on the learning rates: a rise over ``warmup_steps``, half a cosine down to 0 over
-    ``total`` steps.
-    """
+    """A factor on the rates: a rise in ``warmup_steps``, half a cosine to 0 in ``total`` steps."""
 
     def factor(step: int) -> float:
         rise = min(1.0, (step + 1) / max(warmup_steps, 1))

@@ -1,6 +1,4 @@
-"""A backbone that is trained too: a fast layout and, in several processes, no unused parameter and
-the images of all processes behind it.
-"""
+"""A backbone that is trained too: its layout, and gradients and images of several processes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast

@@ -169,10 +169,8 @@ class DualBranchEncoder(nn.Module):
             parts.append(self.global_branch(global_feature))
         if self.branches != "global":
             if feature_map is None:
-                raise InputError(
-                    "the spatial branch needs the feature map; use --model.branches global without "
-                    "one"
-                )
+                mend = "use --model.branches global without one"
+                raise InputError(f"the spatial branch needs the feature map; {mend}")
             parts.append(self.spatial_branch(feature_map))
         logits: Tensor = self.hash_layer(torch.cat(parts, dim=1))
         return logits
@@ -256,23 +254,15 @@ class FusedEncoder(nn.Module):
     def parts(self, global_feature: Tensor, feature_map: Tensor | None = None) -> Tensor:
         """Both features side by side, float32 ``[B, D + C g g]``."""
         if self.with_map and feature_map is None:
-            raise InputError(
-                "the fused feature needs the feature map; use --model.branches global without one"
-            )
+            mend = "use --model.branches global without one"
+            raise InputError(f"the fused feature needs the feature map; {mend}")
         return side_by_side(global_feature, feature_map if self.with_map else None)
 
     def load_fusion(self, state: Mapping[str, Tensor]) -> None:
         """Take over what was fitted, ``fusion.*`` of ``state``, in the precision of the fit."""
-        device = self.direct.weight.device
-        self.fusion.load_state_dict(
-            {
-                name.removeprefix("fusion."): value.clone()
-                for name, value in state.items()
-                if name.startswith("fusion.")
-            },
-            assign=True,
-        )
-        self.fusion.to(device)
+        fitted = {name: state[f"fusion.{name}"].clone() for name in self.fusion.state_dict()}
+        self.fusion.load_state_dict(fitted, assign=True)
+        self.fusion.to(self.direct.weight.device)
 
     def start_from_itq(self, fused: Tensor, kept: int = 0) -> None:
         """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``.

@@ -65,9 +65,8 @@ class UDMSHPlusLabelled(UDMSHPlus):
 
     def __post_init__(self) -> None:
         if not 0 < self.labelled <= 1:
-            raise InputError(
-                f"labelled is {self.labelled}; give --model.labelled a share above 0 and at most 1"
-            )
+            mend = "give --model.labelled a share above 0 and at most 1"
+            raise InputError(f"labelled is {self.labelled}; {mend}")
         super().__post_init__()
 
     def on_fit_start(self) -> None:
@@ -86,9 +85,7 @@ class UDMSHPlusLabelled(UDMSHPlus):
         return rows | {"known": drawn_rows(len(rows["targets"]), self.labelled)}
 
     def teach(self, batch: Batch) -> Batch:
-        """As in the base, but of two images with known labels the labels decide: two whose labels
-        differ are far from each other.
-        """
+        """As in the base, but known labels of both decide: images that share none are far."""
         batch = super().teach(batch)
         labels = (batch["labels"] & batch["known"][:, None]).float()
         known = labels.any(dim=1)

@@ -1,6 +1,4 @@
-"""UDMSH-plus, the whole method with its teacher: a student that learns groups and the order of the
-nearest images, from random views and near images. *Ours*.
-"""
+"""UDMSH-plus and its teacher: a student that learns groups and the order of the nearest. *Ours*."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -73,11 +71,8 @@ def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str
     )
     unit, near = (unit_rows(rows.float().numpy()) for rows in (plain, shown[:, 0]))
     targets, nearest = _levels(unit, near, settings)
-    return {f"fusion.{name}": value for name, value in fusion.state_dict().items()} | {
-        "inputs": shown,
-        "targets": torch.from_numpy(targets),
-        "nearest": torch.from_numpy(nearest),
-    }
+    found = {"targets": torch.from_numpy(targets), "nearest": torch.from_numpy(nearest)}
+    return {**fusion.state_dict(prefix="fusion."), "inputs": shown, **found}
 
 
 def _levels(
@@ -185,16 +180,12 @@ class UDMSHPlus(HashingModule):
             self.check_range(name, most)
         self.check_range("itq_bits", self.bits - 1, optional=True)
         if self.fused:
-            raise InputError(
-                f"{type(self).__name__} reads the fused feature in any case; leave --model.fused "
-                "out, or in a plan name the other methods by --methods"
-            )
+            mend = "leave --model.fused out, or in a plan name the other methods by --methods"
+            raise InputError(f"{type(self).__name__} reads the fused feature in any case; {mend}")
         super().__post_init__()
 
     def build_encoder(self) -> FusedEncoder:
-        """The fused feature and its head; ``branches`` other than ``global`` use the feature map
-        too.
-        """
+        """The fused feature and its head; ``branches`` other than ``global`` use the map too."""
         map_dim = 0 if self.branches == "global" else self.backbone_info.map_channels * self.grid**2
         encoder = FusedEncoder(
             self.backbone_info.global_dim, map_dim, self.bits, self.hidden, self.dims, self.dropout
@@ -208,9 +199,7 @@ class UDMSHPlus(HashingModule):
         return (0,) if self.branches == "global" else (0, 1)
 
     def backbone_features(self, image: Tensor) -> BackboneFeatures:
-        """As in the base, with the map averaged to the grid that the fused feature was fitted
-        on.
-        """
+        """As in the base, the map averaged to the grid that the fused feature was fitted on."""
         features = super().backbone_features(image)
         pooled = torch.nn.functional.adaptive_avg_pool2d(features.feature_map, self.grid)
         return features._replace(feature_map=pooled)
@@ -253,9 +242,7 @@ class UDMSHPlus(HashingModule):
         return self.fit_teacher(features)["nearest"].numpy(), self.companions
 
     def teach(self, batch: Batch) -> Batch:
-        """Add ``nearness``, the cosines of the fused features, and ``similarity``, which codes
-        learn; both ``[B, B]``.
-        """
+        """Add ``nearness``, cosines of fused features, and ``similarity`` to learn, ``[B, B]``."""
         unit = normalize(batch["clean"].float(), dim=1)
         nearness, targets = unit @ unit.T, batch["targets"].float()
         similarity = targets @ targets.T
@@ -266,9 +253,7 @@ class UDMSHPlus(HashingModule):
     # the student
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Inner products of codes against the teacher's similarities, the order of the nearest by
-        codes against that by features, over the global batch, and views against views.
-        """
+        """Codes against similarities, their order against that of features, views against views."""
         similarity, rows = batch["similarity"], batch["index"]
         views = batch.get("compared") if self.contrastive_weight else None  # [2, half, dims]
         if self.finetune:

@@ -21,12 +21,8 @@ def citations() -> list[str]:
 
 
 def _article(reference: dict[str, Any]) -> str:
-    pages = f"{reference['start']}--{reference['end']}"
-    found = reference | {
-        "author": _authors(reference),
-        "number": reference["issue"],
-        "pages": pages,
-    }
+    found = reference | {"author": _authors(reference), "number": reference["issue"]}
+    found["pages"] = f"{reference['start']}--{reference['end']}"
     names = ("author", "title", "journal", "volume", "number", "pages", "year", "doi")
     first = reference["authors"][0]["family-names"].lower()
     return _entry("article", f"{first}{reference['year']}", {name: found[name] for name in names})

@@ -1,6 +1,4 @@
-"""Line charts of a run, described once: :mod:`udmsh_pl.reports.drawing` draws them for print and
-for the page.
-"""
+"""Line charts of a run; :mod:`udmsh_pl.reports.drawing` draws them for print and for the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -51,8 +51,7 @@ def figure_of(chart: Chart, title: str | None = None) -> Figure:
     """A chart by Matplotlib, its title or another, the legend below, where it hides no curve."""
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel(chart.xlabel)
-    axes.set_ylabel(chart.ylabel)
+    axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
     axes.set_title(chart.title if title is None else title, fontsize=10)
     axes.grid(alpha=0.3)
     for line in chart.lines:
@@ -72,8 +71,7 @@ def figure_of(chart: Chart, title: str | None = None) -> Figure:
         axes.set_xticks(chart.powers, [str(power) for power in chart.powers])
         axes.minorticks_off()
     else:
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, None)
+        axes.set(xlim=(0, 1), ylim=(0, None))
     figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return figure
 

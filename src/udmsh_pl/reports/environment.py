@@ -18,9 +18,7 @@ PACKAGES = ("torch", "lightning", "numpy", "faiss-cpu", "numba", "torchvision", 
 
 
 def git_commit(folder: Path) -> str | None:
-    """Commit that ``folder`` has checked out, ``+changes`` behind it when files differ; None
-    outside of a repository.
-    """
+    """Commit of a folder's repository, ``+changes`` behind it if files differ; None without one."""
     head = _output("git", "-C", str(folder), "rev-parse", "HEAD")
     status = ("status", "--porcelain", "--untracked-files=no")
     changes = None if head is None else _output("git", "-C", str(folder), *status)

@@ -24,7 +24,7 @@ from udmsh_pl.reports.environment import package_commit
 from udmsh_pl.reports.table_rows import Cell, Result, read_results, write_results
 from udmsh_pl.retrieval.evaluation import RetrievalReport
 from udmsh_pl.retrieval.ties import Cutoff
-from udmsh_pl.safe.files import save_arrays, sha256_file, write_text
+from udmsh_pl.safe.files import read_object, save_arrays, sha256_file, write_text
 from udmsh_pl.safe.untrusted import check_archive
 
 Stamp = Mapping[str, Any]
@@ -217,7 +217,7 @@ class RunDirectory:
 
     def _whole_cells(self) -> dict[Cell, list[Result]]:
         """The rows of each finished cell that is whole and of the run's split."""
-        split, found = _json(self.path / "environment.json").get("split_sha256"), {}
+        split, found = read_object(self.path / "environment.json").get("split_sha256"), {}
         for folder in self._folders():
             _, kept = _mark(folder)
             if ROWS not in kept or not _is_whole(folder, kept):
@@ -238,7 +238,7 @@ def _by_cell(results: Sequence[Result]) -> dict[Cell, list[Result]]:
 
 def _mark(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """The stamp that a cell was finished with, None where there is none; checksums of its files."""
-    stamp = _json(folder / "done.json")
+    stamp = read_object(folder / "done.json")
     kept = stamp.pop("kept", None)
     stamp.pop("commit", None)  # of the code: says where rows are from, makes none stale
     return stamp or None, kept if isinstance(kept, dict) else {}
@@ -254,15 +254,6 @@ def _is_whole(folder: Path, kept: Mapping[str, str]) -> bool:
     """Whether a cell's files are those that were kept; their bytes are read only after a change."""
     names = [name for name in kept if name in (ROWS, *CODES)]
     return are_whole({folder / name: kept[name] for name in names}, folder / ".whole.json")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where it cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _plain(stamp: Stamp) -> Any:

@@ -5,7 +5,6 @@
 
 import base64
 import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from udmsh_pl.reports.curves import Chart, measure_charts, precision_recall_char
 from udmsh_pl.reports.gallery import gallery_figure, gallery_rows, missed_rows
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table_rows import COLUMNS, Cell, Grid, Result, mean_and_spread
-from udmsh_pl.safe.files import atomic_path, write_text
+from udmsh_pl.safe.files import atomic_path, read_object, write_text
 from udmsh_pl.safe.profile import FILE as PROFILE_FILE
 
 PICTURES = ("pr_curve.png", "map_bits.png", "structure.png", "retrieved.png", "misses.png")
@@ -109,9 +108,7 @@ def page(
     matrices: Sequence[tuple[str, table.Rows]],
     curves: Sequence[Chart], measures: Sequence[Chart], missing: Sequence[Cell] = (),
 ) -> str:  # fmt: skip
-    """The page's text; ``folder`` is the run's, ``leads`` are of :func:`table.leads`, ``matrices``
-    of :func:`table.lead_matrices`.
-    """
+    """The page of a run's folder; leads and matrices are as :mod:`table` gives them."""
     first, beside = results[0], published.published_rows(results)
     style, script = (
         (PAGE / name).read_text(encoding="utf-8").strip() for name in ("report.css", "report.js")
@@ -219,11 +216,8 @@ def _costs(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _environment(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return dict(found.pop("versions", {})) | found if isinstance(found, dict) else {}
+    found = read_object(folder / "environment.json")
+    return dict(found.pop("versions", {})) | found
 
 
 def _digest(text: str) -> str:

@@ -1,10 +1,9 @@
-"""Tables made of results: mean and spread over seeds, costs, and how sure a lead is: the best
-method of each column against its runner-up, query by query.
-"""
+"""Tables made of results: mean and spread over seeds, costs, and how sure a lead is."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse, product
 from typing import Literal
 
 import numpy as np
@@ -12,12 +11,8 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table_rows import Grid, Result, learns_from_labels, mean_and_spread
-from udmsh_pl.retrieval.bootstrap import (
-    PairedDifference,
-    paired_difference,
-    paired_differences,
-)
-from udmsh_pl.retrieval.ties import Cutoff, Float64s
+from udmsh_pl.retrieval.bootstrap import PairedDifference, paired_difference, paired_differences
+from udmsh_pl.retrieval.ties import Float64s
 
 Format = Literal["markdown", "csv", "latex"]
 WIDEST = 8  # columns of a table in a terminal and in table.md
@@ -218,26 +213,20 @@ MATRIX_NOTE = (
 )
 
 
-def leads(run: RunDirectory, plan: Grid) -> list[tuple[str, ...]]:
+def leads(run: RunDirectory, plan: Grid) -> Rows:
     """Rows of a paired bootstrap over queries and seeds, per cut-off and code length, under
     ``LEADS_HEADER``: the best method against the second.
 
     A query's value is its expected AP@k. Methods with an unfinished cell are left out; nothing is
     compared when fewer than two are there.
     """
-    rows: list[tuple[str, ...]] = []
-    values = _scores(run, plan)
-    for k in plan.ks:
-        for bits in plan.bits:
-            found = by_mean({name: aps[k] for (name, own), aps in values.items() if own == bits})
-            if len(found) < 2:
-                continue
-            best, second = list(found)[:2]
-            lead = paired_difference(found[best], found[second])
-            column = f"mAP@{'ALL' if k is None else k}, {bits} bits"
-            interval = f"{lead.lower:+.3f} to {lead.upper:+.3f}"
-            numbers = f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}"
-            rows.append((column, best, second, *numbers))
+    rows: Rows = []
+    for column, scores in _compared(run, plan, plan.bits):
+        best, second = list(scores)[:2]
+        lead = paired_difference(scores[best], scores[second])
+        interval = f"{lead.lower:+.3f} to {lead.upper:+.3f}"
+        numbers = f"{lead.mean:+.3f}", interval, f"{lead.p_value:.4f}"
+        rows.append((column, best, second, *numbers))
     return rows
 
 
@@ -251,14 +240,10 @@ def lead_matrices(run: RunDirectory, plan: Grid, bits: int) -> list[tuple[str, R
 
     The first row names the columns. Methods are left out as in :func:`leads`.
     """
-    found = []
-    values = _scores(run, plan, [bits])
-    for k in plan.ks:
-        scores = by_mean({name: aps[k] for (name, _), aps in values.items()})
-        if len(scores) > 1:
-            rows = matrix_rows(list(scores), paired_differences(scores))
-            found.append((f"mAP@{'ALL' if k is None else k}, {bits} bits", rows))
-    return found
+    return [
+        (title, matrix_rows(list(scores), paired_differences(scores)))
+        for title, scores in _compared(run, plan, [bits])
+    ]
 
 
 def matrix_rows(names: Sequence[str], leads: Mapping[tuple[str, str], PairedDifference]) -> Rows:
@@ -279,7 +264,7 @@ def matrix_rows(names: Sequence[str], leads: Mapping[tuple[str, str], PairedDiff
     return [("", *names), *rows]
 
 
-def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def render_leads(rows: Rows) -> list[str]:
     """Markdown of :func:`leads`, or nothing."""
     if not rows:
         return []
@@ -287,16 +272,17 @@ def render_leads(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"{markdown([LEADS_HEADER, rule, *rows])}\n\n{LEADS_NOTE}"]
 
 
-def _scores(
-    run: RunDirectory, plan: Grid, lengths: Sequence[int] | None = None
-) -> dict[tuple[str, int], dict[Cutoff, Float64s]]:
-    """Each query's AP with each seed, [S, Q], by method and code length."""
+def _compared(
+    run: RunDirectory, plan: Grid, lengths: Sequence[int]
+) -> Iterator[tuple[str, dict[str, Float64s]]]:
+    """A column's title and each query's AP with each seed, [S, Q], by method, the best first."""
     values = {}
-    for name in plan.methods:
-        if learns_from_labels(name):
-            continue
-        for bits in plan.bits if lengths is None else lengths:
-            found = [one.average_precision for one in run.scores_of(name, bits, plan.seeds)]
-            if len(found) == len(plan.seeds):
-                values[name, bits] = {k: np.stack([one[k] for one in found]) for k in plan.ks}
-    return values
+    for name, bits in product(filterfalse(learns_from_labels, plan.methods), lengths):
+        found = [one.average_precision for one in run.scores_of(name, bits, plan.seeds)]
+        if len(found) == len(plan.seeds):
+            values[name, bits] = found
+    for k, bits in product(plan.ks, lengths):
+        own = {name: aps for (name, length), aps in values.items() if length == bits}
+        scores = {name: np.stack([one[k] for one in aps]) for name, aps in own.items()}
+        if len(scores) > 1:
+            yield column_title(("", k is None, k or 0, bits)), by_mean(scores)

@@ -1,18 +1,16 @@
-"""Rows of the table, in ``results.csv`` and in each cell's ``rows.csv``: how they are written and
-read. A row is a value with everything that it depends on.
-"""
+"""Rows of ``results.csv`` and of each cell's ``rows.csv``: how they are written and read."""
 
 import csv
 import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.files import csv_text, write_text
 
 
 class Cell(NamedTuple):
@@ -135,8 +133,4 @@ def _result(line: list[str]) -> Result:
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
     """Write ``results.csv``, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([COLUMNS, *map(astuple, results)]))

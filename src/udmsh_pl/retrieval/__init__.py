@@ -22,14 +22,11 @@ __all__ = [
 
 
 # FAISS, numba and torchmetrics take a second to import: only those who use them wait
-_MODULE_OF = {
-    "BinaryIndex": "udmsh_pl.retrieval.index",
-    "HammingRetrieval": "udmsh_pl.retrieval.torchmetric",
-    "PairedDifference": "udmsh_pl.retrieval.bootstrap",
-    "RetrievalReport": "udmsh_pl.retrieval.evaluation",
-    "bootstrap_interval": "udmsh_pl.retrieval.bootstrap",
-    "evaluate_codes": "udmsh_pl.retrieval.evaluation",
-    "paired_difference": "udmsh_pl.retrieval.bootstrap",
+_NAMES_OF = {
+    "udmsh_pl.retrieval.bootstrap": "PairedDifference bootstrap_interval paired_difference",
+    "udmsh_pl.retrieval.evaluation": "RetrievalReport evaluate_codes",
+    "udmsh_pl.retrieval.index": "BinaryIndex",
+    "udmsh_pl.retrieval.torchmetric": "HammingRetrieval",
 }
 
-__getattr__, __dir__ = touched(__name__, _MODULE_OF)
+__getattr__, __dir__ = touched(__name__, _NAMES_OF)

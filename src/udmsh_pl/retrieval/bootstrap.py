@@ -33,12 +33,11 @@ def bootstrap_interval(
         (0.2, 1.0)
     """
     data = np.asarray(values, dtype=np.float64).ravel()
-    if not len(data):
-        raise InputError("there are no values to resample: give at least one query")
-    _check_bootstrap(confidence, samples)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(_resampled_means(data, samples, seed), [tail, 1.0 - tail])
-    return float(low), float(high)
+    _check(len(data), confidence, samples)
+    random, size = np.random.default_rng(seed), len(data)
+    # one resample [Q] at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
+    means = [data[random.integers(0, size, size)].mean() for _ in range(samples)]
+    return _interval(np.array(means), confidence)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,6 @@ def paired_differences(
         >>> round(found["a", "b"].mean, 2)
         0.3
     """
-    _check_bootstrap(confidence, samples)
     names = list(scores)
     rows = [np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in scores.values()]
     queries = rows[0].shape[1] if rows else 0
@@ -108,8 +106,7 @@ def paired_differences(
         if values.shape[1] != queries:
             sizes = f"{names[0]} has {queries} queries, {name} {values.shape[1]}"
             raise InputError(f"{sizes}: compare on the same queries")
-    if not queries:
-        raise InputError("there are no values to resample: give at least one query")
+    _check(queries, confidence, samples)
     stacked, random = np.concatenate(rows), np.random.default_rng(seed)
     drawn = np.concatenate(
         [  # in blocks: 5,000 queries x 2,000 resamples would be 80 MB of weights
@@ -122,25 +119,26 @@ def paired_differences(
     for own in np.split(drawn, np.cumsum([len(values) for values in rows])[:-1]):
         chosen = random.integers(0, len(own), own.T.shape)  # [samples, S]
         means.append(np.take_along_axis(own.T, chosen, axis=1).mean(axis=1))
-    found, tail = {}, (1.0 - confidence) / 2.0
+    found = {}
     for (one, first), (other, second) in combinations(enumerate(names), 2):
         lead = float(rows[one].mean() - rows[other].mean())
         resampled = means[one] - means[other]
-        lower, upper = np.quantile(resampled, [tail, 1.0 - tail])
         # under the null hypothesis the differences are those found, moved to a mean of 0
         extreme = int((np.abs(resampled - lead) >= abs(lead) * (1 - 1e-12)).sum())
         p_value = (extreme + 1) / (samples + 1)
-        found[first, second] = PairedDifference(lead, float(lower), float(upper), p_value)
+        found[first, second] = PairedDifference(lead, *_interval(resampled, confidence), p_value)
     return found
 
 
-def _resampled_means(data: Float64s, samples: int, seed: int) -> Float64s:
-    random, size = np.random.default_rng(seed), len(data)
-    # one resample [Q] at a time: 5,000 queries x 2,000 resamples would be 80 MB of indices
-    return np.array([data[random.integers(0, size, size)].mean() for _ in range(samples)])
+def _interval(resampled: Float64s, confidence: float) -> tuple[float, float]:
+    tail = (1.0 - confidence) / 2.0
+    lower, upper = np.quantile(resampled, [tail, 1.0 - tail])
+    return float(lower), float(upper)
 
 
-def _check_bootstrap(confidence: float, samples: int) -> None:
+def _check(queries: int, confidence: float, samples: int) -> None:
+    if not queries:
+        raise InputError("there are no values to resample: give at least one query")
     if not 0.0 < confidence < 1.0:
         raise InputError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
     if samples < 1:

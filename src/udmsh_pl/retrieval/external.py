@@ -52,9 +52,7 @@ class ExternalFile:
 
     @staticmethod
     def open(source: str) -> "ExternalFile":
-        """Read ``path`` or ``path:NAME``; raises ``InputError`` as :func:`read_arrays`, and where
-        NAME is missing.
-        """
+        """Read ``path`` or ``path:NAME``; raises as :func:`read_arrays`, and for a wrong NAME."""
         path, name = Path(source), None
         head, colon, tail = source.rpartition(":")
         if colon and not exists(path) and exists(Path(head)):

@@ -283,9 +283,7 @@ def _place(
 
 
 def _ranges(ends: Int64s, size: int) -> Iterator[tuple[int, int]]:
-    """Lists in runs of about ``size`` codes: random writes on more pages than memory holds wait
-    for the disk.
-    """
+    """Lists in runs of about ``size`` codes: random writes on too many pages wait for the disk."""
     first, lists = 0, len(ends) - 1
     while first < lists:
         last = int(np.searchsorted(ends, ends[first] + size, "right")) - 1
@@ -397,9 +395,7 @@ def first_least(values: Any, count: int) -> int:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def assign(codes: Any, heads: Any, starts: Any, centres: Any, near: int, out: Any) -> None:
-    """The nearest centre of each code [N, W] among those of its ``near`` nearest heads; centres of
-    head h are the columns ``starts[h]`` to ``starts[h + 1]``.
-    """
+    """Each code's nearest centre, [N], in its ``near`` nearest heads; see :class:`Centres`."""
     to_heads = np.empty(heads.shape[1], np.int32)
     to_own = np.empty(np.max(starts[1:] - starts[:-1]), np.int32)
     for i in range(len(codes)):

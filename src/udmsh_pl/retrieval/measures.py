@@ -90,9 +90,7 @@ def ndcg(report: RetrievalReport) -> list[Measure]:
 
 
 def graded_first_page(report: RetrievalReport) -> list[Measure]:
-    """Expected NDCG@100, graded by shared labels, where items have several; nothing elsewhere, and
-    where 100 is none of the cut-offs.
-    """
+    """Expected NDCG@100 by shared labels, where items have several and 100 is a cut-off."""
     if 100 not in report.ks or popcounts(report.words.database_labels).max(initial=0) < 2:
         return []
     return [Measure("ndcg", 100, report.graded.ndcg[100])]

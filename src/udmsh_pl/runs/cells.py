@@ -133,13 +133,10 @@ class Configuration:
         """A method of the plan; learned ones get the model's backbone unless they name another."""
         where, given = f"{self.source}: method {name!r}", self.plan.methods[name]
         model = self.config.model
+        own = {key: one for key, one in model.init_args.as_dict().items() if key != "bits"}
         if given is None:
-            own = {key: one for key, one in model.init_args.as_dict().items() if key != "bits"}
             return PlannedMethod(where, str(model.class_path), own, {})
-        names = [
-            name for name in ("backbone", "weights", "grid", "fused") if name in model.init_args
-        ]
-        shared = {name: model.init_args[name] for name in names}
+        shared = {key: own[key] for key in ("backbone", "weights", "grid", "fused") if key in own}
         return PlannedMethod(where, given["class_path"], given.get("init_args") or {}, shared)
 
     @cached_property

@@ -77,9 +77,7 @@ def check_checkpoint(path: Path, options: Sequence[str], model: str) -> None:
 
 
 def class_of(path: Path) -> str | None:
-    """Class path of the model that a checkpoint was trained as, if it says so: one of ours, or an
-    InputError, as for a file that is damaged.
-    """
+    """Class path of a checkpoint's model, if it says so; refuses foreign ones and damage."""
     kind = settings_of(path).get("_class_path")
     return None if kind is None else _ours(path, str(kind))
 

@@ -19,7 +19,7 @@ from udmsh_pl.baselines.shallow import METHODS
 from udmsh_pl.callbacks import EncodeCodes, EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.figures import run_folder
 from udmsh_pl.data.base import RetrievalDataModule
-from udmsh_pl.errors import InputError
+from udmsh_pl.errors import InputError, cause_of
 from udmsh_pl.images.image_list import Splits
 from udmsh_pl.images.usable import split_lines
 from udmsh_pl.images.walk import write_skipped
@@ -52,11 +52,8 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message, cut to the part that names the option."""
-        cause: BaseException | None = ex
-        while cause is not None:
-            if isinstance(cause, InputError):
-                raise cause
-            cause = cause.__cause__ or cause.__context__
+        if (mistake := cause_of(ex, InputError)) is not None:
+            raise mistake
         raise InputError(f"{one_line(message)}; `--help` lists what there is") from ex
 
 
@@ -259,10 +256,7 @@ def extra_named(loggers: Sequence[Namespace]) -> Iterator[None]:
     try:
         yield
     except (ImportError, ValueError) as error:
-        cause: BaseException | None = error  # the parser wraps what it gets
-        while cause is not None and not isinstance(cause, ImportError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None or not loggers:
+        if cause_of(error, ImportError) is None or not loggers:  # the parser wraps what it gets
             raise
         name = str(loggers[0].class_path).rpartition(".")[2]
         extra = LOGGERS.get(name)

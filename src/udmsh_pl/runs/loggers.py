@@ -1,6 +1,4 @@
-"""Loggers of a plan: one run a cell, and one for the table, in whatever logger the user names, and
-a file for all that Lightning says.
-"""
+"""Loggers of a plan, one run a cell and one for the table, and a file for what Lightning says."""
 
 import copy
 import json

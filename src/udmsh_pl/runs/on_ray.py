@@ -136,9 +136,7 @@ def encode_on(address: str, parts: Sequence[Part]) -> Iterator[Made]:
 def _finish(
     task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], name: str, failure: str
 ) -> list[Any]:
-    """What tasks give, in the order of their arguments, behind a bar; an InputError where one fails
-    twice.
-    """
+    """What tasks give, in their order, behind a bar; an InputError where one fails twice."""
     found: dict[int, Any] = {}
     with tqdm(total=len(arguments), unit="part", desc=name) as bar:
         for number, made, why in each(task, arguments):

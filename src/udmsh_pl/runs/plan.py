@@ -64,10 +64,8 @@ class Plan(Grid):
                 raise InputError(f"{source}: reproduce.{key} names a number twice: {values}")
         for name in self.methods:
             if not name or any(mark in name for mark in "/\\\0\n") or name.startswith("."):
-                raise InputError(
-                    f"{source}: method {name!r} is to name a folder too; choose a name without "
-                    "slashes, line breaks and a dot in front"
-                )
+                mend = "choose a name without slashes, line breaks and a dot in front"
+                raise InputError(f"{source}: method {name!r} is to name a folder too; {mend}")
 
     def narrowed(
         self, source: str, bits: Numbers = None, seeds: Numbers = None, methods: Names = None

@@ -1,6 +1,4 @@
-"""``udmsh reproduce``: a plan from its first cell to its report, in this process, by workers that
-share the cells, by ranks that train them together, or on a Ray cluster.
-"""
+"""``udmsh reproduce``: a plan from its first cell to its report, here, by workers, ranks or Ray."""
 
 import hashlib
 import os

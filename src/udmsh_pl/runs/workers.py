@@ -51,9 +51,7 @@ def start(arguments: Sequence[str], jobs: int, logs: Path) -> list["subprocess.P
 
 
 def run_ranks(arguments: Sequence[str], count: int) -> int:
-    """Run ``count`` processes that train together; gives the exit status. When one fails, the
-    others, which would wait for it, are ended.
-    """
+    """Run processes that train together; gives the exit status. One that fails ends the others."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -88,9 +86,7 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def launch_id() -> str | None:
-    """What workers of one launch, of one torchrun or of one srun have in common; None for a process
-    on its own.
-    """
+    """What workers of a launch, torchrun or srun have in common; None for a process on its own."""
     if WORKER in os.environ:
         return os.environ[WORKER]
     if "TORCHELASTIC_RUN_ID" in os.environ:

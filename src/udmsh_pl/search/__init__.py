@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Codes", "HashEncoder", "ImageIndex", "Match"]
 
-_MODULE_OF = {
-    "Codes": "udmsh_pl.search.encoder",
-    "HashEncoder": "udmsh_pl.search.encoder",
-    "ImageIndex": "udmsh_pl.search.index",
-    "Match": "udmsh_pl.search.searching",
+_NAMES_OF = {
+    "udmsh_pl.search.encoder": "Codes HashEncoder",
+    "udmsh_pl.search.index": "ImageIndex",
+    "udmsh_pl.search.searching": "Match",
 }
 
-__getattr__, __dir__ = touched(__name__, _MODULE_OF)
+__getattr__, __dir__ = touched(__name__, _NAMES_OF)

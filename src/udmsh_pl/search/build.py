@@ -2,7 +2,6 @@
 then make it visible. What is finished is kept on the way, so that a killed run goes on.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import numpy as np
 from udmsh_pl.errors import InputError
 from udmsh_pl.images.ahead import batched
 from udmsh_pl.images.walk import skipped_line
-from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.files import sha256_json, write_text
 from udmsh_pl.safe.profile import clock
 from udmsh_pl.search import store
 from udmsh_pl.search.encoder import HashEncoder, bar
@@ -208,7 +207,7 @@ def _encode(
 ) -> Iterator[Rows]:
     """Rows of the pictures, a segment at a time; those of a killed run are not made again."""
     spec = encoder.spec
-    done = Unfinished(work / f"codes-{_digest(asdict(spec))}", spec.bits, spec.dims)
+    done = Unfinished(work / f"codes-{sha256_json(asdict(spec))[:16]}", spec.bits, spec.dims)
     if missing := _missing(done, files, names, report):
         reads = bar(read_files(root, missing, spec.image_size, {}), len(missing))
         nothing = Rows.empty(spec.code_bytes, spec.dims)
@@ -245,7 +244,7 @@ def _learn(
         for (name, shape), one in zip(shapes.items(), values, strict=True)
     }
     facts = [[bytes(digest).hex() for digest in kept.files["digest"]], bits, done.folder.name]
-    folder = work / f"encoder-{_digest(facts)}"
+    folder = work / f"encoder-{sha256_json(facts)[:16]}"
     if not (folder / FILE).is_file():
         with clock("encoder"):  # what is neither the teacher nor steps: made, traced and written
             train.learn(features, folder, bits)
@@ -264,7 +263,7 @@ def _with_rerank(encoder: HashEncoder, root: Path, names: list[str], work: Path)
     few = np.random.default_rng(0).permutation(len(names))[: train.FUSED_FROM]
     reads = read_files(root, [names[row] for row in few], encoder.spec.image_size, {})
     network = read_network(encoder.folder, encoder.spec)
-    folder = work / f"rerank-{_digest([asdict(encoder.spec), names])}"
+    folder = work / f"rerank-{sha256_json([asdict(encoder.spec), names])[:16]}"
     if not (folder / FILE).is_file():
         train.with_rerank(network, encoder.spec, reads, folder)
     return HashEncoder(folder)
@@ -281,7 +280,3 @@ def _missing(done: Unfinished, files: Files, names: list[str], report: Report) -
 def _unreadable(folder: Path, which: str, report: Report) -> InputError:
     first = ": ".join(report.broken[0])
     return InputError(f"{folder}: none of {which} can be read, first {first}")
-
-
-def _digest(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

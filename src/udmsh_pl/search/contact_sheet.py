@@ -1,6 +1,4 @@
-"""A page of thumbnails in one file that needs nothing else: no script, no network, all text
-escaped.
-"""
+"""A page of thumbnails in one file that needs nothing else: no script, no network; text escaped."""
 
 import base64
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""An encoder as one graph for other programs: pixels in, packed codes and re-rank feature out; and
-whether it gives what torch gives.
-"""
+"""An encoder as one graph for other programs, from pixels to codes; and whether torch agrees."""
 
 import tempfile
 import warnings

@@ -1,6 +1,4 @@
-"""From pixels to packed codes and re-rank features in one graph, which can be traced and exported;
-kept in a folder: weights in ``encoder.safetensors``, OpenVINO's graph beside them.
-"""
+"""From pixels to packed codes and re-rank features in one graph, and the folder that keeps it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -56,8 +54,7 @@ class HashHead(nn.Module):
     def forward(self, global_feature: Tensor, feature_map: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         if isinstance(self.encoder, FusedEncoder):
-            with_map = feature_map if self.encoder.with_map else None
-            fused = self.encoder.fusion.project(side_by_side(global_feature, with_map))
+            fused = self.encoder.fusion.project(self.encoder.parts(global_feature, feature_map))
             return pack_bits(self.encoder.head_logits(fused)), to_int8(fused[:, : self.dims])
         codes = pack_bits(self.encoder.logits(global_feature, feature_map))
         if self.own_fusion is None:
@@ -102,9 +99,7 @@ def to_int8(features: Tensor) -> Tensor:
 def write_network(
     network: PixelEncoder, spec: EncoderSpec, folder: Path, graph: bool = True
 ) -> EncoderSpec:
-    """Write weights, OpenVINO's graph if wanted and installed, and ``encoder.json`` last; gives the
-    specification with the checksums.
-    """
+    """Write weights, OpenVINO's graph if wanted and there, then ``encoder.json``; gives that."""
     state = {
         name: value.detach().cpu().clone().contiguous()
         for name, value in network.state_dict().items()

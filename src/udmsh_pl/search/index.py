@@ -1,6 +1,4 @@
-"""``ImageIndex``: a collection of pictures that can be searched, kept up to date and looked through
-for copies.
-"""
+"""``ImageIndex``: pictures that can be searched, kept up to date and looked through for copies."""
 
 import os
 import shutil

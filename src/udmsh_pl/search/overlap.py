@@ -1,6 +1,4 @@
-"""Whether two thumbnails show the same picture, and how one lies on the other: as it is, mirrored,
-rotated, or cut out of it.
-"""
+"""Whether two thumbnails show the same picture, and how: as it is, mirrored, rotated, cut out."""
 
 import io
 from collections.abc import Sequence
@@ -165,9 +163,7 @@ def _turns(ones: Details, others: Details) -> Planes:
 
 
 def _first_look(ones: Details, others: Details) -> Planes:
-    """How well the best cut or shift of P pictures agrees, [P], at a quarter of the pixels and
-    with sizes a tenth apart.
-    """
+    """The best cut's or shift's agreement, [P], at a quarter of the pixels, sizes a tenth apart."""
     one, other = ones.half, others.half
     cuts = [_best_cut(*pair, SHARES[::2])[0] for pair in ((one, other), (other, one))]
     return np.asarray(np.max([*cuts, _best_shift(one, other)[0]], axis=0))
@@ -201,9 +197,7 @@ def _best_cut(wholes: Details, parts: Details, shares: Sequence[float]) -> tuple
 
 
 def _best_shift(ones: Details, others: Details) -> tuple[Planes, Planes, Planes]:
-    """How well the shared part of P pictures agrees, [P], at the best of all shifts, and its box in
-    both, [P, 4].
-    """
+    """Agreement of the shared part of P pictures, [P], at the best shift; both boxes, [P, 4]."""
     from scipy import fft
 
     side, count, most = ones.side, len(ones.planes), round(ones.side * (1 - LEAST_SHARE))

@@ -189,7 +189,7 @@ def read_segment(
 
 def joined(parts: Sequence[Rows], mapped: bool = False) -> Rows:
     """The rows of one part or more; ``mapped`` arrays stay on the disk."""
-    join: Any = concatenated if mapped else np.concatenate
+    join: Any = ConcatenatedArray if mapped else np.concatenate
 
     def column(name: str) -> list[Any]:
         return [getattr(part, name) for part in parts]
@@ -219,14 +219,15 @@ class Concatenated(Sequence[Any]):
 
 
 class ConcatenatedArray:
-    """Arrays [n, ...] of segments as one, each with the rows of it that count, None for all: what
-    is asked for is copied, the rest stays on the disk.
+    """Arrays [n, ...], or concatenated ones, as one, each with the rows of it that count, None for
+    all: what is asked for is copied, the rest stays on the disk.
     """
 
-    def __init__(self, parts: Sequence[NDArray[Any]], kept: Sequence[Int64s | None]) -> None:
-        self.parts, self.kept = parts, kept
-        pairs = zip(parts, kept, strict=True)
-        self.ends = np.cumsum([len(part if rows is None else rows) for part, rows in pairs])
+    def __init__(self, parts: Sequence[Any], kept: Sequence[Int64s | None] | None = None) -> None:
+        self.parts: list[tuple[NDArray[Any], Int64s | None]] = []  # arrays and rows
+        for part, rows in zip(parts, kept or [None] * len(parts), strict=True):
+            self.parts += part.parts if isinstance(part, ConcatenatedArray) else [(part, rows)]
+        self.ends = np.cumsum([len(part if rows is None else rows) for part, rows in self.parts])
         self.dtype = parts[0].dtype
         self.shape = (int(self.ends[-1]), *parts[0].shape[1:])
 
@@ -240,30 +241,18 @@ class ConcatenatedArray:
     def __getitem__(self, item: Any) -> Any:
         """A field of all rows by its name; a row, a slice of rows, or rows by their numbers."""
         if isinstance(item, str):
-            pairs = zip(self.parts, self.kept, strict=True)
-            fields = [part[item] if rows is None else part[item][rows] for part, rows in pairs]
+            fields = [one[item] if rows is None else one[item][rows] for one, rows in self.parts]
             return np.concatenate(fields)
         if isinstance(item, slice):
             item = np.arange(*item.indices(len(self)))
         rows = np.atleast_1d(np.asarray(item, dtype=np.int64))
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         owner = np.searchsorted(self.ends, rows, side="right")
-        for part in np.unique(owner).tolist():
-            mine, kept = owner == part, self.kept[part]
-            own = rows[mine] - (self.ends[part - 1] if part else 0)
-            found[mine] = self.parts[part][own if kept is None else kept[own]]
+        for number in np.unique(owner).tolist():
+            mine, (part, kept) = owner == number, self.parts[number]
+            own = rows[mine] - (self.ends[number - 1] if number else 0)
+            found[mine] = part[own if kept is None else kept[own]]
         return found if np.ndim(item) else found[0]
-
-
-def concatenated(parts: Sequence[Any]) -> ConcatenatedArray:
-    """One array of arrays and of concatenated ones."""
-    arrays: list[NDArray[Any]] = []
-    kept: list[Int64s | None] = []
-    for part in parts:
-        inner = isinstance(part, ConcatenatedArray)
-        arrays += part.parts if inner else [part]
-        kept += part.kept if inner else [None]
-    return ConcatenatedArray(arrays, kept)
 
 
 class Names(Sequence[Any]):

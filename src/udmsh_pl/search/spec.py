@@ -1,6 +1,5 @@
 """``encoder.json``: what an encoder is, and the checksums of the files beside it."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.safe.files import sha256_file, write_text
+from udmsh_pl.safe.files import sha256_file, sha256_json, write_text
 
 FILE, WEIGHTS = "encoder.json", "encoder.safetensors"
 GRAPH = ("encoder.xml", "encoder.bin")  # OpenVINO's
@@ -45,15 +44,10 @@ class EncoderSpec:
         return (self.bits + 7) // 8
 
 
-def digest_of(plain: dict[str, Any]) -> str:
-    """SHA-256 of a JSON object, which does not depend on its spelling."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
 def write_json(path: Path, of_format: int, facts: Any) -> None:
     """Write a dataclass with its format and its checksum, whole or not at all."""
     plain = json.loads(json.dumps({"format": of_format} | asdict(facts)))
-    write_text(path, json.dumps(plain | {"sha256": digest_of(plain)}, indent=1) + "\n")
+    write_text(path, json.dumps(plain | {"sha256": sha256_json(plain)}, indent=1) + "\n")
 
 
 def read_json(
@@ -70,7 +64,7 @@ def read_json(
         if plain["format"] not in formats:
             known = " and ".join(map(str, formats))
             raise InputError(f"{path} is of format {plain['format']}, this version reads {known}")
-        if plain.pop("sha256") != digest_of(plain):
+        if plain.pop("sha256") != sha256_json(plain):
             raise ValueError("its checksum differs")
         del plain["format"]
         return make(plain)

@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.safe.files import read_object
 from udmsh_pl.search.segment import UNCHECKED, Rows, Segment, joined, read_segment, write_segment
 from udmsh_pl.search.spec import read_json, write_json
 
@@ -109,10 +110,7 @@ def _owned(path: Path) -> Iterator[None]:
                 json.dump({"host": host, "process": os.getpid(), "since": time.ctime()}, stream)
             break
         except FileExistsError as error:
-            other: dict[str, Any] = {"owner": "unknown"}
-            with suppress(OSError, ValueError):
-                found = json.loads(owner.read_text(encoding="utf-8"))
-                other = found if isinstance(found, dict) else other
+            other = read_object(owner) or {"owner": "unknown"}
             if attempt or other.get("host") != host or _runs(other.get("process")):
                 who = ", ".join(f"{name} {value}" for name, value in other.items())
                 problem = f"another process is writing {path} ({who})"

@@ -21,6 +21,7 @@ from udmsh_pl.backbones.pixels import best_runner, forward_of
 from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.features.batches import passes
 from udmsh_pl.features.fused import FusedFeature, side_by_side
+from udmsh_pl.features.store import sample_rows
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.images.ahead import batched
 from udmsh_pl.models import UDMSHPlus
@@ -66,10 +67,7 @@ def feature_shapes() -> dict[str, tuple[int, ...]]:
 
 def chosen(names: Sequence[str]) -> list[str]:
     """The pictures to learn from: all, or a fixed draw of 10,000."""
-    if len(names) <= MOST:
-        return list(names)
-    rows = np.random.default_rng(0).permutation(len(names))[:MOST]
-    return [names[row] for row in np.sort(rows).tolist()]
+    return [names[row] for row in sample_rows(len(names), MOST).tolist()]
 
 
 def extracted(
@@ -215,8 +213,7 @@ def _without_training(features: Features, bits: int) -> SignEncoder:
 
 
 def _parts(features: Features) -> torch.Tensor:
-    feature, feature_map = (torch.from_numpy(features[name]) for name in _PAIR)
-    return side_by_side(feature, feature_map)
+    return side_by_side(*(torch.from_numpy(features[name]) for name in _PAIR))
 
 
 def _sizes(features: Features) -> tuple[int, int]:

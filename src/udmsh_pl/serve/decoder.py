@@ -1,6 +1,4 @@
-"""Strangers' pictures, opened in a few child processes that stand ready, each with limits on time
-and memory.
-"""
+"""Strangers' pictures, opened in a few child processes with limits on time and memory."""
 
 import queue
 import threading

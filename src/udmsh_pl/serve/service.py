@@ -90,16 +90,9 @@ class Service:
         groups = self._computed(key, lambda: snapshot.index.duplicates(radius))
         copies = [copy for group in groups for copy in group if copy.is_copy]
         sizes = snapshot.index.rows.files["size"]
-        shown = [
-            [
-                schemas.CopyOf(
-                    **_facts(snapshot, one.row), relation=one.relation, agreement=one.agreement
-                )
-                for one in group
-            ]
-            for group in groups[offset : offset + limit]
-        ]
         freed = sum(int(sizes[copy.row]) for copy in copies)
+        page = groups[offset : offset + limit]
+        shown = [[_copy_of(snapshot, one) for one in group] for group in page]
         return schemas.Duplicates(
             version=snapshot.version, total=len(groups), copies=len(copies), bytes=freed,
             groups=shown,
@@ -152,6 +145,11 @@ def _facts(snapshot: Snapshot, row: int) -> dict[str, Any]:
     modified = round(int(facts["mtime_ns"]) / 1e9, 3)
     sizes = {of: int(facts[of]) for of in ("width", "height", "size")}
     return {"id": row, "name": readable(name), "modified": modified} | sizes
+
+
+def _copy_of(snapshot: Snapshot, one: Any) -> schemas.CopyOf:
+    facts = _facts(snapshot, one.row)
+    return schemas.CopyOf(**facts, relation=one.relation, agreement=one.agreement)
 
 
 def _results(

@@ -8,7 +8,7 @@ import pytest
 from udmsh_pl.cli import main
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import ImageIndex, searching, store
-from udmsh_pl.search.segment import ConcatenatedArray, concatenated
+from udmsh_pl.search.segment import ConcatenatedArray
 
 from .conftest import draw
 
@@ -72,7 +72,7 @@ def test_damage_of_mapped_files_is_found_by_a_check(place: Path, mapped: None) -
 
 def test_chains_of_chains() -> None:
     first = ConcatenatedArray([np.arange(5), np.arange(10, 13)], [np.array([0, 4]), None])
-    both = concatenated([first, np.array([7, 8])])
+    both = ConcatenatedArray([first, np.array([7, 8])])
     assert np.asarray(both).tolist() == [0, 4, 10, 11, 12, 7, 8]
     assert both[5] == 7
     assert both[[6, 1]].tolist() == [8, 4]

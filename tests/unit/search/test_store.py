@@ -15,9 +15,9 @@ import pytest
 from filelock import FileLock
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.safe.files import sha256_json
 from udmsh_pl.search import ImageIndex
 from udmsh_pl.search.segment import FILES, Rows, write_segment
-from udmsh_pl.search.spec import digest_of
 from udmsh_pl.search.store import (
     LOCK,
     MANIFEST,
@@ -123,7 +123,9 @@ def test_a_manifest_names_nothing_outside_of_its_folder(tmp_path: Path) -> None:
     ):
         plain = json.loads((tmp_path / "index" / MANIFEST).read_text()) | change
         del plain["sha256"]
-        (tmp_path / "index" / MANIFEST).write_text(json.dumps(plain | {"sha256": digest_of(plain)}))
+        (tmp_path / "index" / MANIFEST).write_text(
+            json.dumps(plain | {"sha256": sha256_json(plain)})
+        )
         with pytest.raises(InputError, match="altered"):
             read_manifest(tmp_path / "index")
 
