@@ -64,8 +64,9 @@ class Plan(Grid):
                 raise InputError(f"{source}: reproduce.{key} names a number twice: {values}")
         for name in self.methods:
             if not name or any(mark in name for mark in "/\\\0\n") or name.startswith("."):
-                mend = "choose a name without slashes, line breaks and a dot in front"
-                raise InputError(f"{source}: method {name!r} is to name a folder too; {mend}")
+                mend = "choose one without slashes, line breaks and a dot in front"
+                problem = f"{source}: the method's name {name!r} becomes the name of a folder"
+                raise InputError(f"{problem}; {mend}")
 
     def narrowed(
         self, source: str, bits: Numbers = None, seeds: Numbers = None, methods: Names = None

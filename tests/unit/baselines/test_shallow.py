@@ -80,6 +80,16 @@ def test_others_are_not(tmp_path: Path) -> None:
         HashEncoder.load(tmp_path / "a.ckpt")
 
 
+def test_codes_of_fused_features_are_for_no_search(tmp_path: Path) -> None:
+    model = Shallow(bits=12, method="ITQ", fused=True, **TINY)
+    model.load_teacher(fit_shallow(wide(), model.settings))
+    trainer = Trainer(logger=False, barebones=True, accelerator="cpu")
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    with pytest.raises(InputError, match=r"trained without --model\.fused"):
+        HashEncoder.load(tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize(
     ("options", "words"), [({"finetune": True}, "finetune"), ({"bits": 0}, "--model.bits")]
 )
@@ -87,7 +97,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, object], words
     with pytest.raises(InputError, match=words):
         Shallow(**TINY, **options)
     assert set(Shallow(**TINY).hparams) == {
-        *("bits", "method", "seed", "backbone", "weights", "finetune", "grid")
+        *("bits", "method", "seed", "backbone", "weights", "finetune", "grid", "fused")
     }
 
 

@@ -32,5 +32,5 @@ def test_wrong_numbers_are_named(narrow: dict[str, list[object]], problem: str) 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a\\b", "a\nb"])
 def test_a_method_names_a_folder(name: str) -> None:
-    with pytest.raises(InputError, match="is to name a folder too"):
+    with pytest.raises(InputError, match="becomes the name of a folder"):
         Plan([8], [0], [None], {name: None}).check("x.yaml")
