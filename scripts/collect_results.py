@@ -163,8 +163,7 @@ def values_of(run: Path) -> list[Value]:
         mark = directory.folder(row.cell) / "done.json"
         stamp = read_json(mark)
         shared: dict[str, Any] = {name: getattr(row, name) for name in SHARED}
-        if row.backbone.endswith("fused feature"):
-            shared["method"] += FUSED
+        shared["method"] = name_of(row)
         values.append(
             Value(
                 **shared,
@@ -212,9 +211,9 @@ def hardware(facts: dict[str, Any]) -> str:
     return f"CPU {kind}".strip()
 
 
-def has_fused(run: Path) -> bool:
-    """Whether the methods of a run read fused features."""
-    return any(row.backbone.endswith("fused feature") for row in read_results(run / "results.csv"))
+def name_of(row: Result) -> str:
+    """A method's name in the tables."""
+    return row.method + (FUSED if row.backbone.endswith("fused feature") else "")
 
 
 def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
@@ -229,20 +228,20 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
         for v in values
         if v.ties == "expected" and v.metric == "map" and not learns_from_labels(v.method)
     ]
+    places = {
+        Cell(name_of(row), row.bits, row.seed): (run, row.cell)
+        for run in runs
+        for row in read_results(run / "results.csv")
+        if (RunDirectory(run).folder(row.cell) / "scores.npz").is_file()
+    }
     leads = []
     for bits in sorted({value.bits for value in compared}):
         own = [value for value in compared if value.bits == bits]
         scores: dict[str, list[dict[str, Any]]] = {}
         for cell in sorted({Cell(value.method, bits, value.seed) for value in own}):
-            planned = Cell(cell.method.removesuffix(FUSED), bits, cell.seed)
-            folders = [
-                run
-                for run in runs
-                if has_fused(run) == cell.method.endswith(FUSED)
-                and (RunDirectory(run).folder(planned) / "scores.npz").is_file()
-            ]
-            if folders:
-                found = RunDirectory(folders[-1]).scores(planned).average_precision
+            if cell in places:
+                run, planned = places[cell]
+                found = RunDirectory(run).scores(planned).average_precision
                 named = {"all" if k is None else str(k): ap for k, ap in found.items()}
                 scores.setdefault(cell.method, []).append(named)
         seeds = {

@@ -88,6 +88,7 @@ class HashingModule(LightningModule, ABC):
     cosine_decay: bool = False
     gradient_checkpointing: bool = False
 
+    fuses: ClassVar[bool] = False  # whether the method fuses the backbone's features itself
     # options of earlier versions that checkpoints name and that nothing reads any more
     former_options: ClassVar[frozenset[str]] = frozenset({"gather_batch", "trunk_learning_rate"})
 

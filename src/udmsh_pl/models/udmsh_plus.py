@@ -1,7 +1,7 @@
 """UDMSH-plus and its teacher: a student that learns groups and the order of the nearest. *Ours*."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -150,6 +150,8 @@ class UDMSHPlus(HashingModule):
             alike
     """
 
+    fuses: ClassVar[bool] = True
+
     hidden: int = 2048
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
@@ -180,8 +182,8 @@ class UDMSHPlus(HashingModule):
             self.check_range(name, most)
         self.check_range("itq_bits", self.bits - 1, optional=True)
         if self.fused:
-            mend = "leave --model.fused out, or in a plan name the other methods by --methods"
-            raise InputError(f"{type(self).__name__} reads the fused feature in any case; {mend}")
+            problem = f"{type(self).__name__} reads the fused feature in any case"
+            raise InputError(f"{problem}; leave --model.fused out")
         super().__post_init__()
 
     def build_encoder(self) -> FusedEncoder:

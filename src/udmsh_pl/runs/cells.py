@@ -74,6 +74,8 @@ class PlannedMethod:
         if not self.is_shallow:
             _, options = _parser_of(self.kind)
             self.init_args = {k: shared[k] for k in shared if k in options} | self.init_args
+            if self.kind.fuses:  # also in a plan that gives each other method the fused feature
+                self.init_args["fused"] = False
 
     @property
     def class_path(self) -> str:
