@@ -256,9 +256,9 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
             ranked = by_mean(
                 {name: np.stack([one[k] for one in found]) for name, found in scores.items()}
             )
-            places = {name: place for place, name in enumerate(ranked, 1)}
+            ranks = {name: rank for rank, name in enumerate(ranked, 1)}
             for (first, second), lead in paired_differences(ranked).items():
-                if bits != EACH and places[second] > 2:
+                if bits != EACH and ranks[second] > 2:
                     continue
                 leads.append(
                     Lead(
@@ -266,8 +266,8 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
                         split_sha256=own[0].split_sha256,
                         bits=bits,
                         k=k,
-                        place=places[first],
-                        other_place=places[second],
+                        place=ranks[first],
+                        other_place=ranks[second],
                         first=first,
                         second=second,
                         lead=round(lead.mean, 4),
