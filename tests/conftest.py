@@ -125,9 +125,10 @@ def place_images(tiny_image: Path) -> PlaceImages:
     """Function that puts the tiny image under many names below a folder, as links."""
 
     def place(root: Path, names: Iterable[str]) -> None:
-        for name in names:
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+        paths = [root / name for name in names]
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
             path.symlink_to(tiny_image)
 
     return place
