@@ -73,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
         process = forks.start(folder)
         os.environ[FORKS] = str(folder)
         config.option.tx = [f"popen//python={folder / 'python'}"] * len(workers)
-        config.add_cleanup(lambda: end(process, folder))
+        config.add_cleanup(lambda: end(process))
     if config.getoption("--no-skips") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NoSkips())
 
@@ -106,10 +106,9 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     return made
 
 
-def end(process: "subprocess.Popen[str]", folder: Path) -> None:
+def end(process: "subprocess.Popen[str]") -> None:
     with process:  # its input ends, and so does it
         pass
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +120,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("forks")
     process = forks.start(folder)
     yield folder / "python"
-    end(process, folder)
+    end(process)
 
 
 @pytest.fixture

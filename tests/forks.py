@@ -1,12 +1,13 @@
 """A ``python`` that has imported everything: a start costs tenths of a second, not ten.
 
 ``python -m tests.forks FOLDER`` imports what the command line uses, writes ``FOLDER/python`` and
-waits until its standard input ends. ``FOLDER/python -m udmsh_pl ARGUMENTS...`` is then ``python -m
-udmsh_pl ARGUMENTS...`` in a process of its own: forked, with the caller's folder, environment and
-files, and its exit status or signal. Ranks and workers that the command starts are forked too, and
-so are ``-m tests...``, ``-c CODE`` and ``FILE.py``. What else ``FOLDER/python`` is asked for, the
-real one does. Figures stay blank, as in ``conftest``. ``FOLDER/python -u -c CODE`` is a worker of
-pytest-xdist: its figures are drawn, and what it starts as ``sys.executable`` is the real one.
+waits until its standard input ends; then it removes the folder. ``FOLDER/python -m udmsh_pl
+ARGUMENTS...`` is ``python -m udmsh_pl ARGUMENTS...`` in a process of its own: forked, with the
+caller's folder, environment and files, and its exit status or signal. Ranks and workers that the
+command starts are forked too, and so are ``-m tests...``, ``-c CODE`` and ``FILE.py``. What else
+``FOLDER/python`` is asked for, the real one does. Figures stay blank, as in ``conftest``.
+``FOLDER/python -u -c CODE`` is a worker of pytest-xdist: its figures are drawn, and what it starts
+as ``sys.executable`` is the real one.
 """
 
 import atexit
@@ -16,6 +17,7 @@ import os
 import runpy
 import select
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -45,12 +47,15 @@ def start(folder: Path) -> "subprocess.Popen[str]":
 
 def serve(folder: Path) -> None:
     """Import, then fork for each connection, until standard input ends."""
+    # timm would import W&B, which makes a folder that the first fork to end would remove
+    sys.modules["wandb"] = None  # type: ignore[assignment]
     import udmsh_pl.commands.reproduce
     import udmsh_pl.runs.lightning_cli
     import udmsh_pl.runs.reproduce
     import udmsh_pl.search.build
     import udmsh_pl.serve.server  # noqa: F401
 
+    del sys.modules["wandb"]
     os.chdir(folder)  # the path of a socket must be short
     real = shlex.join([sys.executable, "-I", "-S", __file__, str(folder), sys.executable])
     python = folder / "python"
@@ -73,6 +78,7 @@ def serve(folder: Path) -> None:
         with suppress(ChildProcessError):
             while os.wait():  # so that whoever measures this process has their seconds too
                 pass
+    shutil.rmtree(folder)
 
 
 def answer(connection: socket.socket, python: str) -> None:
