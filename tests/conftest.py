@@ -3,6 +3,9 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ settings.load_profile("no deadline")
 
 PlaceImages = Callable[[Path, Iterable[str]], None]
 Once = Callable[[str, Callable[[Path], object]], Path]
+FORKS = "UDMSH_TEST_FORKS"  # variable that names the folder of ``tests.forks``
 SKIPS = Path(__file__).with_name("skips.txt")
 
 
@@ -62,6 +66,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    workers = config.getoption("tx", None)  # of pytest-xdist, which starts them later
+    # other systems' own libraries do not outlive a fork
+    if workers and set(workers) == {"popen"} and sys.platform == "linux":
+        folder = Path(tempfile.mkdtemp(prefix="udmsh"))
+        process = forks.start(folder)
+        os.environ[FORKS] = str(folder)
+        config.option.tx = [f"popen//python={folder / 'python'}"] * len(workers)
+        config.add_cleanup(lambda: end(process))
     if config.getoption("--no-skips") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NoSkips())
 
@@ -94,15 +106,21 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     return made
 
 
+def end(process: "subprocess.Popen[str]") -> None:
+    with process:  # its input ends, and so does it
+        pass
+
+
 @pytest.fixture(scope="session")
-def python(once: Once) -> Iterator[Path]:
-    """The ``python`` of ``tests.forks``."""
-    started = []
-    folder = once("forks", lambda folder: started.append(forks.start(folder)))
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The ``python`` of ``tests.forks``, of which the workers of pytest-xdist are forks too."""
+    if FORKS in os.environ:
+        yield Path(os.environ[FORKS], "python")
+        return
+    folder = tmp_path_factory.mktemp("forks")
+    process = forks.start(folder)
     yield folder / "python"
-    for process in started:
-        with process:  # its input ends, and so does it
-            pass
+    end(process)
 
 
 @pytest.fixture
@@ -125,9 +143,10 @@ def place_images(tiny_image: Path) -> PlaceImages:
     """Function that puts the tiny image under many names below a folder, as links."""
 
     def place(root: Path, names: Iterable[str]) -> None:
-        for name in names:
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+        paths = [root / name for name in names]
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
             path.symlink_to(tiny_image)
 
     return place

@@ -1,11 +1,13 @@
 """A ``python`` that has imported everything: a start costs tenths of a second, not ten.
 
 ``python -m tests.forks FOLDER`` imports what the command line uses, writes ``FOLDER/python`` and
-waits until its standard input ends. ``FOLDER/python -m udmsh_pl ARGUMENTS...`` is then ``python -m
-udmsh_pl ARGUMENTS...`` in a process of its own: forked, with the caller's folder, environment and
-files, and its exit status or signal. Ranks and workers that the command starts are forked too, and
-so are ``-m tests...``, ``-c CODE`` and ``FILE.py``. What else ``FOLDER/python`` is asked for, the
-real one does. Figures stay blank, as in ``conftest``.
+waits until its standard input ends; then it removes the folder. ``FOLDER/python -m udmsh_pl
+ARGUMENTS...`` is ``python -m udmsh_pl ARGUMENTS...`` in a process of its own: forked, with the
+caller's folder, environment and files, and its exit status or signal. Ranks and workers that the
+command starts are forked too, and so are ``-m tests...``, ``-c CODE`` and ``FILE.py``. What else
+``FOLDER/python`` is asked for, the real one does. Figures stay blank, as in ``conftest``.
+``FOLDER/python -u -c CODE`` is a worker of pytest-xdist: its figures are drawn, and what it starts
+as ``sys.executable`` is the real one.
 """
 
 import atexit
@@ -15,6 +17,7 @@ import os
 import runpy
 import select
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -44,14 +47,15 @@ def start(folder: Path) -> "subprocess.Popen[str]":
 
 def serve(folder: Path) -> None:
     """Import, then fork for each connection, until standard input ends."""
-    from matplotlib.figure import Figure
-
+    # timm would import W&B, which makes a folder that the first fork to end would remove
+    sys.modules["wandb"] = None  # type: ignore[assignment]
     import udmsh_pl.commands.reproduce
     import udmsh_pl.runs.lightning_cli
     import udmsh_pl.runs.reproduce
-    import udmsh_pl.search.build  # noqa: F401
+    import udmsh_pl.search.build
+    import udmsh_pl.serve.server  # noqa: F401
 
-    Figure.draw = lambda *_: None  # type: ignore[method-assign]
+    del sys.modules["wandb"]
     os.chdir(folder)  # the path of a socket must be short
     real = shlex.join([sys.executable, "-I", "-S", __file__, str(folder), sys.executable])
     python = folder / "python"
@@ -71,6 +75,10 @@ def serve(folder: Path) -> None:
             with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:  # collect the children that have answered
                     pass
+        with suppress(ChildProcessError):
+            while os.wait():  # so that whoever measures this process has their seconds too
+                pass
+    shutil.rmtree(folder)
 
 
 def answer(connection: socket.socket, python: str) -> None:
@@ -110,8 +118,15 @@ def run(asked: dict[str, Any], files: list[int], python: str) -> None:
         os.chdir(asked["folder"])
         sys.path[0] = asked["folder"]
         sys.path += asked["environment"].get("PYTHONPATH", "").split(os.pathsep)
-        sys.executable = python
-        execute(*asked["arguments"])
+        arguments = asked["arguments"]
+        if arguments[0] == "-u":
+            del arguments[0]
+        else:
+            from matplotlib.figure import Figure
+
+            Figure.draw = lambda *_: None  # type: ignore[method-assign]
+            sys.executable = python
+        execute(*arguments)
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -147,7 +162,8 @@ def call(folder: str, real: str, arguments: list[str]) -> int:
         try:
             what, *rest = arguments
             ours = what == "-m" and rest[0].startswith(("udmsh_pl", "tests."))
-            if not ours and what != "-c" and not what.endswith(".py"):
+            ours = ours or what == "-c" or what.endswith(".py") or arguments[:2] == ["-u", "-c"]
+            if not ours:
                 raise ValueError
             os.chdir(folder)
             connection.connect("socket")

@@ -11,7 +11,7 @@ from udmsh_pl.retrieval import evaluate_codes
 from .conftest import Run, assert_same_arrays, logged
 
 CSV = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir")
-ONE_STEP = ("--trainer.limit_train_batches", 1)  # of a whole backbone moves it
+TUNED = ("--model.finetune", "true")
 
 
 def checkpoint(folder: Path) -> Path:
@@ -24,6 +24,8 @@ def test_the_codes_of_predict_are_the_codes_that_test_scored(
     config = colours / "config.yaml"
     assert udmsh("fit", "--config", config, *CSV, "fit") == 0
     weights = checkpoint(tmp_path / "fit")
+    assert list((tmp_path / "fit").rglob("structure.png"))
+    holds_everything_fitted(weights)
     assert (
         len(logged(tmp_path / "fit", "val/map@all")) == 6
     )  # one an epoch; the sanity check was not scored
@@ -63,15 +65,13 @@ def test_the_codes_of_predict_are_the_codes_that_test_scored(
     )
 
 
-def test_a_checkpoint_holds_everything_fitted(colours: Path, udmsh: Run, tmp_path: Path) -> None:
-    assert udmsh("fit", "--config", colours / "config.yaml", *CSV, "fit") == 0
-    state = torch.load(checkpoint(tmp_path / "fit"), weights_only=True)["state_dict"]
+def holds_everything_fitted(path: Path) -> None:
+    state = torch.load(path, weights_only=True)["state_dict"]
     assert {"structure.mean", "structure.thresholds", "rotation"} <= set(state)
     assert state["structure.mean"].abs().sum() > 0
     assert not any(
         key.startswith("network") for key in state
     )  # the frozen backbone is named, not copied
-    assert list((tmp_path / "fit").rglob("structure.png"))
 
 
 @pytest.mark.parametrize(
@@ -93,35 +93,13 @@ def test_other_readings_train(colours: Path, udmsh: Run, isometry: str) -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["UDMSH", "UDMSHPlus"])
-def test_fine_tuning_trains_the_backbone(
-    colours: Path, udmsh: Run, tmp_path: Path, method: str
-) -> None:
-    options = (
-        "--model",
-        f"udmsh_pl.models.{method}",
-        "--model.finetune",
-        "true",
-        "--model.backbone_learning_rate",
-        "1e-3",
-        "--model.gradient_checkpointing",
-        "true",
-    )
-    assert (
-        udmsh(
-            "fit",
-            "--config",
-            colours / "config.yaml",
-            *options,
-            *CSV,
-            "fit",
-            "--trainer.max_epochs",
-            1,
-            *ONE_STEP,
-        )
-        == 0
-    )
-    state = torch.load(checkpoint(tmp_path / "fit"), weights_only=True)["state_dict"]
+def fine_tuned(colours: Path, udmsh: Run, folder: Path, *model: object) -> Path:
+    """Checkpoint of a step of fine-tuning, which has trained the backbone."""
+    step = ("--trainer.max_epochs", 1, "--trainer.limit_train_batches", 1)
+    slow = ("--model.backbone_learning_rate", "1e-3", "--model.gradient_checkpointing", "true")
+    fit = ("fit", "--config", colours / "config.yaml", *model, *TUNED, *slow, *step)
+    assert udmsh(*fit, *CSV, folder) == 0
+    state = torch.load(checkpoint(folder), weights_only=True)["state_dict"]
     from udmsh_pl.models import build_backbone
 
     before = build_backbone("tf_efficientnet_lite0").state_dict()
@@ -131,37 +109,23 @@ def test_fine_tuning_trains_the_backbone(
         if "conv_head" in key and not torch.equal(before[key], state[f"network.{key}"])
     ]
     assert moved
-    weights = checkpoint(tmp_path / "fit")
-    assert (
-        udmsh("predict", "--config", colours / "config.yaml", *options[:4], "--ckpt_path", weights)
-        == 0
-    )
+    return checkpoint(folder)
+
+
+def test_fine_tuning_trains_the_backbone(colours: Path, udmsh: Run, tmp_path: Path) -> None:
+    model = ("--model", "udmsh_pl.models.UDMSH")
+    weights = fine_tuned(colours, udmsh, tmp_path / "fit", *model)
+    predict = ("predict", "--config", colours / "config.yaml", *model, *TUNED)
+    assert udmsh(*predict, "--ckpt_path", weights) == 0
     with np.load("codes.npz", allow_pickle=False) as codes:
         assert codes["database_codes"].shape == (61, 2)
 
 
-def test_a_checkpoint_of_0_1_0_works_under_its_old_names(
+def test_fine_tuning_of_udmsh_plus_and_a_checkpoint_of_0_1_0_under_its_old_names(
     colours: Path, udmsh: Run, tmp_path: Path
 ) -> None:
-    method = (
-        "--model",
-        "udmsh_pl.models.UDMSHPlus",
-        "--model.dims",
-        16,
-        "--model.finetune",
-        "true",
-    )
-    fit = (
-        "fit",
-        "--config",
-        colours / "config.yaml",
-        *method,
-        "--trainer.max_epochs",
-        1,
-        *ONE_STEP,
-    )
-    assert udmsh(*fit, "--model.backbone_learning_rate", "1e-3", *CSV, "fit") == 0
-    new = checkpoint(tmp_path / "fit")
+    model = ("--model", "udmsh_pl.models.UDMSHPlus", "--model.dims", 16)
+    new = fine_tuned(colours, udmsh, tmp_path / "fit", *model)
     written = torch.load(new, weights_only=True)
     settings, state = written["hyper_parameters"], written["state_dict"]
     assert settings["_class_path"] == "udmsh_pl.models.UDMSHPlus"
@@ -176,6 +140,8 @@ def test_a_checkpoint_of_0_1_0_works_under_its_old_names(
     assert udmsh(*predict, "new", "--ckpt_path", new) == 0
     assert udmsh(*predict, "old", "--ckpt_path", tmp_path / "old.ckpt") == 0
     assert_same_arrays(Path("new/codes.npz"), Path("old/codes.npz"))
+    with np.load("new/codes.npz", allow_pickle=False) as codes:
+        assert codes["database_codes"].shape == (61, 2)
 
 
 def test_wandb_works_offline(

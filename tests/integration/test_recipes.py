@@ -55,7 +55,7 @@ class MyData(RetrievalDataModule):
 
     def __init__(self, *, count: int = 40, batch_size: int = 16):
         super().__init__(batch_size=batch_size, image_size=32, num_workers=0,
-                         cache_dir=Path("cache"))
+                         cache_dir=Path("cache"), extractor="torch")
         self.count = count
 
     def load_splits(self):

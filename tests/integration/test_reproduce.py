@@ -204,7 +204,7 @@ def test_a_changed_setting_and_a_lost_cell_are_run_again(
         if r.k == "all" and r.ties == "expected"
     }
     shutil.rmtree(run_dir / "cells" / "itq-8-0")
-    options = ("--bits", 8, "--seeds", 0, "--methods", "itq", "udmsh", "--trainer.max_epochs", 40)
+    options = ("--bits", 8, "--seeds", 0, "--methods", "itq", "udmsh", "--trainer.max_epochs", 12)
     assert udmsh("reproduce", colours / "config.yaml", "--out", "run", *options) == 0
     after = {
         r.cell: r

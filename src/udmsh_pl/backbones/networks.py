@@ -2,8 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -84,23 +84,10 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, pretrained: bool = False) -> None:
         super().__init__()
-        try:
-            with torch.device("meta"):
-                classes = type(timm.create_model(name, num_classes=0)).__mro__
-            known = {one for kind in classes for one in inspect.signature(kind).parameters}
-            options = {option: value for option, value in ANY_SIZE.items() if option in known}
-            self.network: Any  # timm's models share more methods than nn.Module names
-            with fetching(name) if pretrained else nullcontext():
-                self.network = timm.create_model(name, pretrained, num_classes=0, **options)
-        except RuntimeError as error:
-            close = difflib.get_close_matches(name, [*timm.list_models(), *FC7], n=3)
-            mend = f"did you mean {', '.join(close)}?" if close else ""
-            mend = mend or "`timm.list_models()` names them all"
-            raise InputError(f"backbone {name!r} is not known ({error}); {mend}") from error
-        config, channels = self.network.pretrained_cfg, int(self.network.num_features)
-        mean, std = tuple(config["mean"]), tuple(config["std"])
-        dim, side = getattr(self.network, "head_hidden_size", channels), config["input_size"][-1]
-        self.info = BackboneInfo(name, int(dim), channels, int(side), mean, std)
+        self.info, options = _timm_facts(name)
+        self.network: Any  # timm's models share more methods than nn.Module names
+        with _known(name), fetching(name) if pretrained else nullcontext():
+            self.network = timm.create_model(name, pretrained, num_classes=0, **options)
 
     def forward(self, image: Tensor) -> BackboneFeatures:
         """See :class:`Backbone`; refuses images of a size that the network does not take."""
@@ -142,15 +129,34 @@ class TimmBackbone(Backbone):
 def backbone_info(name: str, weights: str | None = None) -> BackboneInfo:
     """Sizes of a backbone, on the meta device; errors are those of :func:`build_backbone`."""
     if name not in FC7:
-        return _timm_info(name)
+        return _timm_facts(name)[0]
     with torch.device("meta"):
         return TorchvisionBackbone(name, _has_fc7(name, weights)).info
 
 
-@cache  # timm takes half a second, and each method of a plan asks twice
-def _timm_info(name: str) -> BackboneInfo:
-    with torch.device("meta"):
-        return TimmBackbone(name).info
+@cache  # a tenth of a second, and each method of a plan asks twice
+def _timm_facts(name: str) -> tuple[BackboneInfo, dict[str, Any]]:
+    """Sizes of a timm model, and those of :data:`ANY_SIZE` that it takes."""
+    with _known(name), torch.device("meta"):
+        network: Any = timm.create_model(name, num_classes=0)
+    known = {one for kind in type(network).__mro__ for one in inspect.signature(kind).parameters}
+    options = {option: value for option, value in ANY_SIZE.items() if option in known}
+    config, channels = network.pretrained_cfg, int(network.num_features)
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    dim, side = getattr(network, "head_hidden_size", channels), config["input_size"][-1]
+    return BackboneInfo(name, int(dim), channels, int(side), mean, std), options
+
+
+@contextmanager
+def _known(name: str) -> Iterator[None]:
+    """Let timm's error name models of nearly that name."""
+    try:
+        yield
+    except RuntimeError as error:
+        close = difflib.get_close_matches(name, [*timm.list_models(), *FC7], n=3)
+        mend = f"did you mean {', '.join(close)}?" if close else ""
+        mend = mend or "`timm.list_models()` names them all"
+        raise InputError(f"backbone {name!r} is not known ({error}); {mend}") from error
 
 
 def build_backbone(name: str, weights: str | None = None) -> Backbone:

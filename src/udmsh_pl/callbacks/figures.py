@@ -103,7 +103,8 @@ def structure_figure(histogram: Tensor, structure: SemanticStructure, title: str
     near, far = structure.similar_below, structure.dissimilar_above
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.bar(centres, density, width, color="0.8", label="pairs of train images")
+    bars = np.arange(len(counts) + 1) * width  # one path: a patch a bar takes a fifth of a second
+    axes.stairs(density, bars, fill=True, color="0.8", label="pairs of train images")
     for name, sigma, side, colour in (
         ("left", fitted.sigma_left, -1, "tab:blue"),
         ("right", fitted.sigma_right, 1, "tab:orange"),

@@ -50,6 +50,12 @@ PLUGINS = [{"class_path": "udmsh_pl.runs.checkpoints.AtomicCheckpoints"}]
 class OneLineParser(LightningArgumentParser):
     """Lightning's parser, but a mistake is one line instead of two screens of usage."""
 
+    def dump(self, *config: Any, **options: Any) -> str:
+        """The text of a configuration, which was parsed: a second check would take a tenth of a
+        second.
+        """
+        return str(super().dump(*config, **options | {"skip_validation": True}))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message, cut to the part that names the option."""
         if (mistake := cause_of(ex, InputError)) is not None:

@@ -60,7 +60,8 @@ def test_both_features_are_timms_own(name: str) -> None:
             image, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
         )
     assert feature.shape == (2, info.global_dim)
-    assert feature_map.shape[1] == info.map_channels
+    assert feature_map.shape[:2] == (2, info.map_channels)
+    assert not backbone.training
     torch.testing.assert_close(feature, expected)
     torch.testing.assert_close(feature_map, own_map)
 

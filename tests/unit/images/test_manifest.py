@@ -245,7 +245,9 @@ def test_a_small_parquet_that_is_huge(
         many = pyarrow.array([0] * 3000, pyarrow.int32())
         table = pyarrow.table({"path": pyarrow.DictionaryArray.from_arrays(many, once)})
     elif kind == "list":
-        table = pyarrow.table({"path": ["a.jpg"], "labels": [["x"] * 20_000_000]})
+        many = pyarrow.repeat("x", 20_000_000)
+        labels = pyarrow.ListArray.from_arrays([0, len(many)], many)
+        table = pyarrow.table({"path": ["a.jpg"], "labels": labels})
     elif kind == "bytes":
         table = pyarrow.table({"path": [f"{'x' * 60_000}{row}" for row in range(1200)]})
     elif kind == "repeated":

@@ -72,8 +72,10 @@ def test_a_checkpoint_of_udmsh_gives_its_codes(
     with torch.no_grad():
         (codes,) = network(torch.from_numpy(pixels))
     np.testing.assert_array_equal(codes.numpy(), codes_of(module, pixels))
-    write_network(network, spec, tmp_path / "out")
-    for kind in ("torch", "openvino"):  # OpenVINO's graph may differ in the last digit
+    both = branches == "dual"  # in one graph, which takes two seconds
+    write_network(network, spec, tmp_path / "out", graph=both)
+    # OpenVINO's graph may differ in the last digit
+    for kind in ("torch", "openvino") if both else ("torch",):
         again = HashEncoder.load(tmp_path / "out", kind).encode(list(pixels.transpose(0, 2, 3, 1)))
         unlike = np.unpackbits(again.codes ^ codes.numpy()).sum()
         assert unlike <= (0 if kind == "torch" else 1)
