@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import gc
 import resource
 import sys
 import time
@@ -251,6 +252,8 @@ class Runner:
                 print(f"{len(left)} cells are of another split or altered: not in results.csv")
             for cell in (REFERENCE, *self.plan.quantiser_cells()):
                 self._score_features(cell)
+        gc.collect()
+        gc.freeze()  # what is here stays, so that a search for garbage takes hundredths of a second
 
     def run(self, cell: Cell, launch: str | None = None) -> State:
         """Train, encode and score a cell, unless it is finished or another process has it.
@@ -288,6 +291,7 @@ class Runner:
         elif is_first():
             self._fit(cell, planned.build(cell))
         wait_for_all()
+        gc.collect()  # a trainer and its model hold each other: tens of MB a cell would pile up
 
     def _fit(self, cell: Cell, method: ShallowHash) -> None:
         """Fit a shallow method on the train features, encode, score."""
