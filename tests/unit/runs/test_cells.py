@@ -1,6 +1,9 @@
 """Cells that run one after the other in a process."""
 
 import gc
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +52,23 @@ def test_trained_cells_do_not_pile_up_in_memory(plan: Path, blank_figures: None)
         assert run.run(cell) == "ran"
         assert len([one for one in gc.get_objects() if type(one) is UDMSH]) <= 1
     assert [run.run(cell) for cell in configuration.plan.cells()] == ["was finished"] * 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
+def test_freed_memory_is_kept() -> None:
+    """In a process of its own: what one array gave back the next one gets without new pages."""
+    code = """
+import resource
+import numpy as np
+from udmsh_pl.runs.lightning_cli import keep_freed_memory
+keep_freed_memory()
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(100_000_000, np.uint8)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*faults)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, *others = map(int, found.stdout.split())
+    assert max(others) < first / 10
