@@ -14,12 +14,10 @@ computed from the scores of the runs that are given. A method that read fused fe
 
 import argparse
 import csv
-import hashlib
-import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +29,7 @@ from udmsh_pl.reports.run_directory import RunDirectory
 from udmsh_pl.reports.table import by_mean
 from udmsh_pl.reports.table_rows import Cell, Result, learns_from_labels, read_results
 from udmsh_pl.retrieval.bootstrap import paired_differences
-from udmsh_pl.safe.files import write_text
+from udmsh_pl.safe.files import csv_text, sha256_json, write_text
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOT_SETTINGS = ("bits", "seed", "ks", "measures")  # of a cell; they have columns, or change no code
@@ -143,12 +141,9 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def write_rows(path: Path, rows: Iterable[Value] | Iterable[Lead], kind: type[Row]) -> None:
     """Write a file of ours, whole or not at all, in the order of its keys."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [one.name for one in fields(kind)], lineterminator="\n")
-    writer.writeheader()
     ordered: list[Any] = sorted(rows, key=lambda row: row.key)
-    writer.writerows(asdict(row) for row in ordered)
-    write_text(path, text.getvalue())
+    names = [one.name for one in fields(kind)]
+    write_text(path, csv_text([names, *map(astuple, ordered)]))
 
 
 def values_of(run: Path) -> list[Value]:
@@ -198,8 +193,7 @@ def settings_digest(stamp: dict[str, Any]) -> str:
     settings = {k: v for k, v in stamp.get("settings", {}).items() if k not in NOT_SETTINGS}
     if isinstance(data := settings.get("data"), dict):
         settings["data"] = {name: value for name, value in data.items() if name not in PLACES}
-    text = json.dumps([settings, stamp.get("features")], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return sha256_json([settings, stamp.get("features")])[:12]
 
 
 def hardware(facts: dict[str, Any]) -> str:

@@ -196,10 +196,9 @@ class RetrievalDataModule(LightningDataModule, ABC):
                 self._splits = drop_broken(self.splits, broken, self.strict)
                 self._features[name] = have | arrays
                 self._stores[name] = f"{self._stores.get(name, '')} {store}".strip()
-        train_alone = not self.finetune and "database" not in self._features
         if self.fused and not self._is_fused:
             self._fuse()
-        if train_alone:
+        if not self.finetune and "database" not in self._features:
             self._features["database"] = _without_views(self._features["train"])
 
     def _fuse(self) -> None:

@@ -39,7 +39,7 @@ class FusedFeature(nn.Module):
     axes: Tensor
     scale: Tensor
 
-    def __init__(self, parts: tuple[int, ...], dims: int = 512) -> None:
+    def __init__(self, parts: tuple[int, ...], dims: int = DIMS) -> None:
         super().__init__()
         self.parts, self.dims = parts, dims
         self.register_buffer("means", torch.zeros(sum(parts)))
