@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from udmsh_pl.backbones.networks import OFFLINE_BACKBONE
-from udmsh_pl.baselines.references import cosine_map
+from udmsh_pl.baselines.references import cosine_map, ranking_map
 from udmsh_pl.data.fashion_mnist import load_sample
 from udmsh_pl.features.extract import FeatureExtractor
 from udmsh_pl.features.fused import side_by_side
@@ -59,23 +59,23 @@ FINE, COARSE = (
 )
 
 
-def ranking_map(
-    search: Callable[[int], NDArray[np.int64]], query: NDArray[np.bool_], known: NDArray[np.bool_]
-) -> list[float]:
-    """mAP at each of KS, denominator "retrieved", of ``search(query row)``: rows, best first."""
-    totals = np.zeros(len(KS))
-    for row, labels in enumerate(query):
-        hits = (known[search(row)[: max(KS)]] & labels).any(1)
-        found = hits.cumsum()
-        precisions = (hits * found / np.arange(1, len(hits) + 1)).cumsum()
-        totals += [precisions[k - 1] / max(found[k - 1], 1) for k in KS]
-    return [float(total) for total in totals / len(query)]
-
-
 def cosine(
     query: NDArray[np.float32], known: NDArray[np.float32], *labels: NDArray[np.bool_]
 ) -> list[float]:
     found = cosine_map(query, known, labels, KS)
+    return [found[k] for k in KS]
+
+
+def mean_precisions(
+    search: Callable[[int], NDArray[np.int64]], labels: list[NDArray[np.bool_]]
+) -> list[float]:
+    """mAP at each of KS of ``search(query row)``: rows of the database, best first."""
+
+    def order(rows: slice) -> NDArray[np.int64]:
+        queries = range(len(labels[0]))[rows]
+        return np.stack([search(row)[: max(KS)] for row in queries])
+
+    found = ranking_map(order, (labels[0], labels[1]), KS)
     return [found[k] for k in KS]
 
 
@@ -116,7 +116,7 @@ def measured(
         return np.asarray(np.argsort(-(signs.numpy() @ relaxed[row]), kind="stable"))
 
     name = "codes, the query's relaxed code against them (asymmetric)"
-    found[name] = width, ranking_map(asymmetric, *labels)
+    found[name] = width, mean_precisions(asymmetric, labels)
     for dims in DIMS:
         near = [to_int8(one[:, :dims]).numpy() for one in axes]
 
@@ -125,7 +125,7 @@ def measured(
             return reranked(distances, rows, BITS, near[0][row], near[1][rows])[1]
 
         name = f"two stages, int8 of {dims} axes"
-        found[name] = width + dims, ranking_map(search, *labels)
+        found[name] = width + dims, mean_precisions(search, labels)
         unit = [normalize(torch.from_numpy(one).float(), dim=1).numpy() for one in near]
         found[f"int8 of {dims} axes alone"] = dims, cosine(*unit, *labels)
     return found

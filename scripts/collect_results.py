@@ -6,10 +6,10 @@
 
 A value that is already in the file is replaced. A file holds values of one commit: where another
 one would be left in it, nothing is written unless ``--mix-commits`` is given. Give all runs of a
-data set together: the leads (``results/<dataset>-leads.csv``, a paired bootstrap over queries and
-seeds) are
-computed from the scores of the runs that are given. A method that read fused features
-(``--model.fused true``) is a method of its own: "itq (fused)".
+data set and a code length together: the leads (``results/<dataset>-leads.csv``, a paired bootstrap
+over queries and seeds) are computed from the scores of the runs that are given; leads of other
+code lengths stay. A method that read fused features (``--model.fused true``) is a method of its
+own: "itq (fused)".
 """
 
 import argparse
@@ -304,11 +304,14 @@ def collect(
     lines = []
     for stem, merged in contents.items():
         write_rows(results / f"{stem}.csv", merged, Value)
-        leads = leads_of(runs, merged)
-        write_rows(results / f"{stem}-leads.csv", leads, Lead)
+        path, given = results / f"{stem}-leads.csv", {value.bits for value in files[stem].values()}
+        leads = [lead for lead in read_rows(path, Lead) if lead.bits not in given]
+        leads += leads_of(runs, [value for value in merged if value.bits in given])
+        write_rows(path, leads, Lead)
         lines.append(f"{stem}.csv: {len(merged)} values; {stem}-leads.csv: {len(leads)} leads")
-        if not leads:
-            lines[-1] += " (give all runs of the data set together to have them)"
+        if lacking := sorted(given - {lead.bits for lead in leads} - {0}):
+            lengths = ", ".join(map(str, lacking))
+            lines[-1] += f", none at {lengths} bits (give all runs of a code length together)"
     return lines
 
 

@@ -1,4 +1,6 @@
-"""Rows of another kind through the command line: product quantisers, and a teacher with labels."""
+"""Rows of another kind through the command line: product quantisers, other rankings by codes, and
+a teacher with labels.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,19 @@ from udmsh_pl.reports.table_rows import read_results
 
 from .conftest import Run, write_list
 
+PLUS = "udmsh-plus (labels)"
 
-def plan(colours: Path, folder: Path, **reproduce: Any) -> Path:
+
+def plan(colours: Path, folder: Path, larger: bool = True, **reproduce: Any) -> Path:
     config = yaml.safe_load((colours / "config.yaml").read_text())
     config["trainer"]["max_epochs"] = 2
     own = {"hidden": 64, "dims": 16, "warmup_steps": 2, "labelled": 1.0}
     labelled = {"class_path": "udmsh_pl.models.UDMSHPlusLabelled", "init_args": own}
-    methods = {"udmsh-plus (labels)": labelled, "itq": {"class_path": "udmsh_pl.baselines.ITQ"}}
+    methods = {PLUS: labelled, "itq": {"class_path": "udmsh_pl.baselines.ITQ"}}
     config["reproduce"] = {"bits": [8], "seeds": [0], "ks": [10, None], "methods": methods}
     config["reproduce"] |= reproduce
     config["data"]["init_args"]["views"] = 0
-    if reproduce:
+    if reproduce and larger:  # more images, for as many centroids
         generator = np.random.default_rng(5)
         lists = {
             name: str(write_list(folder, name, count, generator))
@@ -52,8 +56,42 @@ def test_labels_stand_below_and_quantisers_say_what_they_are(
     assert (tmp_path / "run/results.csv").read_text() == before
 
 
-def test_an_unknown_quantiser(
-    colours: Path, udmsh: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_other_rankings_by_codes_have_rows_of_their_own(
+    colours: Path, udmsh: Run, tmp_path: Path
 ) -> None:
-    assert udmsh("reproduce", plan(colours, tmp_path, quantisers=["rq"]), "--out", "run") != 0
-    assert "reproduce.quantisers" in capsys.readouterr().err
+    config = plan(colours, tmp_path)
+    assert udmsh("reproduce", config, "--out", "run", "--methods", PLUS) == 0
+    plain = read_results(tmp_path / "run/results.csv")
+    trained = (tmp_path / f"run/cells/{PLUS}-8-0/done.json").stat().st_mtime_ns
+    config = plan(colours, tmp_path, rankings={PLUS: ["asymmetric", "two-stages"]}, larger=False)
+    for _ in range(2):  # the cell is finished: its codes are ranked by, nothing is trained again
+        assert udmsh("reproduce", config, "--out", "run", "--methods", PLUS) == 0
+        rows = read_results(tmp_path / "run/results.csv")
+        assert [row for row in rows if row.method in ("cosine (real-valued)", PLUS)] == plain
+        others = {(row.method, row.k): row for row in rows if row not in plain}
+        names = {f"{PLUS} (asymmetric)", f"{PLUS} (two stages)"}
+        assert others.keys() == {(name, k) for name in names for k in ("10", "all")}
+        assert {row.ties for row in others.values()} == {"none"}
+        assert all(0.25 < row.value <= 1 for row in others.values())
+    assert (tmp_path / f"run/cells/{PLUS}-8-0/done.json").stat().st_mtime_ns == trained
+    table = (tmp_path / "run/table.md").read_text()
+    assert "| udmsh-plus (labels) (two stages) |" in table
+    assert "512 bytes" in table
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"quantisers": ["rq"]}, "reproduce.quantisers: 'rq' is not known; known are pq, opq"),
+        ({"rankings": {PLUS: ["symmetric"]}}, "reproduce.rankings: 'symmetric' is not known"),
+        ({"rankings": {"sdc": ["asymmetric"]}}, "reproduce.rankings: 'sdc' is not known"),
+        ({"rankings": {"itq": ["asymmetric"]}}, "for learned methods with a frozen backbone"),
+    ],
+)
+def test_a_row_that_cannot_be(
+    given: dict[str, Any], why: str, colours: Path, udmsh: Run, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert udmsh("reproduce", plan(colours, tmp_path, **given), "--out", "run") != 0
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -132,14 +132,17 @@ def test_collecting_again_changes_no_byte_and_a_new_value_replaces_the_old(tmp_p
 
 def test_runs_of_other_lengths_join_and_leads_need_the_scores_of_all(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    short, long = make_run(tmp_path / "a"), make_run(tmp_path / "b", bits=16)
-    collect([short, long], out)
+    collect([make_run(tmp_path / "a")], out)
+    before = read_rows(out / "toy-leads.csv", Lead)
+    collect([make_run(tmp_path / "b", bits=16)], out)
     assert {v.bits for v in values(out)} == {8, 16}
-    assert {lead.bits for lead in read_rows(out / "toy-leads.csv", Lead)} == {8, 16}
+    after = read_rows(out / "toy-leads.csv", Lead)
+    assert {lead.bits for lead in after} == {8, 16}
+    assert [lead for lead in after if lead.bits == 8] == before
     one = make_run(tmp_path / "c", methods=("lsh",))
     lines = collect([one], out)
-    assert "give all runs of the data set together" in lines[0]
-    assert read_rows(out / "toy-leads.csv", Lead) == []
+    assert "none at 8 bits (give all runs of a code length together)" in lines[0]
+    assert {lead.bits for lead in read_rows(out / "toy-leads.csv", Lead)} == {16}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ An image is a number a part of its feature, and what is compared with the query 
 "pq (asymmetric)" and "opq (asymmetric)".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import faiss
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from udmsh_pl.baselines.base import Float32s, principal_directions
 from udmsh_pl.errors import InputError
 
+Int64s = NDArray[np.int64]
 Labels = tuple[NDArray[np.bool_], NDArray[np.bool_]]  # [Q, L] of queries, [N, L] of the database
 Values = dict[int | None, float]  # mAP by cut-off; None is the whole database
 Quantiser = Literal["pq", "opq"]
@@ -40,18 +41,30 @@ def inner_product_map(
     The denominator is "retrieved", and queries without a hit count 0. Equal products of different
     images hardly occur, so ties are broken by row.
     """
-    totals: Values = dict.fromkeys(ks, 0.0)
-    for start in range(0, len(query), QUERIES):
+
+    def order(rows: slice) -> Int64s:
+        return np.argsort(-(query[rows] @ database.T), axis=1, kind="stable")
+
+    return ranking_map(order, labels, ks)
+
+
+def ranking_map(
+    order: Callable[[slice], Int64s], labels: Labels, ks: Sequence[int | None]
+) -> Values:
+    """mAP@k, as in :func:`inner_product_map`, of the ranking ``order(queries)``: rows of the
+    database int64 [q, N], best first, of a slice of the queries.
+    """
+    totals, count = dict.fromkeys(ks, 0.0), len(labels[0])
+    for start in range(0, count, QUERIES):
         rows = slice(start, start + QUERIES)
-        order = np.argsort(-(query[rows] @ database.T), axis=1, kind="stable")
         relevant = labels[0][rows].astype(np.float32) @ labels[1].T.astype(np.float32) > 0
-        hits = np.take_along_axis(relevant, order, axis=1)
+        hits = np.take_along_axis(relevant, order(rows), axis=1)
         found = hits.cumsum(1)
         precisions = np.where(hits, found / np.arange(1, hits.shape[1] + 1), 0.0).cumsum(1)
         for k in ks:
             last = min(k or hits.shape[1], hits.shape[1]) - 1
             totals[k] += float((precisions[:, last] / np.maximum(found[:, last], 1)).sum())
-    return {k: total / len(query) for k, total in totals.items()}
+    return {k: total / count for k, total in totals.items()}
 
 
 def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float32s) -> Float32s:

@@ -15,6 +15,12 @@ from udmsh_pl.retrieval.bootstrap import PairedDifference, paired_difference, pa
 from udmsh_pl.retrieval.ties import Float64s
 
 Format = Literal["markdown", "csv", "latex"]
+ENDINGS = {
+    "(asymmetric)": "compare a real-valued query with codes.",
+    "(two stages)": "order the nearest codes by a feature of up to 512 bytes more.",
+    "(labels)": "learn from labels of the train images: an upper bound, with which no other row is "
+    "compared.",
+}
 WIDEST = 8  # columns of a table in a terminal and in table.md
 Rows = list[tuple[str, ...]]
 Column = tuple[str, bool, int, int]  # measure, whole database, k, bits: in the order of a table
@@ -90,11 +96,12 @@ class Pivot:
             f"Mean and standard deviation over seeds {', '.join(map(str, seeds))}; bold where "
             "ahead by more than the spreads.",
         ]
-        if any(learns_from_labels(result.method) for result in self.rows):
-            found.append(
-                "Rows that end in (labels) learn from labels of the train images: an upper bound, "
-                "with which no other row is compared."
-            )
+        methods = {result.method for result in self.rows}
+        found += [
+            f"Rows that end in {ending} {meaning}"
+            for ending, meaning in ENDINGS.items()
+            if any(method.endswith(ending) for method in methods)
+        ]
         return found
 
     def _backbones(self) -> str:

@@ -41,7 +41,7 @@ class Grid:
 
 def learns_from_labels(method: str) -> bool:
     """Whether a method is an upper bound by labels, which no unsupervised one is compared with."""
-    return method.endswith("(labels)")
+    return "(labels)" in method
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

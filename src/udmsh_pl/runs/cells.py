@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from udmsh_pl import __version__
 from udmsh_pl.baselines import ShallowHash
-from udmsh_pl.baselines.references import Quantiser, cosine_map, quantiser_map
+from udmsh_pl.baselines.references import Quantiser, Values, cosine_map, quantiser_map
 from udmsh_pl.callbacks import EvaluateRetrieval, Figures
 from udmsh_pl.callbacks.evaluate import evaluate_model
 from udmsh_pl.data.base import RetrievalDataModule
@@ -39,8 +39,9 @@ from udmsh_pl.runs.checkpoints import import_class
 from udmsh_pl.runs.lightning_cli import SHARED_WITH_DATA, OneLineParser, instantiate, namespace
 from udmsh_pl.runs.loggers import cell_loggers, close
 from udmsh_pl.runs.plan import Plan
+from udmsh_pl.runs.rankings import rank
 from udmsh_pl.runs.workers import agreed, is_first, visible_gpus, wait_for_all, world_size
-from udmsh_pl.safe.files import sweep, write_text
+from udmsh_pl.safe.files import sha256_file, sweep, write_text
 from udmsh_pl.safe.profile import clock
 
 REFERENCE = Cell("cosine (real-valued)", 0, 0)
@@ -82,6 +83,16 @@ class PlannedMethod:
     def class_path(self) -> str:
         """Where the class is defined."""
         return f"{self.kind.__module__}.{self.kind.__qualname__}"
+
+    def check_rankings(self, kinds: Sequence[str]) -> None:
+        """Raise an InputError for other rankings by its codes that it cannot have."""
+        problem = ""
+        if kinds and (self.is_shallow or self.init_args.get("finetune")):
+            problem = "they are for learned methods with a frozen backbone"
+        elif "two-stages" in kinds and not self.kind.fuses:
+            problem = "two-stages need a method with a fused feature of its own, as udmsh-plus"
+        if problem:
+            raise InputError(f"{self.where}: reproduce.rankings: {problem}; leave it out there")
 
     def build(self, cell: Cell) -> Any:
         """The cell's shallow method or network; an InputError names a setting that is wrong."""
@@ -131,6 +142,7 @@ class Configuration:
         for name in self.plan.methods:
             self.methods[name] = self._method(name)
             self.methods[name].build(Cell(name, self.plan.bits[0], 0))  # checks the settings
+            self.methods[name].check_rankings(self.plan.rankings.get(name, ()))
 
     def _method(self, name: str) -> PlannedMethod:
         """A method of the plan; learned ones get the model's backbone unless they name another."""
@@ -368,9 +380,32 @@ class Runner:
                 kind = cast(Quantiser, cell.method.split()[0])
                 features = global_features(self.data, "train"), query, database
                 values = quantiser_map(kind, cell.bits, features, both, ks)
-        measures = [Measure("map", k, v, v, v, ties="none") for k, v in values.items()]
         seconds = 0.0 if cell == REFERENCE else time.perf_counter() - start
-        self.directory.keep(cell, stamp, self._rows(cell, measures, (seconds, 0.0)))
+        self.directory.keep(cell, stamp, self._rows(cell, _untied(values), (seconds, 0.0)))
+
+    def score_rankings(self) -> None:
+        """Score the plan's other rankings by codes of cells that are finished."""
+        for cell, (source, kind) in self.plan.ranking_cells().items():
+            folder, data = self.directory.folder(source), self._data_of(source)
+            if not self.finished(source):
+                continue
+            stamp = self._stamp(source)
+            stamp |= {"ranking": kind, "codes": sha256_file(folder / "codes.npz")}
+            if self.directory.finished(cell, stamp, has_codes=False):
+                continue
+            start, labels = time.perf_counter(), labels_of(data)
+            model = self.configuration.methods[source.method].build(source)
+            weights = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)
+            model.load_state_dict(weights["state_dict"])
+            with clock("evaluation"):
+                values = rank(
+                    kind, model, (data.features("query"), data.features("database")),
+                    self.directory.codes(source), (labels["query"], labels["database"]),
+                    self.plan.ks,
+                )  # fmt: skip
+            rows = self._rows(source, _untied(values), (0.0, time.perf_counter() - start))
+            rows = [replace(row, method=cell.method) for row in rows]
+            self.directory.keep(cell, stamp, rows)
 
     def _data_of(self, cell: Cell) -> RetrievalDataModule:
         """The shared data module, unless the cell's model has a backbone of its own."""
@@ -413,6 +448,11 @@ class Runner:
             name = one.name, one.cutoff, one.ties, "retrieved"
             found.append(Result(*facts, *name, *values, *costs, __version__))
         return found
+
+
+def _untied(values: Values) -> list[Measure]:
+    """Measures of a ranking without ties."""
+    return [Measure("map", k, v, v, v, ties="none") for k, v in values.items()]
 
 
 def global_features(data: RetrievalDataModule, split: str) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from udmsh_pl.errors import InputError
 from udmsh_pl.reports.table_rows import Cell, Grid
 from udmsh_pl.retrieval.measures import MEASURES
+from udmsh_pl.runs.rankings import ENDINGS
 
 Numbers = Sequence[int] | None
 Names = Sequence[str] | None
@@ -38,6 +39,8 @@ class Plan(Grid):
             ``my_module.my_measure``
         quantisers: product quantisers to score beside them, ``pq`` and ``opq``: rows of another
             kind, with as many bits and real-valued queries
+        rankings: learned method -> other ways to rank by its codes, ``asymmetric`` or
+            ``two-stages`` (:mod:`udmsh_pl.runs.rankings`): rows of another kind
     """
 
     bits: list[int] = field(default_factory=lambda: [16, 32, 64])
@@ -46,17 +49,22 @@ class Plan(Grid):
     methods: dict[str, Method | None] = field(default_factory=lambda: {"udmsh": None})
     measures: list[str] = field(default_factory=lambda: list(MEASURES))
     quantisers: list[str] = field(default_factory=list)
+    rankings: dict[str, list[str]] = field(default_factory=dict)
 
     def check(self, source: str) -> None:
         """Refuse numbers and names that no cell can have, in a line that begins with the source."""
         for key in ("bits", "seeds", "methods"):
             if not getattr(self, key):
                 raise InputError(f"{source}: reproduce.{key} is empty; give at least one")
-        unknown = [name for name in self.quantisers if name not in ("pq", "opq")]
-        if unknown:
-            raise InputError(
-                f"{source}: reproduce.quantisers: {unknown[0]!r} is not known; give pq, opq or both"
-            )
+        of_codes = [kind for kinds in self.rankings.values() for kind in kinds]
+        for key, given, known in (
+            ("quantisers", self.quantisers, ("pq", "opq")),
+            ("rankings", of_codes, tuple(ENDINGS)),
+            ("rankings", self.rankings, tuple(self.methods)),
+        ):
+            if unknown := [name for name in given if name not in known]:
+                problem = f"{source}: reproduce.{key}: {unknown[0]!r} is not known"
+                raise InputError(f"{problem}; known are {', '.join(known)}")
         for key, values, least in (("bits", self.bits, 1), ("seeds", self.seeds, 0)):
             if (smallest := min(values)) < least:
                 raise InputError(f"{source}: reproduce.{key} has {smallest}; the least is {least}")
@@ -82,6 +90,7 @@ class Plan(Grid):
             bits=list(self.bits if bits is None else bits),
             seeds=list(self.seeds if seeds is None else seeds),
             methods={name: self.methods[name] for name in methods or self.methods},
+            rankings={k: v for k, v in self.rankings.items() if k in (methods or self.methods)},
         )
         plan.check(source)
         return plan
@@ -90,6 +99,14 @@ class Plan(Grid):
         """Rows of product quantisers, which are scored beside the cells."""
         pairs = product(self.quantisers, self.bits)
         return [Cell(f"{kind} (asymmetric)", bits, 0) for kind, bits in pairs]
+
+    def ranking_cells(self) -> dict[Cell, tuple[Cell, str]]:
+        """Rows of other rankings: the cell whose codes they rank by, and how."""
+        return {
+            cell._replace(method=cell.method + ENDINGS[kind]): (cell, kind)
+            for cell in self.cells()
+            for kind in self.rankings.get(cell.method, ())
+        }
 
     def cells(self) -> list[Cell]:
         """All cells, in the order in which they are run."""

@@ -141,7 +141,8 @@ def _report(run: Runner, shared: bool) -> int:
     out, plan = run.directory.path, run.plan
     if run.profile:
         write_profile(out)
-    wanted = [REFERENCE, *plan.quantiser_cells(), *plan.cells()]
+    run.score_rankings()
+    wanted = [REFERENCE, *plan.quantiser_cells(), *plan.cells(), *plan.ranking_cells()]
     written = run.directory.write_results(wanted)
     there = {result.cell for result in written}
     missing = [cell for cell in plan.cells() if cell not in there]
