@@ -30,7 +30,7 @@ install: $(VENV)/installed ## make the virtual environment
 
 dev: $(VENV)/dev ## install what tests and linters need, too
 
-reproduce: install ## train and score every method on the embedded sample, offline -> runs/sample/
+reproduce: install ## train and score five methods on the embedded sample, offline -> runs/sample/
 	$(BIN)/udmsh reproduce experiments/sample.yaml --jobs $(JOBS) $(ARGS)
 
 reproduce-%: install ## a benchmark or the comparison: cifar10, nuswide, mirflickr, coco, compare -> runs/
