@@ -8,7 +8,8 @@ They are pictures of none of the benchmarks, to choose settings on.
 
 writes ``fine-query.txt`` and ``fine-database.txt``, where a picture's class is the two folders it
 lies in ("animals/birds"), and the same pictures as ``coarse-*.txt``, where it is the first folder
-alone. The choice depends on the seed below alone.
+alone. In ``cross-*.txt`` the queries are clip art and the database holds photographs of the other
+package, some of them of no query's class. The choice depends on the seed below alone.
 """
 
 import argparse
@@ -37,6 +38,26 @@ NO_SUBJECT = {
     "photo",
 }  # folders that do not say what a picture shows
 
+ACROSS = {  # subjects of clip art, and of photographs that show the same
+    "animals/mammals": "animals/mammals",
+    "animals/birds": "animals/birds",
+    "animals/fish": "animals/fish",
+    "animals/bugs": "animals/insects",
+    "animals/dinosaurs": "animals/dinosaur",
+    "animals/amphibian": "animals/amphibians",
+    "food/fruit": "food/fruit",
+    "food/vegetables": "food/vegetables",
+    "food/desserts": "food/dessert",
+    "plants/flowers": "plants/flowers",
+    "plants/trees": "plants/trees",
+    "buildings/homes": "town/houses",
+    "transportation/roadsigns": "town/roadsigns",
+    "transportation/boating": "vehicles/ship",
+    "signs_and_symbols/money": "symbols/money",
+    "signs_and_symbols/flags": "town/flags",
+}
+QUERIES_OF_ONE = 40  # subject at most
+
 
 def subject(folders: tuple[str, ...]) -> str:
     """The class of a picture by the folders it lies in: the first two that say what it shows."""
@@ -55,7 +76,7 @@ def huge(path: Path) -> bool:
 
 
 def write_lists(root: Path, name: str, paths: list[str], classes: list[str], queries: int) -> None:
-    names = sorted(set(classes))
+    names = sorted(set(classes) - {""})  # "" is of no class
     lines = [
         " ".join([path, *("01"[one == label] for label in names)])
         for path, one in zip(paths, classes, strict=True)
@@ -106,6 +127,24 @@ def main() -> None:
     queries = int(QUERIES * len(paths))
     write_lists(root, "fine", list(paths), list(classes), queries)
     write_lists(root, "coarse", list(paths), [name.split("/")[0] for name in classes], queries)
+    drawn, photographs = (
+        {name: [path for path in paths if path.startswith(folder)] for name, paths in found.items()}
+        for folder in ROOTS
+    )
+    asked = [
+        (path, shown)
+        for name, shown in ACROSS.items()
+        for path in generator.permutation(drawn.get(name, []))[:QUERIES_OF_ONE].tolist()
+    ]
+    known = [
+        (path, name if name in ACROSS.values() else "")
+        for name, paths in sorted(photographs.items())
+        for path in paths
+        if "cartoon" not in path
+    ]
+    if asked and known:
+        paths, classes = zip(*asked, *known, strict=True)
+        write_lists(root, "cross", list(paths), list(classes), len(asked))
 
 
 if __name__ == "__main__":

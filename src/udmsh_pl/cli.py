@@ -24,7 +24,7 @@ LIGHTNING = ("fit", "validate", "test", "predict")
 COMMANDS = {
     "reproduce": "train, score and report every method of a plan (--bits, --seeds, --methods)",
     "table": "print a run's table (--format markdown|csv|latex)",
-    "data": "check a benchmark's images and lists; export its split",
+    "data": "check a benchmark, export its split, extract its features",
     "evaluate": "score codes that come from anywhere",
     "index": "make a folder of pictures searchable, or bring its index up to date",
     "search": "pictures of an index that look like a picture",

@@ -22,8 +22,8 @@ def cause_of(error: BaseException | None, kind: type[E]) -> E | None:
 
 
 def check_class_options(settings: Any) -> None:
-    """Refuse a class attribute in the place of a dataclass's option, where it would have no effect:
-    a subclass of that of ``settings`` sets it without an annotation or without ``@dataclass``.
+    """Refuse a subclass that sets an option of its dataclass as a class attribute, without an
+    annotation or without ``@dataclass``: the attribute would have no effect.
     """
     kind = type(settings)
     for one in fields(settings):

@@ -24,7 +24,7 @@ def test_two_machines_fill_one_cache(
     assert udmsh(*extract, tmp_path / "two", "--shard", "2/2") == 0
     told = capfd.readouterr().out
     assert "all features are in" in told
-    assert "others are still missing of 2 views of train" in told
+    assert "other shards still lack 2 views of train" in told
     assert udmsh(*extract, tmp_path / "two", "--shard", "1/2") == 0
     assert len(sums(tmp_path / "one")) == 3  # queries, the train list (the database too), views
     assert sums(tmp_path / "two") == sums(tmp_path / "one")

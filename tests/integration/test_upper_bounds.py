@@ -85,7 +85,7 @@ def test_other_rankings_by_codes_have_rows_of_their_own(
         ({"quantisers": ["rq"]}, "reproduce.quantisers: 'rq' is not known; known are pq, opq"),
         ({"rankings": {PLUS: ["symmetric"]}}, "reproduce.rankings: 'symmetric' is not known"),
         ({"rankings": {"sdc": ["asymmetric"]}}, "reproduce.rankings: 'sdc' is not known"),
-        ({"rankings": {"itq": ["asymmetric"]}}, "for learned methods with a frozen backbone"),
+        ({"rankings": {"itq": ["asymmetric"]}}, "need a learned method with a frozen backbone"),
     ],
 )
 def test_a_row_that_cannot_be(

@@ -25,9 +25,11 @@ def test_drawings_are_listed_by_the_folders_they_lie_in(
     for folder, count in (
         (clipart / "animals/birds", 10),
         (stamps / "animals/birds/cartoon", 10),
+        (stamps / "animals/birds", 3),
+        (stamps / "hobbies", 2),
         (clipart / "food", 170),
     ):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for number in range(count):
             Image.new("RGB", (2, 2)).save(folder / f"{number}.png")
     (clipart / "rare").mkdir()
@@ -38,12 +40,21 @@ def test_drawings_are_listed_by_the_folders_they_lie_in(
         read_list(tmp_path / f"fine-{split}.txt", tmp_path, None) for split in ("query", "database")
     ]
     coarse = (tmp_path / "coarse-database.txt").read_text()
-    assert sum(len(one) for one in fine) == 20 + 150
+    assert sum(len(one) for one in fine) == 23 + 150
     assert np.concatenate([one.labels for one in fine]).sum(0).tolist() == [
-        20,
+        23,
         150,
     ]  # animals/birds, food
     assert not set(fine[0].names) & set(fine[1].names)
+    query, known = (
+        read_list(tmp_path / f"cross-{split}.txt", tmp_path, None)
+        for split in ("query", "database")
+    )
+    assert all("openclipart" in name for name in query.names)
+    assert query.labels.sum() == len(query) == 10
+    assert all("cartoon" not in name for name in known.names)
+    assert known.labels.sum(0).tolist() == [3]  # and two photographs of no class
+    assert len(known) == 5
     assert "huge" not in coarse
     assert "rare" not in coarse
     before = coarse

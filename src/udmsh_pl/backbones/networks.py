@@ -220,7 +220,7 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
     for key, tensor in found.items():
         has, needs = tuple(tensor.shape), tuple(own[key].shape)
         if has != needs:
-            raise InputError(f"{origin}: {key} is {has}, {backbone.info.name} needs {needs}")
+            raise InputError(f"{origin}: {key} is {has}, not {needs}; give another file")
     backbone.load_state_dict(found, strict=False)
 
 

@@ -38,8 +38,8 @@ def read_weights(weights: str) -> Mapping[str, Tensor]:
         safe = path.suffix == ".safetensors"
         state: Any = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # each reader has its own errors for a cut or foreign file
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"weights file {path} cannot be read ({reason})") from error
+        why = type(error).__name__  # torch's own words advise to unpickle
+        raise InputError(f"weights file {path} cannot be read ({why}); give another") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
         raise InputError(f"weights file {path} is no state dict; save model.state_dict()")

@@ -54,8 +54,6 @@ def principal_directions(centred: Float32s, count: int) -> Float32s:
     """Principal directions ``[D, count]`` of centred ``[N, D]``; refuses a ``count`` above D."""
     dim = centred.shape[1]
     if count > dim:
-        raise InputError(
-            f"{count} bits need {count} principal directions, the backbone's features have {dim}"
-        )
+        raise InputError(f"{count} bits need {count} principal directions; give {dim} bits at most")
     _, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     return vectors[:, ::-1][:, :count].astype(np.float32)

@@ -94,8 +94,8 @@ def list_members(rows: Batch, gains: Tensor, cosine: Tensor) -> tuple[Tensor, Te
     """Which images of a batch are in an image's cosine list, and in its manifold list: two bool
     ``[B, B]``, the lists' owners as rows.
 
-    Of ``index`` long [B], rows of the train set, of their rows of what :func:`fit_manifold` gave,
-    of the gains from there, and of the cosines ``[B, B]`` of their features.
+    ``rows`` holds ``index`` long [B], rows of the train set, and these rows of the output of
+    :func:`fit_manifold`; ``gains`` is from there, ``cosine [B, B]`` of the features.
     """
     others = rows["index"] != rows["index"][:, None]
     edge = others & (cosine >= rows["edge_above"][:, None])

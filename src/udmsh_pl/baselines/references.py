@@ -1,7 +1,7 @@
 """References without codes: the ranking by real-valued vectors, and product quantisation.
 
-PQ: Jegou, Douze & Schmid, TPAMI 2011; OPQ: Ge, He, Ke & Sun, CVPR 2013; both as FAISS has them.
-An image is a number a part of its feature, and what is compared with the query is the image's
+PQ: Jegou, Douze & Schmid, TPAMI 2011; OPQ: Ge, He, Ke & Sun, CVPR 2013; both as FAISS has them. A
+code holds a centroid's number for each part of a feature. The query is compared with the
 *reconstruction*: asymmetric distances, which no Hamming search computes. Hence rows of their own,
 "pq (asymmetric)" and "opq (asymmetric)".
 """
@@ -103,7 +103,7 @@ def reconstructions(kind: Quantiser, bits: int, train: Float32s, database: Float
 
 
 def _quantiser(dim: int, parts: int) -> Any:
-    """An untrained one, that does not print how few train rows there are: all there are."""
+    """An untrained quantiser that prints no warning about few train rows."""
     quantiser: Any = faiss.ProductQuantizer(dim, parts, PART_BITS)
     quantiser.cp.min_points_per_centroid = 1
     return quantiser

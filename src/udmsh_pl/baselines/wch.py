@@ -28,9 +28,8 @@ def mutual_attention(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def patch_weights(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """How much second view j is a positive of first view i, float ``[B, B]``, 1 on the diagonal.
 
-    Images are as alike as, in the mean, the first's patches ``[B, n, C]`` are each to the nearest
-    of the second's (cosine); a softmax over j with the temperature, divided by its own diagonal
-    entry.
+    Each patch ``[B, n, C]`` of the first image takes its largest cosine with the second's patches;
+    the mean compares the images. A softmax over j with the temperature is divided by its diagonal.
     """
     one, other = normalize(first, dim=2), normalize(second, dim=2)
     alike = torch.einsum("ipc,jqc->ijpq", one, other).amax(3).mean(2)

@@ -31,8 +31,8 @@ def score_rows(
 ) -> Retrieval | None:
     """Gather the codes of all processes, and score and draw them in the first.
 
-    All processes, which have called ``metric.update``, must call this; those but the first get
-    None. ``stage`` is ``val`` or ``test``, ``started`` the ``time.perf_counter()`` before the first
+    All processes call ``metric.update`` and then this function; only the first gets a result.
+    ``stage`` is ``val`` or ``test``, ``started`` the ``time.perf_counter()`` before the first
     batch. Raises ``InputError`` where there are no queries or no database.
     """
     seconds = time.perf_counter() - started

@@ -61,10 +61,10 @@ def log_retrieval(
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Where a run's files go: no other run writes there. All processes must ask.
+    """The folder of this run's files alone. All processes must call this.
 
-    Lightning's ``trainer.log_dir`` is the run's own with CSV and TensorBoard, but for W&B and
-    others it is the folder of all runs; theirs is where Lightning puts the run's checkpoints.
+    Lightning's ``trainer.log_dir`` is the run's own with CSV and TensorBoard, but W&B and
+    others share it among runs; there this is the folder of the run's checkpoints.
     """
     logger = trainer.loggers[0] if trainer.loggers else None
     if logger is None or isinstance(logger, CSVLogger | TensorBoardLogger):

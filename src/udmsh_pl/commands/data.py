@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh data``; ``--data.*`` goes to Lightning's parser."""
     add = parser.add_argument
     add("action", choices=("check", "split", "extract"))
-    add("source", help=f"a yaml, or one of {', '.join(plans())}, --data.* may follow; check: also "
-        "a folder of pictures, a list file or a manifest (.csv, .parquet)")  # fmt: skip
-    note = "check of a list or manifest: the folder of its paths (its own)"
+    add("source", help=f"a yaml, or one of {', '.join(plans())}, then any --data.*; check also "
+        "takes a folder of pictures, a list file or a manifest (.csv, .parquet)")  # fmt: skip
+    note = "check: folder that a list's paths are below (default: its own)"
     add("--root", type=Path, help=note)
     cores = os.cpu_count() or 1
     add("--workers", type=int, default=cores, help="check: processes that decode")
@@ -84,7 +84,7 @@ def run_extract(
         for name, images, views in data.stores():
             if not data.feature_extractor.make_shard(images, shard, views):
                 waiting.append(f"{views} views of {name}" if views else name)
-    missing = f"shard {part} is there; others are still missing of {', '.join(waiting)}"
+    missing = f"shard {part} is done; other shards still lack {', '.join(waiting)}"
     print(missing if waiting else f"all features are in {data.cache_dir}")
     return 0
 

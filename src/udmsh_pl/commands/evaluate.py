@@ -38,12 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--k", nargs="+", default=["1000", "5000", "all"], help="cut-offs (default: 1000 5000 all)")
     note = "of AP@k: relevant items inside k (default), min(k, all relevant), or all relevant"
     add("--denominator", choices=get_args(Denominator), default="retrieved", help=note)
-    note = "leave queries without relevant items out"
+    note = "leave out queries without a hit inside k"
     add("--drop-zero-hits", action="store_true", help=note)
     note = "of udmsh_pl.retrieval.measures, or my_module.my_measure"
     add("--measures", nargs="+", default=list(MEASURES), help=note)
     add("--threads", type=int, help="default: all cores")
-    note = "who ranks by row: the exact evaluator (default) or a FAISS binary index"
+    note = "rank by row with the exact evaluator (default) or a FAISS binary index"
     add("--engine", choices=get_args(Engine), default="exact", help=note)
     add("--device", help="cuda to count, and let FAISS rank, on a GPU")
     add("--out", type=Path, help="write the table here too: .csv or .md")
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             write_text(args.out, text)
         except OSError as error:
-            raise InputError(f"--out {args.out} cannot be written ({reason_of(error)})") from error
+            raise InputError(f"--out {args.out}: {reason_of(error)}; give another file") from error
     return 0
 
 

@@ -11,9 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``udmsh search``."""
     add = parser.add_argument
     add("index", type=Path, help="folder that `udmsh index` made")
-    add("picture", type=Path, help="what to look for")
+    add("picture", type=Path, help="query picture")
     add("-k", type=int, default=20, help="how many (default: 20)")
-    add("--rerank", type=int, help="so many nearest codes are ordered by their features (default: "
+    add("--rerank", type=int, help="order this many nearest codes by their features (default: "
         "1000; 0: by code alone)")  # fmt: skip
     shape = "{results: [{path, distance, similarity, exists}]}"
     add("--json", action="store_true", help=f"print {shape}")

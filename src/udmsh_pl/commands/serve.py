@@ -1,6 +1,6 @@
 """``udmsh serve``: search an index in the browser, look at its copies and its map; a JSON API too.
 
-Only this machine can reach the page. Nothing that is uploaded is kept, and no picture is changed or
+Only --host lets other machines in. Nothing that is uploaded is kept, and no picture is changed or
 deleted. Stop it with Ctrl-C.
 """
 

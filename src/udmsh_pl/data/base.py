@@ -133,7 +133,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return dict(self._stores)
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled train batches of what the method learns from; without one of all features."""
+        """Shuffled train batches of the method's inputs; without a method, of all features."""
         images, trainer = self.splits.train, self.trainer
         pixels = self._pixels(images, view_transform) if self.finetune else None
         workers, world, rank = self.num_workers, 1, 0
@@ -144,7 +144,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return train_loader(*inputs, workers, world, rank)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Two loaders, query (at most a fifth) and database, of train rows; none without labels."""
+        """Train rows as queries (at most a fifth) and as database; no loaders without labels."""
         order = np.random.default_rng(0).permutation(len(self.splits.train))
         count = min(self.val_queries, len(order) // 5)
         if not count or not self.splits.train.labels.shape[1]:

@@ -1,7 +1,7 @@
 """Batches of cached rows and images; those of training depend on seed, epoch and step alone.
 
-So every number of processes trains on the same global batches, and a resumed run on those of the
-run that was cut. :func:`train_loader` makes the loader of a method; on features in memory:
+So any number of processes trains on the same global batches, and a resumed run repeats those of the
+first run. :func:`train_loader` makes the loader of a method; on features in memory:
 
     features = TrainFeatures({"global_feature": ..., "feature_map": ...})
     trainer.fit(UDMSHPlus(bits=64), datamodule=FeatureData(features, batch_size=256))
@@ -126,8 +126,8 @@ class Shuffle(DistributedSampler[int]):
     Batch t of all processes together holds the rows of batch t of one process whose batches are
     ``world`` times larger. Lightning announces the epoch with ``set_epoch`` before its first batch.
 
-    With ``near``, of each batch the first images stay, and in the place of the others come some of
-    their nearest: of the pairs of a random batch hardly any is near.
+    With ``near``, each batch keeps its first images and replaces the others by some of their
+    nearest: a random batch has hardly any near pair.
 
     Args:
         dataset: the dataset of the rows
@@ -199,7 +199,7 @@ class TrainLoader(DataLoader[Batch]):
 
 
 def whole_batch(batch: Any) -> Any:
-    """Collation of a batch that is one already."""
+    """Return a batch that is collated already."""
     return batch
 
 

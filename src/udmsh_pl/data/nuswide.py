@@ -117,6 +117,6 @@ def _read_flags(path: Path, count: int) -> NDArray[np.bool_]:
         problem = f"{path}:{number + 1}: expected 0 or 1, found {lines[number][:20]!r}"
         raise InputError(f"{problem}; unpack Groundtruth.zip again")
     if len(lines) != count:
-        raise InputError(f"{path}: expected {count} lines, as in Imagelist.txt, found {len(lines)}")
+        raise InputError(f"{path} has {len(lines)} lines, Imagelist.txt {count}; unpack both again")
     table: NDArray[np.bool_] = np.frombuffer(flags, np.uint8) == ord("1")
     return table

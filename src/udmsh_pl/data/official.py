@@ -72,8 +72,8 @@ class Benchmark(RetrievalDataModule):
 
 @contextmanager
 def refuse_failed_download(what: str, home: str, target: Path) -> Iterator[None]:
-    """Make one line of a failed download (OSError, or torchvision's RuntimeError of a wrong
-    checksum): where the files come from and where to put them.
+    """Turn a failed download (OSError, or torchvision's RuntimeError of a checksum) into one line:
+    where the files come from and where to put them.
     """
     try:
         yield
@@ -126,7 +126,7 @@ def unpack(archive: Path, target: Path) -> None:
                 packed.extract(member, partial)
     except zipfile.BadZipFile as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(f"{archive}: not a whole zip archive; fetch it again") from error
+        raise InputError(f"{archive}: not a whole zip archive; delete it and run again") from error
     top = list(partial.iterdir())
     if len(top) == 1 and top[0].is_dir():
         top[0].rename(target)

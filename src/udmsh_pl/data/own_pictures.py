@@ -22,7 +22,7 @@ class ImageFolders(RetrievalDataModule):
             with ``manifest``, the folder that the paths in it are relative to
         manifest: CSV or Parquet file with a column ``path`` and, as it has them, ``split`` and
             ``labels``, see :func:`udmsh_pl.images.manifest.read_manifest`
-        query_share: share of the images that are queries where nothing says which
+        query_share: share of the images drawn as queries where none are named
         split_seed: decides which
         allow_missing: go on without images of the manifest that are absent; their numbers enter the
             fingerprint

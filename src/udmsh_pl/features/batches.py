@@ -51,11 +51,11 @@ def row_batches(
 
 
 def decoding_workers(asked: int, gpus: int) -> int:
-    """Processes that decode images, at least ``asked`` of them; 0 leaves it to threads.
+    """Processes that decode images: ``asked`` or more, or 0 where threads decode.
 
-    A GPU waits for decoding, which then gets every core but one. Without one the backbone needs the
-    cores, and takes several times longer for an image than decoding: a fourth of them decodes,
-    and none where that would take half of them.
+    A GPU waits for decoding, which then gets every core but one. Without a GPU the backbone takes
+    several times longer than decoding: a fourth of the cores decodes, and none where ``asked`` is
+    half of the cores or more.
     """
     try:
         cores = int(os.environ.get(CORES, 0)) or len(os.sched_getaffinity(0))
@@ -70,8 +70,8 @@ def decoding_workers(asked: int, gpus: int) -> int:
 class RowPixels(Dataset[tuple[Tensor, str]]):
     """Pixels, uint8 ``[V, 3, H, W]``, of some rows, and ``""``; or black ones, and why.
 
-    Random views depend on the seed and the picture alone: its content, so that a list which grows
-    shows the same views; in memory its row.
+    Random views depend on the seed and the picture's content (in memory: its row) alone, so that a
+    list that grows shows the same views.
     """
 
     images: ImageList

@@ -57,7 +57,7 @@ class FeatureExtractor:
             times faster on a CPU, results within 1e-4 of each other), or ``auto``: OpenVINO where
             it is installed and there is no GPU. A store notes it, but serves any runner
         batch_size: images a forward pass
-        workers: processes that decode images, at least; see :func:`decoding_workers`
+        workers: processes that decode images, about; see :func:`decoding_workers`
     """
 
     cache_dir: Path
@@ -115,8 +115,8 @@ class FeatureExtractor:
             return True
 
     def key(self, images: ImageList, views: int, seed: int, contents: Contents = None) -> Key:
-        """Everything that decides the features of ``images``, in a form that JSON can hold, but the
-        runner: its results differ by less than what is stored can show.
+        """Everything that decides the features of ``images``, in a form that JSON can hold. The
+        runner is left out: runners differ by less than float16 can show.
         """
         if contents is None:
             contents = contents_of(images, self.cache_dir)
@@ -155,7 +155,7 @@ class FeatureExtractor:
         return {"global_feature": (info.global_dim,), "feature_map": map_shape}
 
     def _make(self, images: ImageList, directory: Path, key: Key, contents: Contents) -> Arrays:
-        """Make a store: of rows that other stores have, and of those that none has."""
+        """Make a store: copy the rows of other stores, extract the rest."""
         every = range(len(images))
         if contents is None:
             return self._extract(images, directory, key, every, None)
@@ -237,8 +237,8 @@ def _fill(
                 for at in np.flatnonzero(~(largest <= np.finfo(np.float16).max)).tolist():
                     raise InputError(
                         f"{names[row + good[at]]}: the backbone's {kind} is {largest[at]:.3g}, "
-                        "beyond what can be stored (65504); are its weights damaged, or its input "
-                        "of another scale?"
+                        "beyond what can be stored (65504); give other --model.weights or "
+                        "--model.backbone"
                     )
             pending.append(block)
             broken |= {row + at: reason for at, reason in enumerate(reasons) if reason}

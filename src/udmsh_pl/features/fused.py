@@ -24,10 +24,10 @@ EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised sea
 class FusedFeature(nn.Module):
     """One vector of a backbone's two features, on principal axes. *Ours*.
 
-    Each part is rooted (x / sqrt|x|), centred and scaled to length 1; both together are centred and
-    projected to principal axes. The root tames channels that burst (as RootSIFT: Arandjelovic &
-    Zisserman, CVPR 2012); the flattened map keeps where in the image something is. What is fitted,
-    on train features alone, are buffers: a checkpoint holds them.
+    Each part takes signed square roots (x / sqrt|x|), is centred and scaled to length 1; both
+    together are centred and projected to principal axes. The root reduces burstiness (as RootSIFT:
+    Arandjelovic & Zisserman, CVPR 2012); the flattened map keeps where in the image something is.
+    What is fitted, on train features alone, are buffers: a checkpoint holds them.
 
     Args:
         parts: length of each part: global feature, flattened feature map
@@ -65,8 +65,8 @@ class FusedFeature(nn.Module):
         """Shorten the directions in which an image differs from its own views, in place.
 
         A direction whose variance within an image's views is w shrinks by ``w^(power / 2)``; then
-        the axes are the principal ones again. As linear discriminant analysis does with classes
-        (Fisher, 1936), each image being one. *Ours*.
+        the axes are the principal ones again. Linear discriminant analysis (Fisher, 1936) does so;
+        here each image is a class. *Ours*.
 
         Args:
             shown: ``[N, 1 + V, dims]``, fused train images and their views

@@ -24,12 +24,12 @@ class Shard(NamedTuple):
         """``1/4`` to ``4/4``; refuses all else."""
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise InputError(f"--shard is {text!r}; four machines are given 1/4, 2/4, 3/4 and 4/4")
+            raise InputError(f"--shard is {text!r}; give PART/PARTS: 1/4 to 4/4 on four machines")
         return cls(int(found[1]) - 1, int(found[2]))
 
     def rows(self, count: int, batch: int) -> range:
-        """Its rows of ``count``: whole batches of those that one process alone would have made, so
-        that the features are the same to the last bit.
+        """Its rows of ``count``: whole batches of a single process's run, so that the features are
+        the same to the last bit.
         """
         batches = -(-count // batch)
         start, stop = (place * batches // self.of for place in (self.number, self.number + 1))

@@ -59,7 +59,7 @@ class TrainFeatures:
             name: first part of the file's name
             settings: a dataclass with everything but the arrays that decides the fit, in values
                 that JSON can hold
-            fit: makes the teacher's tensors, on the CPU; a function of a module sees nothing else
+            fit: makes the teacher's tensors on the CPU, from its two arguments alone
         """
         facts = {"key": self.key, "settings": asdict(settings), "format": FORMAT}  # type: ignore[call-overload]
         digest = sha256_json(facts)[:16]

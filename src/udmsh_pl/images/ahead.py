@@ -1,6 +1,6 @@
 """Work on pictures ahead of the one who waits for it: in threads, in order, batch by batch.
 
-Pillow leaves the interpreter to others, so threads keep all cores busy with decoding.
+Pillow releases the global interpreter lock, so threads keep all cores busy decoding.
 """
 
 import os

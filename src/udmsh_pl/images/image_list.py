@@ -79,7 +79,7 @@ class ImageList:
     def load(self, row: int, at_least: int | None = None) -> Image.Image:
         """Decode one image to RGB, see :func:`udmsh_pl.images.decode.decode`; errors name the row.
 
-        ``at_least`` counts where pictures are ``upright`` alone: benchmarks decode them whole.
+        Only ``upright`` lists use ``at_least``: benchmarks decode whole pictures.
         """
         if self.pixels is not None:
             return Image.fromarray(self.pixels[row]).convert("RGB")

@@ -98,7 +98,7 @@ def drop_broken(splits: Splits, broken: Mapping[str, str], strict: bool = False)
             f"{what}: {line}; mend or remove them, or leave them out with --data.strict false"
         )
     if empty := [name for name in named if not len(rows[name])]:
-        raise InputError(f"{what}: no picture of the {empty[0]} split can be read; {line}")
+        raise InputError(f"{what}: no {empty[0]} picture can be read; mend them: {line}")
     return replace(_only(splits, rows), skipped={**splits.skipped, **broken})
 
 

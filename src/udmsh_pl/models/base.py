@@ -153,8 +153,8 @@ class HashingModule(LightningModule, ABC):
         return {name: features.arrays[name] for name in names}
 
     def near_images(self, features: TrainFeatures) -> tuple[NDArray[np.int64], int] | None:
-        """Rows ``[N, M]`` of each train image's nearest, and how many of them a batch shows beside
-        an image (:class:`udmsh_pl.data.batches.Shuffle`); None for batches as they were dealt.
+        """Rows ``[N, M]`` of the M nearest of each train image, and how many of them join an image
+        in a batch (:class:`udmsh_pl.data.batches.Shuffle`); None for plain shuffled batches.
         """
         return None
 
@@ -260,10 +260,10 @@ class HashingModule(LightningModule, ABC):
         return datamodule.train_features
 
     def on_train_start(self) -> None:
-        """Begin the next epoch as one, after a checkpoint from the last batch of another.
+        """Count the next epoch after a checkpoint from an epoch's last batch.
 
-        Lightning counts that epoch as finished, but takes the next for the rest of it: neither
-        counted nor announced, it was repeated when the run was resumed once more.
+        Lightning takes the next epoch for the rest of the finished one and neither counts nor
+        announces it. A second resume would then repeat it.
         """
         progress = self.trainer.fit_loop.epoch_progress.current
         if progress.completed == progress.ready:
@@ -275,8 +275,8 @@ class HashingModule(LightningModule, ABC):
 
         The random numbers of a step (dropout) depend on seed and step alone: a resumed run repeats
         them, and processes that share a batch draw alike. Where the backbone is frozen, every
-        process has the whole batch. Where it is trained, each has its own images and gathers the
-        rest: what is behind the backbone, all compute for all.
+        process has the whole batch. Where it is trained, each process gathers the other images'
+        features; all compute head and loss for all.
         """
         seed = seed_of(self.trainer.global_step, 0)
         if self.device.type == "cpu":
@@ -335,8 +335,8 @@ class HashingModule(LightningModule, ABC):
         if not self.warmup_steps and not self.cosine_decay:
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
-        # Lightning made the loader to count the steps, before a checkpoint has set its place in
-        # the epoch: made again, or a run that goes on inside an epoch would begin it anew
+        # Lightning made the loader to count the steps, before a checkpoint set its place in the
+        # epoch. Make it again: else a resumed run would begin its epoch anew
         self.trainer.fit_loop._combined_loader = None
         scheduler = schedule(optimizer, self.warmup_steps, self.cosine_decay, total)
         return {

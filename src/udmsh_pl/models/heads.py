@@ -1,4 +1,4 @@
-"""Encoders: modules that turn a frozen backbone's two features into K logits.
+"""Encoders: modules that turn a backbone's two features into K logits.
 
 Each has ``logits(global_feature, feature_map=None)``: ``[B, D]`` and ``[B, C, h, w]`` to
 ``[B, K]``, whose signs are the code.
@@ -206,8 +206,8 @@ class LinearEncoder(nn.Module):
 class FusedEncoder(nn.Module):
     """``u = tanh(head(fused feature) + W fused feature)`` on a fitted :class:`FusedFeature`.
 
-    W, the linear path, is 0 unless :meth:`start_from_itq` is called: codes that were learned
-    without one stay as they are. *Ours*.
+    W, the linear path, is 0 unless :meth:`start_from_itq` is called: codes learned without this
+    path do not change. *Ours*.
 
     Args:
         global_dim: D, length of the backbone's global feature
@@ -266,9 +266,9 @@ class FusedEncoder(nn.Module):
 
     def start_from_itq(self, fused: Tensor, kept: int = 0) -> None:
         """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``.
-        The head is silent about the last ``kept`` bits.
+        The head adds 0 to the last ``kept`` bits.
 
-        A path that was learned stays, and one that is not trained stays 0.
+        A learned path stays; a path that is not trained stays 0.
         """
         path, last = self.direct.weight, self.head[-1]
         if path.any() or not path.requires_grad or not isinstance(last, nn.Linear):
@@ -286,7 +286,7 @@ class FusedEncoder(nn.Module):
             last.bias.zero_()
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Leave the path out where a checkpoint is from before there was one."""
+        """Set the path to 0 for a checkpoint that has no path."""
         if f"{prefix}direct.weight" not in state:
             state[f"{prefix}direct.weight"] = torch.zeros_like(self.direct.weight)
             self.direct.requires_grad_(False)

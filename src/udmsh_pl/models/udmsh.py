@@ -31,8 +31,8 @@ from udmsh_pl.similarity.structure import Levels, SemanticStructure
 
 Teacher = Literal["global", "spatial", "both"]
 
-# the ranking's temperature of codes times sqrt(K): about what chance does to a cosine of K bits, so
-# that short codes are not asked for differences they cannot have (docs/choices.md)
+# the codes' temperature in the ranking, times sqrt(K): about the random spread of a cosine of K
+# bits, so that short codes need no finer differences (docs/choices.md)
 BLUR = 1.1
 
 
@@ -94,15 +94,15 @@ class UDMSH(HashingModule):
         centre: subtract the train mean from those features
         alpha: pairs nearer than ``m - alpha sigma_left`` are surely similar
         beta: pairs farther than ``m + beta sigma_right`` are surely dissimilar
-        levels: ``linear`` (1 - distance, so that no two near pairs are level and images that have
-            nothing in common get orthogonal codes), ``graded`` (a line between the two thresholds),
-            ``hard`` (SSDH) or ``cosine`` (1 - 2 distance)
+        levels: ``linear`` (1 - distance: near pairs stay distinct, and images with nothing in
+            common get orthogonal codes), ``graded`` (a line between the two thresholds), ``hard``
+            (SSDH) or ``cosine`` (1 - 2 distance)
         confidence: weight pairs by CIMON's confidence
         least_weight: a pair weighs this plus the size of its similarity, so that the few near pairs
             count among the many far ones; None for pairs weighed by ``confidence`` alone
         structure_sample: rows for the structure's fit on larger train sets; None for all
         ranking_weight: weight of :func:`udmsh_pl.similarity.losses.ranking_loss` against the
-            cosines of the features; more of it orders near images better, less of it far ones
+            cosines of the features; larger orders near images better and far ones worse
         isometry: which reading of the Hamming-isometric mapping
         isometry_weight: lambda
     """
@@ -226,7 +226,7 @@ class UDMSH(HashingModule):
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
         if f"{prefix}encoder.direct.weight" in state:
             raise InputError(
-                "this checkpoint of udmsh has the linear path that 0.2 added and udmsh has no more;"
+                "this checkpoint has the linear path of udmsh-pl 0.2, which udmsh no longer has;"
                 " train it anew (udmsh fit --model UDMSH), or use udmsh-pl 0.2 for this file"
             )
         super()._load_from_state_dict(state, prefix, *others)

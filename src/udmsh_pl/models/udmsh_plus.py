@@ -54,10 +54,10 @@ def fit_manifold_teacher(stored: Arrays, settings: ManifoldSettings) -> dict[str
     """Fit the fused feature and the levels of similarity to train features.
 
     Where there are views, directions in which an image differs from its own views count less in the
-    fused feature (``view_discount``), and so in the order of the nearest. The graph that diffusion
-    runs on is of the features as they were, which keeps large groups together, unless its lists of
-    neighbours are not to be trusted (:func:`udmsh_pl.similarity.manifold.neighbour_trust`): then of
-    the features after the discount.
+    fused feature (``view_discount``), and so in the order of the nearest. Diffusion runs on the
+    graph of the features before the discount, which keeps large groups together. If its neighbours
+    have less than full trust (:func:`udmsh_pl.similarity.manifold.neighbour_trust`), the discounted
+    features make the graph.
 
     Returns:
         ``fusion.*``, buffers of the :class:`FusedFeature`; ``inputs``, float16
@@ -104,14 +104,13 @@ class UDMSHPlus(HashingModule):
     The teacher gives two things. The group of an image: the cosine after a long diffusion over the
     train images' neighbour graph (:mod:`udmsh_pl.similarity.manifold`), which inner products of
     codes learn by squared errors. And the order of the nearest: the cosine of the fused features,
-    which codes learn as a ranking, since squared errors that are right about groups hardly notice
-    that order. An image's random views (``--data.views``) show which directions of the features
-    count for it. Batches hold near images, since of the pairs of a random batch hardly any is near.
-    The student is a linear path, which starts as ITQ of the fused features, and a head beside it;
-    it sees the clean image or one of its views, and its inner products are those of relaxed codes
-    with each other and with codes at once. Codes of two views of an image shall be nearer to each
-    other than to those of images that are not similar (NT-Xent, as SimCLR and CIBHash have it), at
-    a small weight. Everything here is *ours*.
+    which codes learn as a ranking, since that order hardly changes the squared errors. An image's
+    random views (``--data.views``) show which directions of the features count for it. Batches hold
+    near images, since of the pairs of a random batch hardly any is near. The student adds a head to
+    a linear path that starts as ITQ of the fused features. It sees the image or one of its views.
+    Its loss mixes inner products of relaxed codes with relaxed codes and with signs. Codes of two
+    views of an image shall be nearer to each other than to those of images that are not similar
+    (NT-Xent, as SimCLR and CIBHash have it), at a small weight. Everything here is *ours*.
 
     Args:
         hidden: width of the head
@@ -128,22 +127,22 @@ class UDMSHPlus(HashingModule):
         rank: eigenvectors of the diffusion; at most a quarter of the train images
         diffusion_time: how far similarity spreads; None for
             :func:`udmsh_pl.similarity.manifold.diffused_embedding`'s rule
-        near_share: share of two nearer levels in the similarity, half of it each: the cosine after
-            a short diffusion and that of the fused features
+        near_share: share of two finer similarities, half of it each: the cosine after a short
+            diffusion and the cosine of fused features
         ranking_weight: weight of :func:`udmsh_pl.similarity.losses.ranking_loss` against the cosine
-            of the fused features; more of it orders near images better, less of it far ones
+            of the fused features; larger orders near images better and far ones worse
         view_discount: how far directions in which an image differs from its own views count less
             (:meth:`udmsh_pl.models.heads.FusedFeature.discount_views`); 0 not at all
-        companions: in the place of 3 images of 4 (for 3) a batch shows some of the nearest images
-            of the fourth; 0 shows it as it was dealt. From 0 to 3; a backbone that is trained sees
-            batches as they were dealt
+        companions: images, 0 to 3, that join an image in a batch, drawn from its nearest (3: they
+            are three quarters of the batch). 0, or a backbone that is trained, leaves batches as
+            they are shuffled
         linear_path: let the codes start as ITQ of the fused features
-        itq_bits: the last bits, which stay as ITQ has them: long codes have room for both the
-            groups and the order of the nearest. None keeps a quarter of more than 64; without a
-            linear path there are none
+        itq_bits: number of last bits that stay as in ITQ: long codes have room for groups and the
+            order of the nearest. None: a quarter of codes above 64 bits, else 0; always 0 without
+            the linear path
         contrastive_weight: weight of NT-Xent between two views of half of the images, where there
-            are views and the backbone is not trained; of two images with a similarity of a half or
-            more none counts as different from the other
+            are views and the backbone is not trained; a pair counts less as a negative as its
+            similarity rises, and not at all from 0.5 on
         code_share: share of the loss's inner products that are between a relaxed code and a code
         least_weight: a pair weighs this plus the size of its similarity, so that the few pairs of a
             small group count among the many that have nothing in common; None weighs all pairs
@@ -255,7 +254,7 @@ class UDMSHPlus(HashingModule):
     # the student
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Codes against similarities, their order against that of features, views against views."""
+        """Pairwise loss on similarities, ranking loss on nearness, NT-Xent on views."""
         similarity, rows = batch["similarity"], batch["index"]
         views = batch.get("compared") if self.contrastive_weight else None  # [2, half, dims]
         if self.finetune:

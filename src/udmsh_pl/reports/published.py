@@ -20,8 +20,8 @@ OURS = "ours ± spread (seeds)"
 HEADER = ("dataset", "method", "bits", "k", "published", OURS, "difference", "source")
 NOTE = (
     "Published numbers of the same dataset, protocol, backbone, method, code length and k, and our "
-    "mean over seeds. Published code leaves the order of tied images to its sort; ours is expected "
-    "over all orders."
+    "mean over seeds. Published code leaves the order of tied images to its sort; our value "
+    "averages over all orders."
 )
 
 

@@ -189,13 +189,13 @@ class RunDirectory:
         return Scores(found, arrays["precision"], arrays["recall"])
 
     def scores_of(self, method: str, bits: int, seeds: Sequence[int]) -> list[Scores]:
-        """What reports need of those cells of some seeds that keep it."""
+        """Scores of the seeds' cells that have ``scores.npz``."""
         cells = [Cell(method, bits, seed) for seed in seeds]
         return [self.scores(one) for one in cells if (self.folder(one) / "scores.npz").is_file()]
 
     @contextmanager
     def working(self, cell: Cell) -> Iterator[bool]:
-        """Claim a cell: gives whether this process has it; another one that has it keeps it."""
+        """Claim a cell; gives False where another process holds it."""
         folder = self.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", blocking=False)

@@ -38,9 +38,9 @@ def write_report(
 ) -> str:  # fmt: skip
     """Write ``table.md``, :data:`PICTURES` and ``report.html``; gives the table's text.
 
-    ``pr_curve.png`` is of the middle code length, galleries and structure are of the first seed
-    too, the galleries of the last method. ``missing`` are cells that the plan has and the results
-    do not; they are named under the table.
+    ``pr_curve.png``, galleries and structure show the middle code length; the latter two the first
+    seed, galleries the last method. ``missing`` are cells that the plan has and the results do not;
+    they are named under the table.
     """
     leads = table.leads(run, plan)
     parts = [table.render_tables(results), *table.render_leads(leads), table.render_costs(results)]

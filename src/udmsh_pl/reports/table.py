@@ -47,7 +47,7 @@ class Pivot:
         shown = [r for r in results if r.ties != "id" and r.k in (ks or [r.k])]
         chosen = [r for r in shown if r.bits in (0, *(bits or [r.bits]))]
         if not chosen:
-            raise InputError("there are no such rows in the results; run `udmsh reproduce` first")
+            raise InputError("no row has this --k and --bits; change them or `udmsh reproduce`")
         splits = sorted({result.split_sha256[:12] for result in chosen})
         if len(splits) > 1:
             found = f"{len(splits)} splits ({', '.join(splits)}), which no table compares"
@@ -63,9 +63,9 @@ class Pivot:
         return cls(chosen, sorted(methods, key=learns_from_labels), columns, values)
 
     def clear_winner(self, column: Column) -> str | None:
-        """The method whose mean leads each other by more than both spreads together, if any does.
+        """The method whose mean leads all others by more than both spreads together, or None.
 
-        One that learns from labels is neither the winner nor in its way.
+        Methods that learn from labels do not take part.
         """
         found = {
             method: mean_and_spread(self.values[method, column])

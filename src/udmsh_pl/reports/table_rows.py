@@ -116,7 +116,7 @@ def read_results(path: Path) -> list[Result]:
             seen[key] = reader.line_num
             results.append(result)
     except (ValueError, csv.Error) as error:
-        mend = "remove the line and run again"
+        mend = "mend it, or remove the file and run again"
         raise InputError(f"{path}:{max(reader.line_num, 1)}: {error}; {mend}") from error
     return results
 

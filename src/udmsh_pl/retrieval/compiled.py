@@ -283,7 +283,7 @@ def compute_cells(typing_context, database, block, queries, code_planes, bins, c
 def count_cells(typing_context, table, cells, slot):
     """Count row ``slot`` of ``cells`` in ``table``, uint16: 64 increments in a row.
 
-    A loop's end would be guessed wrong once a block, and what was computed ahead be thrown away.
+    A loop would cost a branch misprediction a block, which discards speculative work.
     """
 
     def emit(context, builder, signature, arguments):

@@ -27,7 +27,7 @@ FOUND_AT_ONCE = 1 << 23  # neighbours that FAISS returns at a time: 100 MB of di
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How codes are scored: what it costs, not what comes out of the counts, which are the same.
+    """How codes are scored. Every choice gives the same counts, at another cost.
 
     Args:
         engine: ``exact`` counts; ``faiss`` also ranks the database with a FAISS binary index, from
@@ -57,9 +57,9 @@ class RetrievalReport:
         items: int64 [Q, D], database items at each distance from each query
         relevant: the same, of relevant items alone
         words: codes and label masks, for the passes made later (order by row, graded metrics)
-        zero_hits: queries without a hit count 0, or are dropped. Dropped from mAP@k: where no order
-            of tied items gives a hit inside k (from ``map_id``: where that order gives none). From
-            other means: where nothing is relevant
+        zero_hits: queries without a hit count 0, or are dropped: from mAP@k if no order of ties
+            gives a hit inside k, from ``map_id`` if the order of rows gives none, from other means
+            if nothing is relevant
 
     The others are as of :func:`evaluate_codes`.
 
@@ -247,7 +247,7 @@ def evaluate_codes(
         zero_hits: queries without a hit count ``zero``, or ``drop`` out of the means
         threads: None for all cores
         device: a CUDA device of torch for the pass over the database; None for the processor
-        engine: who ranks the database for mAP by row; see :class:`Evaluation`
+        engine: what ranks the database for mAP by row; see :class:`Evaluation`
 
     Raises ``InputError``: shapes, dtypes or settings do not fit; the message names the argument.
 

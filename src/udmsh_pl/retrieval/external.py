@@ -159,10 +159,10 @@ def external_labels(query: Array, database: Array, queries: int, items: int) -> 
     """Turn labels into bool [Q, L] and [N, L].
 
     A matrix of 0/1 or booleans is taken as it is, also one of a single column: one label that an
-    item has or lacks. One whole number an item is a class, where it has one axis, or one column
-    that holds more than 0 and 1 in either array. One text an item is the name of its class.
+    item has or lacks. One whole number an item is its class, if the array has one axis, or one
+    column with more than 0 and 1 in either. One text an item is the name of its class.
 
-    Raises ``InputError``: neither of the two, values that are not finite, or so many classes that
+    Raises ``InputError``: none of these, values that are not finite, or so many classes that
     their table would be larger than ``UDMSH_MAX_BYTES``.
     """
     named = {"query": _upright(query, queries), "database": _upright(database, items)}

@@ -54,7 +54,7 @@ def faiss_has_gpu() -> bool:
         return int(faiss.get_num_gpus()) > 0
     names = {str(one.metadata["Name"]).lower() for one in importlib.metadata.distributions()}
     for name in sorted(name for name in names if name.startswith("faiss-gpu")):
-        # both removed first: of a library that either leaves behind Python loads faiss-cpu's
+        # remove both first: else Python may load faiss-cpu's library from what is left
         raise InputError(
             f"faiss-cpu has overwritten {name}, which has the same folder: run "
             f"`pip uninstall -y faiss-cpu {name} && pip install {name}`"
@@ -67,8 +67,8 @@ def in_order_of_rows(
 ) -> tuple[Distances, Rows]:
     """The k nearest with ties by row, from k nearest with ties in any order: see :func:`search`.
 
-    FAISS on a GPU gives right distances, but of the items at the last one any that it met. Those
-    are looked for again, row by row of the database.
+    FAISS on a GPU gives right distances, but arbitrary items at the k-th distance. These are
+    searched again, in the order of rows.
     """
     order = np.lexsort((rows, distances), axis=1)
     distances = np.take_along_axis(distances, order, 1)

@@ -418,7 +418,7 @@ def assign(codes: Any, heads: Any, starts: Any, centres: Any, near: int, out: An
 def scatter(
     codes: Any, first: int, lists: Any, taken: Any, cursors: Any, out: Any, rows: Any
 ) -> None:
-    """Put those of codes [N, W], rows ``first`` on, whose list is of ``taken`` at their cursors."""
+    """Write the codes [N, W] (rows ``first`` on) of the lists in ``taken`` at their cursors."""
     for i in range(len(codes)):
         if not taken[0] <= lists[i] < taken[1]:
             continue

@@ -254,8 +254,8 @@ def average_precision_of_ranks(
 ) -> Float64s:
     """AP@k of one ranking at every k of ``cuts``, float64 [len(cuts)].
 
-    ``ranks``, int64 [R], are of the relevant items, ascending, from 1; the first may suffice of the
-    ``relevant`` ones that there are.
+    ``ranks``, int64 [R], are of the relevant items, ascending, from 1; those up to the largest cut
+    suffice; ``relevant`` counts all.
     """
     sums = np.cumsum(np.arange(1, len(ranks) + 1) / ranks)  # [R], sums of precisions at hits
     result = np.zeros(len(cuts))

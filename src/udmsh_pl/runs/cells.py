@@ -60,7 +60,7 @@ class PlannedMethod:
     """A method of a plan: its class, its settings, and what builds it for a cell.
 
     ``where`` begins each InputError: there is no such class at ``path``, or it is no method. A
-    learned method takes of the ``shared`` settings those that it has and that are not ``given``.
+    learned method takes the ``shared`` settings that it knows and ``given`` does not set.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class PlannedMethod:
         return f"{self.kind.__module__}.{self.kind.__qualname__}"
 
     def check_rankings(self, kinds: Sequence[str]) -> None:
-        """Raise an InputError for other rankings by its codes that it cannot have."""
+        """Raise an InputError for rankings that this method cannot have."""
         problem = ""
         if kinds and (self.is_shallow or self.init_args.get("finetune")):
-            problem = "they are for learned methods with a frozen backbone"
+            problem = "they need a learned method with a frozen backbone"
         elif "two-stages" in kinds and not self.kind.fuses:
             problem = "two-stages need a method with a fused feature of its own, as udmsh-plus"
         if problem:
-            raise InputError(f"{self.where}: reproduce.rankings: {problem}; leave it out there")
+            raise InputError(f"{self.where}: reproduce.rankings: {problem}; remove this one")
 
     def build(self, cell: Cell) -> Any:
         """The cell's shallow method or network; an InputError names a setting that is wrong."""

@@ -101,7 +101,7 @@ def settings_of(path: Path) -> dict[str, Any]:
         settings = dict(loaded["hyper_parameters"])
     except Exception as error:  # each damage has its own
         what = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"--ckpt_path {path} is not a checkpoint of udmsh ({what})") from error
+        raise InputError(f"--ckpt_path {path}: no checkpoint of udmsh ({what})") from error
     settings.pop("_instantiator", None)  # Lightning's
     return settings
 

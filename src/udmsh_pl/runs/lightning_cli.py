@@ -162,8 +162,8 @@ class UdmshCLI(LightningCLI):
             str(one.class_path).endswith("Checkpoint") for one in configs(own.trainer.callbacks)
         )
         if own.trainer.enable_checkpointing is not False and not any(saves):
-            # Lightning's own saves after validation alone, where not every epoch has one: never,
-            # or not what the last epochs learned
+            # Lightning's own saves only after a validation, which not every epoch has: it may never
+            # save, or miss the last epochs
             callbacks.append(ModelCheckpoint(save_on_train_epoch_end=True))
         self.trainer_defaults["callbacks"] = callbacks
 
@@ -181,7 +181,7 @@ class UdmshCLI(LightningCLI):
             self.config_init.fit.ckpt_path = checkpoints.newest_checkpoint(self.trainer)
 
     def before_validate(self) -> None:
-        """Let ``last`` be a file; without one there is nothing worth scoring, unless asked for."""
+        """Resolve ``last`` to a file; without one, refuse to score unless ``--untrained``."""
         chosen = self.config_init[self.subcommand]
         if chosen.ckpt_path == "last":
             chosen.ckpt_path = checkpoints.newest_checkpoint(self.trainer)

@@ -206,7 +206,7 @@ def _stores(place: Place) -> tuple[RetrievalDataModule, list[dict[str, Any]]]:
 
 
 def _run(place: Place, out: str, cell: Cell) -> None:
-    """Run a cell, unless another process has it, whose end is waited for."""
+    """Run a cell, or wait for the process that runs it already."""
     run = _runner(place, out)
     while run.run(cell) == "runs elsewhere":  # or a node that died has not yet let go of it
         time.sleep(0.5)

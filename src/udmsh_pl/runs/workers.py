@@ -1,7 +1,7 @@
 """Processes of a plan: workers that share its cells, or ranks that train a cell together.
 
-Both run the same command line again; a variable of the environment says what they are. What one
-rank decides all know; without ranks all is decided here.
+Both run the same command line again; a variable of the environment says what they are. The first
+rank decides for all ranks; a lone process decides itself.
 """
 
 import os
@@ -86,7 +86,7 @@ def stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def launch_id() -> str | None:
-    """What workers of a launch, torchrun or srun have in common; None for a process on its own."""
+    """Id that the processes of a launch (workers, torchrun, srun) share; None for a lone one."""
     if WORKER in os.environ:
         return os.environ[WORKER]
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -143,7 +143,7 @@ def wait_for_all() -> None:
 
 
 def join_ranks() -> None:
-    """Make this process the rank of :func:`run_ranks` that it is."""
+    """Join the process group of :func:`run_ranks` with one's own rank."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -1,7 +1,7 @@
 """Where the time of a command goes: seconds of its parts, for ``--profile``.
 
 Parts add up to the whole: a part is a block under ``with clock(name)`` less the parts inside it.
-The command's own thread counts; what others do, such as decoding ahead, as far as it waits for it.
+The command's own thread counts; work of other threads, such as decoding, counts while it waits.
 """
 
 import time
@@ -83,7 +83,7 @@ def profiled() -> Iterator[Profile]:
 
 @contextmanager
 def clock(name: str) -> Iterator[None]:
-    """Count the block as a part of the command, where one counts; in another thread none does."""
+    """Count the block as a part of the command inside ``profiled``; other threads count nothing."""
     profile = _CURRENT.get()
     with profile.clock(name) if profile else nullcontext():
         yield

@@ -145,9 +145,8 @@ class _Segments:
 class Unfinished:
     """Rows of a build that are finished, by the name of their picture.
 
-    They lie in a folder of the index that no reader looks at, as segments with what a manifest
-    would say of them in a JSON file beside each, which is written last. What is damaged is made
-    again.
+    They lie as segments in a folder of the index that no reader opens. Beside each, a JSON file,
+    written last, holds its entry of a manifest. Damaged ones are made again.
     """
 
     def __init__(self, folder: Path, bits: int, dims: int) -> None:
@@ -279,4 +278,4 @@ def _missing(done: Unfinished, files: Files, names: list[str], report: Report) -
 
 def _unreadable(folder: Path, which: str, report: Report) -> InputError:
     first = ": ".join(report.broken[0])
-    return InputError(f"{folder}: none of {which} can be read, first {first}")
+    return InputError(f"{folder}: none of {which} can be read; mend them, first {first}")

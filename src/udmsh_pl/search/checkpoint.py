@@ -40,8 +40,8 @@ def read_checkpoint(path: Path) -> tuple[PixelEncoder, EncoderSpec]:
         or type(module).forward not in (HashingModule.forward, UDMSH.forward)
         or getattr(module, "isometry", "") == "rotation"  # turns the codes after the encoder
     ):
-        problem = f"{type(module).__name__} cannot be used outside of training"
-        mend = "give a checkpoint of UDMSH, UDMSHPlus, ITQ, PCAH or LSH"
+        problem = f"{type(module).__name__} with these options cannot leave Lightning"
+        mend = "give one of UDMSH (isometry pairwise or pointwise), UDMSHPlus, ITQ, PCAH or LSH"
         raise InputError(f"{path}: {problem}; {mend}")
     backbone = module.network or build_backbone(module.backbone, module.weights)
     dims = min(RERANK_DIMS, encoder.fusion.dims) if isinstance(encoder, FusedEncoder) else 0

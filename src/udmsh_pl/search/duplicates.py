@@ -46,15 +46,15 @@ LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .6
 QUERIES, BASE = 4096, 1 << 15  # rows compared at once
 AT_ONCE = 4096  # thumbnails decoded, pairs compared
 ELECTORS = 16  # pictures of a set of copies that decide which of them is kept
-LEVEL, LOST = 0.1, 0.02  # of their sums of agreements, and of clipped values: decides nothing
+LEVEL, LOST = 0.1, 0.02  # smaller differences in agreement and clipped share decide nothing
 PAIRS = 128  # of them that fit into a processor's cache
 GRID = 8  # cells of a side whose colours, and details, are compared
 SHARPER = 2.5  # means of details, so that they fill a byte
-# cosine of those means: .88 and more of 80 pictures and their copies that are not cut, of 300
-# different ones .68 at most
+# cosine of those means: at least .88 for 80 pictures and their uncut copies, at most .68 for 300
+# different pictures
 LEAST_PATTERN = 0.85
-# root mean square of the difference in grey values: of 400 pictures rotated, made smaller and saved
-# anew 2.3 at most, of no pair of 400 different ones as little as this
+# root mean square of the difference in grey values: at most 2.3 for 400 pictures that were rotated,
+# made smaller and saved anew; more than this for all pairs of 400 others
 CLOSE = 5.0
 _CORNER = [(down, right) for down in range(GRID // 2) for right in range(down + 1)]
 
@@ -191,7 +191,7 @@ def signature_of(image: Image.Image) -> Floats:
 
 
 def clipped(image: Image.Image) -> float:
-    """Share of the values of an RGB picture that are lost lights."""
+    """Share of an RGB picture's values in clipped highlights."""
     counts = np.array(image.histogram()).reshape(3, 256)
     return float(counts[:, 252:].sum() / counts.sum())
 
@@ -340,7 +340,7 @@ def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
 def _kept(pictures: _Pictures, rows: list[int]) -> int:
     """The row that is best kept. Among files of as many pixels it is the one that agrees best with
     the others, since a cut of a picture is no copy of its mirrored one; of several such files, the
-    largest of those that have lost the least of their lights.
+    largest of those with the fewest clipped highlights.
     """
     some = rows[:ELECTORS]
     best, *_ = ranks = [pictures.rank(row)[:3] for row in some]

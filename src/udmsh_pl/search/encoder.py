@@ -1,7 +1,7 @@
 """``HashEncoder``: pictures of any kind become packed codes and re-rank features.
 
-It runs OpenVINO's graph where there is one, else torch. What reads pictures is imported when one
-comes: the network is loaded meanwhile.
+It runs OpenVINO's graph where there is one, else torch. The decoder is imported with the first
+picture, while the network loads.
 """
 
 import shutil
@@ -61,8 +61,7 @@ class HashEncoder:
 
         A checkpoint, or what the hub has, becomes a folder in the user's cache first, once.
 
-        Raises ``InputError``: neither, damaged, or of a method that cannot be used outside of
-        training.
+        Raises ``InputError``: none of these, damaged, or of a method that only runs in training.
         """
         path = Path(source).expanduser()
         if not path.exists() and is_hub_id(str(source)):
@@ -84,7 +83,7 @@ class HashEncoder:
 
     @classmethod
     def of_index(cls, path: Path, runner: Runner = "auto") -> "HashEncoder":
-        """Open that of an index."""
+        """Open an index's encoder."""
         folder = path.expanduser()
         return cls(folder / read_manifest(folder).encoder, runner)
 
@@ -198,7 +197,11 @@ def runner_of(folder: Path, spec: EncoderSpec, runner: Runner = "auto") -> Run:
     if runner != "torch" and there and all(name in spec.files for name in GRAPH):
         return _by_openvino(folder, spec)
     if runner == "openvino":
-        mend = "export or index anew" if there else "pip install 'udmsh-pl[extract]'"
+        mend = (
+            "use `udmsh export --format openvino`, or index anew"
+            if there
+            else "pip install 'udmsh-pl[extract]'"
+        )
         raise InputError(f"{folder} cannot run on OpenVINO here; {mend}")
     return _by_torch(folder, spec)
 

@@ -204,8 +204,8 @@ class ImageIndex:
         lost, own = (pairs - renamed).total(), len(self)
         if lost > FEW and lost > own / 2:
             raise InputError(
-                f"{lost:,} of {own:,} pictures are gone from {root}; if its disk is away, nothing "
-                "was changed; if they are deleted, give --allow-deletions"
+                f"{lost:,} of {own:,} pictures are gone from {root}; nothing was changed; "
+                "connect its disk, or give --allow-deletions if they are deleted"
             )
 
     def add(self, pictures: Files) -> Report:

@@ -135,8 +135,8 @@ def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
 def may_be_copies(
     ones: NDArray[np.int8], others: NDArray[np.int8], cuts: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Whether :func:`overlap` may call pairs of :func:`details_of` copies, bool [P]; where this
-    denies it, so does that. It takes a sixth of the time, and of many pairs few are copies.
+    """Whether :func:`overlap` may call pairs of :func:`details_of` copies, bool [P]; a False here
+    is always right. It takes a sixth of the time, and few pairs are copies.
 
     Args:
         ones: int8 [P, 64, 64]

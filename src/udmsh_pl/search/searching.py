@@ -132,8 +132,8 @@ def likeness(distances: Int64s, bits: int, feature: Int8s, features: Int8s) -> N
     """Nine tenths the cosine of the features int8 [d] and [n, d], one tenth that of the codes at
     those distances; of the codes alone where features have no length.
 
-    The features know best which picture is the nearest, the codes, which were learned from what
-    whole neighbourhoods share, which hundred belong together.
+    Features rank the nearest picture best. Codes, learned from whole neighbourhoods, rank the
+    nearest hundred best.
     """
     of_codes = 1 - 2 * distances / bits
     if not len(feature):

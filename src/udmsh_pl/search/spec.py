@@ -63,7 +63,7 @@ def read_json(
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain["format"] not in formats:
             known = " and ".join(map(str, formats))
-            raise InputError(f"{path} is of format {plain['format']}, this version reads {known}")
+            raise InputError(f"{path} has format {plain['format']}, not {known}; update udmsh-pl")
         if plain.pop("sha256") != sha256_json(plain):
             raise ValueError("its checksum differs")
         del plain["format"]

@@ -1,6 +1,6 @@
 """Whether two files show the same picture in every part. *Ours*.
 
-Thumbnails of one form with other numbers agree as those of copies do. So the files themselves are
+Two scans of one form with other numbers have thumbnails like copies. So the files themselves are
 laid on each other, their levels are made equal, and the largest difference that is left *anywhere*
 decides: what compression leaves is small beside the contrast around it, another digit is not.
 """
@@ -88,8 +88,8 @@ def _difference(one: Pixels, two: Pixels, levels: Callable[[Pixels, Pixels], Pix
 
 
 def _apart(expected: Pixels, source: Pixels, goal: Pixels) -> float:
-    """The largest local difference of grey pictures [h, w]: ``source`` with the levels of ``goal``,
-    and that.
+    """The largest local difference of grey ``goal`` and ``expected`` (``source`` at its levels),
+    [h, w].
     """
     if min(goal.shape) < 4 * EDGE + 2 or expected.std() < LEAST_GAIN * source.std():
         return float("inf")

@@ -35,7 +35,7 @@ class Access:
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
-            mend = "give --token too, alone to have one made, or leave --host out"
+            mend = "give --token (without a value: a new one), or leave --host out"
             raise InputError(f"--host {self.host} lets other machines in; {mend}")
         if self.token and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
             raise InputError(f"--token has to have {LEAST_TOKEN} ASCII characters or more")

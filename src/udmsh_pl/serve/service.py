@@ -85,7 +85,7 @@ class Service:
     ) -> schemas.Duplicates:
         """Groups of copies."""
         snapshot = self._snapshot(version)
-        self._check_count(snapshot, "copies are looked for by `udmsh duplicates` among more than")
+        self._check_count(snapshot, "use `udmsh duplicates` to find copies among more than")
         key = snapshot.version, "duplicates", radius
         groups = self._computed(key, lambda: snapshot.index.duplicates(radius))
         copies = [copy for group in groups for copy in group if copy.is_copy]

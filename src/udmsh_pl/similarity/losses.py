@@ -67,8 +67,8 @@ def asymmetric_pairwise_loss(
 
     c is the ``code_share``, b = sign(u) without gradient.
 
-    Source: *ours*. With c > 0 it is a pairwise loss and an isometric mapping in one: it is the same
-    only where relaxed codes have the inner products of their signs.
+    Source: *ours*. With c > 0 it is a pairwise loss and an isometric mapping in one: c has no
+    effect only where u_i.u_j = u_i.b_j.
 
     Args:
         u: float [B, K], relaxed codes
@@ -201,7 +201,7 @@ def nt_xent_loss(
         first: float [B, K], one view
         second: float [B, K], the other view of the same images, row by row
         temperature: divides the cosines
-        apart: float [B, B] in [0, 1], how far two images count as different; None for wholly
+        apart: float [B, B] in [0, 1], how much a pair counts as a negative; None: fully
 
     Example:
         >>> views = torch.eye(2)  # equal views of two images that have nothing in common

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 Float32s = NDArray[np.float32]
 
 CELL, AROUND = 256, 16  # rows of a cell on average; cells that are searched for the rows of one
-# times that it is done with other cells: what one border parts lies within another's cell. At
-# 50,000 rows once finds 85 % of the neighbours, twice as many cells 89, four times 98
+# clusterings, each with other cells: a border of one lies inside a cell of another. At 50,000 rows
+# one finds 85 % of the neighbours, one with twice as many cells around 89, four find 98
 PARTITIONS = 4
 SAMPLE, ROUNDS = 40, 6  # rows a cell that k-means sees, and its rounds
 AT_ONCE, MOST = 1024, 4 * CELL * AROUND  # rows and candidates of a product, where a cell is large
@@ -34,7 +34,7 @@ def neighbours_by_cell(
         unit: float32 [N, D], rows of length 1
         k: neighbours; -1, with a cosine of 0, stands where the cells around hold too few
         around: cells that are searched, the row's own among them; all of them make it exact
-        partitions: times that it is done, each with other cells
+        partitions: number of clusterings, each with other cells
 
     Example:
         >>> draw = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)

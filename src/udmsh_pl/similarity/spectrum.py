@@ -1,7 +1,7 @@
 """Leading eigenpairs of a graph too large for Lanczos: Chebyshev-filtered subspace iteration.
 
-Zhou, Saad, Tiago & Chelikowsky, J. Comput. Phys. 2006, for the upper end of the spectrum. Nothing
-but products of the sparse matrix with a block of vectors costs anything, and all of it is float32.
+Zhou, Saad, Tiago & Chelikowsky, J. Comput. Phys. 2006, for the upper end of the spectrum. Nearly
+all of the cost is products of the sparse matrix with a block of vectors, in float32.
 
 Letters in shapes: N rows, R = rank, m = R + ``SPARE`` vectors of the block.
 """

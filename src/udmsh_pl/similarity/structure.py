@@ -2,9 +2,8 @@
 
 Source: the cosine distance of deep features is *stated* (UDMSH, abstract); two half-Gaussians
 around the mode of all pair distances and the thresholds are *read* from SSDH (Yang et al., IJCAI
-2018); graded levels are our *reading* of "multi-similarity", confidence weights of CIMON (Luo et
-al., IJCAI 2021). Centring the teacher's features is *read* from ITQ
-(CVPR 2011).
+2018); graded levels are our *reading* of "multi-similarity"; confidence weights are *read* from
+CIMON (Luo et al., IJCAI 2021). Centring the teacher's features is *read* from ITQ (CVPR 2011).
 
 Letters in shapes: N images, B of a batch, D numbers of a teacher's feature; blocks of b and c rows.
 """
@@ -226,7 +225,7 @@ class SemanticStructure(nn.Module):
         return 1 - total / len(dims)
 
     def similarity(self, distances: Tensor) -> Tensor:
-        """S in [-1, 1], same shape as ``distances``; equal order in d is equal order in S."""
+        """S in [-1, 1], same shape as ``distances``; S never rises with the distance."""
         if self.levels == "linear":
             return 1 - distances
         if self.levels == "cosine":
@@ -237,7 +236,7 @@ class SemanticStructure(nn.Module):
         return (1 - 2 * (distances - near) / (far - near)).clamp(-1, 1)
 
     def weight(self, distances: Tensor) -> Tensor:
-        """Confidence w in [0, 1], 0 at the mode, 1 at the ends; all ones without ``confidence``."""
+        """Confidence w, 0 at the mode, 1 at the ends; without ``confidence`` 1, if ``hard`` |S|."""
         if not self.confidence:
             hard = self.levels == "hard"
             return self.similarity(distances).abs() if hard else torch.ones_like(distances)

@@ -43,7 +43,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def test_mistakes(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is no index; `udmsh index" in refused(capsys, tmp_path)
-    assert "give --token too" in refused(capsys, index, "--host", "0.0.0.0")
+    assert "give --token (without a value" in refused(capsys, index, "--host", "0.0.0.0")
     assert "16 ASCII" in refused(capsys, index, "--token", "short")
     assert "0 to 65535" in refused(capsys, index, "--port", "70000")
     assert "starts with a slash" in refused(capsys, index, "--root-path", "photos")

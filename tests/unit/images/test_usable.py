@@ -79,7 +79,7 @@ def test_strict_refuses_and_an_empty_split_is_an_error(splits: Splits) -> None:
     broken = find_broken(*splits.by_name().values())
     with pytest.raises(InputError, match=r"toy small: 3 pictures cannot be read: r.jpg \(.*strict"):
         drop_broken(splits, broken, strict=True)
-    with pytest.raises(InputError, match="no picture of the query split can be read"):
+    with pytest.raises(InputError, match="no query picture can be read"):
         drop_broken(splits, broken | {"q.jpg": "cut"})
     assert broken_line({"a": "x"}) == "1 picture cannot be read: a (x)"
 
