@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SHORTLIST = 1000  # nearest codes that are ordered by their features
 EXACT_BELOW = 1_000_000  # pictures; looking at that many codes takes some milliseconds
 MOST_TIED = 10_000  # of equally near codes beyond those asked for
-# of the codes in a likeness: on drawings .05 finds less at k = 100, .2 less at k = 1 (*ours*)
-CODE_SHARE = 0.1
+# of the codes in a likeness: more finds more at k = 100 and less at k = 1 (docs/choices.md)
+CODE_SHARE = 0.2
 
 Int8s = NDArray[np.int8]
 Int64s = NDArray[np.int64]
@@ -129,7 +129,7 @@ def reranked(
 
 
 def likeness(distances: Int64s, bits: int, feature: Int8s, features: Int8s) -> NDArray[np.float64]:
-    """Nine tenths the cosine of the features int8 [d] and [n, d], one tenth that of the codes at
+    """0.8 times the cosine of the features int8 [d] and [n, d] and 0.2 times that of the codes at
     those distances; of the codes alone where features have no length.
 
     Features rank the nearest picture best. Codes, learned from whole neighbourhoods, rank the

@@ -28,7 +28,7 @@ class Found(Picture):
     """A picture that is like another."""
 
     distance: int = Field(description="Hamming distance of the codes, in bits")
-    similarity: float = Field(description="0.9 cosine of features + 0.1 cosine of codes")
+    similarity: float = Field(description="0.8 cosine of features + 0.2 cosine of codes")
     certainty: Literal["same", "strong", "likely", "weak"] = Field(
         description="same: its pixels agree with the query's; strong: more alike than 999 of "
         "1,000 others are to a typical picture; likely: than 99 of 100; weak: less"

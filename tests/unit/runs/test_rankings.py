@@ -68,7 +68,7 @@ def test_the_feature_orders_the_nearest_codes_alone(
     orders = []
     for query, distances in zip(unit[0], apart, strict=True):
         last = sorted(distances)[min(shortlist, COUNT) - 1]
-        alike = 0.9 * unit[1] @ query + 0.1 * (1 - 2 * distances / BITS)
+        alike = 0.8 * unit[1] @ query + 0.2 * (1 - 2 * distances / BITS)
         orders.append(
             sorted(
                 range(COUNT),

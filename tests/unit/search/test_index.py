@@ -70,7 +70,7 @@ def test_similarity_is_of_features_and_codes_and_orders_the_shortlist(built: Pat
     bits = np.unpackbits(found.rows.codes, axis=1)
     row = list(found.rows.names).index("03.png")
     of_codes = 1 - 2 * (bits != bits[row]).mean(1)
-    alike = 0.9 * unit @ unit[row] + 0.1 * of_codes
+    alike = 0.8 * unit @ unit[row] + 0.2 * of_codes
     assert [one.similarity for one in matches] == sorted(alike.round(4), reverse=True)
     for one in matches:
         assert one.distance == (bits[one.row] != bits[row]).sum()

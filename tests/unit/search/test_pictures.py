@@ -116,7 +116,7 @@ def test_a_likeness_is_of_features_and_codes() -> None:
     of_codes = [1, 1, 0.5, 0, -1, 0.625]
     found = likeness(distances, 16, features[0], features)
     np.testing.assert_allclose(
-        found, 0.9 * cosines(features[0], features) + 0.1 * np.array(of_codes)
+        found, 0.8 * cosines(features[0], features) + 0.2 * np.array(of_codes)
     )
     assert found[0] == pytest.approx(1)
     nothing = np.empty((6, 0), np.int8)

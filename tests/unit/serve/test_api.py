@@ -135,7 +135,7 @@ def test_certainty_is_measured_on_a_typical_picture(client: Client, index: Path)
     features, bits = rows.features.astype(float), np.unpackbits(rows.codes, axis=1)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     of_codes = 1 - 2 * (bits[:, None] != bits).mean(2)
-    pairs = (0.9 * features @ features.T + 0.1 * of_codes)[
+    pairs = (0.8 * features @ features.T + 0.2 * of_codes)[
         ~np.eye(len(features), dtype=bool)
     ].reshape(13, 12)
     info = client("/info").json
