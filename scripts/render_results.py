@@ -37,11 +37,13 @@ PAGES = ("README.md", "experiments/README.md", "docs/*.md", "docs/*/*.md")
 BLOCK = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- results end -->)", re.DOTALL)
 PLAN = yaml.safe_load((ROOT / "experiments/compare.yaml").read_text(encoding="utf-8"))
 METHODS = list(PLAN["reproduce"]["methods"])
-TITLES = {  # of data sets in overviews
+TITLES = {  # of data sets in overviews; the file `ranking-NAME` is of NAME
     "fashion-sample": "sample",
     "cifar10-small": "CIFAR-10",
     "miml-scenes": "scenes",
     "drawings-fine": "drawings",
+    "drawings-cross": "drawing to photo",
+    "scenes-in-others": "scenes among others",
 }
 NOT_YET = "*Not measured yet with the current code.*"
 
@@ -183,7 +185,7 @@ def _overview(
     methods = list(dict.fromkeys(one for pivot in pivots.values() for one in pivot.methods))
     places = [(pivot, column) for pivot in pivots.values() for column in pivot.columns]
     titles = [
-        f"{TITLES.get(name, name)} @{'ALL' if whole else k}"
+        f"{TITLES.get(name.removeprefix('ranking-'), name)} @{'ALL' if whole else k}"
         for name, pivot in pivots.items()
         for _, whole, k, _ in pivot.columns
     ]
