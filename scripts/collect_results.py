@@ -307,7 +307,8 @@ def collect(
         path, given = results / f"{stem}-leads.csv", {value.bits for value in files[stem].values()}
         leads = [lead for lead in read_rows(path, Lead) if lead.bits not in given]
         leads += leads_of(runs, [value for value in merged if value.bits in given])
-        write_rows(path, leads, Lead)
+        if leads or path.is_file():
+            write_rows(path, leads, Lead)
         lines.append(f"{stem}.csv: {len(merged)} values; {stem}-leads.csv: {len(leads)} leads")
         if lacking := sorted(given - {lead.bits for lead in leads} - {0}):
             lengths = ", ".join(map(str, lacking))
