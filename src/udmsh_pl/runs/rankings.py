@@ -30,6 +30,7 @@ def rank(
     codes: Mapping[str, NDArray[np.uint8]],
     labels: Labels,
     ks: Sequence[int | None],
+    nearest: int = SHORTLIST,
 ) -> Values:
     """mAP@k of one of :data:`ENDINGS`.
 
@@ -41,6 +42,7 @@ def rank(
         codes: ``query_codes`` and ``database_codes``, packed
         labels: bool [Q, L] and [N, L]
         ks: cut-offs; None is the whole database
+        nearest: codes that the second stage orders
     """
     query, database = (codes[name] for name in ("query_codes", "database_codes"))
     if kind == "asymmetric":
@@ -58,9 +60,9 @@ def rank(
     def order(rows: slice) -> NDArray[np.int64]:
         ranked = []
         for code, feature in zip(query[rows], near[0][rows], strict=True):
-            distances, nearest = shortlist(code, database, SHORTLIST)
-            others = shortlist(code, database, len(database))[1][len(nearest) :]
-            found = reranked(distances, nearest, model.bits, feature, near[1][nearest])[1]
+            distances, first = shortlist(code, database, nearest)
+            others = shortlist(code, database, len(database))[1][len(first) :]
+            found = reranked(distances, first, model.bits, feature, near[1][first])[1]
             ranked.append(np.concatenate([found, others]))
         return np.stack(ranked)
 

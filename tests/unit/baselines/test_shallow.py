@@ -76,7 +76,7 @@ def test_others_are_not(tmp_path: Path) -> None:
     trainer = Trainer(logger=False, barebones=True, accelerator="cpu")
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
-    with pytest.raises(InputError, match="give one of UDMSH .*UDMSHPlus, ITQ"):
+    with pytest.raises(InputError, match=r"give one of UDMSH .*UDMSHPlus, ITQ"):
         HashEncoder.load(tmp_path / "a.ckpt")
 
 

@@ -52,11 +52,8 @@ def test_the_query_keeps_its_real_values(learned: Any) -> None:
 
 
 @pytest.mark.parametrize("shortlist", [NEAREST, COUNT + 5])
-def test_the_feature_orders_the_nearest_codes_alone(
-    learned: Any, shortlist: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_feature_orders_the_nearest_codes_alone(learned: Any, shortlist: int) -> None:
     model, features, logits, labels = learned
-    monkeypatch.setattr(rankings, "SHORTLIST", shortlist)
     with torch.inference_mode():
         fused = [
             model.encoder.fuse(*(torch.from_numpy(own[k]).float() for k in own)).numpy()
@@ -79,17 +76,17 @@ def test_the_feature_orders_the_nearest_codes_alone(
                 ),
             )
         )
-    found = ranked("two-stages", learned)
+    found = ranked("two-stages", learned, shortlist)
     assert found == expected(orders, labels, abs=5e-3)  # float16 on the way to small integers
     beyond = any((distances <= sorted(distances)[NEAREST - 1]).sum() < COUNT for distances in apart)
     assert beyond, "no query has codes beyond the shortlist"
 
 
-def ranked(kind: str, learned: Any) -> Any:
+def ranked(kind: str, learned: Any, nearest: int = NEAREST) -> Any:
     model, features, logits, labels = learned
     names = ("query_codes", "database_codes")
     codes = {name: pack_codes(own) for name, own in zip(names, logits, strict=True)}
-    return rankings.rank(kind, model, tuple(features), codes, labels, [1, 10, None])
+    return rankings.rank(kind, model, tuple(features), codes, labels, [1, 10, None], nearest)
 
 
 def expected(orders: list[Any], labels: Any, abs: float = 1e-6) -> Any:
