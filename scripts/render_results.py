@@ -44,6 +44,8 @@ TITLES = {  # of data sets in overviews; the file `ranking-NAME` is of NAME
     "drawings-fine": "drawings",
     "drawings-cross": "drawing to photo",
     "scenes-in-others": "scenes among others",
+    "scenes-alexnet": "AlexNet",
+    "scenes-vit": "ViT-S/14",
 }
 NOT_YET = "*Not measured yet with the current code.*"
 
