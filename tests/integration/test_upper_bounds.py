@@ -24,6 +24,9 @@ def plan(colours: Path, folder: Path, larger: bool = True, **reproduce: Any) -> 
     methods = {PLUS: labelled, "itq": {"class_path": "udmsh_pl.baselines.ITQ"}}
     config["reproduce"] = {"bits": [8], "seeds": [0], "ks": [10, None], "methods": methods}
     config["reproduce"] |= reproduce
+    if "udmsh" in reproduce.get("rankings", ()):
+        turned = {"class_path": "udmsh_pl.models.UDMSH", "init_args": {"isometry": "rotation"}}
+        methods["udmsh"] = turned
     config["data"]["init_args"]["views"] = 0
     if reproduce and larger:  # more images, for as many centroids
         generator = np.random.default_rng(5)
@@ -57,7 +60,7 @@ def test_labels_stand_below_and_quantisers_say_what_they_are(
 
 
 def test_other_rankings_by_codes_have_rows_of_their_own(
-    colours: Path, udmsh: Run, tmp_path: Path
+    colours: Path, udmsh: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = plan(colours, tmp_path)
     assert udmsh("reproduce", config, "--out", "run", "--methods", PLUS) == 0
@@ -77,6 +80,10 @@ def test_other_rankings_by_codes_have_rows_of_their_own(
     table = (tmp_path / "run/table.md").read_text()
     assert "| udmsh-plus (labels) (two stages) |" in table
     assert "512 bytes" in table
+    (tmp_path / f"run/cells/{PLUS} (asymmetric)-8-0/done.json").unlink()
+    (tmp_path / f"run/cells/{PLUS}-8-0/last.ckpt").unlink()
+    assert udmsh("reproduce", config, "--out", "run", "--methods", PLUS) == 2
+    assert "last.ckpt is missing, and other rankings need it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -86,6 +93,8 @@ def test_other_rankings_by_codes_have_rows_of_their_own(
         ({"rankings": {PLUS: ["symmetric"]}}, "reproduce.rankings: 'symmetric' is not known"),
         ({"rankings": {"sdc": ["asymmetric"]}}, "reproduce.rankings: 'sdc' is not known"),
         ({"rankings": {"itq": ["asymmetric"]}}, "need a learned method with a frozen backbone"),
+        ({"rankings": {"udmsh": ["two-stages"]}}, "a fused feature of its own"),
+        ({"rankings": {"udmsh": ["asymmetric"]}}, "not signs of the encoder's output"),
     ],
 )
 def test_a_row_that_cannot_be(

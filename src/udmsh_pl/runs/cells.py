@@ -91,6 +91,8 @@ class PlannedMethod:
             problem = "they need a learned method with a frozen backbone"
         elif "two-stages" in kinds and not self.kind.fuses:
             problem = "two-stages need a method with a fused feature of its own, as udmsh-plus"
+        elif "asymmetric" in kinds and self.init_args.get("isometry") == "rotation":
+            problem = "a rotation makes codes that are not signs of the encoder's output"
         if problem:
             raise InputError(f"{self.where}: reproduce.rankings: {problem}; remove this one")
 
@@ -384,7 +386,10 @@ class Runner:
         self.directory.keep(cell, stamp, self._rows(cell, _untied(values), (seconds, 0.0)))
 
     def score_rankings(self) -> None:
-        """Score the plan's other rankings by codes of cells that are finished."""
+        """Score the plan's other rankings by codes of cells that are finished.
+
+        Raises ``InputError``: a cell's checkpoint is missing.
+        """
         for cell, (source, kind) in self.plan.ranking_cells().items():
             folder, data = self.directory.folder(source), self._data_of(source)
             if not self.finished(source):
@@ -394,8 +399,11 @@ class Runner:
             if self.directory.finished(cell, stamp, has_codes=False):
                 continue
             start, labels = time.perf_counter(), labels_of(data)
+            if not (kept := folder / "last.ckpt").is_file():
+                mend = f"remove {folder} and run again, or leave out reproduce.rankings"
+                raise InputError(f"{kept} is missing, and other rankings need it; {mend}")
             model = self.configuration.methods[source.method].build(source)
-            weights = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)
+            weights = torch.load(kept, map_location="cpu", weights_only=True)
             model.load_state_dict(weights["state_dict"])
             with clock("evaluation"):
                 values = rank(

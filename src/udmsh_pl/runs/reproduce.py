@@ -139,9 +139,9 @@ def _report(run: Runner, shared: bool) -> int:
     ``results.csv`` holds finished cells of earlier commands too, the report this plan's alone.
     """
     out, plan = run.directory.path, run.plan
+    run.score_rankings()
     if run.profile:
         write_profile(out)
-    run.score_rankings()
     wanted = [REFERENCE, *plan.quantiser_cells(), *plan.cells(), *plan.ranking_cells()]
     written = run.directory.write_results(wanted)
     there = {result.cell for result in written}
