@@ -113,13 +113,16 @@ def _result(row: Value) -> Result:
 
 
 def _origin(name: str, rows: Sequence[Value]) -> str:
-    """With which code, where and when values were measured."""
+    """With which code, where, when and on which split values were measured."""
     commits, machines, dates = (
         sorted({getattr(row, column) for row in rows}) for column in ("commit", "hardware", "date")
     )
     days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     code = ", ".join(f"`{commit[:12]}`" for commit in commits)
-    return f"Code: {code}; {'; '.join(machines)}; {days}. Data: `results/{name}.csv`."
+    split = rows[0].split_sha256[:12]
+    return (
+        f"Code: {code}; {'; '.join(machines)}; {days}. Data: `results/{name}.csv`, split `{split}`."
+    )
 
 
 def _leads(path: Path, ks: Sequence[str] | None, bits: Sequence[int] | None) -> str:
