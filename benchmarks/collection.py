@@ -56,9 +56,13 @@ def make(sources: list[Path], count: int, folder: Path) -> None:
         image.save(folder / "variants" / f"{number:06d}.jpg", quality=60 if kind == 0 else 88)
 
 
-def timed(*arguments: object) -> tuple[float, float, float]:
-    """Seconds by the wall and of processors, and MB at the peak, of an ``udmsh`` command."""
-    command = [sys.executable, "-m", "udmsh_pl", *map(str, arguments)]
+def udmsh(*arguments: object) -> tuple[float, float, float]:
+    """:func:`timed` of an ``udmsh`` command."""
+    return timed([sys.executable, "-m", "udmsh_pl", *map(str, arguments)])
+
+
+def timed(command: list[str]) -> tuple[float, float, float]:
+    """Seconds by the wall and of processors, and MB at the peak, of a command."""
     code = (
         "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:]);"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN);"
@@ -99,16 +103,16 @@ def measured(sources: list[Path], count: int, work: Path) -> dict[str, tuple[flo
     folder, index = work / f"pictures-{count}", work / f"index-{count}"
     if not folder.is_dir():
         make(sources, count, folder)
-    rows = {"first index": timed("index", folder, "--out", index)}
-    rows["update, nothing new"] = timed("index", folder, "--out", index)
+    rows = {"first index": udmsh("index", folder, "--out", index)}
+    rows["update, nothing new"] = udmsh("index", folder, "--out", index)
     (folder / "new").mkdir()
     for number, path in enumerate(sources[-NEW:]):
         with Image.open(path) as opened:
             opened.convert("RGB").rotate(7).save(folder / "new" / f"{number}.jpg")
-    rows[f"update, {NEW} new"] = timed("index", folder, "--out", index)
-    timed("search", index, sources[0])  # compiles, and reads the index from the disk
-    rows["search"] = timed("search", index, sources[0])
-    rows["duplicates"] = timed("duplicates", index, "--json")
+    rows[f"update, {NEW} new"] = udmsh("index", folder, "--out", index)
+    udmsh("search", index, sources[0])  # compiles, and reads the index from the disk
+    rows["search"] = udmsh("search", index, sources[0])
+    rows["duplicates"] = udmsh("duplicates", index, "--json")
     rows["page opens"] = page(index)
     return rows
 

@@ -24,6 +24,7 @@ from udmsh_pl.similarity.losses import (
 )
 from udmsh_pl.similarity.manifold import (
     diffused_levels,
+    group_count,
     nearest_neighbours,
     neighbour_graph,
     neighbour_trust,
@@ -32,6 +33,7 @@ from udmsh_pl.similarity.manifold import (
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
 SHORT = 64  # bits that are all learned
+FEW, MANY = 12, 37  # groups of which a long code keeps no bits, and half of its bits, as ITQ
 NEAREST = 3  # nearest images of each image that a batch may show beside it
 
 
@@ -96,6 +98,21 @@ def _levels(
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest
 
 
+def kept_bits(bits: int, groups: float) -> int:
+    """How many bits of a code stay as ITQ has them: up to half where images form many groups.
+
+    None of 64 bits and fewer. In a longer code few large groups gain from every bit that learns
+    them: none stays for up to 12 groups. Many small groups are mostly the order of the nearest,
+    which ITQ keeps: half stays from 37 groups on. *Ours* (docs/choices.md).
+
+    Example:
+        >>> kept_bits(64, 37), kept_bits(128, 37), kept_bits(128, 24.5), kept_bits(128, 5)
+        (0, 64, 32, 0)
+    """
+    share = (groups - FEW) / (MANY - FEW) / 2
+    return int(bits * min(max(share, 0.0), 0.5)) if bits > SHORT else 0
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class UDMSHPlus(HashingModule):
     """UDMSH's idea, pairwise similarities with semantic structure and codes that keep their
@@ -138,8 +155,8 @@ class UDMSHPlus(HashingModule):
             they are shuffled
         linear_path: let the codes start as ITQ of the fused features
         itq_bits: number of last bits that stay as in ITQ: long codes have room for groups and the
-            order of the nearest. None: a quarter of codes above 64 bits, else 0; always 0 without
-            the linear path
+            order of the nearest. None: :func:`kept_bits` of the number of groups that the teacher
+            sees; always 0 without the linear path
         contrastive_weight: weight of NT-Xent between two views of half of the images, where there
             are views and the backbone is not trained; a pair counts less as a negative as its
             similarity rises, and not at all from 0.5 on
@@ -184,6 +201,7 @@ class UDMSHPlus(HashingModule):
             problem = f"{type(self).__name__} reads the fused feature in any case"
             raise InputError(f"{problem}; leave --model.fused out")
         super().__post_init__()
+        self.kept = 0  # last bits that stay as in ITQ
 
     def build_encoder(self) -> FusedEncoder:
         """The fused feature and its head; ``branches`` other than ``global`` use the map too."""
@@ -220,13 +238,9 @@ class UDMSHPlus(HashingModule):
         """Take over the fused feature; codes start as its ITQ."""
         self.encoder.load_fusion(state)
         if self.linear_path:
-            self.encoder.start_from_itq(state["inputs"][:, 0], self.kept_bits)
-
-    @property
-    def kept_bits(self) -> int:
-        """How many of the last bits stay as ITQ has them."""
-        rule = self.bits // 4 if self.bits > SHORT else 0
-        return (rule if self.itq_bits is None else self.itq_bits) if self.linear_path else 0
+            groups = group_count(state["targets"].numpy())
+            self.kept = kept_bits(self.bits, groups) if self.itq_bits is None else self.itq_bits
+            self.encoder.start_from_itq(state["inputs"][:, 0], self.kept)
 
     def train_rows(self, features: TrainFeatures) -> Rows:
         """Fused features of the images and their views, and the teacher's ``targets``."""
@@ -281,5 +295,5 @@ class UDMSHPlus(HashingModule):
 
     def _with_kept(self, u: Tensor) -> Tensor:
         """Relaxed codes ``[B, K]`` whose last bits have no gradient."""
-        learned = self.bits - self.kept_bits
+        learned = self.bits - self.kept
         return torch.cat([u[:, :learned], u[:, learned:].detach()], dim=1)

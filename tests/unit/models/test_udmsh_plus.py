@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import entropy
 from tests.cached import taught
 
@@ -12,6 +14,7 @@ from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSHPlus
+from udmsh_pl.models.udmsh_plus import kept_bits
 from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph, unit_rows
 
 ROWS, DIM, VIEWS = 48, 512, 3
@@ -219,16 +222,34 @@ def test_the_last_bits_stay_as_itq_has_them(stored: dict[str, np.ndarray]) -> No
     assert ((after[:, :5] >= 0) != (start[:, :5] >= 0)).any()
 
 
+def test_a_long_code_keeps_bits_by_the_groups_that_the_teacher_sees(
+    stored: dict[str, np.ndarray],
+) -> None:
+    assert model(stored, bits=128).kept == 0  # three groups
+    noise = np.random.default_rng(1).random((ROWS, DIM)).astype(np.float16)
+    alone = {"global_feature": noise, "feature_map": stored["feature_map"]}
+    many = model(alone, bits=128, teacher="cosine", dims=24, branches="global")
+    levels = state_of(many, alone)["targets"].double()
+    groups = float(1 / (levels @ levels.T).square().mean())  # of all pairs, one by one
+    assert 14 < groups < 37
+    assert many.kept == int(128 * (groups - 12) / 50)
+    assert model(alone, teacher="cosine", dims=24, branches="global", bits=64).kept == 0
+
+
 @pytest.mark.parametrize(
-    ("bits", "options", "kept"),
-    [
-        (64, {}, 0), (96, {}, 24), (128, {}, 32), (512, {}, 128), (128, {"itq_bits": 0}, 0),
-        (16, {"itq_bits": 15}, 15), (128, {"linear_path": False}, 0),
-    ],
-)  # fmt: skip
-def test_what_a_long_code_keeps_of_itq(bits: int, options: dict[str, Any], kept: int) -> None:
-    tiny: dict[str, Any] = {"backbone": "resnet10t", "weights": "random", "hidden": 8, "dims": 8}
-    assert UDMSHPlus(bits=bits, **tiny, **options).kept_bits == kept
+    ("options", "kept"), [({"itq_bits": 5}, 5), ({"itq_bits": 0}, 0), ({"linear_path": False}, 0)]
+)
+def test_itq_bits_that_are_asked_for(
+    stored: dict[str, np.ndarray], options: dict[str, Any], kept: int
+) -> None:
+    assert model(stored, bits=128, **options).kept == kept
+
+
+@given(st.integers(1, 512), st.floats(1, 1e4))
+def test_more_groups_keep_more_bits_but_at_most_half(bits: int, groups: float) -> None:
+    kept = kept_bits(bits, groups)
+    assert 0 <= kept <= kept_bits(bits, groups + 1) <= bits / 2
+    assert kept == 0 or bits > 64
 
 
 def test_a_code_of_itq_alone_is_refused() -> None:

@@ -7,6 +7,7 @@ from scipy.linalg import eigh, expm
 from udmsh_pl.similarity.manifold import (
     diffused_embedding,
     diffused_levels,
+    group_count,
     nearest_neighbours,
     neighbour_graph,
     neighbour_trust,
@@ -190,3 +191,12 @@ def test_distrust_shortens_the_time_of_the_rule_alone() -> None:
     np.testing.assert_array_equal(doubted, diffused_embedding(graph, 20, time=2.0))
     np.testing.assert_array_equal(given, also_given)
     assert np.abs(trusted - doubted).max() > 0.01
+
+
+def test_group_count_is_that_of_equal_groups_and_ignores_scale() -> None:
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.standard_normal((9, 9)))[0][rng.permutation(np.repeat(range(7), 6))]
+    assert group_count(turned) == pytest.approx(7)
+    levels = unit_rows(rng.standard_normal((30, 4)).astype(np.float32))
+    every = np.square(levels @ levels.T).mean()  # all pairs, one by one
+    assert group_count(0.3 * levels) == pytest.approx(1 / every, rel=1e-5)
