@@ -16,22 +16,27 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from collection import timed
+from udmsh_pl.images.decode import formats
 from udmsh_pl.images.walk import walk
 from udmsh_pl.safe.files import write_text
 
 ROOT = Path(__file__).parents[1]
-SIZE, NOISE, QUALITY = (4000, 3000), 9.0, 90
+SIZE, NOISE = (4000, 3000), 9.0
+JPEG: dict[str, Any] = {"quality": 90}
+HEIC: dict[str, Any] = {"quality": 50, "enc_params": {"preset": "ultrafast"}}  # a minute without
 AIM = 40  # JPEGs a second and core
 
 PILLOW = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 import numpy as np
 from PIL import Image
 def read(path):
@@ -49,6 +54,7 @@ with ThreadPoolExecutor(threads) as pool:
 CLIP_RETRIEVAL = """
 import importlib.util, os, sys
 from pathlib import Path
+from typing import Any
 from torchvision import transforms as t
 place = Path(importlib.util.find_spec("clip_retrieval").origin).parent
 spec = importlib.util.spec_from_file_location("reader", place / "clip_inference/reader.py")
@@ -90,7 +96,9 @@ def photograph(source: Path, target: Path, noise: np.ndarray, number: int) -> No
     shift = tuple(int(rng.integers(0, side)) for side in noise.shape[:2])
     noisy = np.asarray(large).astype(np.int16)
     noisy += np.roll(noise, shift, (0, 1))
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(target, quality=QUALITY)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
+        target, **(HEIC if target.suffix == ".heic" else JPEG)
+    )
 
 
 def make(sources: list[Path], folder: Path, count: int, ending: str) -> None:
@@ -146,6 +154,8 @@ def measured(arguments: argparse.Namespace, sources: list[Path], work: Path) -> 
     ).stdout.strip()
     jpegs, heics, cores = work / "jpeg", work / "heic", os.cpu_count() or 1
     make(sources, jpegs, arguments.count, "jpg")
+    if arguments.heic and "HEIF" not in formats():  # which registers the encoder too
+        sys.exit("photos.py: pip install 'udmsh-pl[heif]', or give --heic 0")
     make(sources, heics, arguments.heic, "heic")
     load = os.getloadavg()[0]
     udmsh = [sys.executable, "-m", "udmsh_pl", "index"]

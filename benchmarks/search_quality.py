@@ -11,6 +11,7 @@ chosen.
 """
 
 import argparse
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,6 +155,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_quality.md"))
     arguments = parser.parse_args()
     extractor = FeatureExtractor(arguments.cache, OFFLINE_BACKBONE, workers=1)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     lines = [
         "# What a search finds",
         "",
@@ -163,7 +167,7 @@ def main() -> None:
         f"Hamming distance (more at a tie) is ordered by the cosine of int8 features, "
         f"{1 - CODE_SHARE:.0%} of a likeness, and that of codes. P@1 of codes is expected over "
         "orders of tied pictures, and so are their mAP; denominator "
-        '"retrieved", a query without a hit counts 0.',
+        f'"retrieved", a query without a hit counts 0. Commit {commit}.',
     ]
     for name, query, database in collections(arguments):
         arrays = [

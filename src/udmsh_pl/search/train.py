@@ -127,7 +127,9 @@ def learn(
     return write_network(network, spec_of(network, built.info, None, False, note), folder)
 
 
-def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEncoder:
+def train(
+    features: Features, bits: int, steps: int, seed: int = 0, batch: int = TRAIN_BATCH
+) -> FusedEncoder:
     """Train ``udmsh-plus`` on frozen features by Lightning, as ``udmsh fit`` does, without logs and
     checkpoints; gives the encoder in eval mode, on the CPU. The seed decides the initial weights;
     the caller's random state stays as it is.
@@ -148,7 +150,7 @@ def train(features: Features, bits: int, steps: int, seed: int = 0) -> FusedEnco
                 use_distributed_sampler=False,
             )  # fmt: skip
             with clock("steps"):
-                trainer.fit(model, datamodule=FeatureData(TrainFeatures(features), TRAIN_BATCH))
+                trainer.fit(model, datamodule=FeatureData(TrainFeatures(features), batch))
     finally:
         log.setLevel(level)
     encoder: FusedEncoder = model.encoder.cpu().eval()
