@@ -214,8 +214,8 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
     """The lead of the best method over the second, per code length and cut-off; with 64 bits of
     each method over each worse one.
 
-    Only code lengths for which the runs hold the scores of every method in ``values``, so that no
-    method is left out of a comparison; methods that learn from labels take no part.
+    Only where the runs hold the scores of the two, and with 64 bits of every method in ``values``,
+    so that no method is left out of a comparison; methods that learn from labels take no part.
     """
     compared = [
         v
@@ -241,12 +241,18 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
         seeds = {
             value.method: len({v.seed for v in own if v.method == value.method}) for value in own
         }
-        if len(seeds) < 2 or any(
-            len(scores.get(name, ())) < count for name, count in seeds.items()
-        ):
+        missing = {name for name, count in seeds.items() if len(scores.get(name, ())) < count}
+        if len(seeds) < 2 or len(missing) > len(seeds) - 2 or (bits == EACH and missing):
             continue
+        scores = {name: found for name, found in scores.items() if name not in missing}
         shared = set.intersection(*(set(one) for found in scores.values() for one in found))
         for k in shared:
+            sums = {
+                name: sum(v.value for v in own if (v.method, v.k) == (name, k)) for name in seeds
+            }
+            means = {name: sums[name] / seeds[name] for name in seeds}
+            if missing.intersection(sorted(means, key=means.__getitem__)[-2:]):
+                continue
             ranked = by_mean(
                 {name: np.stack([one[k] for one in found]) for name, found in scores.items()}
             )
@@ -268,7 +274,7 @@ def leads_of(runs: Sequence[Path], values: Sequence[Value]) -> list[Lead]:
                         lower=round(lead.lower, 4),
                         upper=round(lead.upper, 4),
                         p=round(lead.p_value, 4),
-                        methods=len(ranked),
+                        methods=len(seeds),
                         commit=" ".join(sorted({value.commit for value in own})),
                     )
                 )
