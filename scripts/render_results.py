@@ -144,7 +144,7 @@ def _leads(path: Path, ks: Sequence[str] | None, bits: Sequence[int] | None) -> 
             f"| mAP@{lead.k.upper()}, {lead.bits} bits | {lead.first} | {lead.second} "
             f"| {lead.lead:+.3f} | {lead.lower:+.3f} to {lead.upper:+.3f} | {lead.p:.4f} |"
         )
-    methods = min(lead.methods for lead in found)
+    methods = " or ".join(map(str, sorted({lead.methods for lead in found})))
     note = (
         "Paired bootstrap over queries and seeds (2,000 resamples) of each query's expected AP, "
         f"among {methods} methods."
