@@ -57,8 +57,10 @@ def make(sources: list[Path], count: int, folder: Path) -> None:
 
 
 def udmsh(*arguments: object) -> tuple[float, float, float]:
-    """:func:`timed` of an ``udmsh`` command."""
-    return timed([sys.executable, "-m", "udmsh_pl", *map(str, arguments)])
+    """:func:`timed` of an ``udmsh`` command, printed."""
+    cost = timed([sys.executable, "-m", "udmsh_pl", *map(str, arguments)])
+    print(*arguments, *(f"{value:.1f}" for value in cost), flush=True)
+    return cost
 
 
 def timed(command: list[str]) -> tuple[float, float, float]:
