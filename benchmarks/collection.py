@@ -34,10 +34,10 @@ AIMS = {  # of 100,000 pictures: seconds, MB
 }
 
 
-def make(sources: list[Path], count: int, folder: Path) -> None:
+def make(root: Path, sources: list[Path], count: int, folder: Path) -> None:
     """``count`` pictures: links to sources, and variants of some of them."""
     for path in sources[:count]:
-        place = folder / path.parent.name / path.name
+        place = folder / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(path, place)
     for number, path in enumerate(sources[: max(0, count - len(sources))]):
@@ -100,11 +100,13 @@ def page(index: Path) -> tuple[float, float, float]:
             server.terminate()
 
 
-def measured(sources: list[Path], count: int, work: Path) -> dict[str, tuple[float, float, float]]:
+def measured(
+    root: Path, sources: list[Path], count: int, work: Path
+) -> dict[str, tuple[float, float, float]]:
     """Every row for a collection of ``count`` pictures."""
     folder, index = work / f"pictures-{count}", work / f"index-{count}"
     if not folder.is_dir():
-        make(sources, count, folder)
+        make(root, sources, count, folder)
     rows = {"first index": udmsh("index", folder, "--out", index)}
     rows["update, nothing new"] = udmsh("index", folder, "--out", index)
     (folder / "new").mkdir()
@@ -139,7 +141,7 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         found = {}
         for count in arguments.counts:
-            found[count] = measured(sources, count, work)
+            found[count] = measured(arguments.pictures, sources, count, work)
             print(count, found[count], flush=True)
     most = max(found)
     header = "| command | " + " | ".join(f"{count:,}: wall s, processor s, MB" for count in found)

@@ -4,6 +4,7 @@
 (:func:`present_fused`): beside methods that read the same feature one sees what learning adds.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,17 +50,28 @@ class FusedFeature(nn.Module):
 
     def fit(self, parts: Tensor) -> None:
         """Fit to train features ``[N, sum(parts)]``: global feature and flat map side by side."""
-        self.means.copy_(_root(parts).mean(0))
-        fused = self._fuse(parts)
+        # one copy, filled block by block
+        fused = torch.empty(parts.shape, dtype=self.means.dtype, device=parts.device)
+        for block, rows in self._blocks(parts, fused):
+            block.copy_(_root(rows))
+        self.means.copy_(fused.mean(0))
+        for block, rows in self._blocks(parts, fused):
+            block.copy_(self._fuse(rows))
         self.centre.copy_(fused.mean(0))
+        fused -= self.centre
         rank = min(self.dims, *fused.shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the search for the axes starts from random ones
             searched = min(rank + EXTRA, *fused.shape)
-            axes = torch.pca_lowrank(fused - self.centre, q=searched, center=False, niter=2)[2]
+            axes = torch.pca_lowrank(fused, q=searched, center=False, niter=2)[2]
         self.axes.zero_()
         self.axes[:, :rank] = axes[:, :rank]
-        self.scale.copy_(self._on_axes(fused).std().clamp_min(1e-12))
+        self.scale.copy_((fused @ self.axes.to(fused.dtype)).std().clamp_min(1e-12))
+
+    @staticmethod
+    def _blocks(parts: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of ``target`` and of ``parts``, row by row the same."""
+        return zip(*(torch.split(one, ROWS_AT_ONCE) for one in (target, parts)), strict=True)
 
     def discount_views(self, shown: Tensor, power: float) -> None:
         """Shorten the directions in which an image differs from its own views, in place.

@@ -234,7 +234,8 @@ def _learn(
         every = bar(reads, len(missing), "features")
         for batch, flat in train.extracted(every, len(missing), report):
             done.add(rows_of(batch, np.empty((len(batch), 0), np.uint8), flat.view(np.int8)))
-    kept = done.rows(picked)
+    kept, place = done.rows(picked), done.folder.name
+    del done  # its pages count as memory
     if not len(kept):
         raise _unreadable(root, "the pictures", report)
     values = np.split(kept.features.view(np.float32), np.cumsum(sizes)[:-1], axis=1)
@@ -242,7 +243,7 @@ def _learn(
         name: one.reshape(-1, *shape)
         for (name, shape), one in zip(shapes.items(), values, strict=True)
     }
-    facts = [[bytes(digest).hex() for digest in kept.files["digest"]], bits, done.folder.name]
+    facts = [[bytes(digest).hex() for digest in kept.files["digest"]], bits, place]
     folder = work / f"encoder-{sha256_json(facts)[:16]}"
     if not (folder / FILE).is_file():
         with clock("encoder"):  # what is neither the teacher nor steps: made, traced and written
