@@ -61,7 +61,7 @@ def main() -> None:
         "|---:" * 9 + "|",
     ]
     for count, steps, batch in product(arguments.counts, arguments.steps, arguments.batches):
-        rows = sample_rows(len(known), count).numpy()
+        rows = sample_rows(len(known), count)
         chosen = {name: database[name][rows].astype(np.float32) for name in names}
         found, seconds = [], []
         for seed in arguments.seeds:
