@@ -36,7 +36,6 @@ PILLOW = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 import numpy as np
 from PIL import Image
 def read(path):
@@ -54,7 +53,6 @@ with ThreadPoolExecutor(threads) as pool:
 CLIP_RETRIEVAL = """
 import importlib.util, os, sys
 from pathlib import Path
-from typing import Any
 from torchvision import transforms as t
 place = Path(importlib.util.find_spec("clip_retrieval").origin).parent
 spec = importlib.util.spec_from_file_location("reader", place / "clip_inference/reader.py")
@@ -73,17 +71,14 @@ if __name__ == "__main__":
     print(len(PHash(verbose=False).encode_images(sys.argv[1], num_enc_workers=os.cpu_count())))
 """
 IMAGEDEDUP = """
-import os, sys, torchvision
+import os, sys
 from imagededup.methods import CNN
 from imagededup.utils import CustomModel
-from torchvision.transforms import v2
-class Network(torchvision.models.MobileNetV3):
-    transform = torchvision.transforms.Compose([torchvision.transforms.Resize((256, 256)),
-        torchvision.transforms.CenterCrop(224), torchvision.transforms.ToTensor()])
+from torchvision import models, transforms as t
 if __name__ == "__main__":
-    network = torchvision.models.mobilenet_v3_small(weights=None)
-    model = CustomModel(name="small", model=network.eval(), transform=Network.transform)
-    cnn = CNN(verbose=False, model_config=model)
+    see = t.Compose([t.Resize((256, 256)), t.CenterCrop(224), t.ToTensor()])
+    network = models.mobilenet_v3_small(weights=None).eval()
+    cnn = CNN(verbose=False, model_config=CustomModel(name="small", model=network, transform=see))
     print(len(cnn.encode_images(sys.argv[1], num_enc_workers=os.cpu_count())))
 """
 

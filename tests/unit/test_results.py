@@ -18,6 +18,8 @@ from udmsh_pl.retrieval import evaluate_codes, pack_codes
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("itq", "lsh", "udmsh-plus (labels)")
 QUERIES = 12
+# ran 128 bits again, with the references, when long codes of udmsh-plus changed (docs/results.md)
+AGAIN = "4c10c6d8c2107cdc1111188e378220a7f38aa54e"
 
 
 def make_run(
@@ -277,8 +279,12 @@ def test_committed_data_are_sorted_and_each_method_and_length_is_of_one_commit()
         kind: type[Value] | type[Lead] = Lead if path.stem.endswith("-leads") else Value
         rows = read_rows(path, kind)
         assert [row.key for row in rows] == sorted({row.key for row in rows}), path
-        commits: dict[tuple[str, int], set[str]] = {}
+        commits = {commit for row in rows for commit in row.commit.split()}
+        again = [row for row in rows if AGAIN in row.commit.split()] if len(commits) > 1 else []
+        assert len(commits - {AGAIN}) <= 1, path
+        assert {row.bits for row in again} <= {0, 128}, path
+        own: dict[tuple[str, int], set[str]] = {}
         for row in rows:
             name = row.method if isinstance(row, Value) else ""
-            commits.setdefault((name, row.bits), set()).add(row.commit)
-        assert all(len(found) == 1 for found in commits.values()), path
+            own.setdefault((name, row.bits), set()).add(row.commit)
+        assert all(len(found) == 1 for found in own.values()), path
