@@ -4,8 +4,8 @@
 (:func:`present_fused`): beside methods that read the same feature one sees what learning adds.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,29 +49,25 @@ class FusedFeature(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, parts: Tensor) -> None:
-        """Fit to train features ``[N, sum(parts)]``: global feature and flat map side by side."""
-        # one copy, filled block by block
-        fused = torch.empty(parts.shape, dtype=self.means.dtype, device=parts.device)
-        for block, rows in self._blocks(parts, fused):
-            block.copy_(_root(rows))
-        self.means.copy_(fused.mean(0))
-        for block, rows in self._blocks(parts, fused):
-            block.copy_(self._fuse(rows))
-        self.centre.copy_(fused.mean(0))
-        fused -= self.centre
-        rank = min(self.dims, *fused.shape)
+        """Fit to train features ``[N, sum(parts)]``, global feature and flat map side by side. They
+        are overwritten: they are the largest thing that learning holds.
+        """
+        blocks = torch.split(parts, ROWS_AT_ONCE)  # share its memory
+        for block in blocks:
+            block.copy_(_root(block))
+        self.means.copy_(parts.mean(0))
+        for block in blocks:
+            block.copy_(self._centred(block))
+        self.centre.copy_(parts.mean(0))
+        parts -= self.centre
+        rank = min(self.dims, *parts.shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the search for the axes starts from random ones
-            searched = min(rank + EXTRA, *fused.shape)
-            axes = torch.pca_lowrank(fused, q=searched, center=False, niter=2)[2]
+            searched = min(rank + EXTRA, *parts.shape)
+            axes = torch.pca_lowrank(parts, q=searched, center=False, niter=2)[2]
         self.axes.zero_()
         self.axes[:, :rank] = axes[:, :rank]
-        self.scale.copy_((fused @ self.axes.to(fused.dtype)).std().clamp_min(1e-12))
-
-    @staticmethod
-    def _blocks(parts: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of ``target`` and of ``parts``, row by row the same."""
-        return zip(*(torch.split(one, ROWS_AT_ONCE) for one in (target, parts)), strict=True)
+        self.scale.copy_((parts @ self.axes.to(parts.dtype)).std().clamp_min(1e-12))
 
     def discount_views(self, shown: Tensor, power: float) -> None:
         """Shorten the directions in which an image differs from its own views, in place.
@@ -106,7 +102,11 @@ class FusedFeature(nn.Module):
         return self._on_axes(self._fuse(parts)) / self.scale
 
     def _fuse(self, parts: Tensor) -> Tensor:
-        split = torch.split(_root(parts) - self.means, list(self.parts), dim=1)
+        return self._centred(_root(parts))
+
+    def _centred(self, roots: Tensor) -> Tensor:
+        """Both parts of roots centred and at length 1, and so both together."""
+        split = torch.split(roots - self.means, list(self.parts), dim=1)
         return normalize(torch.cat([normalize(part, dim=1) for part in split], dim=1), dim=1)
 
     def _on_axes(self, fused: Tensor) -> Tensor:
@@ -146,7 +146,8 @@ def fit_fused(
     feature, feature_map = stored["global_feature"], stored["feature_map"]
     map_dim = feature_map[0].size if with_map else 0
     fusion = FusedFeature((feature.shape[1], map_dim) if map_dim else (feature.shape[1],), dims)
-    fusion.fit(_parts(feature, feature_map, sample_rows(len(feature), FIT_ROWS), with_map))
+    used = feature_map if with_map else None
+    fusion.fit(parts_of(feature, used, sample_rows(len(feature), FIT_ROWS)))
     views = stored["views"].shape[1] if "views" in stored else 0
     shown = torch.empty(len(feature), 1 + views, dims, dtype=torch.float16)
     shown[:, 0] = fused_rows(fusion, feature, feature_map)
@@ -166,20 +167,29 @@ def fused_rows(
 
     Block by block, so that the float32 parts are never all there at once.
     """
-    with_map = len(fusion.parts) > 1
-    starts = range(0, len(feature), ROWS_AT_ONCE)
-    blocks = (_parts(feature, feature_map, slice(at, at + ROWS_AT_ONCE), with_map) for at in starts)
-    return torch.cat([fusion(block).half() for block in blocks])
+    used = feature_map if len(fusion.parts) > 1 else None
+    blocks = np.split(np.arange(len(feature)), range(ROWS_AT_ONCE, len(feature), ROWS_AT_ONCE))
+    return torch.cat([fusion(parts_of(feature, used, rows)).half() for rows in blocks])
 
 
-def _parts(
-    feature: NDArray[np.float16],
-    feature_map: NDArray[np.float16],
-    rows: NDArray[np.int64] | slice,
-    with_map: bool,
+def parts_of(
+    feature: NDArray[np.floating[Any]],
+    feature_map: NDArray[np.floating[Any]] | None,
+    rows: NDArray[np.int64],
 ) -> Tensor:
-    chosen = torch.from_numpy(np.array(feature_map[rows])) if with_map else None
-    return side_by_side(torch.from_numpy(np.array(feature[rows])), chosen)
+    """:func:`side_by_side` of some rows of ``[N, D]`` and ``[N, C, g, g]``, which may lie on the
+    disk: float32 ``[n, D + C g g]``, the only copy of that size.
+    """
+    width = feature.shape[1] + (0 if feature_map is None else feature_map[0].size)
+    parts = torch.empty(len(rows), width)
+    for block, some in zip(
+        torch.split(parts, ROWS_AT_ONCE),
+        np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE)),
+        strict=True,
+    ):
+        maps = None if feature_map is None else torch.from_numpy(feature_map[some])
+        block.copy_(side_by_side(torch.from_numpy(feature[some]), maps))
+    return parts
 
 
 @dataclass(frozen=True)

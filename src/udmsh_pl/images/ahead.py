@@ -15,15 +15,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """``function`` of each item, in order, a batch ahead in as many threads as there are cores."""
+def in_order(
+    function: Callable[[T], R], items: Iterable[T], waiting_most: int = AHEAD
+) -> Iterator[R]:
+    """``function`` of each item, in order, in as many threads as there are cores, and so many
+    results ahead: a batch of pictures.
+    """
     threads = os.cpu_count() or 1
     waiting: list[Future[R]] = []
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > AHEAD + threads:
+                if len(waiting) > waiting_most + threads:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()

@@ -227,8 +227,8 @@ def _learn(
 
     picked, shapes = train.chosen(list(files)), train.feature_shapes()
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
-    # both features of a picture side by side, float32, as the bytes that a segment holds
-    done = Unfinished(work / f"features-{train.backbone_key()}", 0, 4 * sum(sizes))
+    # both features of a picture side by side, float16, as the bytes that a segment holds
+    done = Unfinished(work / f"features-{train.backbone_key()}", 0, 2 * sum(sizes))
     if missing := _missing(done, files, picked, report):
         reads = read_files(root, missing, train.backbone().image_size, {})
         every = bar(reads, len(missing), "features")
@@ -238,7 +238,7 @@ def _learn(
     del done  # its pages count as memory
     if not len(kept):
         raise _unreadable(root, "the pictures", report)
-    values = np.split(kept.features.view(np.float32), np.cumsum(sizes)[:-1], axis=1)
+    values = np.split(kept.features.view(np.float16), np.cumsum(sizes)[:-1], axis=1)
     features = {
         name: one.reshape(-1, *shape)
         for (name, shape), one in zip(shapes.items(), values, strict=True)

@@ -7,11 +7,11 @@ those whose thumbnails agree (:mod:`udmsh_pl.search.overlap`) the files are comp
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import compress, islice
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,17 +22,20 @@ from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from udmsh_pl.errors import InputError
+from udmsh_pl.images.ahead import batched, in_order
 from udmsh_pl.images.decode import decode
 from udmsh_pl.retrieval.codes import code_words, popcounts
 from udmsh_pl.search.overlap import SIDE as SQUARE
 from udmsh_pl.search.overlap import (
+    SURE,
     Details,
+    Overlap,
     Placement,
     Relation,
     details_of,
-    may_be_copies,
     open_thumbnail,
     overlap,
+    overlaps,
 )
 from udmsh_pl.search.pictures import digest_of, read_bytes
 from udmsh_pl.search.searching import unit
@@ -44,7 +47,7 @@ NEIGHBOURS = 5  # nearest by feature, and by colours
 AXES = 128  # of the features: those behind them show fine differences, which copies do not have
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
 QUERIES, BASE = 4096, 1 << 15  # rows compared at once
-AT_ONCE = 4096  # thumbnails decoded, pairs compared
+AT_ONCE = 4096  # thumbnails decoded
 ELECTORS = 16  # pictures of a set of copies that decide which of them is kept
 LEVEL, LOST = 0.1, 0.02  # smaller differences in agreement and clipped share decide nothing
 PAIRS = 128  # of them that fit into a processor's cache
@@ -105,7 +108,9 @@ def find_groups(
             seen = pool.map(lambda one: (signature_of(one), details_of(one), clipped(one)), images)
             for place, (signature, details, lost) in enumerate(seen, start):
                 signatures[place], pictures.planes[place] = signature, details
-                patterns[place], pictures.clipped[place] = pattern_of(details), lost
+                pictures.clipped[place] = lost
+            block = slice(start, start + AT_ONCE)
+            patterns[block] = patterns_of(pictures.planes[block])
     near = candidates(rows.codes, rows.features, reach, chosen)
     pictures.compare_all((one, two, cosine >= CUT_COSINE) for one, two, cosine in near)
     rotated = np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)
@@ -172,11 +177,13 @@ def nearest_pairs(
     return pairs, np.concatenate(found)[first_seen]
 
 
-def pattern_of(details: NDArray[np.int8]) -> NDArray[np.int8]:
-    """int8 [64]: means of the 8 x 8 cells of :func:`details_of`; a grey copy has the same."""
-    cells = details.reshape(GRID, SQUARE // GRID, GRID, SQUARE // GRID).astype(np.float32)
-    means = np.rint(cells.mean((1, 3)).ravel() * SHARPER)
-    return np.asarray(means.clip(-127, 127), dtype=np.int8)
+def patterns_of(details: NDArray[np.int8]) -> NDArray[np.int8]:
+    """int8 [P, 64]: means of 8 x 8 cells of :func:`details_of`, [P, 64, 64]; a grey copy has the
+    same.
+    """
+    cells = details.reshape(-1, GRID, SQUARE // GRID, GRID, SQUARE // GRID)
+    means = cells.mean((2, 4), dtype=np.float32).reshape(len(details), GRID * GRID)
+    return np.asarray(np.rint(means * SHARPER).clip(-127, 127), dtype=np.int8)
 
 
 def signature_of(image: Image.Image) -> Floats:
@@ -225,7 +232,7 @@ class _Pictures:
         self.rows, self.path_of, self.files = rows, path_of, np.asarray(rows.files)
         self.file = lru_cache(maxsize=None)(self._file)
         self.image = lru_cache(48)(self._image)
-        self.relation = lru_cache(1 << 16)(self._relation)  # a group asks for pairs again
+        self.ways: dict[tuple[int, int], Overlap] = {}  # of copies: a group asks for pairs again
         self.difference = lru_cache(1 << 16)(self._difference)
         self.details = lru_cache(256)(lambda row: Details(self.planes[self.places[row]]))
         contents: dict[bytes, list[int]] = {}
@@ -275,42 +282,54 @@ class _Pictures:
         return Copy(self.path_of(row), row, "first", 1.0)
 
     def compare_all(self, pairs: Iterable[tuple[int, int, bool]]) -> None:
-        """:meth:`compare` many: pairs of rows, and whether one may be cut out of the other."""
-        pairs = iter(pairs)
-        with ThreadPoolExecutor() as pool:
-            while block := [*islice(pairs, AT_ONCE)]:
-                parts = [block[at : at + PAIRS] for at in range(0, len(block), PAIRS)]
-                for part, maybe in zip(parts, pool.map(self._may_be_copies, parts), strict=True):
-                    for pair in compress(part, maybe.tolist()):
-                        self.compare(*pair)
+        """Note which pairs of rows, the smaller one first, are copies or similar; with each comes
+        whether one picture may be cut out of the other.
+        """
 
-    def _may_be_copies(self, pairs: Sequence[tuple[int, int, bool]]) -> NDArray[np.bool_]:
-        ones, others = (self.planes[[self.places[pair[side]] for pair in pairs]] for side in (0, 1))
-        return may_be_copies(ones, others, np.array([cuts for *_, cuts in pairs]))
+        def copies() -> Iterator[tuple[int, int, Overlap]]:
+            for part, found in in_order(self._overlaps, batched(iter(pairs), PAIRS)):
+                for (one, two, cuts), way in zip(part, found, strict=True):
+                    if way.is_copy and not self.sets.connected(one, two):
+                        if cuts or way.agreement >= SURE:  # else a cut may agree better
+                            self.ways[one, two] = way
+                        yield one, two, way
 
-    def compare(self, one: int, two: int, cuts: bool) -> None:
-        """Note whether two pictures are copies, or similar."""
-        if self.sets.connected(one, two):
-            return
-        found = self.relation(one, two, cuts)
-        if found is not None and found.is_copy:
-            self.sets.merge(one, two)
-        elif found is not None:
-            self.similar.append((one, two))
+        # few at a time: what they merge need not be compared
+        for copy, *pair in in_order(lambda found: (self._copy(*found), *found[:2]), copies(), 0):
+            if copy.is_copy:
+                self.sets.merge(*pair)
+            else:
+                self.similar.append((pair[0], pair[1]))
 
-    def _relation(self, first: int, row: int, cuts: bool) -> Copy | None:
+    def _overlaps(
+        self, pairs: list[tuple[int, int, bool]]
+    ) -> tuple[list[tuple[int, int, bool]], list[Overlap]]:
+        ones, others = (
+            Details(self.planes[[self.places[pair[side]] for pair in pairs]]) for side in (0, 1)
+        )
+        return pairs, overlaps(ones, others, np.array([cuts for *_, cuts in pairs]))
+
+    def way(self, first: int, row: int) -> Overlap:
+        """The best way, also by cuts, to lay two pictures on each other, the smaller row first."""
+        one, two = sorted((first, row))
+        if (one, two) not in self.ways:
+            self.ways[one, two] = overlap(self.details(one), self.details(two))
+        return self.ways[one, two]
+
+    def relation(self, first: int, row: int) -> Copy | None:
         """What ``row`` is to ``first``; None where their thumbnails differ."""
+        way = self.way(first, row)
+        return self._copy(first, row, way) if way.is_copy else None
+
+    def _copy(self, first: int, row: int, way: Overlap) -> Copy:
         one, two = sorted((first, row))  # a pair is compared once, whichever is kept
-        found = overlap(self.details(one), self.details(two), cuts)
-        if not found.is_copy:
-            return None
-        relation, shapes = found.relation, self.files[["width", "height"]][[first, row]]
+        relation, shapes = way.relation, self.files[["width", "height"]][[first, row]]
         if relation == "recompressed" and shapes[0] != shapes[1]:
             relation = "resized"
-        apart = self.difference(one, two, found.placement)
+        apart = self.difference(one, two, way.placement)
         if apart is not None and apart >= 1:
             relation = "similar"
-        return Copy(self.path_of(row), row, relation, round(found.agreement, 3), apart is not None)
+        return Copy(self.path_of(row), row, relation, round(way.agreement, 3), apart is not None)
 
     def _difference(self, one: int, two: int, placement: Placement) -> float | None:
         """None where a file cannot be compared."""
@@ -321,13 +340,15 @@ class _Pictures:
 def _groups_of_copies(pictures: _Pictures) -> Iterator[list[Copy]]:
     """Each picture that is kept and its direct copies."""
     for members in pictures.sets.subsets():
+        if len(members) == 1 and not any(pictures.same[row] for row in members):
+            continue
         rest = sorted(members, key=pictures.rank)
         while rest:
             first = _kept(pictures, rest)
             others = [row for row in rest if row != first]
             kept, rest = [*_of_content(pictures, pictures.first(first))], []
             for row in others:
-                found = pictures.relation(first, row, True)
+                found = pictures.relation(first, row)
                 if found is None or not found.is_copy:
                     rest.append(row)
                 else:
@@ -347,10 +368,9 @@ def _kept(pictures: _Pictures, rows: list[int]) -> int:
     equal = [*compress(some, (rank == best for rank in ranks))]
     if len(equal) == 1 or len(rows) == 2:
         return rows[0]
-    details = {row: pictures.details(row) for row in some}
 
     def agreement(row: int) -> float:
-        found = (overlap(details[row], one) for one in details.values())
+        found = (pictures.way(row, one) for one in some if one != row)
         return sum(one.agreement for one in found if one.is_copy)
 
     agreements = [agreement(row) for row in equal]
@@ -394,7 +414,7 @@ def _groups_of_similar(pictures: _Pictures, groups: list[list[Copy]]) -> list[li
             of_first[first] = [pictures.first(first)]
             more.append(of_first[first])
         group = of_first[first]
-        found = pictures.relation(first, row, True)
+        found = pictures.relation(first, row)
         if found is not None and all(copy.row != row for copy in group):
             group.append(found)
         listed |= {first, row}

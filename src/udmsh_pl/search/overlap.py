@@ -36,6 +36,7 @@ TURNS: tuple[Image.Transpose | None, ...] = (
     Image.Transpose.TRANSPOSE,
     Image.Transpose.TRANSVERSE,
 )
+BY_TURN: tuple[Relation, ...] = ("recompressed", "mirrored", *6 * ("rotated",))
 Plane = NDArray[np.float32]
 Planes = NDArray[np.floating[Any]]  # of P pictures
 Ends = tuple[NDArray[np.int64], NDArray[np.int64]]  # where intervals start and end
@@ -96,6 +97,10 @@ class Details:
         self.planes: Planes = found.reshape(-1, *found.shape[-2:]).astype(np.float32)
         self.side = self.planes.shape[1]
 
+    def take(self, places: NDArray[np.int64]) -> "Details":
+        """Some of the pictures."""
+        return Details(self.planes[places])
+
     @cached_property
     def half(self) -> "Details":
         """The same at a quarter of the pixels."""
@@ -111,42 +116,37 @@ class Details:
 
 
 def overlap(one: Details, two: Details, cuts: bool = True) -> Overlap:
-    """The best of all ways to lay two pictures on each other. ``cuts``, which take a hundred times
-    as long, are tried where no other way is beyond doubt.
+    """:func:`overlaps` of one pair."""
+    [found] = overlaps(one, two, np.array([cuts]))
+    return found
+
+
+def overlaps(ones: Details, others: Details, cuts: NDArray[np.bool_]) -> list[Overlap]:
+    """The best of all ways to lay each of P pictures on its other one. Cuts take a hundred times as
+    long: they are tried where ``cuts``, bool [P], says so, no other way is beyond doubt, and a
+    first look at a quarter of the pixels is promising.
     """
-    scores = _turns(one, two)[:, 0]
-    turn = int(scores.argmax())
-    relation: Relation = ("recompressed", "mirrored")[turn] if turn < 2 else "rotated"
-    best = Overlap(relation, float(scores[turn]), Placement(turn))
-    if best.agreement >= SURE or not cuts or _first_look(one, two)[0] < PROMISING:
-        return best
-    agreement, boxes = _best_cut(one, two, SHARES)
-    back, back_boxes = _best_cut(two, one, SHARES)
-    shared, mine, others = _best_shift(one, two)
-    ways = [
-        best,
-        Overlap("cropped", float(agreement[0]), Placement(0, _box(boxes[0]), WHOLE)),
-        Overlap("cropped", float(back[0]), Placement(0, WHOLE, _box(back_boxes[0]))),
-        Overlap("cropped", float(shared[0]), Placement(0, _box(mine[0]), _box(others[0]))),
+    scores = _turns(ones, others)
+    turns, agreements = scores.argmax(0), scores.max(0)
+    found = [
+        Overlap(BY_TURN[turn], agreement, Placement(turn))
+        for turn, agreement in zip(turns.tolist(), agreements.tolist(), strict=True)
     ]
-    return max(ways, key=lambda way: way.agreement)
-
-
-def may_be_copies(
-    ones: NDArray[np.int8], others: NDArray[np.int8], cuts: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Whether :func:`overlap` may call pairs of :func:`details_of` copies, bool [P]; a False here
-    is always right. It takes a sixth of the time, and few pairs are copies.
-
-    Args:
-        ones: int8 [P, 64, 64]
-        others: int8 [P, 64, 64]
-        cuts: bool [P], pairs for which cuts are tried
-    """
-    maybe = _turns(Details(ones), Details(others)).max(0) >= ENOUGH
-    tried = np.flatnonzero(cuts & ~maybe)
-    maybe[tried] = _first_look(Details(ones[tried]), Details(others[tried])) >= PROMISING
-    return np.asarray(maybe)
+    tried = np.flatnonzero(cuts & (agreements < SURE))
+    if len(tried):
+        tried = tried[_first_look(ones.take(tried), others.take(tried)) >= PROMISING]
+    if not len(tried):
+        return found
+    one, two = ones.take(tried), others.take(tried)
+    whole = np.tile(np.array(WHOLE, np.float32), (len(tried), 1))
+    (cut, own), (back, its) = _best_cut(one, two, SHARES), _best_cut(two, one, SHARES)
+    ways = (cut, own, whole), (back, whole, its), _best_shift(one, two)
+    for place, row in enumerate(tried.tolist()):
+        for agreement, first, second in ways:
+            if agreement[place] > found[row].agreement:
+                boxes = _box(first[place]), _box(second[place])
+                found[row] = Overlap("cropped", float(agreement[place]), Placement(0, *boxes))
+    return found
 
 
 def _turns(ones: Details, others: Details) -> Planes:

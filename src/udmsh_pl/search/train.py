@@ -20,7 +20,7 @@ from udmsh_pl.backbones.networks import OFFLINE_BACKBONE, weights_id
 from udmsh_pl.backbones.pixels import best_runner, forward_of
 from udmsh_pl.data.batches import FeatureData
 from udmsh_pl.features.batches import passes
-from udmsh_pl.features.fused import FusedFeature, side_by_side
+from udmsh_pl.features.fused import FusedFeature, parts_of
 from udmsh_pl.features.store import sample_rows
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.images.ahead import batched
@@ -55,7 +55,8 @@ def backbone() -> networks.BackboneInfo:
 
 def backbone_key() -> str:
     """What identifies features of the default backbone, for the name of a folder."""
-    key = f"{OFFLINE_BACKBONE} {weights_id(OFFLINE_BACKBONE)} {backbone().image_size} {GRID}"
+    kind = OFFLINE_BACKBONE, weights_id(OFFLINE_BACKBONE), backbone().image_size, GRID, "float16"
+    key = " ".join(map(str, kind))
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -72,15 +73,16 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 def extracted(
     reads: Iterator[Read], total: int, report: Report
-) -> Iterator[tuple[list[Read], NDArray[np.float32]]]:
-    """Batches of readable pictures and both features side by side, float32 [B, D + C g g]."""
+) -> Iterator[tuple[list[Read], NDArray[np.float16]]]:
+    """Batches of readable pictures and both features side by side, float16 [B, D + C g g]."""
     runner, content = best_runner() if total > FEW else "torch", weights_id(OFFLINE_BACKBONE)
     with clock("backbone"):
         side = backbone().image_size
         forward = forward_of(OFFLINE_BACKBONE, None, content, runner, side, GRID)
     for parts, batch in passes(_batches(reads, report), forward):
         flat = [part.reshape(len(part), -1) for part in parts]
-        yield batch, np.concatenate(flat, axis=1, dtype=np.float32)
+        yield batch, np.concatenate(flat, axis=1, dtype=np.float16, casting="same_kind")
+    forward_of.cache_clear()  # learning wants its memory
 
 
 def _batches(reads: Iterator[Read], report: Report) -> Iterator[tuple[torch.Tensor, list[Read]]]:
@@ -106,7 +108,7 @@ def steps_for(count: int) -> int:
 def learn(
     features: Features, folder: Path, bits: int = BITS, least: int = LEAST, steps: int | None = None
 ) -> EncoderSpec:
-    """Make an encoder of K bits from float32 ``global_feature [N, D]`` and ``feature_map [N, C, g,
+    """Make an encoder of K bits from float16 ``global_feature [N, D]`` and ``feature_map [N, C, g,
     g]`` and write it to ``folder``; the note of its specification says what was done.
 
     Below ``least`` pictures nothing is trained: codes are ITQ of the fused features.
@@ -164,7 +166,8 @@ def encode_features(
     made = []
     with torch.inference_mode():
         for start in range(0, len(features["global_feature"]), 512):
-            pair = (torch.from_numpy(features[name][start : start + 512]) for name in _PAIR)
+            rows = slice(start, start + 512)
+            pair = (torch.from_numpy(features[name][rows]).float() for name in _PAIR)
             made.append([part.numpy() for part in head(*pair)])
     codes, reranks = (np.concatenate(parts) for parts in zip(*made, strict=True))
     return codes, reranks
@@ -215,7 +218,8 @@ def _without_training(features: Features, bits: int) -> SignEncoder:
 
 
 def _parts(features: Features) -> torch.Tensor:
-    return side_by_side(*(torch.from_numpy(features[name]) for name in _PAIR))
+    feature, feature_map = (features[name] for name in _PAIR)
+    return parts_of(feature, feature_map, np.arange(len(feature)))
 
 
 def _sizes(features: Features) -> tuple[int, int]:

@@ -47,7 +47,9 @@ def largest_difference(one: Image.Image, two: Image.Image, placement: Placement)
     cuts = [_cut(one, placement.one), _cut(upright, placement.two)]
     width, height = (min(cut.size[axis] for cut in cuts) for axis in range(2))
     first, second = (_pixels(cut, width, height) for cut in cuts)
-    least = _difference(first, second, _mixed)
+    least = _difference(first, second, _same)
+    if least >= 1:
+        least = _difference(first, second, _mixed)
     if least >= 1:
         place = _place(_grey(first), _grey(second))
         if np.abs(place - START).max() * max(first.shape) > UNMOVED:
@@ -111,28 +113,35 @@ def _some(pixels: Pixels) -> Pixels:
     return pixels[:, ::step, ::step].reshape(3, -1).T
 
 
+def _same(goal: Pixels, source: Pixels) -> Pixels:
+    """Grey [h, w] of ``source`` as it is: most copies need no more, and the others take ten times
+    as long.
+    """
+    return _grey(source)
+
+
 def _mixed(goal: Pixels, source: Pixels) -> Pixels:
     """Grey [h, w] of ``source`` with the brightness, contrast and colours of ``goal``: each channel
     is a clipped sum of the three and a constant, fitted to the nine tenths that agree best.
     """
-    known, wanted = _some(source), _some(goal)
-    gains, levels = np.empty((3, 3), np.float32), np.empty(3, np.float32)
-    for channel in range(3):
-        own, to = known[:, channel], wanted[:, channel]
-        clipped = ((to > 251) & (own < 249)) | ((to < 4) & (own > 6))
-        used = ~clipped
-        for _ in range(3):
-            if not used.any():
-                used[:] = True
-            centre, level = known[used].mean(0), to[used].mean()
-            some = known[used] - centre
-            ridge = 20.0 * len(some) * np.eye(3, dtype=np.float32)
-            goals = some.T @ (to[used] - level) + ridge[channel]  # one channel stays as it is
-            gain = np.linalg.solve(some.T @ some + ridge, goals)
-            apart = np.abs((known - centre) @ gain + level - to)
-            used = ~clipped & (apart <= max(float(np.quantile(apart, 0.9)), 2.0))
-        gains[:, channel], levels[channel] = gain, level - centre @ gain
-    made = np.tensordot(gains, source, ((0,), (0,))) + levels[:, None, None]
+    known, wanted = _some(source), _some(goal).T[:, :, None]  # [n, 3], [3, n, 1]
+    own = known.T[:, :, None]
+    clipped = ((wanted > 251) & (own < 249)) | ((wanted < 4) & (own > 6))
+    used = ~clipped  # [3, n, 1]
+    for _ in range(3):
+        used |= ~used.any(1, keepdims=True)
+        count = used.sum(1, keepdims=True)
+        centre, level = ((used * one).sum(1, keepdims=True) / count for one in (known, wanted))
+        some = used * (known - centre)  # [3, n, 3]
+        goals = some.swapaxes(1, 2) @ (wanted - level)
+        goals += 20 * count * np.eye(3)[:, :, None]  # a ridge towards the channel as it is
+        normal = some.swapaxes(1, 2) @ some + 20 * count * np.eye(3)
+        gains = np.linalg.solve(normal, goals)  # [3, 3, 1]
+        apart = np.abs((known - centre) @ gains + level - wanted)
+        limits = np.maximum(np.quantile(apart, 0.9, axis=1, keepdims=True), 2.0)
+        used = ~clipped & (apart <= limits)
+    levels = (level - centre @ gains).astype(np.float32)
+    made = np.tensordot(gains[..., 0].astype(np.float32), source, 1) + levels
     return _grey(np.clip(made, 0, 255, out=made))
 
 
@@ -158,7 +167,7 @@ def _curved(goal: Pixels, source: Pixels) -> Pixels:
 def _place(one: Pixels, two: Pixels) -> Floats:
     """Scale and shift of both sides of the second one, in shares: Lucas and Kanade (1981)."""
     place = START
-    for side in LEVELS:
+    for side in LEVELS[: 1 + sum(level < max(one.shape) for level in LEVELS)]:
         first, second = (_normal(grey, side) for grey in (one, two))
         down, right = first.shape
         columns, rows = ((np.arange(size) + 0.5) / size for size in (right, down))

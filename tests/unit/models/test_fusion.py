@@ -29,7 +29,7 @@ def fused_by_hand(values: np.ndarray) -> np.ndarray:
 
 def test_axes_are_the_principal_ones(parts: torch.Tensor) -> None:
     fusion = FusedFeature((6, 8), dims=5)
-    fusion.fit(parts)
+    fusion.fit(parts.clone())
     ours = fusion(parts).numpy()
     theirs = PCA(5).fit_transform(fused_by_hand(parts.double().numpy()))
     theirs /= theirs.std()
@@ -77,10 +77,10 @@ def test_fitting_twice_gives_the_same_and_leaves_the_random_state_alone(
 ) -> None:
     one, two = FusedFeature((6, 8), 5), FusedFeature((6, 8), 5)
     torch.manual_seed(1)
-    one.fit(parts)
+    one.fit(parts.clone())
     drawn = torch.rand(1)
     torch.manual_seed(2)
-    two.fit(parts)
+    two.fit(parts.clone())
     torch.testing.assert_close(one.axes, two.axes, rtol=0, atol=0)
     torch.manual_seed(1)
     assert torch.equal(drawn, torch.rand(1))
@@ -88,7 +88,7 @@ def test_fitting_twice_gives_the_same_and_leaves_the_random_state_alone(
 
 def test_axes_beyond_the_rank_are_zero(parts: torch.Tensor) -> None:
     fusion = FusedFeature((6, 8), dims=32)
-    fusion.fit(parts[:10])
+    fusion.fit(parts[:10].clone())
     out = fusion(parts)
     assert out.shape == (200, 32)
     assert (out[:, 10:] == 0).all()
@@ -115,6 +115,6 @@ def test_encoder_with_and_without_a_map() -> None:
 
 def test_a_checkpoint_holds_what_was_fitted(parts: torch.Tensor) -> None:
     fusion, other = FusedFeature((6, 8), 5), FusedFeature((6, 8), 5)
-    fusion.fit(parts)
+    fusion.fit(parts.clone())
     other.load_state_dict(fusion.state_dict())
     torch.testing.assert_close(other(parts), fusion(parts), rtol=0, atol=0)

@@ -106,7 +106,7 @@ def test_a_checkpoint_of_udmsh_plus_gives_its_codes(
     options = {"bits": 16, "hidden": 32, "dims": 140}
     module = UDMSHPlus(**options)
     parts = torch.randn(200, 6400, generator=torch.Generator().manual_seed(0)).abs()
-    module.encoder.fusion.fit(parts)
+    module.encoder.fusion.fit(parts.clone())
     network, spec = read_checkpoint(save(module, tmp_path / "x.ckpt", **options))
     assert (spec.method, spec.bits, spec.dims) == ("FusedEncoder", 16, 140)
     with torch.no_grad():
