@@ -17,8 +17,8 @@ ALLOWED = {
     ("unit/test_public_face.py", "_NAMES_OF"): "compares the loader's list with __all__",
     # sizes at which a collection counts as large: no test can make a million pictures
     ("unit/search/test_large.py", "EXACT_BELOW"): "a million pictures",
-    ("unit/search/test_large.py", "IN_MEMORY"): "an index of 256 MB",
-    ("unit/serve/test_api.py", "IN_MEMORY"): "an index of 256 MB",
+    ("unit/search/test_large.py", "IN_MEMORY"): "an index of 32 MB",
+    ("unit/serve/test_api.py", "IN_MEMORY"): "an index of 32 MB",
     ("unit/search/test_index.py", "MOST_SEGMENTS"): "sixteen updates",
     # steps between two safe points: a test kills between two
     ("unit/features/test_extract.py", "BLOCK"): "512 images",

@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="index this folder instead of the index's former one")  # fmt: skip
     add("--allow-deletions", action="store_true", help="drop pictures that are gone, even if they "
         "are most of the index or lay outside of the folder")  # fmt: skip
-    add("--verify", action="store_true",
-        help="read every file again, also those that seem unchanged")  # fmt: skip
+    add("--verify", action="store_true", help="read every file again, also those that seem "
+        "unchanged, and check the index's own files")  # fmt: skip
     profile = f"print where the time went, and write it to {PROFILE} in the index's folder"
     add("--profile", action="store_true", help=profile)
 
@@ -75,10 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
             from udmsh_pl.runs.on_ray import encode_on
 
             elsewhere = partial(encode_on, arguments.ray)
-        recall, bits = recall or RECALL, bits or 64
+        recall, bits, known = recall or RECALL, bits or 64, None
         report = build_index(out, pictures, encoder, bits, recall, elsewhere, exclude or ())
     write_skipped(report.skipped | dict(report.broken), out)
-    _print_report(report, ImageIndex.open(out), time.perf_counter() - start)
+    index = ImageIndex.open(out) if known is None else known
+    _print_report(report, index, time.perf_counter() - start)
     if arguments.profile:
         print(f"\n{write_profile(out)}")
     return 0

@@ -18,6 +18,7 @@ from udmsh_pl.features.store import Arrays, sample_rows
 DIMS = 512  # principal axes
 FIT_ROWS = 20_000  # train rows that the axes are fitted on
 ROWS_AT_ONCE = 1024  # rows that are fused at once
+FILLED_AT_ONCE = 128  # rows that are read, or change in place: what they need meanwhile is small
 LEAST_SCATTER = 0.3  # share of the mean variance within views, added to every direction's
 EXTRA = 64  # axes searched beyond those kept: the last ones of a randomised search are blurred
 
@@ -52,7 +53,7 @@ class FusedFeature(nn.Module):
         """Fit to train features ``[N, sum(parts)]``, global feature and flat map side by side. They
         are overwritten: they are the largest thing that learning holds.
         """
-        blocks = torch.split(parts, ROWS_AT_ONCE)  # share its memory
+        blocks = torch.split(parts, FILLED_AT_ONCE)  # share its memory
         for block in blocks:
             block.copy_(_root(block))
         self.means.copy_(parts.mean(0))
@@ -168,8 +169,11 @@ def fused_rows(
     Block by block, so that the float32 parts are never all there at once.
     """
     used = feature_map if len(fusion.parts) > 1 else None
-    blocks = np.split(np.arange(len(feature)), range(ROWS_AT_ONCE, len(feature), ROWS_AT_ONCE))
-    return torch.cat([fusion(parts_of(feature, used, rows)).half() for rows in blocks])
+    fused = torch.empty(len(feature), fusion.dims, dtype=torch.float16)  # results of single blocks,
+    for start in range(0, len(feature), ROWS_AT_ONCE):  # kept, would fragment the memory
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, len(feature)))
+        fused[start : start + ROWS_AT_ONCE] = fusion(parts_of(feature, used, rows))
+    return fused
 
 
 def parts_of(
@@ -183,8 +187,8 @@ def parts_of(
     width = feature.shape[1] + (0 if feature_map is None else feature_map[0].size)
     parts = torch.empty(len(rows), width)
     for block, some in zip(
-        torch.split(parts, ROWS_AT_ONCE),
-        np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE)),
+        torch.split(parts, FILLED_AT_ONCE),
+        np.split(rows, range(FILLED_AT_ONCE, len(rows), FILLED_AT_ONCE)),
         strict=True,
     ):
         maps = None if feature_map is None else torch.from_numpy(feature_map[some])

@@ -7,6 +7,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,7 +186,10 @@ class Unfinished:
         """The rows of these pictures, in their order; without those that have none."""
         self._write()
         places = [self._places[name] for name in names if name in self._places]
-        found = [self._parts[part].take(np.array([row])) for part, row in places]
+        found = [
+            self._parts[part].take(np.array([row for _, row in some]))
+            for part, some in groupby(places, itemgetter(0))
+        ]
         return joined([self._empty, *found])
 
     def _write(self) -> None:

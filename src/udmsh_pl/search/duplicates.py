@@ -39,7 +39,7 @@ from udmsh_pl.search.overlap import (
 )
 from udmsh_pl.search.pictures import digest_of, read_bytes
 from udmsh_pl.search.searching import unit
-from udmsh_pl.search.segment import FileFacts, Rows
+from udmsh_pl.search.segment import FileFacts, Rows, unchanged
 from udmsh_pl.search.verification import SIDE, largest_difference
 
 RADIUS = 24  # bits of 64 that copies may differ in; 22 were the most of 400 copies
@@ -256,8 +256,8 @@ class _Pictures:
             facts = path.stat()
         except (OSError, ValueError):
             return _File(False, None, False)
-        unchanged = FileFacts.of(facts).fits(self.files[row])
-        return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), unchanged)
+        [same] = unchanged([FileFacts.of(facts)], self.files[row : row + 1]).tolist()
+        return _File(path.is_symlink(), (facts.st_dev, facts.st_ino), same)
 
     def rank(self, row: int) -> tuple[bool, bool, int, int, str]:
         """Sorts the file that is best kept first."""

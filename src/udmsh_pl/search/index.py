@@ -21,7 +21,7 @@ from udmsh_pl.search import store
 from udmsh_pl.search.encoder import Codes, HashEncoder
 from udmsh_pl.search.pictures import Report, encoded, find_pictures, read_files
 from udmsh_pl.search.searching import SHORTLIST, Match, Searcher, with_lists
-from udmsh_pl.search.segment import FileFacts, Rows, Segment, write_segment
+from udmsh_pl.search.segment import FileFacts, Rows, Segment, unchanged, write_segment
 
 if TYPE_CHECKING:
     from udmsh_pl.search.duplicates import Copy
@@ -148,23 +148,25 @@ class ImageIndex:
             recall: of a search among a million and more, see ``build_index``; None: as before
             allow_deletions: drop more than half of the pictures too, and those from outside of the
                 folder that are gone
-            verify: read every file, also those that seem unchanged
+            verify: read every file, also those that seem unchanged, and the index's own
             exclude: patterns of what is left out, from now on; None: as before
 
         Raises ``InputError``: another folder than the index's, the index is being written, or more
         than half of the pictures are gone and ``allow_deletions`` is not given.
         """
         with store.writing(self.path):
-            self._reload()
+            self._refresh()
             if not moved and folder is not None:
                 check_root(self.path, Path(folder))
             root = self.root if folder is None else Path(folder).expanduser().resolve()
             recall = self.manifest.recall if recall is None else recall
             rules = self.manifest.exclude if exclude is None else tuple(exclude)
             manifest = replace(self.manifest, root=str(root), recall=recall, exclude=rules)
+            if verify:
+                store.check(self.path, self.manifest)
             walked = find_pictures(root, manifest.exclude)
             found = {name: FileFacts.of(facts) for name, facts in walked.files.items()}
-            fresh = [name for name, facts in found.items() if verify or not self._has(name, facts)]
+            fresh = [*found] if verify else self._changed(found)
             lacking = [name for name in self._known if name not in found]
             listed = _Listings()
             gone = [
@@ -191,10 +193,12 @@ class ImageIndex:
             self._write(manifest, fresh, [self._known[name] for name in own], report)
         return report
 
-    def _has(self, name: str, facts: FileFacts) -> bool:
-        """Whether a file is in the index, as it is now."""
-        row = self._known.get(name)
-        return row is not None and facts.fits(self.rows.files[row])
+    def _changed(self, files: dict[str, FileFacts]) -> list[str]:
+        """The names of files that are not in the index as they are now."""
+        known = {name: self._known[name] for name in files if name in self._known}
+        facts, rows = [files[name] for name in known], np.array([*known.values()], dtype=np.int64)
+        same = dict(zip(known, unchanged(facts, self.rows.files[rows]).tolist(), strict=True))
+        return [name for name in files if not same.get(name, False)]
 
     def _check_deletions(self, root: Path, gone: list[str], fresh: list[FileFacts]) -> None:
         """Refuse to drop most of the index; a file under a new name is not dropped."""
@@ -211,13 +215,14 @@ class ImageIndex:
     def add(self, pictures: Files) -> Report:
         """Add picture files, also from outside of the folder; changed ones are encoded again."""
         with store.writing(self.path):
-            self._reload()
+            self._refresh()
             names = list(dict.fromkeys(self._names(pictures)))
             paths = {name: self.root / name for name in names}
-            fresh = [
-                name for name, path in paths.items()
-                if not path.is_file() or not self._has(name, FileFacts.of(path.stat()))
-            ]  # fmt: skip
+            found = {
+                name: FileFacts.of(path.stat()) for name, path in paths.items() if path.is_file()
+            }
+            changed = {*self._changed(found)}
+            fresh = [name for name in names if name not in found or name in changed]
             report = Report(unchanged=len(names) - len(fresh))
             self._write(self.manifest, fresh, [], report)
         return report
@@ -225,7 +230,7 @@ class ImageIndex:
     def remove(self, pictures: Files) -> int:
         """Take pictures out of the index, never off the disk; gives how many were in it."""
         with store.writing(self.path):
-            self._reload()
+            self._refresh()
             wanted = set(self._names(pictures))
             gone = [row for name, row in self._known.items() if name in wanted]
             self._write(self.manifest, [], gone, Report())
@@ -249,6 +254,11 @@ class ImageIndex:
         from udmsh_pl.search.duplicates import find_groups
 
         return find_groups(self.rows, self.manifest.bits, self.path_of, radius)
+
+    def _refresh(self) -> None:
+        """Read the index again where another process has written it meanwhile."""
+        if store.read_manifest(self.path) != self.manifest:
+            self._reload()
 
     def _reload(self) -> None:
         self.manifest, self.rows = store.open_rows(self.path)

@@ -25,7 +25,8 @@ DIGEST_BYTES = 16  # of a picture file's hash
 _CONTENT: list[Any] = [("width", "<i4"), ("height", "<i4"), ("thumbnail_crc", "<u4")]
 _CONTENT += [("digest", "u1", DIGEST_BYTES)]
 _TIME: list[Any] = [("size", "<i8"), ("mtime_ns", "<i8")]
-FILES = np.dtype([*_TIME, ("inode", "<u8"), ("ctime_ns", "<i8"), *_CONTENT])
+_STATE: list[Any] = [*_TIME, ("inode", "<u8"), ("ctime_ns", "<i8")]
+FILES = np.dtype([*_STATE, *_CONTENT])
 FILES_1 = np.dtype(_TIME + _CONTENT)  # of format 1
 LATEST = (1 << 63) - 1  # nanoseconds that a row can hold: a time in 2262
 UNCHECKED = "thumbnails.bin"
@@ -47,14 +48,19 @@ class FileFacts(NamedTuple):
     @classmethod
     def of(cls, facts: os.stat_result) -> "FileFacts":
         """From what the system says of a file."""
-        times = (facts.st_mtime_ns, facts.st_ctime_ns)
-        mtime_ns, ctime_ns = (max(-LATEST, min(time, LATEST)) for time in times)
+        mtime_ns = max(-LATEST, min(facts.st_mtime_ns, LATEST))
+        ctime_ns = max(-LATEST, min(facts.st_ctime_ns, LATEST))
         return cls(facts.st_size, mtime_ns, facts.st_ino % (1 << 64), ctime_ns)
 
-    def fits(self, stored: Any) -> bool:
-        """Whether a row of :data:`FILES` has the same; what it does not hold is not compared."""
-        held = self._fields if stored["inode"] or stored["ctime_ns"] else ("size", "mtime_ns")
-        return all(getattr(self, name) == stored[name] for name in held)
+
+def unchanged(facts: Sequence[FileFacts], stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether rows of :data:`FILES` hold the same, bool [n], as far as they hold it."""
+    now = np.array(facts, np.dtype(_STATE))
+    times, states = (
+        np.all([now[name] == stored[name] for name in names], axis=0)
+        for names in (("size", "mtime_ns"), ("inode", "ctime_ns"))
+    )
+    return times & (states | ((stored["inode"] == 0) & (stored["ctime_ns"] == 0)))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +83,14 @@ class Rows:
         return len(self.names)
 
     def take(self, places: Int64s) -> "Rows":
-        """The rows at these places."""
+        """The rows at these places; arrays are views where one row follows the other."""
         names, thumbnails = (
             [part[place] for place in places.tolist()] for part in (self.names, self.thumbnails)
         )
-        files, codes, features = self.files[places], self.codes[places], self.features[places]
+        some: Any = places
+        if len(places) and (np.diff(places) == 1).all():
+            some = slice(int(places[0]), int(places[-1]) + 1)
+        files, codes, features = self.files[some], self.codes[some], self.features[some]
         return Rows(names, files, codes, features, thumbnails)
 
 

@@ -30,7 +30,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of s
 FORMAT, FORMATS = 2, (1, 2)  # written, and read; 1 holds neither inodes nor times of change
 RECALL = 0.99  # of a search through inverted lists
 MAX_MANIFEST = 1 << 28  # bytes
-IN_MEMORY = 1 << 28  # bytes of an index that are read and checked whole when it is opened
+IN_MEMORY = 1 << 25  # bytes of an index that are read and checked whole when it is opened
 MOST_SEGMENTS = 16  # beyond, the smallest are merged
 MOST_REMOVED = 0.25  # share of a segment's rows; beyond, it is written anew
 
@@ -133,7 +133,7 @@ def _runs(process: Any) -> bool:
 
 
 def read_rows(path: Path, manifest: Manifest) -> Rows:
-    """All rows of an index, in the order of its segments: in memory if they take at most 256 MB,
+    """All rows of an index, in the order of its segments: in memory if they take at most 32 MB,
     else in mapped files. An InputError says that a file is cut or altered (of mapped ones,
     :func:`check` looks at every byte), a FileNotFoundError that a segment was replaced meanwhile.
     """

@@ -18,7 +18,7 @@ from PIL import Image
 from udmsh_pl.commands import index as command
 from udmsh_pl.errors import InputError
 from udmsh_pl.search import ImageIndex, pictures
-from udmsh_pl.search.segment import FILES, FileFacts
+from udmsh_pl.search.segment import FILES, FileFacts, unchanged
 from udmsh_pl.search.store import MANIFEST
 
 from .conftest import draw
@@ -347,6 +347,16 @@ def test_no_branch_replaces_the_index_of_another_folder(place: Path, tmp_path: P
     assert list(ImageIndex.open(place / "index").rows.names) == ["one.png"]
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_what_shows_that_a_file_has_changed(held: bool) -> None:
+    facts = [FileFacts(1, 2, 3, 4), FileFacts(9, 2, 3, 4), FileFacts(1, 9, 3, 4)]
+    facts += [FileFacts(1, 2, 9, 4), FileFacts(1, 2, 3, 9)]
+    rows = np.zeros(5, FILES)
+    for name in FileFacts._fields[: 4 if held else 2]:  # format 1 has no inode and time of change
+        rows[name] = getattr(facts[0], name)
+    assert unchanged(facts, rows).tolist() == [True, False, False, not held, not held]
+
+
 def test_times_that_no_row_can_hold(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Late:
         st_size, st_ino = 3, 2**64 + 5
@@ -356,7 +366,7 @@ def test_times_that_no_row_can_hold(place: Path, monkeypatch: pytest.MonkeyPatch
     row = np.zeros(1, FILES)
     for name in FileFacts._fields:
         row[name] = getattr(facts, name)
-    assert facts.fits(row[0])
+    assert unchanged([facts], row).all()
     assert facts.inode == 5
 
 

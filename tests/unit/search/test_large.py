@@ -122,3 +122,14 @@ def test_a_reader_goes_on_while_a_writer_replaces_its_files(
     assert next(iter(reader.rows.names)) == "00.png"
     for row in range(12):
         reader.thumbnail(row)
+
+
+def test_verify_checks_the_files_of_the_index_too(place: Path, mapped: None) -> None:
+    index = ImageIndex.open(place / "index")
+    assert index.update(verify=True).unchanged == 12
+    path = next((place / "index").rglob("codes.npy"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"codes\.npy was cut or altered"):
+        ImageIndex.open(place / "index").update(verify=True)
