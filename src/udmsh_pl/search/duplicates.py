@@ -7,8 +7,7 @@ those whose thumbnails agree (:mod:`udmsh_pl.search.overlap`) the files are comp
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import compress
@@ -47,7 +46,7 @@ NEIGHBOURS = 5  # nearest by feature, and by colours
 AXES = 128  # of the features: those behind them show fine differences, which copies do not have
 LEAST_COSINE, CUT_COSINE = 0.5, 0.65  # of copies, and of those that are cut: .64 and .74 were least
 QUERIES, BASE = 4096, 1 << 15  # rows compared at once
-AT_ONCE = 4096  # thumbnails decoded
+AT_ONCE = 64  # thumbnails decoded
 ELECTORS = 16  # pictures of a set of copies that decide which of them is kept
 LEVEL, LOST = 0.1, 0.02  # smaller differences in agreement and clipped share decide nothing
 PAIRS = 128  # of them that fit into a processor's cache
@@ -101,16 +100,12 @@ def find_groups(
     chosen = pictures.chosen
     signatures = np.empty((len(chosen), 3 * len(_CORNER)), np.float32)
     patterns = np.empty((len(chosen), GRID * GRID), np.int8)
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(chosen), AT_ONCE):
-            part = chosen[start : start + AT_ONCE].tolist()
-            images = pool.map(open_thumbnail, [rows.thumbnails[row] for row in part])
-            seen = pool.map(lambda one: (signature_of(one), details_of(one), clipped(one)), images)
-            for place, (signature, details, lost) in enumerate(seen, start):
-                signatures[place], pictures.planes[place] = signature, details
-                pictures.clipped[place] = lost
-            block = slice(start, start + AT_ONCE)
-            patterns[block] = patterns_of(pictures.planes[block])
+    thumbnails = batched((rows.thumbnails[row] for row in chosen.tolist()), AT_ONCE)
+    start = 0
+    for some, details, lost in in_order(_seen, thumbnails, 0):
+        block = slice(start, start := start + len(lost))
+        signatures[block], patterns[block] = some, patterns_of(details)
+        pictures.planes[block], pictures.clipped[block] = details, lost
     near = candidates(rows.codes, rows.features, reach, chosen)
     pictures.compare_all((one, two, cosine >= CUT_COSINE) for one, two, cosine in near)
     rotated = np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)
@@ -186,26 +181,32 @@ def patterns_of(details: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.asarray(np.rint(means * SHARPER).clip(-127, 127), dtype=np.int8)
 
 
-def signature_of(image: Image.Image) -> Floats:
-    """Float32 [30] of an RGB picture: colours of the ten cells of an 8 x 8 grid that rotations and
+def signatures_of(images: Sequence[Image.Image]) -> Floats:
+    """Float32 [P, 30] of RGB pictures: colours of the ten cells of an 8 x 8 grid that rotations and
     mirrors leave different, each averaged over the eight ways to turn the grid.
     """
-    small = image.resize((GRID, GRID), Image.Resampling.BOX)
-    cells = np.asarray(small, dtype=np.float32)
-    quarters = sum(np.rot90(cells, quarter) for quarter in range(4))
-    even = np.asarray(quarters + np.swapaxes(quarters, 0, 1)) / 8
-    return np.concatenate([even[place] for place in _CORNER])
+    small = [image.resize((GRID, GRID), Image.Resampling.BOX) for image in images]
+    cells = np.stack([np.asarray(image, dtype=np.float32) for image in small])
+    quarters = sum(np.rot90(cells, quarter, (1, 2)) for quarter in range(4))
+    even = np.asarray(quarters + np.swapaxes(quarters, 1, 2)) / 8
+    return np.concatenate([even[:, down, right] for down, right in _CORNER], axis=1)
 
 
 def clipped(image: Image.Image) -> float:
     """Share of an RGB picture's values in clipped highlights."""
-    counts = np.array(image.histogram()).reshape(3, 256)
-    return float(counts[:, 252:].sum() / counts.sum())
+    return float((np.asarray(image) >= 252).mean())
+
+
+def _seen(thumbnails: list[bytes]) -> tuple[Floats, NDArray[np.int8], list[float]]:
+    """Signatures, details and clipped shares."""
+    images = [open_thumbnail(one) for one in thumbnails]
+    details = np.stack([details_of(image) for image in images])
+    return signatures_of(images), details, [clipped(image) for image in images]
 
 
 def rotation_candidates(signatures: Floats) -> list[tuple[int, int]]:
     """Pairs of places that may be rotated copies, each once: one is among the five nearest of the
-    other by :func:`signature_of`. A backbone sees another picture when one is rotated.
+    other by :func:`signatures_of`. A backbone sees another picture when one is rotated.
     """
     if len(signatures) < 2:
         return []

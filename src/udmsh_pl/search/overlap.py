@@ -182,10 +182,11 @@ def _best_cut(wholes: Details, parts: Details, shares: Sequence[float]) -> tuple
             continue
         down, right = np.arange(side - height + 1), np.arange(side - width + 1)
         cuts = _squeeze(side, height) @ parts.planes @ _squeeze(side, width).T
-        found = fft.irfft2(spectra * fft.rfft2(cuts, s=(side, side)).conj(), s=(side, side))
+        columns = fft.ifft(spectra * fft.rfft2(cuts, s=(side, side)).conj(), axis=1)
+        found = fft.irfft(columns[:, : len(down)], side)  # at the shifts that there are
         energy = _rectangles(wholes.sums, (down, down + height), (right, right + width))
         energy = np.maximum(energy, 1e-9) * _energy(cuts)[:, None, None]
-        scores = found[:, : len(down), : len(right)] / np.sqrt(energy + 1e-9)
+        scores = found[:, :, : len(right)] / np.sqrt(energy + 1e-9)
         places = scores.reshape(count, len(down) * len(right)).argmax(1)
         top, left = np.divmod(places, len(right))
         score = scores[np.arange(count), top, left]
