@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print each group: the picture that is kept, then the others and how they came from it."""
     index = ImageIndex.open(arguments.index)
-    groups = index.duplicates(arguments.radius)
+    groups = index.duplicates(arguments.radius, progress=True)
     copies = [copy for group in groups for copy in group if copy.is_copy]
     sizes = index.rows.files["size"]
     freed = sum(int(sizes[copy.row]) for copy in copies)

@@ -5,6 +5,7 @@ then make it visible. What is finished is kept on the way, so that a killed run 
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -250,11 +251,13 @@ def _learn(
     }
     facts = [[bytes(digest).hex() for digest in kept.files["digest"]], bits, place]
     folder = work / f"encoder-{sha256_json(facts)[:16]}"
+    start, took = time.perf_counter(), ""
     if not (folder / FILE).is_file():
         with clock("encoder"):  # what is neither the teacher nor steps: made, traced and written
             train.learn(features, folder, bits)
+        took = f"; learning took {time.perf_counter() - start:.0f} s"
     encoder = HashEncoder(folder)
-    report.lines.append(encoder.spec.note)
+    report.lines.append(encoder.spec.note + took)
     codes, reranks = train.encode_features(read_network(folder, encoder.spec).head, features)
     maker.add(replace(kept, codes=codes, features=reranks))
     chosen = set(picked)

@@ -24,6 +24,7 @@ from udmsh_pl.errors import InputError
 from udmsh_pl.images.ahead import batched, in_order
 from udmsh_pl.images.decode import decode
 from udmsh_pl.retrieval.codes import code_words, popcounts
+from udmsh_pl.search.encoder import bar
 from udmsh_pl.search.overlap import SIDE as SQUARE
 from udmsh_pl.search.overlap import (
     SURE,
@@ -85,14 +86,15 @@ class Copy:
 
 
 def find_groups(
-    rows: Rows, bits: int, path_of: Callable[[int], Path], radius: int | None = None
-) -> list[list[Copy]]:
+    rows: Rows, bits: int, path_of: Callable[[int], Path], radius: int | None = None,
+    progress: bool = False,
+) -> list[list[Copy]]:  # fmt: skip
     """Groups of at least two pictures, those with most copies first. In each the picture that is
     kept comes first: a file that is there, no link, with the most pixels. Every other one is
     compared with it. Memory grows by 4 KB a picture.
 
     ``radius`` is the Hamming distance of candidates, None for three eighths of the K bits; a
-    negative one raises InputError.
+    negative one raises InputError. ``progress`` shows bars on stderr.
     """
     if radius is not None and radius < 0:
         raise InputError(f"radius is {radius}: a distance is 0 or more; give --radius a number")
@@ -100,18 +102,20 @@ def find_groups(
     chosen = pictures.chosen
     signatures = np.empty((len(chosen), 3 * len(_CORNER)), np.float32)
     patterns = np.empty((len(chosen), GRID * GRID), np.int8)
-    thumbnails = batched((rows.thumbnails[row] for row in chosen.tolist()), AT_ONCE)
+    shown = bar if progress else lambda items, *_: items
+    thumbnails = (rows.thumbnails[row] for row in shown(iter(chosen.tolist()), len(chosen), "look"))
     start = 0
-    for some, details, lost in in_order(_seen, thumbnails, 0):
+    for some, details, lost in in_order(_seen, batched(thumbnails, AT_ONCE), 0):
         block = slice(start, start := start + len(lost))
         signatures[block], patterns[block] = some, patterns_of(details)
         pictures.planes[block], pictures.clipped[block] = details, lost
     near = candidates(rows.codes, rows.features, reach, chosen)
-    pictures.compare_all((one, two, cosine >= CUT_COSINE) for one, two, cosine in near)
+    pairs = [(one, two, cosine >= CUT_COSINE) for one, two, cosine in near]
     rotated = np.array(rotation_candidates(signatures), dtype=np.int64).reshape(-1, 2)
     alike, _ = nearest_pairs(patterns, np.arange(len(chosen)), LEAST_PATTERN)
-    more = chosen[np.concatenate([rotated, alike])].tolist()
-    pictures.compare_all((one, two, False) for one, two in more)
+    more = {(one, two) for one, two in chosen[np.concatenate([rotated, alike])].tolist()}
+    pairs += [(*pair, False) for pair in sorted(more - {pair[:2] for pair in pairs})]
+    pictures.compare_all(shown(iter(pairs), len(pairs), "compare"))
     groups = [*_groups_of_copies(pictures)]
     groups += _groups_of_similar(pictures, groups)
 
@@ -282,13 +286,13 @@ class _Pictures:
         """A picture that is kept."""
         return Copy(self.path_of(row), row, "first", 1.0)
 
-    def compare_all(self, pairs: Iterable[tuple[int, int, bool]]) -> None:
+    def compare_all(self, pairs: Iterator[tuple[int, int, bool]]) -> None:
         """Note which pairs of rows, the smaller one first, are copies or similar; with each comes
         whether one picture may be cut out of the other.
         """
 
         def copies() -> Iterator[tuple[int, int, Overlap]]:
-            for part, found in in_order(self._overlaps, batched(iter(pairs), PAIRS)):
+            for part, found in in_order(self._overlaps, batched(pairs, PAIRS)):
                 for (one, two, cuts), way in zip(part, found, strict=True):
                     if way.is_copy and not self.sets.connected(one, two):
                         if cuts or way.agreement >= SURE:  # else a cut may agree better

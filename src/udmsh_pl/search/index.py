@@ -249,11 +249,11 @@ class ImageIndex:
             store.write_manifest(target, manifest)
         return ImageIndex(target)
 
-    def duplicates(self, radius: int | None = None) -> "list[list[Copy]]":
+    def duplicates(self, radius: int | None = None, progress: bool = False) -> "list[list[Copy]]":
         """Groups of copies, see :func:`udmsh_pl.search.duplicates.find_groups`."""
         from udmsh_pl.search.duplicates import find_groups
 
-        return find_groups(self.rows, self.manifest.bits, self.path_of, radius)
+        return find_groups(self.rows, self.manifest.bits, self.path_of, radius, progress)
 
     def _refresh(self) -> None:
         """Read the index again where another process has written it meanwhile."""

@@ -34,7 +34,8 @@ from udmsh_pl.search.spec import RERANK_DIMS, EncoderSpec
 from udmsh_pl.similarity.losses import best_rotation
 
 LEAST = 400  # pictures; fewer teach worse codes than ITQ makes (*ours*)
-MOST = 10_000  # pictures that are learned from
+MOST = 10_000  # pictures that are learned from (*ours*: docs/choices.md)
+MANY = 9_500  # pictures that are learned from for longer: MOST, of which some cannot be read
 BITS = 64
 GRID = 2
 FUSED_FROM = 1000  # pictures that a fused feature is fitted to, for an encoder that has none
@@ -101,7 +102,9 @@ def _batches(reads: Iterator[Read], report: Report) -> Iterator[tuple[torch.Tens
 
 
 def steps_for(count: int) -> int:
-    """Optimiser steps for so many pictures."""
+    """Optimiser steps for so many pictures. *Ours* (docs/choices.md)."""
+    if count >= MANY:
+        return 1200
     return int(np.clip(300 * (count / 2000) ** 0.5, 200, 600))
 
 
