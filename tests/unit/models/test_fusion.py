@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from udmsh_pl.errors import InputError
-from udmsh_pl.features.fused import FusedFeature
+from udmsh_pl.features.fused import FusedFeature, parts_of
 from udmsh_pl.models.heads import FusedEncoder
 
 
@@ -118,3 +118,15 @@ def test_a_checkpoint_holds_what_was_fitted(parts: torch.Tensor) -> None:
     fusion.fit(parts.clone())
     other.load_state_dict(fusion.state_dict())
     torch.testing.assert_close(other(parts), fusion(parts), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("with_map", [True, False])
+def test_parts_of_rows(with_map: bool) -> None:
+    draw = np.random.default_rng(0)
+    feature = draw.random((300, 6)).astype(np.float16)
+    feature_map = draw.random((300, 2, 2, 2)).astype(np.float16) if with_map else None
+    rows = draw.permutation(300)[:257]  # two blocks, and one row
+    every = feature if feature_map is None else np.hstack([feature, feature_map.reshape(300, 8)])
+    found = parts_of(feature, feature_map, rows)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), every[rows].astype(np.float32))

@@ -278,3 +278,7 @@ def test_what_an_export_needs_is_told(
     spec = HashEncoder.load(built / "index").spec
     with pytest.raises(InputError, match="cannot run on OpenVINO"):
         runner_of(built, type(spec)(**{**vars(spec), "files": {}}), "openvino")
+
+
+def test_a_large_collection_is_learned_from_for_longer() -> None:
+    assert [train.steps_for(count) for count in (400, 2000, 9000, 9990)] == [200, 300, 600, 1200]
