@@ -1,9 +1,10 @@
 """Results and checkpoints of version 0.2 (tests/fixtures/v0_2), on the same generated pictures.
 
 Baselines and UDMSH-cosine gave the same values bit for bit where this was written; the tolerance is
-for other processors, where a bit that flips changes the AP of one of 13 queries: on an AMD EPYC
-(Zen 4) SGH differs by .045. In NSH and SDC rounding errors grow in training on so few pictures:
-there SDC differs by up to .14 from the fixture, and by .12 between one and two threads.
+for other Intel processors. Others round differently, and more values change. A bit that flips
+changes the AP of one of 13 queries: SGH differs by .045 on an AMD EPYC. In NSH and SDC rounding
+errors grow in training on so few pictures: SDC differs by .14 there, and by .12 between one and two
+threads.
 """
 
 from pathlib import Path
@@ -25,10 +26,10 @@ from .conftest import Run
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "v0_2"
 COLOURS = [(200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60)]
 UNCHANGED = (
-    "ITQ", "SpH", "SGH", "SSDH", "MLS3RDUH", "GreedyHash", "BiHalf", "CIBHash", "CIMON",
-    "WCH", "UDTH", "UDMSH-cosine",
+    "ITQ", "SpH", "SGH", "SSDH", "MLS3RDUH", "GreedyHash", "BiHalf", "CIBHash", "SDC", "CIMON",
+    "NSH", "WCH", "UDTH", "UDMSH-cosine",
 )  # fmt: skip
-SENSITIVE = ("NSH", "SDC")  # to rounding errors
+SENSITIVE = ("NSH", "SDC")  # of these, to rounding errors
 CHANGED = ("UDMSHPlus",)  # near images and views are drawn by the loader now
 DEFAULTS_OF_0_2 = {"warmup_steps": 50, "cosine_decay": True}  # of UDMSH
 GONE = ("structure", "linear_path", "root")  # options of UDMSH, which is cosine and neither now
@@ -59,7 +60,7 @@ def data_options(root: Path) -> dict[str, Any]:
 
 def test_methods_give_the_values_of_0_2(pictures: Path, udmsh: Run, tmp_path: Path) -> None:
     plan = yaml.safe_load((FIXTURES / "plan.yaml").read_text())["reproduce"]
-    methods = {name: plan["methods"][name] for name in (*UNCHANGED, *SENSITIVE, *CHANGED)}
+    methods = {name: plan["methods"][name] for name in (*UNCHANGED, *CHANGED)}
     own = methods["UDMSH-cosine"]["init_args"]
     kept = {key: value for key, value in own.items() if key not in GONE}
     methods["UDMSH-cosine"]["init_args"] = kept | DEFAULTS_OF_0_2
@@ -84,9 +85,13 @@ def test_methods_give_the_values_of_0_2(pictures: Path, udmsh: Run, tmp_path: Pa
         for path in (FIXTURES / "results.csv", tmp_path / "run/results.csv")
     )
     assert set(old) == set(new)
-    off = {key: (old[key], new[key]) for key in old if abs(old[key] - new[key]) > 0.05}
-    assert not {key: value for key, value in off.items() if key[0] in UNCHANGED}
-    for name in (*SENSITIVE, *CHANGED):  # as good, by other rounding or random draws
+    processor = Path("/proc/cpuinfo")
+    intel = processor.is_file() and "GenuineIntel" in processor.read_text()
+    sensitive, tolerance = ((), 0.02) if intel else (SENSITIVE, 0.05)
+    compared = set(UNCHANGED) - set(sensitive)
+    off = {key: (old[key], new[key]) for key in old if abs(old[key] - new[key]) > tolerance}
+    assert not {key: value for key, value in off.items() if key[0] in compared}
+    for name in (*sensitive, *CHANGED):  # as good, by other rounding or random draws
         whole = (name, "map", "all", "expected")
         assert new[whole] > old[whole] - 0.1
 
