@@ -8,12 +8,12 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from udmsh_pl.baselines.deep import DeepHash, pair_cosines, sign, two_views
+from udmsh_pl.baselines.deep import DeepHash, pair_cosines, two_views
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.store import Batch
 from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.heads import BatchNorm
-from udmsh_pl.similarity.losses import at_least_float32, nt_xent_loss
+from udmsh_pl.similarity.losses import at_least_float32, nt_xent_loss, quantisation_loss
 
 
 @lru_cache(maxsize=8)
@@ -41,7 +41,7 @@ def calibration_loss(
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SDC(DeepHash):
-    """Similarity distribution calibration: :func:`calibration_loss` + mean (1 - cos(v, sign(v))) [+
+    """Similarity distribution calibration: :func:`calibration_loss` + :func:`quantisation_loss` [+
     NT-Xent of two views].
 
     *Stated* (abstract): the distribution of code similarities is aligned to a calibration
@@ -92,10 +92,9 @@ class SDC(DeepHash):
         """Calibration, quantisation and, where it has a weight, NT-Xent over the global batch."""
         outputs = self.logits(batch)
         features = batch["global_feature"]
-        error = 1 - torch.cosine_similarity(outputs, sign(outputs))
         terms = {
             "calibration": calibration_loss(outputs, features, self.beta, self.orthogonal),
-            "quantisation": self.quantisation_weight * error.mean(),
+            "quantisation": self.quantisation_weight * quantisation_loss(outputs),
         }
         if self.contrastive_weight:
             first, second = map(self.logits, two_views(batch))

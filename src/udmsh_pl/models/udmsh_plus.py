@@ -20,6 +20,7 @@ from udmsh_pl.similarity.losses import (
     asymmetric_pairwise_loss,
     at_least_float32,
     nt_xent_loss,
+    quantisation_loss,
     ranking_loss,
 )
 from udmsh_pl.similarity.manifold import (
@@ -33,7 +34,8 @@ from udmsh_pl.similarity.manifold import (
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
 SHORT = 64  # bits that are all learned
-FEW, MANY = 12, 37  # groups of which a long code keeps no bits, and half of its bits, as ITQ
+FEW, MANY = 12, 37  # groups: up to FEW the groups matter most, from MANY on the nearest images
+COARSE, FINE = 0.2, 0.15  # temperatures of codes in the ranking loss, for FEW and MANY groups
 NEAREST = 3  # nearest images of each image that a batch may show beside it
 
 
@@ -98,19 +100,42 @@ def _levels(
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest
 
 
+def fineness(groups: float) -> float:
+    """How much the order of the nearest images matters beside their groups, 0 to 1.
+
+    0 up to 12 groups, 1 from 37 groups on, and in proportion between them. *Ours*
+    (docs/choices.md).
+
+    Example:
+        >>> fineness(5), fineness(24.5), fineness(69)
+        (0.0, 0.5, 1.0)
+    """
+    return min(max((groups - FEW) / (MANY - FEW), 0.0), 1.0)
+
+
 def kept_bits(bits: int, groups: float) -> int:
     """How many bits of a code stay as ITQ has them: up to half where images form many groups.
 
     None of 64 bits and fewer. In a longer code few large groups gain from every bit that learns
-    them: none stays for up to 12 groups. Many small groups are mostly the order of the nearest,
-    which ITQ keeps: half stays from 37 groups on. *Ours* (docs/choices.md).
+    them: none stays. Many small groups are mostly the order of the nearest, which ITQ keeps: half
+    stays where the :func:`fineness` is 1. *Ours* (docs/choices.md).
 
     Example:
         >>> kept_bits(64, 37), kept_bits(128, 37), kept_bits(128, 24.5), kept_bits(128, 5)
         (0, 64, 32, 0)
     """
-    share = (groups - FEW) / (MANY - FEW) / 2
-    return int(bits * min(max(share, 0.0), 0.5)) if bits > SHORT else 0
+    return int(bits * fineness(groups) / 2) if bits > SHORT else 0
+
+
+def code_temperature(groups: float) -> float:
+    """Temperature of codes in the ranking loss: smaller, with more weight on the order of the
+    nearest, where images form many groups. *Ours* (docs/choices.md).
+
+    Example:
+        >>> code_temperature(5), round(code_temperature(37), 2)
+        (0.2, 0.15)
+    """
+    return COARSE + fineness(groups) * (FINE - COARSE)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -124,10 +149,12 @@ class UDMSHPlus(HashingModule):
     which codes learn as a ranking, since that order hardly changes the squared errors. An image's
     random views (``--data.views``) show which directions of the features count for it. Batches hold
     near images, since of the pairs of a random batch hardly any is near. The student adds a head to
-    a linear path that starts as ITQ of the fused features. It sees the image or one of its views.
-    Its loss mixes inner products of relaxed codes with relaxed codes and with signs. Codes of two
-    views of an image shall be nearer to each other than to those of images that are not similar
-    (NT-Xent, as SimCLR and CIBHash have it), at a small weight. Everything here is *ours*.
+    a linear path that starts as ITQ of the fused features. It sees a random point between the image
+    and one of its views. Its loss mixes inner products of relaxed codes with relaxed codes and with
+    signs. Codes of two views of an image shall be nearer to each other than to those of images that
+    are not similar (NT-Xent, as SimCLR and CIBHash have it), at a small weight. All bits of a code
+    shall be equally sure (the quantisation loss of SDC), since a bit that is not sure differs
+    between an image and a new one like it. Everything here is *ours*.
 
     Args:
         hidden: width of the head
@@ -157,6 +184,10 @@ class UDMSHPlus(HashingModule):
         itq_bits: number of last bits that stay as in ITQ: long codes have room for groups and the
             order of the nearest. None: :func:`kept_bits` of the number of groups that the teacher
             sees; always 0 without the linear path
+        code_temperature: of the codes in the ranking loss; smaller orders near images better and
+            far ones worse. None: :func:`code_temperature` of the number of groups that the teacher
+            sees
+        quantisation_weight: weight of :func:`udmsh_pl.similarity.losses.quantisation_loss`
         contrastive_weight: weight of NT-Xent between two views of half of the images, where there
             are views and the backbone is not trained; a pair counts less as a negative as its
             similarity rises, and not at all from 0.5 on
@@ -187,21 +218,29 @@ class UDMSHPlus(HashingModule):
     companions: int = 3
     linear_path: bool = True
     itq_bits: int | None = None
+    code_temperature: float | None = None
+    quantisation_weight: float = 0.5
     contrastive_weight: float = 0.06
     code_share: float = 0.5
     least_weight: float | None = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("diffusion_time", "least_weight", "ranking_weight", "contrastive_weight"):
-            self.check_range(name, optional=name in ("diffusion_time", "least_weight"))
+        for name in ("ranking_weight", "quantisation_weight", "contrastive_weight"):
+            self.check_range(name)
+        for name in ("diffusion_time", "least_weight"):
+            self.check_range(name, optional=True)
         for name, most in (("near_share", 1), ("view_discount", 1), ("companions", NEAREST)):
             self.check_range(name, most)
         self.check_range("itq_bits", self.bits - 1, optional=True)
+        if self.code_temperature is not None and self.code_temperature <= 0:
+            mend = "give --model.code_temperature a number above 0, or null"
+            raise InputError(f"code_temperature is {self.code_temperature}; {mend}")
         if self.fused:
             problem = f"{type(self).__name__} reads the fused feature in any case"
             raise InputError(f"{problem}; leave --model.fused out")
         super().__post_init__()
         self.kept = 0  # last bits that stay as in ITQ
+        self.temperature = self.code_temperature or COARSE
 
     def build_encoder(self) -> FusedEncoder:
         """The fused feature and its head; ``branches`` other than ``global`` use the map too."""
@@ -235,10 +274,14 @@ class UDMSHPlus(HashingModule):
         return features.teacher("udmsh-plus", settings, fit_manifold_teacher)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over the fused feature; codes start as its ITQ."""
+        """Take over the fused feature and what follows from the number of groups; codes start as
+        ITQ of the fused feature.
+        """
         self.encoder.load_fusion(state)
+        groups = group_count(state["targets"].numpy())
+        if self.code_temperature is None:
+            self.temperature = code_temperature(groups)
         if self.linear_path:
-            groups = group_count(state["targets"].numpy())
             self.kept = kept_bits(self.bits, groups) if self.itq_bits is None else self.itq_bits
             self.encoder.start_from_itq(state["inputs"][:, 0], self.kept)
 
@@ -272,26 +315,44 @@ class UDMSHPlus(HashingModule):
         similarity, rows = batch["similarity"], batch["index"]
         views = batch.get("compared") if self.contrastive_weight else None  # [2, half, dims]
         if self.finetune:
-            u = self._with_kept(self(batch))
+            logits = self.logits(batch)
         else:
-            seen = [batch["shown"]] if views is None else [batch["shown"], *views]
+            seen = [self._between(batch)] if views is None else [self._between(batch), *views]
             with self.network_precision():
                 logits = self.encoder.head_logits(torch.cat(seen))
-            u = self._with_kept(torch.tanh(at_least_float32(logits)))
-            u, *compared = torch.split(u, [*map(len, seen)])
+        logits = at_least_float32(logits)
+        u, *compared = torch.split(
+            self._with_kept(torch.tanh(logits)),
+            [len(rows), *([] if views is None else map(len, views))],
+        )
         self.log_codes(u)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
         terms = {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
         if self.ranking_weight:
             same = rows[:, None] == rows  # a near image may come twice
-            ranking = ranking_loss(u, batch["nearness"], left_out=same)
+            ranking = ranking_loss(
+                u, batch["nearness"], code_temperature=self.temperature, left_out=same
+            )
             terms["ranking"] = self.ranking_weight * ranking
+        if self.quantisation_weight:
+            learned = logits[: len(rows), : self.bits - self.kept]
+            terms["quantisation"] = self.quantisation_weight * quantisation_loss(learned)
         if views is not None:
             half = views.shape[1]
             apart = (1 - 2 * similarity[:half, :half]).clamp(0, 1)
             contrast = nt_xent_loss(compared[0], compared[1], apart=apart)
             terms["contrastive"] = self.contrastive_weight * contrast
         return terms
+
+    def _between(self, batch: Batch) -> Tensor:
+        """A random point between each image and the one of its pictures that the epoch shows, fused
+        features ``[B, dims]``; outside training the picture.
+        """
+        shown: Tensor = batch["shown"]
+        if not self.training or not self.use_views:
+            return shown
+        share = torch.rand(len(shown), 1, device=shown.device)
+        return torch.lerp(batch["clean"], shown, share)
 
     def _with_kept(self, u: Tensor) -> Tensor:
         """Relaxed codes ``[B, K]`` whose last bits have no gradient."""

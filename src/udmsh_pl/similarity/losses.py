@@ -145,6 +145,28 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
     return rotation
 
 
+def quantisation_loss(logits: Tensor) -> Tensor:
+    """Mean over rows of ``1 - cos(z, sign(z))``: 0 where all entries of a row are equally large.
+
+    A bit whose entry is small beside those of the other bits flips easily: a new image that is
+    much like the row gets another bit.
+
+    Source: *read* in SDC's official code (Ng et al., BMVC 2023), with sign(0) = +1.
+
+    Args:
+        logits: float [B, K], before the sign and before any tanh, which would hide how small an
+            entry is
+
+    Example:
+        >>> float(quantisation_loss(torch.tensor([[2.0, -2.0]])))  # whatever their size
+        0.0
+        >>> round(float(quantisation_loss(torch.tensor([[1.0, 0.0]]))), 3)  # 1 - 1 / sqrt(2)
+        0.293
+    """
+    codes = torch.where(logits >= 0, 1.0, -1.0).to(logits.dtype)
+    return (1 - torch.cosine_similarity(logits, codes)).mean()
+
+
 def ranking_loss(
     u: Tensor,
     similarity: Tensor,

@@ -14,7 +14,7 @@ from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSHPlus
-from udmsh_pl.models.udmsh_plus import kept_bits
+from udmsh_pl.models.udmsh_plus import code_temperature, kept_bits
 from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph, unit_rows
 
 ROWS, DIM, VIEWS = 48, 512, 3
@@ -233,6 +233,8 @@ def test_a_long_code_keeps_bits_by_the_groups_that_the_teacher_sees(
     groups = float(1 / (levels @ levels.T).square().mean())  # of all pairs, one by one
     assert 14 < groups < 37
     assert many.kept == int(128 * (groups - 12) / 50)
+    assert many.temperature == pytest.approx(0.2 - 0.05 * (groups - 12) / 25)
+    assert model(stored).temperature == 0.2
     assert model(alone, teacher="cosine", dims=24, branches="global", bits=64).kept == 0
 
 
@@ -243,6 +245,12 @@ def test_itq_bits_that_are_asked_for(
     stored: dict[str, np.ndarray], options: dict[str, Any], kept: int
 ) -> None:
     assert model(stored, bits=128, **options).kept == kept
+
+
+@given(st.floats(1, 1e4))
+def test_more_groups_make_the_order_of_the_nearest_count_more(groups: float) -> None:
+    found = code_temperature(groups)
+    assert 0.15 - 1e-9 <= code_temperature(groups + 1) <= found <= 0.2
 
 
 @given(st.integers(1, 512), st.floats(1, 1e4))
@@ -265,6 +273,44 @@ def test_a_checkpoint_from_before_the_linear_path_has_none(stored: dict[str, np.
     fused = inputs_of(built, stored)[:, 0].float()
     expected = built.eval().encoder.head_logits(fused)
     torch.testing.assert_close(other.eval().encoder.head_logits(fused), expected, rtol=0, atol=0)
+
+
+def test_the_student_sees_a_random_point_between_an_image_and_a_view(
+    stored: dict[str, np.ndarray],
+) -> None:
+    built = model(stored, dropout=0.0, companions=0, contrastive_weight=0.0).train()
+    rows = torch.tensor([3, 17, 30, 5, 9, 11])
+    batch = batch_of(built, stored, rows)
+    seen: list[torch.Tensor] = []
+    built.encoder.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        built.objective(batch)
+    assert torch.equal(seen[0], seen[1])  # a resumed run repeats its steps
+    moved = (batch["shown"] != batch["clean"]).any(1)  # others show the image itself
+    assert 2 <= moved.sum() < 6 or moved.all()
+    shares = [((at - batch["clean"]) / (batch["shown"] - batch["clean"]))[moved] for at in seen]
+    for share in shares:
+        middle = share.nanmedian(1).values
+        torch.testing.assert_close(share, middle[:, None].expand_as(share), atol=1e-3, rtol=0)
+        assert ((middle > 0) & (middle < 1)).all()
+        assert len(middle.unique()) == len(middle)
+    assert (shares[0] - shares[2]).abs().min() > 1e-3
+    torch.testing.assert_close(seen[0][~moved], batch["clean"][~moved])
+    built.eval().objective(batch)
+    assert torch.equal(seen[-1], batch["shown"])
+
+
+def test_learned_bits_shall_be_equally_sure(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, dropout=0.0, companions=0, use_views=False, itq_bits=3).eval()
+    rows = torch.tensor([3, 17, 30, 5, 9])
+    terms = built.objective(batch_of(built, stored, rows))
+    logits = built.encoder.head_logits(inputs_of(built, stored)[rows, 0].float())
+    z = logits.detach().numpy().astype(float)[:, :5]  # the other bits stay as ITQ has them
+    errors = [1 - np.abs(row).sum() / np.sqrt(5 * (row @ row)) for row in z]
+    assert float(terms["quantisation"].detach()) == pytest.approx(0.5 * np.mean(errors), rel=1e-4)
+    without = model(stored, quantisation_weight=0.0)
+    assert "quantisation" not in without.objective(batch_of(without, stored, rows))
 
 
 @pytest.mark.parametrize(("use_views", "expected"), [(True, 1 + VIEWS), (False, 1)])
@@ -316,7 +362,8 @@ def test_two_views_of_an_image_are_told_from_other_images(stored: dict[str, np.n
 def test_codes_are_ranked_by_the_cosine_and_an_image_is_not_ranked_against_itself(
     stored: dict[str, np.ndarray],
 ) -> None:
-    built = model(stored, dropout=0.0, companions=0, use_views=False).eval()
+    options = {"dropout": 0.0, "companions": 0, "use_views": False}
+    built = model(stored, **options, code_temperature=0.3).eval()
     rows = torch.tensor([3, 17, 30, 3, 9])  # one of them twice, as companions can be
     found = float(built.objective(batch_of(built, stored, rows))["ranking"].detach())
     fused = inputs_of(built, stored)[rows, 0].float()
@@ -325,7 +372,7 @@ def test_codes_are_ranked_by_the_cosine_and_an_image_is_not_ranked_against_itsel
     divergences = []
     for i in range(5):
         others = [j for j in range(5) if rows[j] != rows[i]]
-        p, q = np.exp(wanted[i, others] / 0.05), np.exp(said[i, others] / 0.2)
+        p, q = np.exp(wanted[i, others] / 0.05), np.exp(said[i, others] / 0.3)
         divergences.append(entropy(p, q))
     assert found == pytest.approx(0.1 * np.mean(divergences), rel=1e-4)
     without = model(stored, ranking_weight=0.0)
@@ -383,6 +430,8 @@ def test_dead_channels_of_a_trained_backbone_have_finite_gradients(
         ("companions", 4),
         ("view_discount", -1.0),
         ("ranking_weight", -0.1),
+        ("quantisation_weight", -0.1),
+        ("code_temperature", 0.0),
         ("contrastive_weight", -0.1),
         ("contrastive_weight", None),
     ],

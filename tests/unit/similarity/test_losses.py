@@ -12,6 +12,7 @@ from udmsh_pl.similarity.losses import (
     isometric_loss,
     multilevel_pairwise_loss,
     nt_xent_loss,
+    quantisation_loss,
     ranking_loss,
 )
 
@@ -113,6 +114,25 @@ def test_nt_xent_equals_the_definition() -> None:
         scores = np.exp(both @ both[i] / 0.3)
         losses.append(-np.log(scores[(i + 5) % 10] / (scores.sum() - scores[i])))
     assert float(nt_xent_loss(first, second, 0.3)) == pytest.approx(np.mean(losses))
+
+
+def test_quantisation_equals_the_definition_and_ignores_the_size_of_a_row(u: torch.Tensor) -> None:
+    rows = u.numpy()
+    cosines = [
+        row @ np.where(row >= 0, 1, -1) / np.linalg.norm(row) / len(row) ** 0.5 for row in rows
+    ]
+    assert float(quantisation_loss(u)) == pytest.approx(1 - np.mean(cosines))
+    sizes = torch.logspace(-3, 3, 9, dtype=torch.float64)[:, None]
+    assert float(quantisation_loss(u * sizes)) == pytest.approx(float(quantisation_loss(u)))
+    assert float(quantisation_loss(torch.where(u >= 0, 2.0, -2.0))) == pytest.approx(0, abs=1e-6)
+
+
+def test_quantisation_moves_the_smallest_entry_away_from_zero() -> None:
+    logits = torch.tensor([[3.0, -0.1, -2.0]], requires_grad=True)
+    quantisation_loss(logits).backward()
+    assert logits.grad is not None
+    assert logits.grad[0].abs().argmax() == 1
+    assert logits.grad[0, 1] > 0  # descent makes it more negative
 
 
 def test_ranking_equals_the_divergence_of_the_definition() -> None:
