@@ -90,7 +90,9 @@ class HashingModule(LightningModule, ABC):
 
     fuses: ClassVar[bool] = False  # whether the method fuses the backbone's features itself
     # options of earlier versions that checkpoints name and that nothing reads any more
-    former_options: ClassVar[frozenset[str]] = frozenset({"gather_batch", "trunk_learning_rate"})
+    former_options: ClassVar[frozenset[str]] = frozenset(
+        {"gather_batch", "trunk_learning_rate", "itq_bits"}
+    )
 
     def __post_init__(self) -> None:
         check_class_options(self)

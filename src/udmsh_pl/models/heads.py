@@ -264,9 +264,8 @@ class FusedEncoder(nn.Module):
         self.fusion.load_state_dict(fitted, assign=True)
         self.fusion.to(self.direct.weight.device)
 
-    def start_from_itq(self, fused: Tensor, kept: int = 0) -> None:
+    def start_from_itq(self, fused: Tensor) -> None:
         """Let the codes start as ITQ (Gong & Lazebnik, CVPR 2011) of fused features ``[N, dims]``.
-        The head adds 0 to the last ``kept`` bits.
 
         A learned path stays; a path that is not trained stays 0.
         """
@@ -282,7 +281,6 @@ class FusedEncoder(nn.Module):
         with torch.no_grad():
             path[:count, :count] = turn.T / leading.std().clamp_min(1e-12)
             last.weight.mul_(HEAD_START)
-            last.weight[len(path) - kept :] = 0
             last.bias.zero_()
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:

@@ -61,7 +61,6 @@ class UDMSHPlusLabelled(UDMSHPlus):
     """
 
     labelled: float = 1.0
-    itq_bits: int | None = 0  # labels say more than ITQ
 
     def __post_init__(self) -> None:
         if not 0 < self.labelled <= 1:

@@ -33,7 +33,6 @@ from udmsh_pl.similarity.manifold import (
 )
 
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
-SHORT = 64  # bits that are all learned
 FEW, MANY = 12, 37  # groups: up to FEW the groups matter most, from MANY on the nearest images
 COARSE, FINE = 0.2, 0.15  # temperatures of codes in the ranking loss, for FEW and MANY groups
 NEAREST = 3  # nearest images of each image that a batch may show beside it
@@ -100,42 +99,19 @@ def _levels(
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest
 
 
-def fineness(groups: float) -> float:
-    """How much the order of the nearest images matters beside their groups, 0 to 1.
+def code_temperature(groups: float) -> float:
+    """Temperature of codes in the ranking loss: smaller, with more weight on the order of the
+    nearest, where images form many groups.
 
-    0 up to 12 groups, 1 from 37 groups on, and in proportion between them. *Ours*
+    0.2 up to 12 groups, 0.15 from 37 groups on, and on a line between them. *Ours*
     (docs/choices.md).
 
     Example:
-        >>> fineness(5), fineness(24.5), fineness(69)
-        (0.0, 0.5, 1.0)
+        >>> [round(code_temperature(groups), 3) for groups in (5, 12, 24.5, 37, 69)]
+        [0.2, 0.2, 0.175, 0.15, 0.15]
     """
-    return min(max((groups - FEW) / (MANY - FEW), 0.0), 1.0)
-
-
-def kept_bits(bits: int, groups: float) -> int:
-    """How many bits of a code stay as ITQ has them: up to half where images form many groups.
-
-    None of 64 bits and fewer. In a longer code few large groups gain from every bit that learns
-    them: none stays. Many small groups are mostly the order of the nearest, which ITQ keeps: half
-    stays where the :func:`fineness` is 1. *Ours* (docs/choices.md).
-
-    Example:
-        >>> kept_bits(64, 37), kept_bits(128, 37), kept_bits(128, 24.5), kept_bits(128, 5)
-        (0, 64, 32, 0)
-    """
-    return int(bits * fineness(groups) / 2) if bits > SHORT else 0
-
-
-def code_temperature(groups: float) -> float:
-    """Temperature of codes in the ranking loss: smaller, with more weight on the order of the
-    nearest, where images form many groups. *Ours* (docs/choices.md).
-
-    Example:
-        >>> code_temperature(5), round(code_temperature(37), 2)
-        (0.2, 0.15)
-    """
-    return COARSE + fineness(groups) * (FINE - COARSE)
+    many = min(max((groups - FEW) / (MANY - FEW), 0.0), 1.0)
+    return COARSE + many * (FINE - COARSE)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -181,9 +157,6 @@ class UDMSHPlus(HashingModule):
             are three quarters of the batch). 0, or a backbone that is trained, leaves batches as
             they are shuffled
         linear_path: let the codes start as ITQ of the fused features
-        itq_bits: number of last bits that stay as in ITQ: long codes have room for groups and the
-            order of the nearest. None: :func:`kept_bits` of the number of groups that the teacher
-            sees; always 0 without the linear path
         code_temperature: of the codes in the ranking loss; smaller orders near images better and
             far ones worse. None: :func:`code_temperature` of the number of groups that the teacher
             sees
@@ -217,7 +190,6 @@ class UDMSHPlus(HashingModule):
     view_discount: float = 1.0
     companions: int = 3
     linear_path: bool = True
-    itq_bits: int | None = None
     code_temperature: float | None = None
     quantisation_weight: float = 0.5
     contrastive_weight: float = 0.06
@@ -231,7 +203,6 @@ class UDMSHPlus(HashingModule):
             self.check_range(name, optional=True)
         for name, most in (("near_share", 1), ("view_discount", 1), ("companions", NEAREST)):
             self.check_range(name, most)
-        self.check_range("itq_bits", self.bits - 1, optional=True)
         if self.code_temperature is not None and self.code_temperature <= 0:
             mend = "give --model.code_temperature a number above 0, or null"
             raise InputError(f"code_temperature is {self.code_temperature}; {mend}")
@@ -239,7 +210,6 @@ class UDMSHPlus(HashingModule):
             problem = f"{type(self).__name__} reads the fused feature in any case"
             raise InputError(f"{problem}; leave --model.fused out")
         super().__post_init__()
-        self.kept = 0  # last bits that stay as in ITQ
         self.temperature = self.code_temperature or COARSE
 
     def build_encoder(self) -> FusedEncoder:
@@ -274,16 +244,14 @@ class UDMSHPlus(HashingModule):
         return features.teacher("udmsh-plus", settings, fit_manifold_teacher)
 
     def load_teacher(self, state: dict[str, Tensor]) -> None:
-        """Take over the fused feature and what follows from the number of groups; codes start as
-        ITQ of the fused feature.
+        """Take over the fused feature and the number of groups; codes start as ITQ of the fused
+        feature.
         """
         self.encoder.load_fusion(state)
-        groups = group_count(state["targets"].numpy())
         if self.code_temperature is None:
-            self.temperature = code_temperature(groups)
+            self.temperature = code_temperature(group_count(state["targets"].numpy()))
         if self.linear_path:
-            self.kept = kept_bits(self.bits, groups) if self.itq_bits is None else self.itq_bits
-            self.encoder.start_from_itq(state["inputs"][:, 0], self.kept)
+            self.encoder.start_from_itq(state["inputs"][:, 0])
 
     def train_rows(self, features: TrainFeatures) -> Rows:
         """Fused features of the images and their views, and the teacher's ``targets``."""
@@ -311,20 +279,20 @@ class UDMSHPlus(HashingModule):
     # the student
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Pairwise loss on similarities, ranking loss on nearness, NT-Xent on views."""
+        """Pairwise loss on similarities, ranking loss on nearness, equally sure bits, NT-Xent on
+        views.
+        """
         similarity, rows = batch["similarity"], batch["index"]
-        views = batch.get("compared") if self.contrastive_weight else None  # [2, half, dims]
+        compared: list[Tensor] = []
         if self.finetune:
             logits = self.logits(batch)
         else:
-            seen = [self._between(batch)] if views is None else [self._between(batch), *views]
+            views = batch.get("compared", ()) if self.contrastive_weight else ()
+            seen = [self._between(batch), *views]
             with self.network_precision():
                 logits = self.encoder.head_logits(torch.cat(seen))
-        logits = at_least_float32(logits)
-        u, *compared = torch.split(
-            self._with_kept(torch.tanh(logits)),
-            [len(rows), *([] if views is None else map(len, views))],
-        )
+            logits, *compared = torch.split(at_least_float32(logits), [*map(len, seen)])
+        u = torch.tanh(logits)
         self.log_codes(u)
         weight = None if self.least_weight is None else self.least_weight + similarity.abs()
         terms = {"pairwise": asymmetric_pairwise_loss(u, similarity, self.code_share, weight)}
@@ -335,12 +303,12 @@ class UDMSHPlus(HashingModule):
             )
             terms["ranking"] = self.ranking_weight * ranking
         if self.quantisation_weight:
-            learned = logits[: len(rows), : self.bits - self.kept]
-            terms["quantisation"] = self.quantisation_weight * quantisation_loss(learned)
-        if views is not None:
-            half = views.shape[1]
+            terms["quantisation"] = self.quantisation_weight * quantisation_loss(logits)
+        if compared:
+            first, second = map(torch.tanh, compared)
+            half = len(first)
             apart = (1 - 2 * similarity[:half, :half]).clamp(0, 1)
-            contrast = nt_xent_loss(compared[0], compared[1], apart=apart)
+            contrast = nt_xent_loss(first, second, apart=apart)
             terms["contrastive"] = self.contrastive_weight * contrast
         return terms
 
@@ -353,8 +321,3 @@ class UDMSHPlus(HashingModule):
             return shown
         share = torch.rand(len(shown), 1, device=shown.device)
         return torch.lerp(batch["clean"], shown, share)
-
-    def _with_kept(self, u: Tensor) -> Tensor:
-        """Relaxed codes ``[B, K]`` whose last bits have no gradient."""
-        learned = self.bits - self.kept
-        return torch.cat([u[:, :learned], u[:, learned:].detach()], dim=1)

@@ -14,7 +14,7 @@ from udmsh_pl.baselines.itq import ITQ
 from udmsh_pl.errors import InputError
 from udmsh_pl.features.teacher import TrainFeatures
 from udmsh_pl.models import UDMSHPlus
-from udmsh_pl.models.udmsh_plus import code_temperature, kept_bits
+from udmsh_pl.models.udmsh_plus import code_temperature
 from udmsh_pl.similarity.manifold import diffused_embedding, neighbour_graph, unit_rows
 
 ROWS, DIM, VIEWS = 48, 512, 3
@@ -208,61 +208,25 @@ def test_a_learned_path_stays_and_none_is_learned_where_it_is_off(
     assert off.encoder.direct.weight.grad is None
 
 
-def test_the_last_bits_stay_as_itq_has_them(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored, itq_bits=3)
-    fused, features = inputs_of(built, stored)[:, 0].float(), TrainFeatures(stored)
-    start = built.encoder.direct(fused).detach()
-    optimizer = torch.optim.AdamW(built.encoder.parameters(), lr=0.1)
-    for _ in range(5):
-        optimizer.zero_grad()
-        sum(built.objective(taught(built, features, range(ROWS))).values()).backward()
-        optimizer.step()
-    after = built.eval().encoder.head_logits(fused).detach()
-    assert torch.equal(after[:, 5:] >= 0, start[:, 5:] >= 0)
-    assert ((after[:, :5] >= 0) != (start[:, :5] >= 0)).any()
-
-
-def test_a_long_code_keeps_bits_by_the_groups_that_the_teacher_sees(
+def test_codes_are_ranked_by_the_number_of_groups_that_the_teacher_sees(
     stored: dict[str, np.ndarray],
 ) -> None:
-    assert model(stored, bits=128).kept == 0  # three groups
     noise = np.random.default_rng(1).random((ROWS, DIM)).astype(np.float16)
     alone = {"global_feature": noise, "feature_map": stored["feature_map"]}
-    many = model(alone, bits=128, teacher="cosine", dims=24, branches="global")
+    many = model(alone, teacher="cosine", dims=24, branches="global")
     levels = state_of(many, alone)["targets"].double()
     groups = float(1 / (levels @ levels.T).square().mean())  # of all pairs, one by one
     assert 14 < groups < 37
-    assert many.kept == int(128 * (groups - 12) / 50)
     assert many.temperature == pytest.approx(0.2 - 0.05 * (groups - 12) / 25)
-    assert model(stored).temperature == 0.2
-    assert model(alone, teacher="cosine", dims=24, branches="global", bits=64).kept == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "kept"), [({"itq_bits": 5}, 5), ({"itq_bits": 0}, 0), ({"linear_path": False}, 0)]
-)
-def test_itq_bits_that_are_asked_for(
-    stored: dict[str, np.ndarray], options: dict[str, Any], kept: int
-) -> None:
-    assert model(stored, bits=128, **options).kept == kept
+    assert model(stored).temperature == 0.2  # three groups
+    asked = model(alone, teacher="cosine", dims=24, branches="global", code_temperature=0.3)
+    assert asked.temperature == 0.3
 
 
 @given(st.floats(1, 1e4))
 def test_more_groups_make_the_order_of_the_nearest_count_more(groups: float) -> None:
     found = code_temperature(groups)
     assert 0.15 - 1e-9 <= code_temperature(groups + 1) <= found <= 0.2
-
-
-@given(st.integers(1, 512), st.floats(1, 1e4))
-def test_more_groups_keep_more_bits_but_at_most_half(bits: int, groups: float) -> None:
-    kept = kept_bits(bits, groups)
-    assert 0 <= kept <= kept_bits(bits, groups + 1) <= bits / 2
-    assert kept == 0 or bits > 64
-
-
-def test_a_code_of_itq_alone_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--model.itq_bits a number from 0 to 15, or null"):
-        UDMSHPlus(bits=16, itq_bits=16, backbone="resnet10t", weights="random")
 
 
 def test_a_checkpoint_from_before_the_linear_path_has_none(stored: dict[str, np.ndarray]) -> None:
@@ -301,13 +265,13 @@ def test_the_student_sees_a_random_point_between_an_image_and_a_view(
     assert torch.equal(seen[-1], batch["shown"])
 
 
-def test_learned_bits_shall_be_equally_sure(stored: dict[str, np.ndarray]) -> None:
-    built = model(stored, dropout=0.0, companions=0, use_views=False, itq_bits=3).eval()
+def test_bits_shall_be_equally_sure(stored: dict[str, np.ndarray]) -> None:
+    built = model(stored, dropout=0.0, companions=0, use_views=False).eval()
     rows = torch.tensor([3, 17, 30, 5, 9])
     terms = built.objective(batch_of(built, stored, rows))
     logits = built.encoder.head_logits(inputs_of(built, stored)[rows, 0].float())
-    z = logits.detach().numpy().astype(float)[:, :5]  # the other bits stay as ITQ has them
-    errors = [1 - np.abs(row).sum() / np.sqrt(5 * (row @ row)) for row in z]
+    z = logits.detach().numpy().astype(float)
+    errors = [1 - np.abs(row).sum() / np.sqrt(8 * (row @ row)) for row in z]
     assert float(terms["quantisation"].detach()) == pytest.approx(0.5 * np.mean(errors), rel=1e-4)
     without = model(stored, quantisation_weight=0.0)
     assert "quantisation" not in without.objective(batch_of(without, stored, rows))
