@@ -37,7 +37,7 @@ PAGES = ("README.md", "experiments/README.md", "docs/*.md", "docs/*/*.md")
 BLOCK = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- results end -->)", re.DOTALL)
 PLAN = yaml.safe_load((ROOT / "experiments/compare.yaml").read_text(encoding="utf-8"))
 METHODS = list(PLAN["reproduce"]["methods"])
-TITLES = {  # of data sets in overviews; the file `ranking-NAME` is of NAME
+TITLES = {  # of data sets in overviews
     "fashion-sample": "sample",
     "cifar10-small": "CIFAR-10",
     "miml-scenes": "scenes",
@@ -79,31 +79,38 @@ def render_block(request: str, results: Path) -> str:
     if kind == "leads":
         return _leads(results / f"{names}-leads.csv", ks, bits)
     rows = {
-        name: sorted(read_rows(path, Value), key=_place)
+        name: [
+            row
+            for row in sorted(read_rows(path, Value), key=_place)
+            if (bits is None or row.bits in (0, *bits))
+            and (methods is None or row.method in methods or (_is_reference(row) and not short))
+        ]
         for name, path in paths.items()
         if path.is_file()
     }
-    if methods is not None:
-        rows = {
-            name: [
-                row
-                for row in own
-                if row.method in methods
-                or (row.ties == "none" and not short and not row.method.endswith(FUSED))
-            ]
-            for name, own in rows.items()
-        }
     if kind == "table":
         text = render_tables([_result(row) for row in rows[names]], "markdown", ks, bits)
         return f"{text}\n{_origin(names, rows[names])}"
     return _overview(rows, ks, bits, short)
 
 
+def _searched(row: Value) -> str | None:
+    """The method of the plan whose codes a real-valued ranking searches; None for others."""
+    name = row.method.split(" (")[0]
+    return name if row.ties == "none" and name in METHODS else None
+
+
+def _is_reference(row: Value) -> bool:
+    """Whether a row ranks by the backbone's own feature."""
+    return row.ties == "none" and not _searched(row) and not row.method.endswith(FUSED)
+
+
 def _place(row: Value) -> int:
-    """Real-valued rankings first, then the plan's methods, then others."""
-    if row.ties == "none":
+    """Real-valued features first, then the plan's methods, then others."""
+    name = _searched(row) or row.method
+    if row.ties == "none" and name not in METHODS:
         return -1
-    return METHODS.index(row.method) if row.method in METHODS else len(METHODS)
+    return METHODS.index(name) if name in METHODS else len(METHODS)
 
 
 def _result(row: Value) -> Result:
@@ -190,7 +197,7 @@ def _overview(
     methods = list(dict.fromkeys(one for pivot in pivots.values() for one in pivot.methods))
     places = [(pivot, column) for pivot in pivots.values() for column in pivot.columns]
     titles = [
-        f"{TITLES.get(name.removeprefix('ranking-'), name)} @{'ALL' if whole else k}"
+        f"{TITLES.get(name, name)} @{'ALL' if whole else k}"
         for name, pivot in pivots.items()
         for _, whole, k, _ in pivot.columns
     ]

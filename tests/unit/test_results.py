@@ -263,6 +263,42 @@ def test_what_is_not_measured_yet_is_said(tmp_path: Path) -> None:
     assert "Not measured yet" in render_block("table absent bits=64", tmp_path)
 
 
+def test_chosen_methods_stand_beside_references_but_not_beside_other_searches_of_codes(
+    tmp_path: Path,
+) -> None:
+    collect([make_run(tmp_path / "run")], tmp_path)
+    lines = (tmp_path / "toy.csv").read_text().splitlines()
+    others = [
+        line.replace(",itq,", f",{name},").replace(",expected,", ",none,")
+        for name in ("pq (asymmetric)", "itq (asymmetric)", "cosine (real-valued) (fused)")
+        for line in lines
+        if ",itq," in line
+    ]
+    (tmp_path / "toy.csv").write_text("\n".join([*lines, *others, ""]))
+
+    def shown(methods: str) -> list[str]:
+        text = render_block(f"overview toy bits=8 k=all methods={methods}", tmp_path)
+        names = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+        return [name.removeprefix("| ") for name in names[1:]]
+
+    assert shown("itq") == ["pq (asymmetric)", "itq"]
+    assert shown("itq,itq_(asymmetric)") == ["pq (asymmetric)", "itq", "itq (asymmetric)"]
+    assert shown("lsh,cosine_(real-valued)_(fused)") == [
+        "pq (asymmetric)", "cosine (real-valued) (fused)", "lsh",
+    ]  # fmt: skip
+
+
+def test_a_table_names_the_commits_of_its_own_lengths(tmp_path: Path) -> None:
+    collect([make_run(tmp_path / "old")], tmp_path)
+    newer = make_run(tmp_path / "new", commit="b" * 40, bits=16)
+    collect([newer], tmp_path, mix_commits=True)
+    for kind in ("table", "overview"):
+        for bits, commit in ((8, "a"), (16, "b")):
+            text = render_block(f"{kind} toy bits={bits}", tmp_path)
+            assert f"Code: `{commit * 12}`; " in text
+    assert f"Code: `{'a' * 12}`, `{'b' * 12}`; " in render_block("table toy", tmp_path)
+
+
 @pytest.mark.parametrize("request_", ["tabel toy", "table toy bit=64", "table toy bits"])
 def test_a_wrong_marker_is_named(tmp_path: Path, request_: str) -> None:
     with pytest.raises(InputError, match=f"results marker '{request_}'"):
