@@ -154,8 +154,7 @@ def quantisation_loss(logits: Tensor) -> Tensor:
     Source: *read* in SDC's official code (Ng et al., BMVC 2023), with sign(0) = +1.
 
     Args:
-        logits: float [B, K], before the sign and before any tanh, which would hide how small an
-            entry is
+        logits: float [B, K], before the sign and before any tanh, which makes large entries alike
 
     Example:
         >>> float(quantisation_loss(torch.tensor([[2.0, -2.0]])))  # whatever their size
