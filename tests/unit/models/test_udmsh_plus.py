@@ -253,12 +253,12 @@ def test_the_student_sees_a_random_point_between_an_image_and_a_view(
     assert torch.equal(seen[0], seen[1])  # a resumed run repeats its steps
     moved = (batch["shown"] != batch["clean"]).any(1)  # others show the image itself
     assert 2 <= moved.sum() < 6 or moved.all()
-    shares = [((at - batch["clean"]) / (batch["shown"] - batch["clean"]))[moved] for at in seen]
-    for share in shares:
-        middle = share.nanmedian(1).values
-        torch.testing.assert_close(share, middle[:, None].expand_as(share), atol=1e-3, rtol=0)
-        assert ((middle > 0) & (middle < 1)).all()
-        assert len(middle.unique()) == len(middle)
+    clean, away = batch["clean"][moved], (batch["shown"] - batch["clean"])[moved]
+    shares = [((at[moved] - clean) * away).sum(1) / away.square().sum(1) for at in seen]
+    for at, share in zip(seen, shares, strict=True):
+        torch.testing.assert_close(at[moved], clean + share[:, None] * away)
+        assert ((share > 0) & (share < 1)).all()
+        assert len(share.unique()) == len(share)
     assert (shares[0] - shares[2]).abs().min() > 1e-3
     torch.testing.assert_close(seen[0][~moved], batch["clean"][~moved])
     built.eval().objective(batch)
