@@ -129,8 +129,7 @@ class UDMSHPlus(HashingModule):
     and one of its views. Its loss mixes inner products of relaxed codes with relaxed codes and with
     signs. Codes of two views of an image shall be nearer to each other than to those of images that
     are not similar (NT-Xent, as SimCLR and CIBHash have it), at a small weight. All bits of a code
-    shall be equally sure (the quantisation loss of SDC), since a bit that is not sure differs
-    between an image and a new one like it. Everything here is *ours*.
+    shall be equally sure (the quantisation loss of SDC). Everything here is *ours*.
 
     Args:
         hidden: width of the head
