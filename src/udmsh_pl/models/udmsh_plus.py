@@ -100,11 +100,10 @@ def _levels(
 
 
 def code_temperature(groups: float) -> float:
-    """Temperature of codes in the ranking loss: smaller, with more weight on the order of the
-    nearest, where images form many groups.
+    """Temperature of codes in the ranking loss: many groups give a lower one, which gives the
+    nearest images more weight.
 
-    0.2 up to 12 groups, 0.15 from 37 groups on, and on a line between them. *Ours*
-    (docs/choices.md).
+    0.2 up to 12 groups, 0.15 from 37 groups on, linear between them. *Ours* (docs/choices.md).
 
     Example:
         >>> [round(code_temperature(groups), 3) for groups in (5, 12, 24.5, 37, 69)]
@@ -125,11 +124,11 @@ class UDMSHPlus(HashingModule):
     which codes learn as a ranking, since that order hardly changes the squared errors. An image's
     random views (``--data.views``) show which directions of the features count for it. Batches hold
     near images, since of the pairs of a random batch hardly any is near. The student adds a head to
-    a linear path that starts as ITQ of the fused features. It sees a random point between the image
-    and one of its views. Its loss mixes inner products of relaxed codes with relaxed codes and with
-    signs. Codes of two views of an image shall be nearer to each other than to those of images that
-    are not similar (NT-Xent, as SimCLR and CIBHash have it), at a small weight. All bits of a code
-    shall be equally sure (the quantisation loss of SDC). Everything here is *ours*.
+    a linear path that starts as ITQ of the fused features. Where there are views, it sees a random
+    point between the image and one of its views. Its loss mixes inner products of relaxed codes
+    with relaxed codes and with signs. Codes of two views of an image shall be nearer to each other
+    than to those of images that are not similar (NT-Xent, as SimCLR and CIBHash have it), at a
+    small weight. The quantisation loss is that of SDC. The combination is *ours*.
 
     Args:
         hidden: width of the head
@@ -278,8 +277,8 @@ class UDMSHPlus(HashingModule):
     # the student
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
-        """Pairwise loss on similarities, ranking loss on nearness, equally sure bits, NT-Xent on
-        views.
+        """Pairwise loss on similarities, ranking loss on nearness, quantisation loss and, where the
+        backbone is frozen, NT-Xent on views.
         """
         similarity, rows = batch["similarity"], batch["index"]
         compared: list[Tensor] = []
@@ -312,8 +311,8 @@ class UDMSHPlus(HashingModule):
         return terms
 
     def _between(self, batch: Batch) -> Tensor:
-        """A random point between each image and the one of its pictures that the epoch shows, fused
-        features ``[B, dims]``; outside training the picture.
+        """A random point between each image and its ``shown`` picture, ``[B, dims]``; outside
+        training, or without ``use_views``, the picture itself.
         """
         shown: Tensor = batch["shown"]
         if not self.training or not self.use_views:

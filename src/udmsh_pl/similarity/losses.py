@@ -29,6 +29,16 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def sign(values: Tensor) -> Tensor:
+    """Signs of the same shape and dtype, with sign(0) = +1 as in a code; no gradient.
+
+    Example:
+        >>> sign(torch.tensor([0.3, 0.0, -2.0])).tolist()
+        [1.0, 1.0, -1.0]
+    """
+    return torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
+
+
 def multilevel_pairwise_loss(
     u: Tensor, similarity: Tensor, weight: Tensor | None = None, other: Tensor | None = None
 ) -> Tensor:
@@ -81,7 +91,7 @@ def asymmetric_pairwise_loss(
         >>> [float(asymmetric_pairwise_loss(u, torch.ones(2, 2), share)) for share in (0.0, 1.0)]
         [0.5625, 0.25]
     """
-    codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
+    codes = sign(u)
     other = (1 - code_share) * u + code_share * codes.detach()
     return multilevel_pairwise_loss(u, similarity, weight, other)
 
@@ -108,12 +118,12 @@ def isometric_loss(
         >>> float(isometric_loss(u.sign()))  # codes have nothing to lose
         0.0
     """
-    codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
+    codes = sign(u)
     if kind == "pointwise":
         return (u - codes).square().mean()
     if kind == "rotation":
         turned = u @ (best_rotation(u.detach()) if rotation is None else rotation).to(u.dtype)
-        target = torch.where(turned >= 0, 1.0, -1.0).to(u.dtype)
+        target = sign(turned)
         return (target - turned).square().mean()
     difference = (u @ u.T - codes @ codes.T) / u.shape[1]
     pairs = len(u) * (len(u) - 1)
@@ -139,22 +149,21 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
     u = at_least_float32(u)  # there is no singular value decomposition of half precision
     rotation = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
     for _ in range(iterations):
-        codes = torch.where(u @ rotation >= 0, 1.0, -1.0).to(u.dtype)
+        codes = sign(u @ rotation)
         left, _, right = torch.linalg.svd(u.T @ codes)
         rotation = left @ right
     return rotation
 
 
 def quantisation_loss(logits: Tensor) -> Tensor:
-    """Mean over rows of ``1 - cos(z, sign(z))``: 0 where all entries of a row are equally large.
+    """Mean over rows of ``1 - cos(z, sign(z))``, which is 0 for entries of one absolute value.
 
-    A bit whose entry is small beside those of the other bits flips easily: a new image that is
-    much like the row gets another bit.
+    A bit with a small logit flips easily.
 
     Source: *read* in SDC's official code (Ng et al., BMVC 2023), with sign(0) = +1.
 
     Args:
-        logits: float [B, K], before the sign and before any tanh, which makes large entries alike
+        logits: float [B, K], outputs before tanh
 
     Example:
         >>> abs(float(quantisation_loss(torch.tensor([[2.0, -2.0]])))) < 1e-6  # whatever their size
@@ -162,8 +171,7 @@ def quantisation_loss(logits: Tensor) -> Tensor:
         >>> round(float(quantisation_loss(torch.tensor([[1.0, 0.0]]))), 3)  # 1 - 1 / sqrt(2)
         0.293
     """
-    codes = torch.where(logits >= 0, 1.0, -1.0).to(logits.dtype)
-    return (1 - torch.cosine_similarity(logits, codes)).mean()
+    return (1 - torch.cosine_similarity(logits, sign(logits))).mean()
 
 
 def ranking_loss(

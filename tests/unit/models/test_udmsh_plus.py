@@ -265,7 +265,7 @@ def test_the_student_sees_a_random_point_between_an_image_and_a_view(
     assert torch.equal(seen[-1], batch["shown"])
 
 
-def test_bits_shall_be_equally_sure(stored: dict[str, np.ndarray]) -> None:
+def test_the_logits_of_an_image_shall_be_equally_large(stored: dict[str, np.ndarray]) -> None:
     built = model(stored, dropout=0.0, companions=0, use_views=False).eval()
     rows = torch.tensor([3, 17, 30, 5, 9])
     terms = built.objective(batch_of(built, stored, rows))
