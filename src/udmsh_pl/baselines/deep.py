@@ -12,7 +12,6 @@ from udmsh_pl.features.store import Arrays, Batch
 from udmsh_pl.features.teacher import Rows, TrainFeatures
 from udmsh_pl.models.base import HashingModule, view
 from udmsh_pl.models.heads import Branches
-from udmsh_pl.similarity.losses import sign
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -94,6 +93,11 @@ def global_features(stored: Arrays) -> Tensor:
 def two_views(batch: Batch) -> tuple[Batch, Batch]:
     """The batch as seen through the first and through the second random view of each image."""
     return view(batch, 0), view(batch, 1)
+
+
+def sign(values: Tensor) -> Tensor:
+    """Signs of the same shape and dtype, with sign(0) = +1 as in a code; no gradient."""
+    return torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
 
 
 def straight_through_sign(values: Tensor) -> Tensor:

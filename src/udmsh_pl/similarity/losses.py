@@ -29,16 +29,6 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def sign(values: Tensor) -> Tensor:
-    """Signs of the same shape and dtype, with sign(0) = +1 as in a code; no gradient.
-
-    Example:
-        >>> sign(torch.tensor([0.3, 0.0, -2.0])).tolist()
-        [1.0, 1.0, -1.0]
-    """
-    return torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
-
-
 def multilevel_pairwise_loss(
     u: Tensor, similarity: Tensor, weight: Tensor | None = None, other: Tensor | None = None
 ) -> Tensor:
@@ -91,7 +81,7 @@ def asymmetric_pairwise_loss(
         >>> [float(asymmetric_pairwise_loss(u, torch.ones(2, 2), share)) for share in (0.0, 1.0)]
         [0.5625, 0.25]
     """
-    codes = sign(u)
+    codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
     other = (1 - code_share) * u + code_share * codes.detach()
     return multilevel_pairwise_loss(u, similarity, weight, other)
 
@@ -118,12 +108,12 @@ def isometric_loss(
         >>> float(isometric_loss(u.sign()))  # codes have nothing to lose
         0.0
     """
-    codes = sign(u)
+    codes = torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
     if kind == "pointwise":
         return (u - codes).square().mean()
     if kind == "rotation":
         turned = u @ (best_rotation(u.detach()) if rotation is None else rotation).to(u.dtype)
-        target = sign(turned)
+        target = torch.where(turned >= 0, 1.0, -1.0).to(u.dtype)
         return (target - turned).square().mean()
     difference = (u @ u.T - codes @ codes.T) / u.shape[1]
     pairs = len(u) * (len(u) - 1)
@@ -149,7 +139,7 @@ def best_rotation(u: Tensor, iterations: int = 10) -> Tensor:
     u = at_least_float32(u)  # there is no singular value decomposition of half precision
     rotation = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
     for _ in range(iterations):
-        codes = sign(u @ rotation)
+        codes = torch.where(u @ rotation >= 0, 1.0, -1.0).to(u.dtype)
         left, _, right = torch.linalg.svd(u.T @ codes)
         rotation = left @ right
     return rotation
@@ -171,7 +161,8 @@ def quantisation_loss(logits: Tensor) -> Tensor:
         >>> round(float(quantisation_loss(torch.tensor([[1.0, 0.0]]))), 3)  # 1 - 1 / sqrt(2)
         0.293
     """
-    return (1 - torch.cosine_similarity(logits, sign(logits))).mean()
+    codes = torch.where(logits >= 0, 1.0, -1.0).to(logits.dtype)
+    return (1 - torch.cosine_similarity(logits, codes)).mean()
 
 
 def ranking_loss(
