@@ -35,6 +35,7 @@ from udmsh_pl.similarity.manifold import (
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
 FEW, MANY = 12, 37  # groups: up to FEW the groups matter most, from MANY on the nearest images
 COARSE, FINE = 0.2, 0.15  # temperatures of codes in the ranking loss, for FEW and MANY groups
+SHORT, LONG, FINEST = 64, 128, 0.12  # FINE up to SHORT bits falls to FINEST at LONG bits
 NEAREST = 3  # nearest images of each image that a batch may show beside it
 
 
@@ -99,18 +100,22 @@ def _levels(
     return np.concatenate(weighted, axis=1).astype(np.float32), nearest
 
 
-def code_temperature(groups: float) -> float:
+def code_temperature(groups: float, bits: int) -> float:
     """Temperature of codes in the ranking loss: many groups give a lower one, which gives the
-    nearest images more weight.
+    nearest images more weight; long codes have bits left for their order.
 
-    0.2 up to 12 groups, 0.15 from 37 groups on, linear between them. *Ours* (docs/choices.md).
+    Up to 64 bits 0.2 up to 12 groups, 0.15 from 37 groups on, linear between them. From 64 to 128
+    bits the 0.15 falls to 0.12. *Ours* (docs/choices.md).
 
     Example:
-        >>> [round(code_temperature(groups), 3) for groups in (5, 12, 24.5, 37, 69)]
+        >>> [round(code_temperature(groups, 64), 3) for groups in (5, 12, 24.5, 37, 69)]
         [0.2, 0.2, 0.175, 0.15, 0.15]
+        >>> [round(code_temperature(37, bits), 3) for bits in (16, 96, 128, 256)]
+        [0.15, 0.135, 0.12, 0.12]
     """
     many = min(max((groups - FEW) / (MANY - FEW), 0.0), 1.0)
-    return COARSE + many * (FINE - COARSE)
+    long = min(max((bits - SHORT) / (LONG - SHORT), 0.0), 1.0)
+    return COARSE + many * (FINE + long * (FINEST - FINE) - COARSE)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -156,8 +161,8 @@ class UDMSHPlus(HashingModule):
             they are shuffled
         linear_path: let the codes start as ITQ of the fused features
         code_temperature: of the codes in the ranking loss; smaller orders near images better and
-            far ones worse. None: :func:`code_temperature` of the number of groups that the teacher
-            sees
+            far ones worse. None: :func:`code_temperature` of the code length and the number of
+            groups that the teacher sees
         quantisation_weight: weight of :func:`udmsh_pl.similarity.losses.quantisation_loss`
         contrastive_weight: weight of NT-Xent between two views of half of the images, where there
             are views and the backbone is not trained; a pair counts less as a negative as its
@@ -247,7 +252,8 @@ class UDMSHPlus(HashingModule):
         """
         self.encoder.load_fusion(state)
         if self.code_temperature is None:
-            self.temperature = code_temperature(group_count(state["targets"].numpy()))
+            groups = group_count(state["targets"].numpy())
+            self.temperature = code_temperature(groups, self.bits)
         if self.linear_path:
             self.encoder.start_from_itq(state["inputs"][:, 0])
 

@@ -218,15 +218,21 @@ def test_codes_are_ranked_by_the_number_of_groups_that_the_teacher_sees(
     groups = float(1 / (levels @ levels.T).square().mean())  # of all pairs, one by one
     assert 14 < groups < 37
     assert many.temperature == pytest.approx(0.2 - 0.05 * (groups - 12) / 25)
+    long = model(alone, teacher="cosine", dims=24, branches="global", bits=128)
+    assert long.temperature == pytest.approx(0.2 - 0.08 * (groups - 12) / 25)
     assert model(stored).temperature == 0.2  # three groups
     asked = model(alone, teacher="cosine", dims=24, branches="global", code_temperature=0.3)
     assert asked.temperature == 0.3
 
 
-@given(st.floats(1, 1e4))
-def test_more_groups_make_the_order_of_the_nearest_count_more(groups: float) -> None:
-    found = code_temperature(groups)
-    assert 0.15 - 1e-9 <= code_temperature(groups + 1) <= found <= 0.2
+@given(st.floats(1, 1e4), st.integers(1, 1024))
+def test_more_groups_and_bits_make_the_order_of_the_nearest_count_more(
+    groups: float, bits: int
+) -> None:
+    found = code_temperature(groups, bits)
+    least = 0.15 if bits <= 64 else 0.12
+    assert least - 1e-9 <= code_temperature(groups + 1, bits) <= found <= 0.2
+    assert code_temperature(groups, bits + 1) <= found
 
 
 def test_a_checkpoint_from_before_the_linear_path_has_none(stored: dict[str, np.ndarray]) -> None:
