@@ -35,7 +35,7 @@ from udmsh_pl.similarity.manifold import (
 NEAR_RANK, NEAR_TIME = 256, 2.0  # of the short diffusion (docs/choices.md)
 FEW, MANY = 12, 37  # groups: up to FEW the groups matter most, from MANY on the nearest images
 COARSE, FINE = 0.2, 0.15  # temperatures of codes in the ranking loss, for FEW and MANY groups
-SHORT, LONG, FINEST = 64, 128, 0.12  # FINE up to SHORT bits falls to FINEST at LONG bits
+SHORT, LONG, FINEST = 64, 128, 0.12  # FINE holds up to SHORT bits and falls to FINEST at LONG bits
 NEAREST = 3  # nearest images of each image that a batch may show beside it
 
 
@@ -101,11 +101,11 @@ def _levels(
 
 
 def code_temperature(groups: float, bits: int) -> float:
-    """Temperature of codes in the ranking loss: many groups give a lower one, which gives the
-    nearest images more weight; long codes have bits left for their order.
+    """Temperature of codes in the ranking loss. It falls as the number of groups and the code
+    length rise; a lower temperature gives the nearest images more weight.
 
-    Up to 64 bits 0.2 up to 12 groups, 0.15 from 37 groups on, linear between them. From 64 to 128
-    bits the 0.15 falls to 0.12. *Ours* (docs/choices.md).
+    Up to 64 bits: 0.2 for at most 12 groups, 0.15 for at least 37, linear between them. From 64 to
+    128 bits, the value 0.15 falls linearly to 0.12. *Ours* (docs/choices.md).
 
     Example:
         >>> [round(code_temperature(groups, 64), 3) for groups in (5, 12, 24.5, 37, 69)]
